@@ -1,0 +1,44 @@
+# Every target does its own set-up: a virtual environment in .venv, made once.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+DEMO_DIR ?= runs/demo
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format bench clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(READY): pyproject.toml
+	@if command -v uv >/dev/null 2>&1; then \
+	  uv venv --quiet --allow-existing --python '>=3.11' $(VENV) && \
+	  uv pip install --quiet --python $(BIN)/python -e '.[test]'; \
+	else \
+	  $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "dvae needs Python 3.11 or newer: make PYTHON=python3.11")' && \
+	  $(PYTHON) -m venv $(VENV) && \
+	  echo "installing into $(VENV) (a few minutes, once)" && \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'; \
+	fi
+	@touch $@
+
+demo: $(READY) ## Train a small model on embedded photographs (about three minutes) and draw what it learned
+	@$(BIN)/python -m experiments.cifar_vq --preset=demo --workdir=$(DEMO_DIR)
+
+test: $(READY) ## Run the tests; TFDS_DATA_DIR=... adds those on real data sets, ARGS=--slow the long ones
+	@$(BIN)/python -m pytest -q $(ARGS)
+
+lint: $(READY) ## Check style, formatting and types
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+format: $(READY) ## Format the code
+	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+bench: $(READY) ## Time the parts against their peers
+	@for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+clean: ## Remove the environment, caches and runs
+	rm -rf $(VENV) runs dist build *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	find dvae experiments tests benchmarks -name __pycache__ -type d -exec rm -rf {} +

@@ -1,0 +1,73 @@
+"""Numerical guards and noise shared by the library.
+
+Each function exists because the plain expression returns NaN, infinity or a biased draw somewhere
+that training reaches; its docstring names the place. Half-precision inputs are computed in float32
+(`upcast`) and cast back by the caller, so that dtypes are kept and nothing turns into float64.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+ArrayLike = jax.typing.ArrayLike
+
+
+def upcast(x: jax.Array) -> jax.Array:
+    """Returns x in at least float32: bfloat16 and float16 lose a sum's digits after a few terms."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def mass_times(mass: jax.Array, x: jax.Array) -> jax.Array:
+    """Multiplies by a probability mass with the convention 0 * (+-inf or NaN) = 0.
+
+    Prevents the NaN of 0 * log 0 in entropies, divergences and expectations, in value and in
+    gradient: an x without mass receives a zero gradient. A finite x keeps both of its gradients,
+    so a straight-through gradient into `mass` still passes.
+
+    Args:
+        mass: [...] float, non-negative.
+        x: [...] float of the same shape, possibly infinite or NaN where mass is zero.
+
+    Returns:
+        [...] the products.
+    """
+    empty = (mass == 0) & ~jnp.isfinite(x)
+    # The inner select keeps the infinite x out of the product's derivative as well.
+    return mass * jnp.where(empty, 0, x)
+
+
+def uniform_from_bits(bits: jax.Array) -> jax.Array:
+    """Maps 32 random bits to a float32 strictly inside (0, 1): (bits + 1/2) / 2^32.
+
+    All 32 bits are used, so the resolution near zero is 2^-32 (`jax.random.uniform` stops at
+    2^-23, and includes 0). Prevents log(0) at u = 0; the minimum below prevents log1p(-1) at
+    u = 1, to which the largest words would round.
+
+    Args:
+        bits: [...] uint32.
+
+    Returns:
+        [...] float32 in [2^-33, 1 - 2^-24].
+    """
+    u = (bits.astype(jnp.float32) + 0.5) * np.float32(2.0**-32)
+    return jnp.minimum(u, np.float32(1 - 2.0**-24))
+
+
+def open_uniform(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Draws uniforms strictly inside (0, 1); float32 [*shape] (see `uniform_from_bits`)."""
+    return uniform_from_bits(jax.random.bits(key, shape, jnp.uint32))
+
+
+def standard_gumbel(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Draws standard Gumbel noise, -log(-log(1 - u)), finite always: float32 [*shape].
+
+    Writing 1 - u for the uniform puts its fine end on the upper tail, the one that decides an
+    argmax: draws reach 22.9, where -log(-log u) with 23-bit uniforms stops at 15.9.
+    """
+    return -jnp.log(-jnp.log1p(-open_uniform(key, shape)))
+
+
+def check_positive(name: str, value: ArrayLike) -> None:
+    """Raises ValueError if a Python or NumPy number is not positive; arrays pass unchecked."""
+    if isinstance(value, int | float | np.number) and not value > 0:
+        raise ValueError(f"{name} must be positive, got {value}")

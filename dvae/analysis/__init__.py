@@ -1,0 +1,12 @@
+"""Looks at trained models: principal components of codebooks, figures and tables.
+
+NumPy arrays in, matplotlib figures and strings out; nothing here needs a display.
+
+    figure = figures.explained_variance({"gs_soft": codebooks})
+    figures.save(figure, "explained_variance.png")
+    print(tables.markdown(("estimator", "bits/dim"), rows))
+"""
+
+from dvae.analysis import figures, pca, tables
+
+__all__ = ["figures", "pca", "tables"]

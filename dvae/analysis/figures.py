@@ -1,0 +1,205 @@
+"""Figures: images, rate against distortion, codebooks and results.
+
+Every function takes NumPy arrays and returns a `matplotlib.figure.Figure`, drawn without pyplot and
+so without global state or a display; `save` writes it. An estimator has the same color in every
+figure: `gs_soft`, `gs_hard`, `vimco`, `vq` and `vq_ema` their own, other labels the next spare one.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, NullLocator
+from numpy.typing import ArrayLike
+
+from dvae.analysis._codebooks import codebook_pca, explained_variance
+from dvae.analysis._drawing import (
+    INK,
+    draw_arrows,
+    draw_bits_per_dim,
+    label_beside,
+    looks,
+    new_figure,
+    require,
+    styled,
+)
+from dvae.analysis._images import image_grid, reconstructions, samples
+
+__all__ = [
+    "bits_per_dim_by_codebook_size",
+    "codebook_pca",
+    "explained_variance",
+    "image_grid",
+    "learning_curve",
+    "rate_distortion_path",
+    "reconstructions",
+    "samples",
+    "save",
+]
+
+
+def save(figure: Figure, path: str | os.PathLike[str], *, dpi: int = 150) -> None:
+    """Writes a PNG file, whole or not at all.
+
+    The image goes to a hidden file beside `path` that then takes its place, so a reader never sees
+    half a figure. Missing folders are made. The same figure gives the same bytes.
+
+    Args:
+        figure: what a function of this module returned.
+        path: where to write; must end in ".png".
+        dpi: pixels per inch.
+
+    Raises:
+        ValueError: if `path` does not end in ".png".
+    """
+    path = Path(path)
+    if path.suffix.lower() != ".png":
+        raise ValueError(f"path must end in .png, got {str(path)!r}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        # No version stamp in the file.
+        figure.savefig(partial, format="png", dpi=dpi, metadata={"Software": None})
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@styled
+def rate_distortion_path(
+    points: Mapping[str, tuple[ArrayLike, ...]], *, num_dims: int | None = None
+) -> Figure:
+    """Draws how rate and distortion move during training (Sønderby et al. 2017, fig. 1c).
+
+    A path runs from its hollow marker along the arrows to the filled one. On a faint diagonal,
+    rate + distortion, and so the bound in bits/dim, is constant.
+
+    Args:
+        points: label -> (rate, distortion) or (rate, distortion, step): arrays [T] in the order of
+            training; rate = KL(q, p) and distortion = -log p(x|z), both in nats an image. With
+            steps, the legend names the last one.
+        num_dims: number of dimensions of an image, for the diagonals; None for none.
+
+    Returns:
+        A figure with one set of axes; the path of a label is the line of that label.
+
+    Raises:
+        ValueError: if there are no points, or the arrays of a label differ in length.
+    """
+    paths = {label: [np.asarray(values) for values in arrays] for label, arrays in points.items()}
+    for label, arrays in paths.items():
+        lengths = [len(values) for values in arrays]
+        if len(arrays) not in (2, 3) or len(set(lengths)) != 1 or lengths[0] < 1:
+            raise ValueError(
+                f"points[{label!r}] must be (rate, distortion) or (rate, distortion, step), all of "
+                f"one length, got lengths {lengths}"
+            )
+    require(paths, "points")
+    figure = new_figure(6.4, 5.0)
+    axes = figure.add_subplot()
+    for (label, arrays), (color, marker) in zip(paths.items(), looks(paths).values(), strict=True):
+        rate, distortion = arrays[:2]
+        name = f"{label}, {int(arrays[2][-1]):,} steps" if len(arrays) == 3 else label
+        look: dict[str, Any] = {"color": color, "marker": marker, "markersize": 8.0}
+        axes.plot(rate, distortion, label=name, markevery=[len(rate) - 1], **look)
+        axes.plot(rate[0], distortion[0], markerfacecolor="white", **look)
+    axes.set_xlabel("rate: KL(q, p) [nats per image]")
+    axes.set_ylabel("distortion: $-$log p(x|z) [nats per image]")
+    axes.yaxis.set_major_formatter("{x:,.6g}")
+    axes.xaxis.set_major_formatter("{x:,.6g}")
+    axes.margins(0.06)
+    axes.grid(False)
+    axes.axis(axes.axis())  # the diagonals must not widen the view
+    if num_dims is not None:
+        draw_bits_per_dim(axes, num_dims)
+    for arrays, (color, _) in zip(paths.values(), looks(paths).values(), strict=True):
+        draw_arrows(axes, arrays[0], arrays[1], color)
+    figure.legend(
+        loc="outside upper center", ncols=3, title="hollow: start of training, filled: end"
+    )
+    return figure
+
+
+@styled
+def bits_per_dim_by_codebook_size(
+    results: Mapping[str, Sequence[tuple[int, float]]],
+    *,
+    references: Mapping[str, float] | None = None,
+) -> Figure:
+    """Draws bits/dim against the size of the codebook (Sønderby et al. 2017, fig. 1a).
+
+    Args:
+        results: label -> pairs (C, bits/dim), in any order.
+        references: label -> bits/dim of a published result, drawn as a dashed line.
+
+    Returns:
+        A figure with one set of axes, with a line for each label of `results`.
+
+    Raises:
+        ValueError: if there are no results.
+    """
+    require(results, "results")
+    figure = new_figure(7.0 if references else 5.6, 4.0)
+    axes = figure.add_subplot()
+    sizes = sorted({size for pairs in results.values() for size, _ in pairs})
+    for (label, pairs), (color, marker) in zip(
+        results.items(), looks(results).values(), strict=True
+    ):
+        codes, bits = zip(*sorted(pairs), strict=True)
+        axes.plot(codes, bits, color=color, marker=marker, label=label)
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_locator(FixedLocator(sizes))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xticklabels([str(size) for size in sizes])
+    axes.set_xlabel("codebook size C")
+    axes.set_ylabel("bits/dim (lower is better)")
+    axes.margins(y=0.1)
+    if references:
+        for value in references.values():
+            axes.axhline(value, color=INK, linestyle="--", linewidth=0.9, zorder=1)
+        names = {f"{label}: {value:.2f}": value for label, value in references.items()}
+        label_beside(axes, names)
+    axes.legend()
+    return figure
+
+
+@styled
+def learning_curve(
+    train: Mapping[str, tuple[ArrayLike, ArrayLike]],
+    validation: Mapping[str, tuple[ArrayLike, ArrayLike]] | None = None,
+) -> Figure:
+    """Draws bits/dim against the step: training as a thin line, validation as a marked one.
+
+    Args:
+        train: label -> (steps, bits/dim), arrays [T].
+        validation: the same for held-out images; a label has one color in both.
+
+    Returns:
+        A figure with one set of axes, with lines labeled "LABEL, train" and "LABEL, validation".
+
+    Raises:
+        ValueError: if there are no curves.
+    """
+    validation = validation or {}
+    require({**train, **validation}, "train")
+    figure = new_figure(6.4, 4.0)
+    axes = figure.add_subplot()
+    for label, (color, marker) in looks({**train, **validation}).items():
+        if label in train:
+            axes.plot(*train[label], color=color, linewidth=1.0, alpha=0.6, label=f"{label}, train")
+        if label in validation:
+            axes.plot(
+                *validation[label],
+                color=color,
+                marker=marker,
+                markersize=5,
+                label=f"{label}, validation",
+            )
+    axes.set_xlabel("step")
+    axes.xaxis.set_major_formatter("{x:,.6g}")
+    axes.set_ylabel("bits/dim")
+    axes.legend()
+    return figure

@@ -1,0 +1,20 @@
+"""Image data sets as uint8 arrays, and the batches drawn from them inside a jitted step.
+
+`load(name)` reads one data set whole into host memory (`sources`, `embedded`, `omniglot`):
+
+    dataset = data.load("cifar10", data_dir="/path/to/tfds")   # or data.load("patches"): no files
+    images = jax.device_put(dataset.train)                      # uint8 [N, H, W, C]
+
+and `batches` draws from the device-resident array with pure functions of a key and the step:
+
+    batch = data.batches.draw(key_order, images, step, batch_size=64)
+    pixels = data.batches.binarize(key_pixels, batch)           # for "dynamic" sets
+
+TensorFlow is needed only to download and prepare a set, never to read a prepared one.
+"""
+
+from dvae.data import batches
+from dvae.data._dataset import Dataset, DataUnavailableError
+from dvae.data.sources import NAMES, load
+
+__all__ = ["NAMES", "DataUnavailableError", "Dataset", "batches", "load"]

@@ -1,0 +1,110 @@
+"""Reading TFDS splits as arrays without TensorFlow, and preparing them where it is installed."""
+
+import contextlib
+import importlib
+import io
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from dvae.data._dataset import EMBEDDED_HINT, DataUnavailableError
+
+_CHUNK = 1000  # records decoded at a time: bounds the memory held beside the result
+
+
+def read(
+    name: str,
+    split: str,
+    data_dir: str,
+    *,
+    shape: tuple[int, int, int],
+    transform: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Reads one split in file order, preparing the data set first if it is not in `data_dir`.
+
+    Args:
+      name: TFDS name, such as "cifar10".
+      split: TFDS split, such as "train".
+      data_dir: the TFDS folder, a path or a gs:// address.
+      shape: (H, W, C) that every stored image must have.
+      transform: maps uint8 [B, H, W, C] to [B, ...], applied before chunks are put together.
+
+    Returns:
+      images uint8 [N, H, W, C] (or what `transform` makes of them), labels int32 [N] or None.
+
+    Raises:
+      DataUnavailableError: the set is not prepared and cannot be.
+      ValueError: an image has another shape or dtype.
+    """
+    source = _open(name, split, data_dir)
+    images, labels = [], []
+    for start in range(0, len(source), _CHUNK):
+        records = source.__getitems__(range(start, min(start + _CHUNK, len(source))))
+        chunk = np.stack([_decode(name, record["image"], shape) for record in records])
+        images.append(chunk if transform is None else transform(chunk))
+        labels += [record["label"] for record in records if "label" in record]
+    return np.concatenate(images), np.asarray(labels, np.int32) if labels else None
+
+
+def _decode(name: str, encoded: bytes, shape: tuple[int, int, int]) -> np.ndarray:
+    """Decodes one PNG to [H, W, C] and checks it."""
+    from PIL import Image
+
+    image = np.asarray(Image.open(io.BytesIO(encoded)))
+    if image.ndim == 2:
+        image = image[..., None]
+    if image.shape != shape or image.dtype != np.uint8:
+        raise ValueError(
+            f"{name}: expected images of shape {shape} and dtype uint8, "
+            f"found {image.shape} and {image.dtype}; is another data set in its folder?"
+        )
+    return image
+
+
+def _open(name: str, split: str, data_dir: str) -> Any:
+    """Opens a split for random access, preparing the data set at the first failure."""
+    import tensorflow_datasets as tfds
+
+    def data_source() -> Any:
+        # PNGs stay encoded: decoding them here skips TFDS's per-feature overhead.
+        return tfds.data_source(
+            name,
+            data_dir=data_dir,
+            split=split,
+            download=False,
+            decoders={"image": tfds.decode.SkipDecoding()},
+        )
+
+    with contextlib.suppress(Exception):  # TFDS has no one exception for "not prepared"
+        return data_source()
+    try:
+        _prepare(name, data_dir)
+        return data_source()
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DataUnavailableError(
+            f"{name} is not prepared (as array_record) in {data_dir}, and preparing it failed: "
+            f"{type(error).__name__}: {reason}; with a network, pip install 'dvae[prepare]' "
+            "(TensorFlow) and run again, or point --data_dir at a prepared TFDS folder; "
+            f"{EMBEDDED_HINT}"
+        ) from error
+
+
+def _prepare(name: str, data_dir: str) -> None:
+    """Downloads and prepares a data set through TFDS, failing fast where that is hopeless."""
+    import requests
+    import tensorflow_datasets as tfds
+
+    _require_tensorflow()
+    builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
+    # TFDS itself retries ten times with growing pauses: minutes, and a page of warnings.
+    for url in list(builder.url_infos)[:1]:
+        requests.head(url, timeout=10)
+    builder.download_and_prepare()
+
+
+def _require_tensorflow() -> None:
+    """Imports TensorFlow and hides the accelerators from it, whose memory it would take."""
+    tensorflow = importlib.import_module("tensorflow")
+    tensorflow.config.set_visible_devices([], "GPU")

@@ -1,0 +1,76 @@
+"""Data sets that come with scikit-learn: nothing to fetch, the same arrays at every call."""
+
+import numpy as np
+
+from dvae.data._dataset import Dataset, sample_once
+
+PATCH_SIZE = 32
+PHOTOGRAPHS = ("china.jpg", "flower.jpg")  # both 427 x 640
+
+# Columns of both photographs that a split may touch, and how many crops it takes from them.
+PATCH_SPLITS = {
+    "train": ((0, 320), 20_000),
+    "validation": ((320, 400), 1_000),
+    "test": ((400, 640), 2_000),
+}
+
+
+def digits() -> Dataset:
+    """Loads scikit-learn's 1,797 handwritten 8x8 digits, to be binarized as they are seen.
+
+    The 17 grey levels v are scaled to round(255 v / 16); one fixed permutation cuts the set into
+    1,297 / 250 / 250. Source: Alpaydin and Kaynak, Optical Recognition of Handwritten Digits (UCI).
+
+    Returns:
+      A "dynamic" data set of uint8 [N, 8, 8, 1] with labels 0..9.
+    """
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    order = np.random.default_rng(0).permutation(len(bunch.images))
+    images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[order, :, :, None]
+    labels = bunch.target.astype(np.int32)[order]
+    train, validation, test = np.split(images, [1297, 1547])
+    return Dataset(
+        "digits",
+        train,
+        sample_once(validation, seed=1),
+        sample_once(test, seed=2),
+        "dynamic",
+        *np.split(labels, [1297, 1547]),
+    )
+
+
+def patches() -> Dataset:
+    """Loads 32x32 colour crops of scikit-learn's two sample photographs.
+
+    Training crops lie wholly in columns [0, 320) of the photographs, validation crops in
+    [320, 400), test crops in [400, 640). Crops of one region overlap, so a random split of crops
+    would put nearly every test pixel into the training set and a model could score by remembering
+    it; disjoint regions share no pixel. Positions are drawn without repetition by a fixed seed, as
+    many from either photograph, and the two alternate, so that every prefix is balanced.
+
+    Returns:
+      A "none" data set of uint8 [N, 32, 32, 3] with N = 20,000 / 1,000 / 2,000.
+    """
+    from sklearn.datasets import load_sample_image
+
+    photographs = [np.asarray(load_sample_image(name)) for name in PHOTOGRAPHS]
+    rng = np.random.default_rng(0)
+    splits = {
+        split: np.stack(
+            [_crops(rng, photo[:, start:stop], count // 2) for photo in photographs], axis=1
+        ).reshape(count, PATCH_SIZE, PATCH_SIZE, 3)
+        for split, ((start, stop), count) in PATCH_SPLITS.items()
+    }
+    return Dataset("patches", binarization="none", **splits)
+
+
+def _crops(rng: np.random.Generator, region: np.ndarray, count: int) -> np.ndarray:
+    """Cuts `count` crops at distinct random positions out of region [H, W, C]."""
+    windows = np.lib.stride_tricks.sliding_window_view(
+        region, (PATCH_SIZE, PATCH_SIZE), axis=(0, 1)
+    )
+    rows, columns = windows.shape[:2]
+    y, x = np.divmod(rng.permutation(rows * columns)[:count], columns)
+    return windows[y, x].transpose(0, 2, 3, 1)

@@ -1,0 +1,147 @@
+"""Data sets by name.
+
+| name | images | splits | labels | binarization |
+|---|---|---|---|---|
+| mnist_static | 28x28x1 | 50,000 / 10,000 / 10,000 | own binarization only | static |
+| mnist_dynamic | 28x28x1 | 50,000 / 10,000 / 10,000 | yes | dynamic |
+| omniglot | 28x28x1 | 23,000 / 1,345 / 8,070 | no | dynamic |
+| caltech101_silhouettes | 28x28x1 | 4,100 / 2,264 / 2,307 | no | static |
+| cifar10 | 32x32x3 | 45,000 / 5,000 / 10,000 | yes | none |
+| fashion_mnist | 28x28x1 | 50,000 / 10,000 / 10,000 | yes | none |
+| digits | 8x8x1 | 1,297 / 250 / 250 | yes | dynamic |
+| patches | 32x32x3 | 20,000 / 1,000 / 2,000 | no | none |
+
+Validation images are the last of the training split as stored; order is the order of the files.
+"""
+
+import os
+from collections.abc import Callable
+
+import numpy as np
+
+from dvae.data import _tfds, embedded
+from dvae.data._dataset import EMBEDDED_HINT, Dataset, DataUnavailableError, sample_once
+from dvae.data.omniglot import omniglot
+
+_CALTECH_FILE = "caltech101_silhouettes_28_split1.mat"
+_CALTECH_SPLITS = (
+    ("train", "train_data", 4_100),
+    ("validation", "val_data", 2_264),
+    ("test", "test_data", 2_307),
+)
+
+
+def load(name: str, data_dir: str | None = None) -> Dataset:
+    """Loads a data set whole into host memory.
+
+    Args:
+      name: one of `NAMES`.
+      data_dir: a TFDS folder, where .mat files are looked for too; None: the environment variable
+        TFDS_DATA_DIR, else ~/tensorflow_datasets. The embedded sets ignore it.
+
+    Returns:
+      A `Dataset`; its `name` says which variant was found ("omniglot (own split)").
+
+    Raises:
+      ValueError: unknown name, or stored images of unexpected shape or dtype.
+      DataUnavailableError: the set is not in `data_dir` and cannot be downloaded and prepared.
+    """
+    if name not in _LOADERS:
+        raise ValueError(f"unknown data set {name!r}; choose one of: {', '.join(NAMES)}")
+    folder = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    return _LOADERS[name](os.path.expanduser(folder))
+
+
+def _mnist_static(data_dir: str) -> Dataset:
+    """The published binarization (Larochelle and Murray, 2011), else MNIST sampled once."""
+    try:
+        train, validation, test = (
+            _tfds.read("binarized_mnist", split, data_dir, shape=(28, 28, 1))[0]
+            for split in ("train", "validation", "test")
+        )
+    except DataUnavailableError:
+        grey = _tfds_splits("mnist", data_dir, shape=(28, 28, 1), num_validation=10_000)
+        return grey._replace(
+            name="mnist_static (own binarization)",
+            train=sample_once(grey.train, seed=0),
+            validation=sample_once(grey.validation, seed=1),
+            test=sample_once(grey.test, seed=2),
+            binarization="static",
+        )
+    return Dataset("mnist_static", train, validation, test, "static")
+
+
+def _mnist_dynamic(data_dir: str) -> Dataset:
+    """MNIST whose training pixels are sampled each time they are seen."""
+    grey = _tfds_splits("mnist", data_dir, shape=(28, 28, 1), num_validation=10_000)
+    return grey._replace(
+        name="mnist_dynamic",
+        validation=sample_once(grey.validation, seed=1),
+        test=sample_once(grey.test, seed=2),
+        binarization="dynamic",
+    )
+
+
+def _caltech101_silhouettes(data_dir: str) -> Dataset:
+    """Caltech-101 silhouettes (Marlin et al., 2010), object = 1."""
+    from scipy.io import loadmat
+
+    path = os.path.join(data_dir, "caltech101_silhouettes", _CALTECH_FILE)
+    if not os.path.isfile(path):
+        raise DataUnavailableError(
+            f"caltech101_silhouettes: no file {path}; get it from "
+            f"https://people.cs.umass.edu/~marlin/data/{_CALTECH_FILE}; {EMBEDDED_HINT}"
+        )
+    file = loadmat(path)
+    splits = {}
+    for split, key, count in _CALTECH_SPLITS:
+        if file[key].shape != (count, 784) or file[key].dtype != np.uint8:
+            raise ValueError(
+                f"caltech101_silhouettes: expected {key} of shape ({count}, 784) and dtype uint8 "
+                f"in {path}, found {file[key].shape} and {file[key].dtype}"
+            )
+        # In the file, pixels run column by column and the object is 0.
+        splits[split] = 1 - file[key].reshape(-1, 28, 28).transpose(0, 2, 1)[..., None]
+    return Dataset("caltech101_silhouettes", binarization="static", **splits)
+
+
+def _cifar10(data_dir: str) -> Dataset:
+    """CIFAR-10 (Krizhevsky, 2009)."""
+    return _tfds_splits("cifar10", data_dir, shape=(32, 32, 3), num_validation=5_000)
+
+
+def _fashion_mnist(data_dir: str) -> Dataset:
+    """Fashion-MNIST (Xiao et al., 2017)."""
+    return _tfds_splits("fashion_mnist", data_dir, shape=(28, 28, 1), num_validation=10_000)
+
+
+def _tfds_splits(
+    name: str, data_dir: str, *, shape: tuple[int, int, int], num_validation: int
+) -> Dataset:
+    """Reads a TFDS set of train and test, the last `num_validation` of train set apart."""
+    train, train_labels = _tfds.read(name, "train", data_dir, shape=shape)
+    test, test_labels = _tfds.read(name, "test", data_dir, shape=shape)
+    assert train_labels is not None  # all sets read this way have classes
+    return Dataset(
+        name=name,
+        train=train[:-num_validation],
+        validation=train[-num_validation:],
+        test=test,
+        binarization="none",
+        train_labels=train_labels[:-num_validation],
+        validation_labels=train_labels[-num_validation:],
+        test_labels=test_labels,
+    )
+
+
+_LOADERS: dict[str, Callable[[str], Dataset]] = {
+    "mnist_static": _mnist_static,
+    "mnist_dynamic": _mnist_dynamic,
+    "omniglot": omniglot,
+    "caltech101_silhouettes": _caltech101_silhouettes,
+    "cifar10": _cifar10,
+    "fashion_mnist": _fashion_mnist,
+    "digits": lambda _: embedded.digits(),
+    "patches": lambda _: embedded.patches(),
+}
+NAMES: tuple[str, ...] = tuple(_LOADERS)

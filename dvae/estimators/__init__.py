@@ -1,0 +1,45 @@
+"""Gradient estimators for E_{z ~ q}[f(z)] and for K-sample bounds, z discrete.
+
+Each returns an `Estimate(value, surrogate)`, both [...]: the gradient of mean(surrogate), in the
+logits and in whatever f closes over, is the estimate, and its own value is the objective, so that
+
+    def loss(params, key):
+        logits = encode(params, x)                                   # [batch, n]
+        f = lambda z: log_joint(params, x, z) - log_posterior(z, logits)
+        return -jnp.mean(estimators.reinforce_loo(key, f, logits, num_samples=4).surrogate)
+
+    loss, gradient = jax.value_and_grad(loss)(params, key)
+
+is a training step's gradient and reports the bound itself. f maps z [..., n] to [...], in nats; the
+estimators with K samples call it on z [K, ..., n].
+
+    exact           sum over all states; no variance, 2^n evaluations
+    reinforce       one sample, a baseline from the caller
+    reinforce_loo   K samples of E[f], the mean of the others as baseline
+    vimco           K samples of the bound E[log 1/K sum exp log_weight]
+
+`family=distributions.categorical` takes logits [..., n, C] and one-hot z [..., n, C]. Models that
+work with integer codes evaluate f and log q themselves and call the `*_surrogate` functions, which
+take arrays: log q there is summed over the units, and must be differentiable in the logits.
+"""
+
+from dvae.estimators._estimate import Estimate
+from dvae.estimators.exact import exact
+from dvae.estimators.reinforce import (
+    reinforce,
+    reinforce_loo,
+    reinforce_loo_surrogate,
+    reinforce_surrogate,
+)
+from dvae.estimators.vimco import vimco, vimco_surrogate
+
+__all__ = [
+    "Estimate",
+    "exact",
+    "reinforce",
+    "reinforce_loo",
+    "reinforce_loo_surrogate",
+    "reinforce_surrogate",
+    "vimco",
+    "vimco_surrogate",
+]

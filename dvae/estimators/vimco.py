@@ -1,0 +1,101 @@
+"""VIMCO: the K-sample bound with a learning signal of its own for each sample."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dvae import distributions
+from dvae._numerics import upcast
+from dvae.estimators._estimate import (
+    Estimate,
+    Family,
+    check_num_samples,
+    check_shapes,
+    draw,
+    score_term,
+)
+
+
+def vimco(
+    key: jax.Array,
+    log_weight: Callable[[jax.Array], jax.Array],
+    logits: jax.Array,
+    *,
+    num_samples: int,
+    family: Family = distributions.bernoulli,
+) -> Estimate:
+    """Estimates the gradient of the K-sample bound E[L], L = log 1/K sum_k exp l_k.
+
+    With l_k = log_weight(z_k) at z_k ~ q, the estimate is
+    sum_k (L - L_{-k}) grad log q(z_k) + sum_k w_k grad l_k, w = softmax(l), where L_{-k} is L with
+    l_k replaced by the mean of the other l_j. Unbiased. Mnih and Rezende, "Variational Inference
+    for Monte Carlo Objectives" (2016), with the geometric mean.
+
+    Args:
+        key: typed PRNG key.
+        log_weight: maps z [K, ..., n] (categorical: one-hot [K, ..., n, C]) to [K, ...], usually
+            log p(x, z) - log q(z | x), nats; may close over parameters and over logits, which
+            receive its gradient.
+        logits: [..., n] float (categorical: [..., n, C]).
+        num_samples: K >= 2.
+        family: `distributions.bernoulli` or `distributions.categorical`.
+
+    Returns:
+        Estimate of L, both [...], nats, in the dtype that log_weight returns.
+
+    Raises:
+        ValueError: if num_samples < 2, or log_weight does not reduce z to one value a sample.
+    """
+    check_num_samples("vimco", num_samples)
+    z, log_q = draw(key, logits, (num_samples,), family)
+    return vimco_surrogate(log_weight(z), log_q)
+
+
+def vimco_surrogate(log_weights: jax.Array, log_q: jax.Array) -> Estimate:
+    """Builds the estimate of `vimco` from evaluated arrays, in O(K) memory for each example.
+
+    Args:
+        log_weights: [K, ...] l_k at z_k ~ q, nats, finite.
+        log_q: [K, ...] log q(z_k), summed over units, differentiable; z_k without gradient.
+
+    Returns:
+        Estimate, both [...], in the dtype of log_weights.
+
+    Raises:
+        ValueError: if K < 2, or the shapes of log_weights and log_q differ.
+    """
+    check_shapes("vimco", log_weights, log_q)
+    num_samples = log_weights.shape[0]
+    check_num_samples("vimco", num_samples)
+    wide = upcast(log_weights)
+    bound = jax.nn.logsumexp(wide, axis=0) - np.log(num_samples).astype(wide.dtype)
+    surrogate = bound + jnp.sum(score_term(_learning_signals(wide), log_q), axis=0)
+    return Estimate(bound.astype(log_weights.dtype), surrogate.astype(log_weights.dtype))
+
+
+def _learning_signals(log_weights: jax.Array) -> jax.Array:
+    """Returns L - L_{-k} [K, ...]; without gradient, and independent of a shift of the weights."""
+    num_samples = log_weights.shape[0]
+    centered = jax.lax.stop_gradient(log_weights - jnp.max(log_weights, axis=0)[None])
+    # The sum over the others is assembled from the samples before and after k. Subtracting l_k
+    # from the total instead leaves log(0) or noise when l_k dominates by more than 16 nats.
+    before, after = (
+        _exclusive(jax.lax.cumlogsumexp, centered, -jnp.inf, end) for end in (False, True)
+    )
+    sum_before, sum_after = (
+        _exclusive(jax.lax.cumsum, centered, 0.0, end) for end in (False, True)
+    )
+    mean_of_others = (sum_before + sum_after) / (num_samples - 1)
+    leave_one_out = jnp.logaddexp(jnp.logaddexp(before, after), mean_of_others)
+    return jax.nn.logsumexp(centered, axis=0)[None] - leave_one_out
+
+
+def _exclusive(
+    cumulate: Callable[..., jax.Array], x: jax.Array, empty: float, reverse: bool
+) -> jax.Array:
+    """Cumulates x [K, ...] over the samples before k (reverse: after k); `empty` where none is."""
+    inclusive = cumulate(x, axis=0, reverse=reverse)
+    shift = (-1, 1, 0) if reverse else (1, -1, 0)
+    return jax.lax.pad(inclusive, jnp.asarray(empty, x.dtype), [shift] + [(0, 0, 0)] * (x.ndim - 1))

@@ -1,0 +1,234 @@
+"""Convolutions of the image models, in the form that each platform runs fastest.
+
+On GPU and TPU they are `lax.conv_general_dilated`. On the CPU XLA runs strided convolutions, and
+the weight gradient of transposed ones, as slow loops; there the same linear maps are shifted slices
+and one matrix product: stride 2 as space-to-depth, the transposed convolution in sub-pixel form.
+`use_matmul` is the one place that chooses; both forms take the same kernels and are tested equal.
+
+Parameters are float32. Products take operands in `dtype`, accumulate in float32 and return `dtype`;
+the gradient of a kernel is accumulated and returned in float32.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.typing import DTypeLike
+
+_DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+
+
+def use_matmul() -> bool:
+    """Whether convolutions are matrix products on this platform."""
+    return jax.default_backend() == "cpu"
+
+
+@jax.custom_vjp
+def _matmul(x: jax.Array, w: jax.Array) -> jax.Array:
+    """x [..., I] times w [I, O] with float32 accumulation, in x's dtype."""
+    return jnp.matmul(x, w.astype(x.dtype), preferred_element_type=jnp.float32).astype(x.dtype)
+
+
+def _matmul_fwd(x: jax.Array, w: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _matmul(x, w), (x, w)
+
+
+def _matmul_bwd(res: tuple[jax.Array, jax.Array], ct: jax.Array) -> tuple[jax.Array, jax.Array]:
+    # Written out because the automatic rule multiplies a float32 cotangent by bfloat16 operands,
+    # which no CPU has fast code for.
+    x, w = res
+    dx = jnp.matmul(ct, w.T.astype(x.dtype), preferred_element_type=jnp.float32).astype(x.dtype)
+    dw = matmul_transposed(x.reshape(-1, x.shape[-1]), ct.reshape(-1, ct.shape[-1]))
+    return dx, dw.astype(w.dtype)
+
+
+_matmul.defvjp(_matmul_fwd, _matmul_bwd)
+
+
+def matmul_transposed(x: jax.Array, y: jax.Array) -> jax.Array:
+    """Returns x^T y in float32: x [R, I], y [R, O] to [I, O]."""
+    return lax.dot_general(x, y, (((0,), (0,)), ((), ())), preferred_element_type=jnp.float32)
+
+
+def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
+    """Adds a float32 bias over the last axes, in x's dtype, with its gradient summed in float32."""
+    expanded = jnp.expand_dims(bias, range(x.ndim - bias.ndim))
+    return (x.astype(jnp.float32) + expanded).astype(x.dtype)
+
+
+def _patches(x: jax.Array, size: int, height: int, width: int) -> jax.Array:
+    """Channels of every size x size window of x, [B, height, width, size * size * C]."""
+    windows = [x[:, i : i + height, j : j + width] for i in range(size) for j in range(size)]
+    return windows[0] if size == 1 else jnp.concatenate(windows, axis=-1)
+
+
+def _conv_matmul(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    size, _, features_in, features = kernel.shape
+    if stride == 1:
+        pad = (size - 1) // 2
+        height, width = x.shape[1:3]
+        x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+        return _matmul(_patches(x, size, height, width), kernel.reshape(-1, features))
+    # size 4, stride 2: fold every 2x2 block into the channels, then a 2x2 convolution.
+    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    batch, height, width, _ = x.shape
+    x = x.reshape(batch, height // 2, 2, width // 2, 2, features_in).transpose(0, 1, 3, 2, 4, 5)
+    x = x.reshape(batch, height // 2, width // 2, 4 * features_in)
+    kernel = kernel.reshape(2, 2, 2, 2, features_in, features).transpose(0, 2, 1, 3, 4, 5)
+    return _matmul(_patches(x, 2, height // 2 - 1, width // 2 - 1), kernel.reshape(-1, features))
+
+
+def phase_patches(x: jax.Array) -> list[jax.Array]:
+    """The 2x2 windows of x that each phase of the output sees: four of [B, H, W, 4 I].
+
+    Phase 2 a + b makes the output pixels (2 i + a, 2 j + b) from rows i + a - 1 and i + a of the
+    input, and columns likewise.
+    """
+    _, height, width, _ = x.shape
+    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    return [_patches(x[:, a:, b:], 2, height, width) for a in range(2) for b in range(2)]
+
+
+def phase_taps(kernel: jax.Array) -> list[jax.Array]:
+    """The matrices [4 I, O] that multiply `phase_patches`, from a kernel [4, 4, I, O]."""
+    features = kernel.shape[-1]
+    return [kernel[a::2, b::2].reshape(-1, features) for a in range(2) for b in range(2)]
+
+
+def join_phase_taps(taps: list[jax.Array], shape: tuple[int, ...]) -> jax.Array:
+    """Undoes `phase_taps`."""
+    _, _, features_in, features = shape
+    grid = jnp.stack(taps).reshape(2, 2, 2, 2, features_in, features)  # a, b, row, column
+    return grid.transpose(2, 0, 3, 1, 4, 5).reshape(shape)
+
+
+def _conv_transpose_matmul(x: jax.Array, kernel: jax.Array) -> list[jax.Array]:
+    """Phases of the output in the order of `phase_patches`, each [B, H, W, O]."""
+    return [_matmul(p, w) for p, w in zip(phase_patches(x), phase_taps(kernel), strict=True)]
+
+
+def conv(x: jax.Array, kernel: jax.Array, *, stride: int = 1) -> jax.Array:
+    """Convolves with `SAME` padding, so that the output is 1/stride of the input's size.
+
+    Args:
+      x: [B, H, W, I], in the compute dtype.
+      kernel: [K, K, I, O]; K odd for stride 1, K = 4 for stride 2.
+      stride: 1 or 2.
+
+    Returns:
+      [B, H / stride, W / stride, O] in x's dtype.
+    """
+    size = kernel.shape[0]
+    if (stride, size % 2) != (1, 1) and (stride, size) != (2, 4):
+        raise ValueError(
+            f"conv needs an odd kernel at stride 1 or a 4x4 at stride 2, got {size}, {stride}"
+        )
+    if stride == 2 and (x.shape[1] % 2 or x.shape[2] % 2):
+        raise ValueError(f"conv with stride 2 needs even image sizes, got {x.shape[1:3]}")
+    if use_matmul():
+        return _conv_matmul(x, kernel, stride)
+    pad = (size - 1) // 2
+    return lax.conv_general_dilated(
+        x,
+        kernel.astype(x.dtype),
+        (stride, stride),
+        ((pad, pad), (pad, pad)),
+        dimension_numbers=_DIMENSIONS,
+    )
+
+
+def conv_transpose(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Doubles the size of x [B, H, W, I] by a 4x4 transposed convolution to [B, 2H, 2W, O].
+
+    out[2 i + a] = sum over s in {0, 1} of x[i + a + s - 1] kernel[a + 2 s], in each axis.
+    """
+    if use_matmul():
+        return join_pieces(_conv_transpose_matmul(x, kernel))
+    return lax.conv_general_dilated(
+        x,
+        kernel.astype(x.dtype),
+        (1, 1),
+        ((2, 2), (2, 2)),
+        lhs_dilation=(2, 2),
+        dimension_numbers=_DIMENSIONS,
+    )
+
+
+def conv_transpose_pieces(x: jax.Array, kernel: jax.Array) -> list[jax.Array]:
+    """Computes `conv_transpose` in the pieces in which the platform produces it.
+
+    On the CPU these are the four phases [B, H, W, O] of the output pixels, which are costly to
+    interleave when O is 768; elsewhere the one whole output. `split_like_pieces` cuts an image the
+    same way.
+    """
+    if use_matmul():
+        return _conv_transpose_matmul(x, kernel)
+    return [conv_transpose(x, kernel)]
+
+
+def split_like_pieces(images: jax.Array) -> list[jax.Array]:
+    """Cuts images [B, 2H, 2W, ...] into the pieces of `conv_transpose_pieces`."""
+    if use_matmul():
+        return [images[:, a::2, b::2] for a in range(2) for b in range(2)]
+    return [images]
+
+
+def join_pieces(pieces: list[jax.Array]) -> jax.Array:
+    """Undoes `split_like_pieces`: pieces of [B, H, W, ...] to images [B, 2H, 2W, ...]."""
+    if not use_matmul():
+        return pieces[0]
+    batch, height, width, *rest = pieces[0].shape
+    rows = [jnp.stack(pieces[2 * a : 2 * a + 2], axis=3) for a in range(2)]
+    return jnp.stack(rows, axis=2).reshape(batch, 2 * height, 2 * width, *rest)
+
+
+class Conv(nn.Module):
+    """Convolution with bias. x [B, H, W, I] to [B, H / stride, W / stride, features]."""
+
+    features: int
+    size: int
+    stride: int = 1
+    dtype: DTypeLike = jnp.float32
+    kernel_init: nn.initializers.Initializer = nn.initializers.he_normal()
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        shape = (self.size, self.size, x.shape[-1], self.features)
+        kernel = self.param("kernel", self.kernel_init, shape)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        return add_bias(conv(x.astype(self.dtype), kernel, stride=self.stride), bias)
+
+
+class ConvTranspose(nn.Module):
+    """Transposed 4x4 convolution with bias that doubles the image's size."""
+
+    features: int
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        kernel = self.param("kernel", transpose_init, (4, 4, x.shape[-1], self.features))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        return add_bias(conv_transpose(x.astype(self.dtype), kernel), bias)
+
+
+# Only a quarter of the taps of a stride-2 transposed convolution meet at one output pixel.
+transpose_init = nn.initializers.variance_scaling(8.0, "fan_in", "truncated_normal")
+
+
+class ResidualBlock(nn.Module):
+    """x + conv1x1(relu(conv3x3(relu(x)))) (van den Oord et al. 2017, section 4.1).
+
+    The last kernel starts at zero: the block is the identity at first, and a stack of them keeps
+    its scale.
+    """
+
+    features: int
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = Conv(self.features, 3, dtype=self.dtype)(nn.relu(x))
+        zeros = nn.initializers.zeros
+        y = Conv(x.shape[-1], 1, dtype=self.dtype, kernel_init=zeros)(nn.relu(y))
+        return x + y

@@ -1,0 +1,157 @@
+"""The 256-way pixel likelihood: the model's last layer and its logits, by far its largest arrays.
+
+A 4x4 transposed convolution turns features at half the image's size into 256 logits for every
+sub-pixel. `PixelHead.log_likelihood` gives log p(x | z) of every image and composes with any
+objective. Where only the sum over images is differentiated, as in an ELBO, `total_log_likelihood`
+gives the same numbers, and on the CPU forms value and gradient in one pass over a few images at a
+time, so that their logits stay in the cache and those of the whole batch never exist.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.typing import DTypeLike
+
+from dvae.distributions import categorical
+from dvae.models import blocks
+
+NUM_LEVELS = 256
+_CHUNK_ROWS = 1024  # output positions of a phase at a time: 3 MB of logits
+
+
+class PixelHead(nn.Module):
+    """Categorical over 256 levels of every sub-pixel, given x [B, H/2, W/2, F]."""
+
+    features: int
+    dtype: DTypeLike = jnp.float32
+
+    def setup(self) -> None:
+        """Makes the kernel and the bias, which `init` sets to the levels' log frequencies."""
+        shape = (4, 4, self.features, 3 * NUM_LEVELS)
+        # A tenth of the usual scale: the first prediction is nearly the bias's.
+        stddev = 0.1 * (4.0 * self.features) ** -0.5
+        self.kernel = self.param("kernel", nn.initializers.normal(stddev), shape)
+        self.bias = self.param("bias", nn.initializers.zeros, (3, NUM_LEVELS))
+
+    def _logits(self, x: jax.Array) -> list[jax.Array]:
+        """Logits [..., 3, 256] in the pieces in which the platform makes them."""
+        pieces = blocks.conv_transpose_pieces(x.astype(self.dtype), self.kernel)
+        return [blocks.add_bias(y.reshape(*y.shape[:-1], 3, NUM_LEVELS), self.bias) for y in pieces]
+
+    def log_likelihood(self, x: jax.Array, images: jax.Array) -> jax.Array:
+        """Returns log p(image) in nats, [B], of uint8 images [B, H, W, 3]."""
+        targets = blocks.split_like_pieces(images.astype(jnp.int32))
+        terms = [
+            categorical.log_prob_of_codes(target, logits).sum((1, 2, 3))
+            for target, logits in zip(targets, self._logits(x), strict=True)
+        ]
+        return jnp.stack(terms).sum(0)
+
+    def total_log_likelihood(self, x: jax.Array, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Returns the sum of `log_likelihood` and, without gradient, its terms: [], [B] nats."""
+        if blocks.use_matmul():
+            x = x.astype(self.dtype)
+            total, values = _total(x, self.kernel, self.bias, images.astype(jnp.int32))
+        else:
+            values = self.log_likelihood(x, images)
+            total = values.sum()
+        return total, lax.stop_gradient(values)
+
+    def mean(self, x: jax.Array) -> jax.Array:
+        """Returns the mean pixel value, float32 [B, H, W, 3] in [0, 255]."""
+        levels = jnp.arange(NUM_LEVELS, dtype=jnp.float32)
+        means = [nn.softmax(y.astype(jnp.float32)) @ levels for y in self._logits(x)]
+        return blocks.join_pieces(means)
+
+
+def _chunks(x: jax.Array, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Cuts the batch into equal chunks of at most `_CHUNK_ROWS` positions, or one image."""
+    batch, height, width, _ = x.shape
+    size = max(1, min(batch, _CHUNK_ROWS // (height * width)))
+    while batch % size:
+        size -= 1
+    cut = lambda y: y.reshape(batch // size, size, *y.shape[1:])
+    return cut(x), cut(images)
+
+
+def _rows(images: jax.Array) -> list[jax.Array]:
+    """Targets of each phase as [rows, 3]."""
+    return [piece.reshape(-1, 3) for piece in blocks.split_like_pieces(images)]
+
+
+def _log_softmax_terms(
+    patches: jax.Array, taps: jax.Array, bias: jax.Array, targets: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Returns log p(target) [rows, 3], exp(logits - max) and its sum, of one phase."""
+    logits = jnp.matmul(patches, taps, preferred_element_type=jnp.float32)
+    logits = logits.reshape(-1, 3, NUM_LEVELS) + bias[None]
+    peak = logits.max(-1, keepdims=True)
+    mass = jnp.exp(logits - peak)
+    total = mass.sum(-1, keepdims=True)
+    chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)
+    return (chosen - peak - jnp.log(total))[..., 0], mass, total
+
+
+@jax.custom_vjp
+def _total(
+    x: jax.Array, kernel: jax.Array, bias: jax.Array, images: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    taps = blocks.phase_taps(kernel.astype(x.dtype))
+
+    def chunk(_: None, inputs: tuple[jax.Array, jax.Array]) -> tuple[None, jax.Array]:
+        x, images = inputs
+        values = jnp.zeros(x.shape[0])
+        for p, w, t in zip(blocks.phase_patches(x), taps, _rows(images), strict=True):
+            log_p = _log_softmax_terms(p.reshape(-1, p.shape[-1]), w, bias, t)[0]
+            values += log_p.reshape(x.shape[0], -1).sum(-1)
+        return None, values
+
+    _, values = lax.scan(chunk, None, _chunks(x, images))
+    values = values.reshape(-1)
+    return values.sum(), values
+
+
+def _total_fwd(
+    x: jax.Array, kernel: jax.Array, bias: jax.Array, images: jax.Array
+) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array, jax.Array]]:
+    """Computes values and, for a cotangent of 1 on their sum, all gradients."""
+    taps = blocks.phase_taps(kernel.astype(x.dtype))
+    levels = jnp.arange(NUM_LEVELS)[None, None]
+
+    def chunk(
+        sums: tuple[list[jax.Array], jax.Array], inputs: tuple[jax.Array, jax.Array]
+    ) -> tuple[tuple[list[jax.Array], jax.Array], tuple[jax.Array, jax.Array]]:
+        d_taps, d_bias = sums
+        x, images = inputs
+        patches, pull_back = jax.vjp(blocks.phase_patches, x)
+        values = jnp.zeros(x.shape[0])
+        d_taps_new, d_patches = [], []
+        for p, w, dw, t in zip(patches, taps, d_taps, _rows(images), strict=True):
+            rows = p.reshape(-1, p.shape[-1])
+            log_p, mass, total = _log_softmax_terms(rows, w, bias, t)
+            values += log_p.reshape(x.shape[0], -1).sum(-1)
+            d_logits = (levels == t[..., None]) - mass / total
+            d_bias += d_logits.sum(0)
+            d_logits = d_logits.reshape(rows.shape[0], -1).astype(x.dtype)
+            d_rows = jnp.matmul(d_logits, w.T, preferred_element_type=jnp.float32)
+            d_patches.append(d_rows.reshape(p.shape).astype(p.dtype))
+            d_taps_new.append(dw + blocks.matmul_transposed(rows, d_logits))
+        return (d_taps_new, d_bias), (values, pull_back(d_patches)[0])
+
+    zeros = ([jnp.zeros(w.shape) for w in taps], jnp.zeros(bias.shape))
+    (d_taps, d_bias), (values, d_x) = lax.scan(chunk, zeros, _chunks(x, images))
+    values = values.reshape(-1)
+    d_kernel = blocks.join_phase_taps(d_taps, kernel.shape)
+    return (values.sum(), values), (d_x.reshape(x.shape), d_kernel, d_bias)
+
+
+def _total_bwd(
+    gradients: tuple[jax.Array, jax.Array, jax.Array], cotangents: tuple[jax.Array, jax.Array]
+) -> tuple[jax.Array, jax.Array, jax.Array, None]:
+    d_total, _ = cotangents  # the values leave `total_log_likelihood` without gradient
+    d_x, d_kernel, d_bias = gradients
+    return (d_x * d_total.astype(d_x.dtype), d_kernel * d_total, d_bias * d_total, None)
+
+
+_total.defvjp(_total_fwd, _total_bwd)

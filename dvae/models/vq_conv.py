@@ -1,0 +1,148 @@
+"""Convolutional VQ model of images (Sonderby, Poole and Mnih 2017; van den Oord et al. 2017).
+
+    x uint8 [B, H, W, 3]  --encode-->  vectors v [B, H/4, W/4, n, D]
+    posterior logits of q(z = k | x) = -scale_n |v_n - m_nk|^2  against codebooks m [n, C, D]
+    chosen (or softly averaged) codes [B, H/4, W/4, n, D]  --log_likelihood-->  log p(x | z) [B]
+    prior p(z) = prod over positions and latent variables of Cat(softmax(prior_logits_n))
+
+The codebook is an argument of every method that uses it, because its owner depends on how it is
+trained: a parameter under gradient training, an exponential moving average under `vq_ema`.
+
+Every layer is convolutional, so a model trained on crops evaluates whole images; sizes are
+multiples of 4. Parameters, distances, likelihood and all reductions are float32; `dtype` is that of
+the convolutions.
+"""
+
+from dataclasses import dataclass
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from dvae import vq
+from dvae.models import blocks
+from dvae.models.pixel_head import PixelHead
+
+DOWNSAMPLING = 4
+
+
+@dataclass(frozen=True)
+class VQConvConfig:
+    """Sizes of the model; the defaults are those of the paper's best run."""
+
+    codebook_size: int = 512
+    num_latents: int = 8
+    code_dim: int = 64
+    features: int = 256
+    num_residual_blocks: int = 4  # "two layers of two residual blocks"
+    dtype: DTypeLike = jnp.float32
+
+
+class Encoder(nn.Module):
+    """Maps images in [-1, 1], [B, H, W, 3], to vectors [B, H/4, W/4, n, D] in float32."""
+
+    config: VQConvConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        c = self.config
+        x = nn.relu(blocks.Conv(c.features, 4, stride=2, dtype=c.dtype)(x))
+        x = blocks.Conv(c.features, 4, stride=2, dtype=c.dtype)(x)
+        for _ in range(c.num_residual_blocks):
+            x = blocks.ResidualBlock(c.features, dtype=c.dtype)(x)
+        x = blocks.Conv(c.num_latents * c.code_dim, 1, dtype=c.dtype)(nn.relu(x))
+        return x.astype(jnp.float32).reshape(*x.shape[:-1], c.num_latents, c.code_dim)
+
+
+class Decoder(nn.Module):
+    """Maps codes [B, h, w, n, D] to features at half the image's size, [B, 2 h, 2 w, features]."""
+
+    config: VQConvConfig
+
+    @nn.compact
+    def __call__(self, codes: jax.Array) -> jax.Array:
+        c = self.config
+        x = codes.reshape(*codes.shape[:-2], c.num_latents * c.code_dim)
+        x = blocks.Conv(c.features, 1, dtype=c.dtype)(x)
+        for _ in range(c.num_residual_blocks):
+            x = blocks.ResidualBlock(c.features, dtype=c.dtype)(x)
+        return nn.relu(blocks.ConvTranspose(c.features, dtype=c.dtype)(nn.relu(x)))
+
+
+class VQConv(nn.Module):
+    """The model's networks and its prior; see the module's docstring for the shapes."""
+
+    config: VQConvConfig
+
+    def setup(self) -> None:
+        c = self.config
+        self.encoder = Encoder(c)
+        self.decoder = Decoder(c)
+        self.head = PixelHead(c.features, c.dtype)
+        self.log_scale = self.param("log_scale", nn.initializers.zeros, (c.num_latents,))
+        self.prior_logits = self.param(
+            "prior_logits", nn.initializers.zeros, (c.num_latents, c.codebook_size)
+        )
+
+    def __call__(self, images: jax.Array, codebook: jax.Array) -> jax.Array:
+        """Touches every parameter once; only for `init`."""
+        vectors = self.encode(images)
+        logits = self.posterior_logits(vectors, codebook)
+        return self.log_likelihood(vectors + 0.0 * logits.sum(), images) + self.log_prior().sum()
+
+    def encode(self, images: jax.Array) -> jax.Array:
+        """Encodes uint8 [B, H, W, 3] to vectors float32 [B, H/4, W/4, n, D]."""
+        return self.encoder(images.astype(self.config.dtype) / 127.5 - 1.0)
+
+    def posterior_logits(self, vectors: jax.Array, codebook: jax.Array) -> jax.Array:
+        """Returns logits of q(z | x), -scale |v - m|^2, [B, h, w, n, C] (unnormalised)."""
+        return -jnp.exp(self.log_scale)[None, None, None, :, None] * distances(vectors, codebook)
+
+    def log_likelihood(self, codes: jax.Array, images: jax.Array) -> jax.Array:
+        """Returns log p(x | z) in nats [B] for code vectors [B, h, w, n, D]."""
+        return self.head.log_likelihood(self.decoder(codes), images)
+
+    def total_log_likelihood(
+        self, codes: jax.Array, images: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """Returns the sum over images of `log_likelihood` and, without gradient, its terms."""
+        return self.head.total_log_likelihood(self.decoder(codes), images)
+
+    def mean_image(self, codes: jax.Array) -> jax.Array:
+        """Returns E[x | z] for code vectors [B, h, w, n, D]: float32 [B, H, W, 3] in [0, 255]."""
+        return self.head.mean(self.decoder(codes))
+
+    def log_prior(self) -> jax.Array:
+        """Returns log p(z = k) of each latent variable, [n, C]."""
+        return nn.log_softmax(self.prior_logits)
+
+
+def distances(vectors: jax.Array, codebook: jax.Array) -> jax.Array:
+    """Returns |v - m|^2: vectors [..., n, D], codebook [n, C, D] to [..., n, C]."""
+    return jax.vmap(vq.squared_distances, in_axes=(-2, 0), out_axes=-2)(vectors, codebook)
+
+
+def nearest_codes(vectors: jax.Array, codebook: jax.Array) -> jax.Array:
+    """Returns the nearest codes: vectors [..., n, D], codebook [n, C, D] to int32 [..., n]."""
+    return jax.vmap(vq.nearest_code, in_axes=(-2, 0), out_axes=-1)(vectors, codebook)
+
+
+def lookup(codes: jax.Array, codebook: jax.Array) -> jax.Array:
+    """Returns the code vectors: codes [..., n], codebook [n, C, D] to [..., n, D]."""
+    return jax.vmap(vq.lookup, in_axes=(-1, 0), out_axes=-2)(codes, codebook)
+
+
+def average(weights: jax.Array, codebook: jax.Array) -> jax.Array:
+    """Averages code vectors: weights [..., n, C], codebook [n, C, D] to [..., n, D]."""
+    return jnp.einsum("...nc,ncd->...nd", weights, codebook)
+
+
+def calibrated_log_scale(vectors: jax.Array, codebook: jax.Array, logit_std: float) -> jax.Array:
+    """Chooses log_scale [n] such that logits spread over the codes by `logit_std` on average.
+
+    With a spread of about one the first posterior is neither uniform (no gradient reaches the
+    choice of code) nor one-hot (a relaxed sample carries no gradient).
+    """
+    spread = distances(vectors, codebook).std(-1)
+    return jnp.log(logit_std / spread.mean(tuple(range(spread.ndim - 1))))

@@ -1,0 +1,104 @@
+"""Checkpoints of the train state by Orbax, and the configuration they belong to.
+
+Orbax writes a checkpoint into a temporary directory and renames it when it is complete, so a run
+that is killed while writing restarts from the one before. `config.json` beside the checkpoints says
+what they are checkpoints of; a run under another configuration is refused.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from jax.sharding import Sharding
+
+PyTree = Any
+CONFIG_FILE = "config.json"
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a JSON file that is either complete or not there."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(value, indent=2) + "\n")
+    os.replace(temporary, path)
+
+
+def prepare_workdir(workdir: Path, config: dict[str, Any]) -> None:
+    """Makes the directory and writes `config.json`, or checks that the one there is the same.
+
+    Raises:
+      ValueError: the directory cannot be written, or holds a run of another configuration; the
+      message
+        names the fields that differ.
+    """
+    config = json.loads(json.dumps(config))
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        path = workdir / CONFIG_FILE
+        if not path.exists():
+            write_json(path, config)
+            return
+        if not os.access(workdir, os.W_OK):
+            raise PermissionError(13, "Permission denied")
+        found = json.loads(path.read_text())
+    except OSError as error:
+        raise ValueError(
+            f"cannot write to workdir {workdir}: {error.strerror}; choose another --workdir"
+        ) from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not valid JSON ({error}); choose another --workdir") from error
+    missing = "(absent)"
+    differing = [
+        f"{name} (there: {found.get(name, missing)}, now: {config.get(name, missing)})"
+        for name in sorted(found.keys() | config.keys())
+        if found.get(name, missing) != config.get(name, missing)
+    ]
+    if differing:
+        raise ValueError(
+            f"{workdir} holds a run with another configuration: {', '.join(differing)}; "
+            "use the same flags to resume it, or choose another --workdir"
+        )
+
+
+class Checkpoints:
+    """The checkpoints of one run: the last two are kept."""
+
+    def __init__(self, workdir: Path) -> None:
+        self._manager = ocp.CheckpointManager(
+            (workdir / "checkpoints").absolute(),
+            options=ocp.CheckpointManagerOptions(max_to_keep=2, cleanup_tmp_directories=True),
+        )
+
+    @property
+    def latest_step(self) -> int | None:
+        """The step of the newest complete checkpoint, or None."""
+        return self._manager.latest_step()
+
+    def save(self, step: int, state: PyTree, info: dict[str, Any]) -> None:
+        """Saves the state and a JSON record; returns once the state is copied off the device."""
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(state), info=ocp.args.JsonSave(info)
+            ),
+        )
+
+    def restore(self, step: int, like: PyTree, sharding: Sharding) -> tuple[PyTree, dict[str, Any]]:
+        """Restores what `save` wrote, as arrays of the shapes of `like` with the given sharding."""
+        abstract = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), like
+        )
+        restored = self._manager.restore(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardRestore(abstract), info=ocp.args.JsonRestore()
+            ),
+        )
+        return restored["state"], restored["info"]
+
+    def close(self) -> None:
+        """Waits until everything is written."""
+        self._manager.wait_until_finished()
+        self._manager.close()

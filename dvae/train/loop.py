@@ -1,0 +1,215 @@
+"""The loop around a train step: log, evaluate, save, resume, stop.
+
+It knows nothing of models: `Task` brings pure functions and a data set. A run is a function of its
+configuration and seed. It continues from the newest checkpoint in its directory and, because every
+call of the compiled step covers the same steps as before, ends with the same parameters, bit for
+bit, as a run that was never interrupted.
+"""
+
+import signal
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from dvae.train import sharding
+from dvae.train.checkpoint import Checkpoints
+from dvae.train.metrics import MetricsWriter, Progress
+from dvae.train.state import StepFn, TrainState, scan_steps
+
+PyTree = Any
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """Lengths of the run, in steps; an interval of 0 means only at the end."""
+
+    num_steps: int
+    steps_per_call: int = 1
+    log_interval: int = 100
+    eval_interval: int = 0
+    checkpoint_interval: int = 0
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for lengths that the calls of the step cannot keep."""
+        if self.num_steps < 1 or self.steps_per_call < 1 or self.log_interval < 1:
+            raise ValueError(
+                "num_steps, steps_per_call and log_interval must be at least 1, got "
+                f"{self.num_steps}, {self.steps_per_call} and {self.log_interval}"
+            )
+        for name in ("num_steps", "log_interval", "eval_interval", "checkpoint_interval"):
+            value = getattr(self, name)
+            if value < 0 or value % self.steps_per_call:
+                raise ValueError(
+                    f"{name}={value} must be a non-negative multiple of "
+                    f"steps_per_call={self.steps_per_call}: the state is only seen between calls"
+                )
+
+
+class Task(NamedTuple):
+    """What is trained: functions of pure arrays."""
+
+    init: Callable[[jax.Array], TrainState]  # key -> state; vmapped over seeds by the caller
+    step: StepFn  # (state, data, key) -> (state, metrics)
+    evaluate: Callable[[TrainState], Mapping[str, Any]]  # on held-out data, on the host
+    data: PyTree  # what `step` draws its batches from
+    key_init: jax.Array
+    key_train: jax.Array
+    images_per_step: int  # for the speed that is shown
+    shown: tuple[str, ...] = ("loss",)  # the metrics beside the progress bar
+
+
+class Result(NamedTuple):
+    """A finished run."""
+
+    state: TrainState
+    seconds: float  # wall time of all its processes together, compilation and evaluation included
+
+
+class NonFiniteError(RuntimeError):
+    """A metric became NaN or infinite."""
+
+
+class StoppedError(RuntimeError):
+    """A signal stopped the run after its state was saved."""
+
+
+class _StopSignals:
+    """Turns the first SIGINT or SIGTERM into a request; a second SIGINT acts at once."""
+
+    def __init__(self) -> None:
+        self.received: signal.Signals | None = None
+        self._previous: dict[int, Any] = {}
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.received = signal.Signals(number)
+
+    def __enter__(self) -> "_StopSignals":
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._previous[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+
+def _check_finite(
+    metrics: Mapping[str, np.ndarray], first: int, last: int, saved: int | None
+) -> None:
+    bad = sorted(name for name, value in metrics.items() if not np.isfinite(value).all())
+    if bad:
+        good = (
+            "no checkpoint was saved before"
+            if saved is None
+            else f"the checkpoint of step {saved} is kept"
+        )
+        raise NonFiniteError(
+            f"{', '.join(bad)} became non-finite between steps {first + 1} and {last}; {good}. "
+            "A smaller --learning_rate or --dtype=float32 usually helps"
+        )
+
+
+def fit(task: Task, config: LoopConfig, workdir: Path, mesh: Mesh) -> Result:
+    """Trains until `num_steps`, from the newest checkpoint in `workdir` if there is one.
+
+    Args:
+      task: the functions, keys and data.
+      config: lengths and intervals.
+      workdir: an existing directory; receives `checkpoints/`, `metrics.jsonl` and `tensorboard/`.
+      mesh: the devices; state and data are replicated over it, the step shards its batch itself.
+
+    Raises:
+      NonFiniteError: a metric is not finite; the last checkpoint before it is kept.
+      StoppedError: SIGTERM or SIGINT came; the state was saved first.
+    """
+    everywhere = sharding.replicated(mesh)
+    checkpoints = Checkpoints(workdir)
+    saved = checkpoints.latest_step
+    if saved is None:
+        state = jax.jit(task.init, out_shardings=everywhere)(task.key_init)
+        start, seconds = 0, 0.0
+    else:
+        like = jax.eval_shape(task.init, task.key_init)
+        state, info = checkpoints.restore(saved, like, everywhere)
+        start, seconds = saved, info["seconds"]
+    data = jax.device_put(task.data, everywhere)
+    scanned = config.steps_per_call > 1
+    step_fn = scan_steps(task.step, config.steps_per_call) if scanned else task.step
+    run_call = jax.jit(step_fn, donate_argnums=0)
+
+    writer = MetricsWriter(workdir, start)
+    progress = Progress(start, config.num_steps, task.images_per_step)
+    if saved is not None:
+        progress.note(f"continuing from step {saved}")
+    began = time.perf_counter() - seconds
+    pending: list[Mapping[str, jax.Array]] = []
+    step = logged = start
+    try:
+        with _StopSignals() as stop:
+            while step < config.num_steps:
+                state, metrics = run_call(state, data, task.key_train)
+                pending.append(metrics)
+                step += config.steps_per_call
+                if len(pending) == 1 and logged == start:
+                    jax.block_until_ready(metrics)
+                    compile_seconds = time.perf_counter() - began - seconds
+                    progress.note(f"first call after {compile_seconds:.1f} s, compilation included")
+                    progress.skip_time()
+                at_end = step >= config.num_steps or stop.received is not None
+
+                def due(interval: int, at_end: bool = at_end, step: int = step) -> bool:
+                    return at_end or (interval > 0 and step % interval == 0)
+
+                if (
+                    due(config.log_interval)
+                    or due(config.checkpoint_interval)
+                    or due(config.eval_interval)
+                ):
+                    window = _fetch(pending, scanned)
+                    pending = []
+                    _check_finite(window, logged, step, saved)
+                    means = {name: value.mean(0) for name, value in window.items()}
+                    shown = {name: float(means[name].mean()) for name in task.shown}
+                    speed = progress.update(step, shown)
+                    writer.write(step, {f"train/{k}": v for k, v in {**means, **speed}.items()})
+                    logged = step
+                # Evaluated before it is saved, so that a resumed run never lacks the record.
+                if (
+                    config.eval_interval
+                    and step % config.eval_interval == 0
+                    and stop.received is None
+                ):
+                    values = task.evaluate(state)
+                    writer.write(step, {f"validation/{k}": v for k, v in values.items()})
+                    line = "  ".join(f"{k} {float(np.mean(v)):.4g}" for k, v in values.items())
+                    progress.note(f"validation at step {step}: {line}")
+                    progress.skip_time()
+                if due(config.checkpoint_interval):
+                    checkpoints.save(step, state, {"seconds": time.perf_counter() - began})
+                    saved = step
+                if stop.received is not None and step < config.num_steps:
+                    raise StoppedError(
+                        f"stopped by {stop.received.name} after step {step}, which is saved; "
+                        "the same command continues from there"
+                    )
+    finally:
+        progress.close()
+        writer.close()
+        checkpoints.close()
+    return Result(state, time.perf_counter() - began)
+
+
+def _fetch(pending: list[Mapping[str, jax.Array]], scanned: bool) -> dict[str, np.ndarray]:
+    """Brings metrics to the host, one row a step; a scanned call holds several rows."""
+    fetched: list[Mapping[str, np.ndarray]] = jax.device_get(pending)
+    join = np.concatenate if scanned else np.stack
+    return {name: join([metrics[name] for metrics in fetched]) for name in fetched[0]}

@@ -1,0 +1,113 @@
+"""Where numbers go while a model trains: `metrics.jsonl`, TensorBoard and the terminal."""
+
+import json
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+METRICS_FILE = "metrics.jsonl"
+
+
+def read_metrics(workdir: Path) -> list[dict[str, Any]]:
+    """Reads `metrics.jsonl`; a last line cut off by a kill is left out."""
+    path = workdir / METRICS_FILE
+    records = []
+    if path.exists():
+        for line in path.read_text().splitlines():
+            try:
+                records.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+    return records
+
+
+class MetricsWriter:
+    """Appends metrics to `metrics.jsonl` and to TensorBoard event files.
+
+    One record a line, {"step": ..., name: value}; several seeds give a list a name, of which
+    TensorBoard shows the mean. What an earlier process wrote beyond `first_step` will be written
+    again, and is dropped.
+    """
+
+    def __init__(self, workdir: Path, first_step: int) -> None:
+        kept = [r for r in read_metrics(workdir) if r["step"] <= first_step]
+        path = workdir / METRICS_FILE
+        path.write_text("".join(json.dumps(record) + "\n" for record in kept))
+        self._file = path.open("a", buffering=1)
+        self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=first_step + 1)
+
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
+        """Writes one record of scalars, or of arrays with one entry a seed."""
+        record: dict[str, Any] = {"step": step}
+        for name, value in values.items():
+            array = np.asarray(value, dtype=np.float64)
+            record[name] = array.tolist()
+            self._events.add_scalar(name, float(array.mean()), step)
+        self._file.write(json.dumps(record) + "\n")
+
+    def close(self) -> None:
+        """Flushes both outputs."""
+        self._file.close()
+        self._events.close()
+
+
+class Progress:
+    """A live bar in a terminal, plain lines elsewhere."""
+
+    def __init__(self, first_step: int, num_steps: int, images_per_step: int) -> None:
+        self._images_per_step = images_per_step
+        self._num_steps = num_steps
+        self._last_step = first_step
+        self._last_time = time.perf_counter()
+        self._stream: TextIO = sys.stderr
+        self._bar = (
+            tqdm(
+                total=num_steps, initial=first_step, unit="step", dynamic_ncols=True, smoothing=0.1
+            )
+            if self._stream.isatty()
+            else None
+        )
+
+    def skip_time(self) -> None:
+        """Restarts the clock, so that compilation or evaluation does not count into the speed."""
+        self._last_time = time.perf_counter()
+
+    def update(self, step: int, values: Mapping[str, float]) -> dict[str, float]:
+        """Shows the values after `step` steps; returns the speed since the last call."""
+        now = time.perf_counter()
+        steps_per_second = (step - self._last_step) / max(now - self._last_time, 1e-9)
+        speed = {
+            "steps_per_second": steps_per_second,
+            "images_per_second": steps_per_second * self._images_per_step,
+        }
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+        images = f"{speed['images_per_second']:.0f} images/s"
+        if self._bar is not None:
+            self._bar.set_postfix_str(f"{images}  {shown}", refresh=False)
+            self._bar.update(step - self._bar.n)
+        else:
+            left = (self._num_steps - step) / max(steps_per_second, 1e-9)
+            self.note(
+                f"step {step}/{self._num_steps}  {steps_per_second:.3g} steps/s  {images}  "
+                f"{shown}  {tqdm.format_interval(left)} left"
+            )
+        self._last_step, self._last_time = step, now
+        return speed
+
+    def note(self, message: str) -> None:
+        """Prints a line without disturbing the bar."""
+        if self._bar is not None:
+            self._bar.write(message, file=self._stream)
+        else:
+            print(message, file=self._stream, flush=True)
+
+    def close(self) -> None:
+        """Ends the bar."""
+        if self._bar is not None:
+            self._bar.close()

@@ -1,0 +1,89 @@
+"""The train state and the train step, as pure functions.
+
+A model enters through two functions and a data set through a third:
+
+    init_fn(key) -> (params, model_state)
+    loss_fn(params, model_state, batch, key, step) -> (loss, (model_state, metrics))
+    draw_fn(key, data, step) -> batch
+
+`make_step` turns them into `step(state, data, key) -> (state, metrics)`. The key is the same at
+every step: all randomness of step t comes from folding t into it, so a run is a function of its
+seed and a resumed run repeats an uninterrupted one. `scan_steps` runs the same function several
+times in one call; `vmap_seeds` runs it for several seeds at once.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+PyTree = Any
+Metrics = dict[str, jax.Array]
+InitFn = Callable[[jax.Array], tuple[PyTree, PyTree]]
+LossFn = Callable[
+    [PyTree, PyTree, PyTree, jax.Array, jax.Array], tuple[jax.Array, tuple[PyTree, Metrics]]
+]
+DrawFn = Callable[[jax.Array, PyTree, jax.Array], PyTree]
+
+
+class TrainState(NamedTuple):
+    """Everything that a step reads and writes."""
+
+    step: jax.Array  # int32 [], the number of steps done
+    params: PyTree  # what the optimizer moves
+    model_state: PyTree  # what the loss itself updates: EMA codebooks, chains, running means
+    opt_state: PyTree  # of the optimizer
+
+
+StepFn = Callable[[TrainState, PyTree, jax.Array], tuple[TrainState, Metrics]]
+
+
+def init(init_fn: InitFn, optimizer: optax.GradientTransformation, key: jax.Array) -> TrainState:
+    """Returns the state before the first step."""
+    params, model_state = init_fn(key)
+    return TrainState(jnp.zeros((), jnp.int32), params, model_state, optimizer.init(params))
+
+
+def make_step(loss_fn: LossFn, draw_fn: DrawFn, optimizer: optax.GradientTransformation) -> StepFn:
+    """Returns the train step `(state, data, key) -> (state, metrics)`.
+
+    The metrics are the loss function's, with `loss` and `grad_norm` (the global L2 norm) added; a
+    non-finite gradient therefore shows in the metrics of the step that made it.
+    """
+
+    def step(state: TrainState, data: PyTree, key: jax.Array) -> tuple[TrainState, Metrics]:
+        # Folded rather than split: the same key comes with every step, and only the folds are used
+        # up.
+        key_batch, key_loss = (jax.random.fold_in(key, role) for role in range(2))
+        batch = draw_fn(key_batch, data, state.step)
+        grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
+        (loss, (model_state, metrics)), grads = grad_fn(
+            state.params,
+            state.model_state,
+            batch,
+            jax.random.fold_in(key_loss, state.step),
+            state.step,
+        )
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        metrics = {**metrics, "loss": loss, "grad_norm": optax.tree.norm(grads)}
+        return TrainState(state.step + 1, params, model_state, opt_state), metrics
+
+    return step
+
+
+def scan_steps(step_fn: StepFn, num_steps: int) -> StepFn:
+    """Returns a function of `num_steps` steps; metrics gain a leading axis [num_steps]."""
+
+    def steps(state: TrainState, data: PyTree, key: jax.Array) -> tuple[TrainState, Metrics]:
+        return lax.scan(lambda state, _: step_fn(state, data, key), state, length=num_steps)
+
+    return steps
+
+
+def vmap_seeds(step_fn: StepFn) -> StepFn:
+    """Returns the step of several seeds: states, keys and metrics gain a leading axis [S]."""
+    return jax.vmap(step_fn, in_axes=(0, None, 0))

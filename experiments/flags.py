@@ -1,0 +1,129 @@
+"""Flags, presets and errors of the experiment binaries.
+
+A frozen dataclass is the only source of an experiment's defaults. `define` makes one absl flag a
+field, `parse` overlays the preset and then the flags that were given on the defaults. Flags are
+defined only when a binary runs, so that importing an experiment has no side effect.
+"""
+
+import contextlib
+import dataclasses
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+from absl import app, logging
+from absl import flags as absl_flags
+
+from dvae.data import DataUnavailableError
+from dvae.train.loop import NonFiniteError, StoppedError
+
+Config = TypeVar("Config")
+Presets = Mapping[str, Mapping[str, Any]]
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    choices: Sequence[str] = (),
+    minimum: float | None = None,
+    above: float | None = None,
+    identity: bool = True,
+) -> Any:
+    """Declares a field: its default, its help text and what is checked.
+
+    Args:
+      default: also fixes the type: str, int or float.
+      help: one line for `--help`.
+      choices: the allowed strings.
+      minimum: the smallest allowed number.
+      above: the number that the value must exceed.
+      identity: False for a field that may change when a run is resumed.
+    """
+    metadata = {"help": help, "choices": choices, "minimum": minimum, "above": above}
+    return dataclasses.field(default=default, metadata={**metadata, "identity": identity})
+
+
+def check_fields(config: Any) -> None:
+    """Raises ValueError for a field outside what its `option` allows; for `__post_init__`."""
+    for field in dataclasses.fields(config):
+        value, rule = getattr(config, field.name), field.metadata
+        if rule["choices"] and value not in rule["choices"]:
+            raise ValueError(f"--{field.name}={value} must be one of {', '.join(rule['choices'])}")
+        if rule["minimum"] is not None and not value >= rule["minimum"]:
+            raise ValueError(f"--{field.name}={value} must be at least {rule['minimum']}")
+        if rule["above"] is not None and not value > rule["above"]:
+            raise ValueError(f"--{field.name}={value} must be greater than {rule['above']}")
+
+
+def identity(config: Any) -> dict[str, Any]:
+    """Returns the fields that a resumed run must share with the run it continues."""
+    return {
+        field.name: getattr(config, field.name)
+        for field in dataclasses.fields(config)
+        if field.metadata["identity"]
+    }
+
+
+def define(config_class: type, presets: Presets) -> None:
+    """Defines `--preset` and one flag for every field of the dataclass."""
+    define_one: dict[type, Callable[..., Any]] = {
+        int: absl_flags.DEFINE_integer,
+        float: absl_flags.DEFINE_float,
+        str: absl_flags.DEFINE_string,
+    }
+    for field in dataclasses.fields(config_class):
+        text = f"{field.metadata['help']} (default: {field.default!r})"
+        if field.metadata["choices"]:
+            text += f" one of: {', '.join(field.metadata['choices'])}"
+        define_one[type(field.default)](field.name, None, text)
+    listed = "; ".join(
+        f"{name}: {' '.join(f'{k}={v}' for k, v in values.items()) or 'the defaults'}"
+        for name, values in presets.items()
+    )
+    absl_flags.DEFINE_string(
+        "preset", None, f"Named settings, which further flags override. {listed}"
+    )
+
+
+def parse(config_class: type[Config], presets: Presets) -> Config:
+    """Returns the configuration of the parsed flags.
+
+    Raises:
+      ValueError: an unknown preset, or a value that the configuration refuses.
+    """
+    values = absl_flags.FLAGS
+    preset = values["preset"].value
+    if preset is not None and preset not in presets:
+        raise ValueError(f"--preset={preset} must be one of {', '.join(presets)}")
+    chosen = dict(presets[preset]) if preset is not None else {}
+    names = [field.name for field in dataclasses.fields(config_class)]  # type: ignore[arg-type]
+    given = {name: values[name].value for name in names if values[name].value is not None}
+    return config_class(**{**chosen, **given})
+
+
+@contextlib.contextmanager
+def setup() -> Iterator[None]:
+    """Ends the program in one line for a mistake found before anything is compiled."""
+    try:
+        yield
+    except (ValueError, DataUnavailableError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def run(main: Callable[[list[str]], None]) -> None:
+    """Runs an experiment under absl; a stopped or diverged run ends in one line."""
+
+    def guarded(arguments: list[str]) -> None:
+        try:
+            main(arguments)
+        except StoppedError as error:
+            print(error, file=sys.stderr)
+            sys.exit(130)
+        except NonFiniteError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(1)
+
+    logging.set_verbosity(logging.WARNING)  # Orbax reports every file at INFO
+    app.run(guarded)

@@ -1,0 +1,183 @@
+"""Puts finished runs of `cifar_vq` side by side: one table, and the figures that need several runs.
+
+    python -m experiments.report RUN_DIR [RUN_DIR ...] --out=docs/results/cifar10_vq
+
+writes report.md and results.json; bits_per_dim.png (Fig. 1a of Sonderby et al. 2017: bits/dim
+against the codebook's size), rate_distortion.png (Fig. 1c: the path of training on validation
+images), explained_variance.png (Fig. 1b) and codebooks.png (Fig. 2).
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import flags as absl_flags
+
+from dvae.analysis import figures, tables
+from dvae.train import checkpoint, metrics
+from experiments import flags, vq_report
+from experiments.vq_evaluation import NUM_DIMS
+
+# CIFAR-10 test bits/dim of Sonderby et al. (2017), Fig. 1(a) and text; 256 maps, full training.
+PUBLISHED = {
+    ("gs_soft", 512): "4.61",
+    ("vq", 128): "4.81 (their VQ-VAE's best; 4.67 by van den Oord et al.)",
+}
+REFERENCES = {"GS-Soft, C = 512, published": 4.61, "VQ-VAE, C = 128, published": 4.81}
+HEADER = (
+    "estimator",
+    "C",
+    "n",
+    "maps",
+    "crop",
+    "steps",
+    "batch",
+    "seeds",
+    "bits/dim",
+    "± SE",
+    "rate",
+    "distortion",
+    "perplexity",
+    "dead",
+    "minutes",
+    "published",
+)
+
+
+def read_run(directory: Path) -> dict[str, Any]:
+    """Reads the summary of a finished run.
+
+    Raises:
+      ValueError: the directory does not hold one.
+    """
+    path = directory / vq_report.SUMMARY_FILE
+    try:
+        return json.loads(path.read_text())
+    except OSError as error:
+        raise ValueError(
+            f"{path} cannot be read ({error.strerror}): is the run finished?"
+        ) from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not valid JSON ({error})") from error
+
+
+def row(summary: dict[str, Any]) -> list[object]:
+    """One row of the table; several seeds are averaged."""
+    config, test = summary["config"], summary["test"]
+    mean = lambda value: round(float(np.mean(value)), 3)
+    return [
+        summary["estimator"],
+        config["codebook_size"],
+        config["num_latents"],
+        config["features"],
+        config["crop"] or "whole",
+        summary["num_steps"],
+        config["batch_size"],
+        len(summary["seeds"]),
+        f"{mean(test['bits_per_dim']):.3f}",
+        f"{mean(test['bits_per_dim_standard_error']):.3f}",
+        f"{mean(test['rate_nats_per_image']):.0f}",
+        f"{mean(test['distortion_nats_per_image']):.0f}",
+        f"{mean(test['code_perplexity']):.1f}",
+        f"{mean(test['dead_codes']):.1f}",
+        f"{summary['wall_seconds'] / 60:.1f}",
+        PUBLISHED.get((summary["estimator"], config["codebook_size"]), "")
+        if summary["dataset"] == "cifar10"
+        else "",
+    ]
+
+
+def label_runs(summaries: list[dict[str, Any]]) -> list[str]:
+    """Names each run by its estimator, and by its codebook's size where two share one."""
+    names = [summary["estimator"] for summary in summaries]
+    return [
+        name if names.count(name) == 1 else f"{name} C={summary['config']['codebook_size']}"
+        for name, summary in zip(names, summaries, strict=True)
+    ]
+
+
+def _path(directory: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    records = [r for r in metrics.read_metrics(directory) if "validation/rate" in r]
+    if len(records) < 2:
+        return None
+    steps = np.array([r["step"] for r in records])
+    rate, distortion = (
+        np.array([np.mean(r[f"validation/{name}"]) for r in records])
+        for name in ("rate", "distortion")
+    )
+    return rate, distortion, steps
+
+
+def compare(directories: list[Path], out: Path) -> str:
+    """Writes the report of the runs into `out` and returns its Markdown table."""
+    summaries = [read_run(directory) for directory in directories]
+    order = sorted(
+        range(len(summaries)),
+        key=lambda i: (summaries[i]["estimator"], summaries[i]["config"]["codebook_size"]),
+    )
+    summaries, directories = [summaries[i] for i in order], [directories[i] for i in order]
+    table = tables.markdown(HEADER, [row(summary) for summary in summaries])
+    out.mkdir(parents=True, exist_ok=True)
+
+    by_size: dict[str, list[tuple[int, float]]] = {}
+    for summary in summaries:
+        point = (
+            summary["config"]["codebook_size"],
+            float(np.mean(summary["test"]["bits_per_dim"])),
+        )
+        by_size.setdefault(summary["estimator"], []).append(point)
+    cifar10 = all(summary["dataset"] == "cifar10" for summary in summaries)
+    pictures = {
+        "bits_per_dim": figures.bits_per_dim_by_codebook_size(
+            by_size, references=REFERENCES if cifar10 else None
+        )
+    }
+    # One run an estimator in the figures of paths and codebooks: the size that most estimators
+    # share.
+    sizes = [summary["config"]["codebook_size"] for summary in summaries]
+    shared = max(sorted(set(sizes)), key=sizes.count)
+    chosen = [i for i, size in enumerate(sizes) if size == shared]
+    labels = label_runs([summaries[i] for i in chosen])
+    paths = {label: _path(directories[i]) for label, i in zip(labels, chosen, strict=True)}
+    found = {label: path for label, path in paths.items() if path is not None}
+    if found:
+        pictures["rate_distortion"] = figures.rate_distortion_path(found, num_dims=NUM_DIMS)
+    files = [directories[i] / vq_report.CODEBOOK_FILE for i in chosen]
+    codebooks = {label: np.load(f) for label, f in zip(labels, files, strict=True) if f.exists()}
+    if codebooks:
+        pictures["explained_variance"] = figures.explained_variance(codebooks)
+        pictures["codebooks"] = figures.codebook_pca(codebooks)
+    for name, figure in pictures.items():
+        figures.save(figure, out / f"{name}.png")
+    checkpoint.write_json(out / "results.json", summaries)
+    hardware = sorted({summary["hardware"] for summary in summaries})
+    baseline = summaries[0]["baseline"]["bits_per_dim"]
+    notes = (
+        "bits/dim: discrete ELBO of whole test images with hard codes, an upper bound on the "
+        "negative log-likelihood; rate and distortion in nats an image; SE over images.\n"
+        f"Baseline (independent pixels, histogram): {baseline:.3f} bits/dim. "
+        f"Hardware: {', '.join(hardware)}. Published values are of full-length training with 256 "
+        "maps and are not comparable with shorter runs."
+    )
+    images = "\n\n".join(f"![{name}]({name}.png)" for name in pictures)
+    (out / "report.md").write_text(f"{table}\n\n{notes}\n\n{images}\n")
+    return table
+
+
+def main(arguments: list[str]) -> None:
+    """Reports on the directories of the command line."""
+    with flags.setup():
+        directories = [Path(argument) for argument in arguments[1:]]
+        if not directories:
+            raise ValueError(
+                "name at least one run directory: python -m experiments.report RUN_DIR ..."
+            )
+        out = Path(absl_flags.FLAGS.out)
+        print(compare(directories, out))
+        print(f"\nwritten to {out}")
+
+
+if __name__ == "__main__":
+    absl_flags.DEFINE_string("out", "runs/report", "Directory of the report.")
+    flags.run(main)

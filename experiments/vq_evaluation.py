@@ -1,0 +1,171 @@
+"""Evaluation of `cifar_vq`: the discrete ELBO on whole images, with hard codes.
+
+Rate and distortion, in nats an image, bound the negative log-likelihood: -log p(x) <= rate +
+distortion. For the probabilistic estimators the rate is KL(q(z|x) || p(z)), exact, and the
+distortion a single hard sample's; for the VQ rules the posterior is one code, and the rate is -log
+p(z).
+"""
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dvae import bounds, vq
+from dvae.data import Dataset, batches
+from dvae.distributions import categorical
+from dvae.models import vq_conv
+from dvae.train.state import TrainState
+from experiments import vq_objectives as objectives
+
+if TYPE_CHECKING:
+    from experiments.cifar_vq import Config
+
+PyTree = Any
+IMAGE_SHAPE = (32, 32, 3)
+NUM_DIMS = 3072
+
+
+class Evaluation(NamedTuple):
+    """Results on a set of images; S is the number of seeds."""
+
+    rate: np.ndarray  # [S, images], nats
+    distortion: np.ndarray  # [S, images], nats
+    counts: np.ndarray  # int [S, n, C], how often each code was used
+
+    @property
+    def bits_per_dim(self) -> np.ndarray:
+        """The discrete ELBO of every image, [S, images] bits/dim; an upper bound on -log p(x)."""
+        return np.asarray(bounds.bits_per_dim(-(self.rate + self.distortion), NUM_DIMS))
+
+    @property
+    def perplexity(self) -> np.ndarray:
+        """Perplexity of the code usage, [S, n]."""
+        return np.asarray(vq.perplexity(jnp.asarray(self.counts)))
+
+    @property
+    def num_dead(self) -> np.ndarray:
+        """Codes never used, [S, n]."""
+        return np.asarray(vq.num_dead(jnp.asarray(self.counts)))
+
+    def means(self) -> dict[str, np.ndarray]:
+        """Averages over the images, [S] each; a scalar for one seed."""
+        values = {
+            "bits_per_dim": self.bits_per_dim.mean(-1),
+            "rate": self.rate.mean(-1),
+            "distortion": self.distortion.mean(-1),
+            "perplexity": self.perplexity.mean(-1),
+            "dead_codes": self.num_dead.mean(-1),
+        }
+        return {name: value[0] if len(value) == 1 else value for name, value in values.items()}
+
+
+def check_images(images: Dataset) -> None:
+    """Raises ValueError unless every image is uint8 32x32x3."""
+    for split in ("train", "validation", "test"):
+        array = getattr(images, split)
+        if array.dtype != np.uint8 or array.shape[1:] != IMAGE_SHAPE or not len(array):
+            raise ValueError(
+                f"{images.name} {split} must be uint8 images of shape {IMAGE_SHAPE}, "
+                f"got {array.dtype} {array.shape}"
+            )
+
+
+def log_pixel_histogram(images: np.ndarray) -> np.ndarray:
+    """Returns log frequencies of the levels by channel, [3, 256]; one count added to all."""
+    counts = [np.bincount(images[..., c].ravel(), minlength=256) + 1.0 for c in range(3)]
+    return np.stack([np.log(n / n.sum()) for n in counts]).astype(np.float32)
+
+
+def histogram_bits_per_dim(train: np.ndarray, test: np.ndarray) -> float:
+    """Returns bits/dim of the test pixels coded independently by the training pixels' histogram."""
+    log_p = log_pixel_histogram(train)
+    nats = np.mean([log_p[c][test[..., c]].mean() for c in range(3)])
+    return float(bounds.bits_per_dim(nats, 1))
+
+
+class Evaluator:
+    """Compiles the evaluation step once and runs it over any number of images."""
+
+    def __init__(self, config: "Config") -> None:
+        self._config = config
+        self._module = config.model()
+        self._step = jax.jit(jax.vmap(self._evaluate_batch, in_axes=(0, 0, None, None, None)))
+        self._mean_images = jax.jit(self._reconstruct)
+
+    def _codes(
+        self, network: PyTree, codebook: jax.Array, images: jax.Array, key: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """Returns hard codes [B, h, w, n] and the rate [B] in nats."""
+        vectors = objectives.apply(self._module, network, "encode", images)
+        model = objectives.bind(self._module, network, codebook)
+        if self._config.estimator in (objectives.VQ, objectives.VQ_EMA):
+            codes = vq_conv.nearest_codes(vectors, codebook)
+            return codes, -objectives.per_image(objectives.log_prior_of(codes, model.log_prior))
+        logits = model.posterior_logits(vectors)
+        codes = categorical.sample_codes(key, logits)
+        return codes, objectives.per_image(
+            categorical.kl(logits, model.log_prior[None, None, None])
+        )
+
+    def _evaluate_batch(
+        self,
+        params: PyTree,
+        model_state: PyTree,
+        images: jax.Array,
+        mask: jax.Array,
+        key: jax.Array,
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        codebook = objectives.codebook_of(params, model_state)
+        codes, rate = self._codes(params["network"], codebook, images, key)
+        model = objectives.bind(self._module, params["network"], codebook)
+        distortion = -model.log_likelihood(vq_conv.lookup(codes, codebook), images)
+        # Padding images count as an extra class that is cut off.
+        size = self._config.codebook_size
+        counted = jnp.where(mask[:, None, None, None], codes, size)
+        return rate, distortion, objectives.usage(counted, size + 1)[:, :size]
+
+    def evaluate(self, state: TrainState, images: np.ndarray) -> Evaluation:
+        """Evaluates every image once, with the same random numbers at every call."""
+        params, model_state = state.params, state.model_state
+        if self._config.num_seeds == 1:
+            params, model_state = jax.tree.map(lambda x: x[None], (params, model_state))
+        key = jax.random.key(self._config.seed)
+        rates, distortions, counts = [], [], 0
+        size = min(self._config.eval_batch_size, len(images))
+        for i, (batch, mask) in enumerate(batches.padded_batches(images, size)):
+            out = self._step(params, model_state, batch, mask, jax.random.fold_in(key, i))
+            rate, distortion, used = jax.device_get(out)
+            rates.append(rate[:, mask])
+            distortions.append(distortion[:, mask])
+            counts = counts + used.astype(np.int64)
+        return Evaluation(
+            np.concatenate(rates, 1), np.concatenate(distortions, 1), np.asarray(counts)
+        )
+
+    def _reconstruct(
+        self, params: PyTree, model_state: PyTree, images: jax.Array, key: jax.Array
+    ) -> jax.Array:
+        codebook = objectives.codebook_of(params, model_state)
+        codes, _ = self._codes(params["network"], codebook, images, key)
+        return self._decode(params["network"], codebook, codes)
+
+    def _decode(self, network: PyTree, codebook: jax.Array, codes: jax.Array) -> jax.Array:
+        quantized = vq_conv.lookup(codes, codebook)
+        mean = objectives.apply(self._module, network, "mean_image", quantized)
+        return jnp.round(mean).astype(jnp.uint8)
+
+    def reconstruct(self, params: PyTree, model_state: PyTree, images: np.ndarray) -> np.ndarray:
+        """Returns E[x | z] at hard codes of the images, uint8 like them; one seed's parameters."""
+        key = jax.random.key(self._config.seed)
+        return np.asarray(self._mean_images(params, model_state, images, key))
+
+    def sample_prior(self, params: PyTree, model_state: PyTree, num_images: int) -> np.ndarray:
+        """Returns E[x | z] at codes drawn from the prior, uint8 [N, 32, 32, 3], of one seed."""
+        codebook = objectives.codebook_of(params, model_state)
+        model = objectives.bind(self._module, params["network"], codebook)
+        side = IMAGE_SHAPE[0] // vq_conv.DOWNSAMPLING
+        key = jax.random.key(self._config.seed)
+        codes = categorical.sample_codes(key, model.log_prior, (num_images, side, side))
+        return np.asarray(jax.jit(self._decode)(params["network"], codebook, codes))

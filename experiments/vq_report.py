@@ -1,0 +1,160 @@
+"""What a `cifar_vq` run leaves behind: summary.json and its pictures."""
+
+import importlib.metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from dvae import analysis
+from dvae.data import Dataset
+from dvae.train import checkpoint, loop, metrics
+from experiments import flags, vq_evaluation
+from experiments import vq_objectives as objectives
+
+if TYPE_CHECKING:
+    from experiments.cifar_vq import Config
+
+SUMMARY_FILE = "summary.json"
+CODEBOOK_FILE = "codebook.npy"
+NUM_PICTURES = 8
+_RATE_OF = {
+    False: "KL(q(z|x) || p(z)), analytic",
+    True: "-log p(z) of the nearest codes",
+}
+
+
+def summarize(
+    config: "Config", result: loop.Result, images: Dataset, test: vq_evaluation.Evaluation
+) -> dict[str, Any]:
+    """Returns the record of a finished run; several seeds give lists in their order."""
+    num_images = test.rate.shape[1]
+    deterministic = config.estimator in (objectives.VQ, objectives.VQ_EMA)
+    device = jax.devices()[0]
+    bits = test.bits_per_dim
+    return {
+        "dataset": images.name,
+        "estimator": config.estimator,
+        "bound": "discrete ELBO with hard codes: at least the negative log-likelihood",
+        "rate_is": _RATE_OF[deterministic],
+        "training_objective": objectives.TRAINING_OBJECTIVE[config.estimator],
+        "test": {
+            "num_images": num_images,
+            "bits_per_dim": _per_seed(bits.mean(1)),
+            "bits_per_dim_standard_error": _per_seed(bits.std(1, ddof=1) / np.sqrt(num_images)),
+            "rate_nats_per_image": _per_seed(test.rate.mean(1)),
+            "distortion_nats_per_image": _per_seed(test.distortion.mean(1)),
+            "code_perplexity": _per_seed(test.perplexity),
+            "dead_codes": _per_seed(test.num_dead),
+        },
+        "baseline": {
+            "bits_per_dim": vq_evaluation.histogram_bits_per_dim(images.train, images.test),
+            "model": "independent pixels, histogram of the training pixels by channel",
+        },
+        "num_steps": config.num_steps,
+        "seeds": list(range(config.seed, config.seed + config.num_seeds)),
+        "num_parameters": sum(x.size for x in jax.tree.leaves(result.state.params))
+        // config.num_seeds,
+        "hardware": f"{jax.device_count()} x {device.device_kind} ({device.platform})",
+        "wall_seconds": round(result.seconds, 1),
+        "versions": {
+            name: importlib.metadata.version(name) for name in ("dvae", "jax", "flax", "optax")
+        },
+        "config": flags.identity(config),
+    }
+
+
+def _per_seed(values: np.ndarray) -> Any:
+    """Rounds to what is meant; drops the seed axis of a single seed."""
+    rounded = np.round(np.asarray(values, np.float64), 4)
+    return rounded[0].tolist() if len(rounded) == 1 else rounded.tolist()
+
+
+def _spread(size: int, count: int) -> np.ndarray:
+    """Returns `count` evenly spaced indices below `size`."""
+    return np.linspace(0, size - 1, count).astype(int)
+
+
+def write(config: "Config", result: loop.Result, images: Dataset, workdir: Path) -> dict[str, Any]:
+    """Evaluates the test set, writes summary.json, codebook.npy and PNGs, prints the result."""
+    evaluator = vq_evaluation.Evaluator(config)
+    count = min(config.num_test_images or len(images.test), len(images.test))
+    test = evaluator.evaluate(result.state, images.test[_spread(len(images.test), count)])
+    summary = summarize(config, result, images, test)
+    checkpoint.write_json(workdir / SUMMARY_FILE, summary)
+    _draw(config, result, images, workdir, evaluator)
+    print(_describe(summary, workdir))
+    return summary
+
+
+def _draw(
+    config: "Config",
+    result: loop.Result,
+    images: Dataset,
+    workdir: Path,
+    evaluator: vq_evaluation.Evaluator,
+) -> None:
+    """Draws the first seed's pictures."""
+    params, model_state = result.state.params, result.state.model_state
+    if config.num_seeds > 1:
+        params, model_state = jax.tree.map(lambda x: x[0], (params, model_state))
+    codebook = np.asarray(objectives.codebook_of(params, model_state))
+    np.save(workdir / CODEBOOK_FILE, codebook)
+
+    figures, name = analysis.figures, config.estimator
+    originals = images.test[_spread(len(images.test), 2 * NUM_PICTURES)]
+    reconstructions = evaluator.reconstruct(params, model_state, originals)
+    samples = evaluator.sample_prior(params, model_state, 2 * NUM_PICTURES)
+    records = [r for r in metrics.read_metrics(workdir) if "validation/rate" in r]
+    path = [
+        np.array([np.mean(r[f"validation/{k}"]) for r in records]) for k in ("rate", "distortion")
+    ]
+    pictures = {
+        "reconstructions": figures.reconstructions(originals, reconstructions),
+        "samples": figures.samples(samples),
+        "codebooks": figures.codebook_pca({name: codebook}),
+        "explained_variance": figures.explained_variance({name: codebook}),
+    }
+    if records:
+        steps = np.array([r["step"] for r in records])
+        pictures["rate_distortion"] = figures.rate_distortion_path(
+            {name: (*path, steps)}, num_dims=vq_evaluation.NUM_DIMS
+        )
+    for title, figure in pictures.items():
+        figures.save(figure, workdir / f"{title}.png")
+
+
+def _describe(summary: dict[str, Any], workdir: Path) -> str:
+    """The result in a few lines for the terminal."""
+    test = summary["test"]
+    rows = [
+        ("bits/dim", test["bits_per_dim"], "test, discrete ELBO: a bound"),
+        (
+            "  baseline",
+            summary["baseline"]["bits_per_dim"],
+            "independent pixels by their histogram",
+        ),
+        ("rate", test["rate_nats_per_image"], "nats an image: what the codes cost"),
+        (
+            "distortion",
+            test["distortion_nats_per_image"],
+            "nats an image: what the pixels cost given the codes",
+        ),
+        (
+            "code perplexity",
+            np.mean(test["code_perplexity"]),
+            f"of {summary['config']['codebook_size']} codes, mean",
+        ),
+        ("dead codes", np.mean(test["dead_codes"]), "mean over latent variables"),
+    ]
+    lines = [
+        f"{label:<16}{' '.join(f'{v:.4g}' for v in np.atleast_1d(value)):>12}  {text}"
+        for label, value, text in rows
+    ]
+    header = (
+        f"{summary['estimator']} on {summary['dataset']}: {summary['num_steps']} steps, seeds "
+        f"{summary['seeds']}, {summary['wall_seconds']:.0f} s on {summary['hardware']}"
+    )
+    pictures = ", ".join(sorted(p.name for p in workdir.glob("*.png")))
+    return "\n".join(["", header, *lines, "", f"pictures in {workdir}: {pictures}"])

@@ -1,0 +1,39 @@
+"""Test configuration: eight virtual CPU devices, strict shapes and strict keys."""
+
+import os
+
+# Must be set before JAX starts its backend. Most of the suite's time is compilation of small
+# programs, which an unoptimized backend halves.
+os.environ["XLA_FLAGS"] = " ".join(
+    [
+        os.environ.get("XLA_FLAGS", ""),
+        "--xla_force_host_platform_device_count=8",
+        "--xla_backend_optimization_level=0",
+    ]
+).strip()
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import pytest
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_debug_key_reuse", True)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="also run the tests marked slow")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    run_slow = config.getoption("--slow")
+    has_data = bool(os.environ.get("TFDS_DATA_DIR"))
+    for item in items:
+        if "slow" in item.keywords and not run_slow:
+            item.add_marker(pytest.mark.skip(reason="slow: pass --slow"))
+        if "real_data" in item.keywords and not has_data:
+            item.add_marker(pytest.mark.skip(reason="set TFDS_DATA_DIR to prepared data sets"))
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> str:
+    return os.environ["TFDS_DATA_DIR"]

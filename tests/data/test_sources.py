@@ -1,0 +1,246 @@
+import io
+import json
+import sys
+
+import numpy as np
+import pytest
+import requests
+import scipy.io
+import tensorflow_datasets as tfds
+from array_record.python.array_record_module import ArrayRecordWriter
+from PIL import Image
+from tensorflow_datasets.proto import tf_example_generated_pb2
+
+from dvae import data
+from dvae.data import _tfds
+
+
+def write_prepared(data_dir, name, version, splits):
+    """Writes splits {split: (images, labels or None)} as TFDS would prepare them."""
+    folder = data_dir / name / version
+    folder.mkdir(parents=True)
+    infos = []
+    for split, (images, labels) in splits.items():
+        writer = ArrayRecordWriter(
+            str(folder / f"{name}-{split}.array_record-00000-of-00001"), "group_size:1"
+        )
+        for i, image in enumerate(images):
+            encoded = io.BytesIO()
+            Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(encoded, "PNG")
+            example = tf_example_generated_pb2.Example()
+            features = example.features.feature
+            features["image"].bytes_list.value.append(encoded.getvalue())
+            if labels is not None:
+                features["label"].int64_list.value.append(int(labels[i]))
+            writer.write(example.SerializeToString())
+        writer.close()
+        template = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+        infos.append(
+            {"name": split, "filepathTemplate": template, "shardLengths": [str(len(images))]}
+        )
+    info = {"fileFormat": "array_record", "name": name, "splits": infos, "version": version}
+    (folder / "dataset_info.json").write_text(json.dumps(info))
+    features = {"image": tfds.features.Image(shape=images.shape[1:])}
+    if labels is not None:
+        features["label"] = tfds.features.ClassLabel(num_classes=10)
+    tfds.features.FeaturesDict(features).save_config(str(folder))
+
+
+def random_images(seed, count, *shape):
+    return np.random.default_rng(seed).integers(0, 256, (count, *shape), dtype=np.uint8)
+
+
+def test_prepared_images_are_read_in_order_without_tensorflow(tmp_path):
+    images = {split: random_images(i, 12, 32, 32, 3) for i, split in enumerate(("train", "test"))}
+    labels = np.arange(12) % 10
+    write_prepared(tmp_path, "cifar10", "3.0.2", {k: (v, labels) for k, v in images.items()})
+    for split, expected in images.items():
+        found, found_labels = _tfds.read("cifar10", split, str(tmp_path), shape=(32, 32, 3))
+        np.testing.assert_array_equal(found, expected)
+        np.testing.assert_array_equal(found_labels, labels)
+        assert found_labels.dtype == np.int32
+    assert "tensorflow" not in sys.modules
+
+
+def test_chunks_are_transformed_and_put_together(tmp_path, monkeypatch):
+    images = random_images(0, 12, 28, 28, 1)
+    write_prepared(tmp_path, "binarized_mnist", "1.0.0", {"train": (images, None)})
+    monkeypatch.setattr(_tfds, "_CHUNK", 5)
+    found, labels = _tfds.read(
+        "binarized_mnist", "train", str(tmp_path), shape=(28, 28, 1), transform=lambda x: x[:, ::2]
+    )
+    np.testing.assert_array_equal(found, images[:, ::2])
+    assert labels is None
+
+
+def test_an_image_of_another_shape_is_refused(tmp_path):
+    write_prepared(
+        tmp_path, "cifar10", "3.0.2", {"train": (random_images(0, 2, 28, 28, 1), np.zeros(2))}
+    )
+    expected = (
+        r"cifar10: expected images of shape \(32, 32, 3\) .*uint8.*found \(28, 28, 1\) and uint8"
+    )
+    with pytest.raises(ValueError, match=expected):
+        data.load("cifar10", str(tmp_path))
+
+
+@pytest.fixture
+def fake_tfds(monkeypatch):
+    """Stands in for TFDS: every split is a run of numbered images; `missing` names absent sets."""
+    missing = set()
+
+    def read(name, split, data_dir, *, shape, transform=None):
+        if name in missing:
+            raise data.DataUnavailableError(f"{name} is missing")
+        counts = {"cifar10": 50_000, "binarized_mnist": 50_000}
+        count = counts.get(name, 60_000) if split == "train" else 10_000
+        labels = None if name == "binarized_mnist" else np.arange(count, dtype=np.int32)
+        # A pixel is enough to follow the splits; the real shape would cost memory.
+        level = 1 if name == "binarized_mnist" else 255
+        return np.where(np.arange(count) % 2, level, 0).astype(np.uint8)[
+            :, None, None, None
+        ], labels
+
+    monkeypatch.setattr(_tfds, "read", read)
+    return missing
+
+
+@pytest.mark.parametrize(
+    ("name", "num_train", "num_validation", "binarization", "label"),
+    [
+        ("mnist_static", 50_000, 10_000, "static", "mnist_static"),
+        ("mnist_dynamic", 50_000, 10_000, "dynamic", "mnist_dynamic"),
+        ("fashion_mnist", 50_000, 10_000, "none", "fashion_mnist"),
+        ("cifar10", 45_000, 5_000, "none", "cifar10"),
+    ],
+)
+def test_splits_and_markers(fake_tfds, name, num_train, num_validation, binarization, label):
+    dataset = data.load(name)
+    assert dataset.name == label
+    assert dataset.binarization == binarization
+    assert len(dataset.train) == num_train
+    assert len(dataset.validation) == num_validation
+    assert len(dataset.test) == 10_000
+    # Numbers as labels: validation is the end of the stored training split.
+    if name == "mnist_static":
+        assert dataset.train_labels is None
+    else:
+        np.testing.assert_array_equal(dataset.train_labels, np.arange(num_train))
+        np.testing.assert_array_equal(
+            dataset.validation_labels, num_train + np.arange(num_validation)
+        )
+    assert dataset.train.max() == (1 if binarization == "static" else 255)
+    assert dataset.test.max() == (255 if binarization == "none" else 1)
+
+
+def test_mnist_static_falls_back_on_its_own_binarization(fake_tfds):
+    fake_tfds.add("binarized_mnist")
+    dataset = data.load("mnist_static")
+    assert dataset.name == "mnist_static (own binarization)"
+    assert dataset.binarization == "static"
+    assert [len(images) for images in dataset[1:4]] == [50_000, 10_000, 10_000]
+    for images in dataset[1:4]:
+        assert set(np.unique(images)) == {0, 1}
+    fake_tfds.add("mnist")
+    with pytest.raises(data.DataUnavailableError, match="mnist is missing"):
+        data.load("mnist_static")
+
+
+def test_data_dir_defaults_to_the_environment(monkeypatch):
+    folders = []
+
+    def read(name, split, data_dir, **_):
+        folders.append(data_dir)
+        raise data.DataUnavailableError
+
+    monkeypatch.setattr(_tfds, "read", read)
+    monkeypatch.setenv("TFDS_DATA_DIR", "/from/environment")
+    for data_dir in ("/given", None):
+        with pytest.raises(data.DataUnavailableError):
+            data.load("cifar10", data_dir)
+    monkeypatch.delenv("TFDS_DATA_DIR")
+    monkeypatch.setenv("HOME", "/home/reader")
+    with pytest.raises(data.DataUnavailableError):
+        data.load("cifar10")
+    assert folders == ["/given", "/from/environment", "/home/reader/tensorflow_datasets"]
+
+
+def test_an_unknown_name_lists_the_known_ones():
+    with pytest.raises(ValueError, match=r"unknown data set 'mnist'") as error:
+        data.load("mnist")
+    for name in data.NAMES:
+        assert name in str(error.value)
+
+
+def assert_helpful(message, *parts):
+    assert "\n" not in message
+    for part in (*parts, "--dataset=patches", "--dataset=digits"):
+        assert part in message
+
+
+@pytest.mark.parametrize("name", ["cifar10", "fashion_mnist", "omniglot", "mnist_static"])
+def test_a_missing_set_without_tensorflow_says_what_to_do(name, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow", None)  # makes the import fail
+    with pytest.raises(data.DataUnavailableError) as error:
+        data.load(name, str(tmp_path))
+    assert isinstance(error.value.__cause__, ModuleNotFoundError)
+    assert_helpful(str(error.value), str(tmp_path), "pip install 'dvae[prepare]'", "tensorflow")
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_missing_set_without_network_fails_before_any_download(tmp_path, monkeypatch):
+    def refuse(url, **_):
+        raise requests.ConnectionError(f"cannot reach {url}\nat all")
+
+    monkeypatch.setattr(_tfds, "_require_tensorflow", lambda: None)
+    monkeypatch.setattr(requests, "head", refuse)
+    # Should a download start all the same, fail at once instead of retrying for minutes.
+    monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", pytest.fail)
+    with pytest.raises(data.DataUnavailableError) as error:
+        data.load("cifar10", str(tmp_path))
+    assert isinstance(error.value.__cause__, requests.ConnectionError)
+    assert_helpful(str(error.value), "cannot reach", "cifar-10", str(tmp_path))
+
+
+def test_a_set_that_can_be_prepared_is_prepared_and_read(tmp_path, monkeypatch):
+    images = random_images(0, 3, 32, 32, 3)
+
+    def prepare(builder):
+        assert builder.info.file_format.value == "array_record"
+        write_prepared(tmp_path, "cifar10", "3.0.2", {"train": (images, np.zeros(3))})
+
+    monkeypatch.setattr(_tfds, "_require_tensorflow", lambda: None)
+    monkeypatch.setattr(requests, "head", lambda url, **_: None)
+    monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", prepare)
+    found, _ = _tfds.read("cifar10", "train", str(tmp_path), shape=(32, 32, 3))
+    np.testing.assert_array_equal(found, images)
+
+
+def test_caltech_is_turned_upright_with_the_object_as_one(tmp_path):
+    upright = np.ones((28, 28), np.uint8)
+    upright[3, 10] = 0  # the object
+    counts = {"train": 4_100, "val": 2_264, "test": 2_307}
+    arrays = {
+        f"{key}_data": np.tile(upright.ravel(order="F"), (count, 1))
+        for key, count in counts.items()
+    }
+    folder = tmp_path / "caltech101_silhouettes"
+    folder.mkdir()
+    path = folder / "caltech101_silhouettes_28_split1.mat"
+    scipy.io.savemat(path, arrays)
+    dataset = data.load("caltech101_silhouettes", str(tmp_path))
+    assert dataset.binarization == "static"
+    assert [len(images) for images in dataset[1:4]] == list(counts.values())
+    for images in dataset[1:4]:
+        assert images.dtype == np.uint8
+        np.testing.assert_array_equal(images[0, ..., 0], 1 - upright)
+
+    scipy.io.savemat(path, arrays | {"val_data": arrays["val_data"][:, :100]})
+    with pytest.raises(ValueError, match=r"expected val_data of shape \(2264, 784\).*2264, 100"):
+        data.load("caltech101_silhouettes", str(tmp_path))
+
+
+def test_a_missing_caltech_file_is_named(tmp_path):
+    with pytest.raises(data.DataUnavailableError) as error:
+        data.load("caltech101_silhouettes", str(tmp_path))
+    assert_helpful(str(error.value), str(tmp_path), "caltech101_silhouettes_28_split1.mat")

@@ -1,0 +1,102 @@
+"""Both forms of every convolution are the same linear map, with the same gradients."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dvae.models import blocks
+
+
+def both_forms(monkeypatch, function, *args):
+    """Value and gradients in the matrix form and in the ordinary one."""
+    results = []
+    for use_matmul in (True, False):
+        monkeypatch.setattr(blocks, "use_matmul", lambda use=use_matmul: use)
+        out, pull_back = jax.vjp(function, *args)
+        cotangent = jax.random.normal(jax.random.key(7), out.shape).astype(out.dtype)
+        results.append((out, *pull_back(cotangent)))
+    return results
+
+
+@pytest.mark.parametrize(
+    ("size", "stride", "shape"),
+    [(1, 1, (2, 3, 5, 4)), (3, 1, (2, 3, 5, 4)), (5, 1, (1, 6, 4, 2)), (4, 2, (2, 8, 6, 3))],
+)
+def test_convolutions_agree(monkeypatch, size, stride, shape) -> None:
+    x = jax.random.normal(jax.random.key(0), shape)
+    kernel = jax.random.normal(jax.random.key(1), (size, size, shape[-1], 7))
+    matrix, ordinary = both_forms(
+        monkeypatch, lambda x, k: blocks.conv(x, k, stride=stride), x, kernel
+    )
+    assert matrix[0].shape == (shape[0], shape[1] // stride, shape[2] // stride, 7)
+    for a, b in zip(matrix, ordinary, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_transposed_convolutions_agree(monkeypatch) -> None:
+    x = jax.random.normal(jax.random.key(0), (2, 3, 5, 4))
+    kernel = jax.random.normal(jax.random.key(1), (4, 4, 4, 6))
+    matrix, ordinary = both_forms(monkeypatch, blocks.conv_transpose, x, kernel)
+    assert matrix[0].shape == (2, 6, 10, 6)
+    for a, b in zip(matrix, ordinary, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_transposed_convolution_against_its_definition(monkeypatch) -> None:
+    """out[2 i + a] = sum over s of x[i + a + s - 1] kernel[a + 2 s], one axis at a time."""
+    x = np.random.default_rng(0).normal(size=(1, 3, 3, 2)).astype(np.float32)
+    kernel = np.random.default_rng(1).normal(size=(4, 4, 2, 1)).astype(np.float32)
+    expected = np.zeros((6, 6))
+    for i, j, a, b, s, t in np.ndindex(3, 3, 2, 2, 2, 2):
+        row, column = i + a + s - 1, j + b + t - 1
+        if 0 <= row < 3 and 0 <= column < 3:
+            expected[2 * i + a, 2 * j + b] += x[0, row, column] @ kernel[a + 2 * s, b + 2 * t, :, 0]
+    out = blocks.conv_transpose(jnp.asarray(x), jnp.asarray(kernel))
+    np.testing.assert_allclose(out[0, :, :, 0], expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("use_matmul", [True, False])
+def test_pieces_join_to_the_whole(monkeypatch, use_matmul) -> None:
+    monkeypatch.setattr(blocks, "use_matmul", lambda: use_matmul)
+    images = jnp.arange(2 * 6 * 4 * 3).reshape(2, 6, 4, 3)
+    np.testing.assert_array_equal(blocks.join_pieces(blocks.split_like_pieces(images)), images)
+    kernel = jax.random.normal(jax.random.key(0), (4, 4, 3, 5))
+    if use_matmul:
+        taps = blocks.phase_taps(kernel)
+        np.testing.assert_array_equal(blocks.join_phase_taps(taps, kernel.shape), kernel)
+
+
+def test_bfloat16_products_accumulate_in_float32() -> None:
+    x = jax.random.normal(jax.random.key(0), (4, 8, 8, 64))
+    kernel = jax.random.normal(jax.random.key(1), (3, 3, 64, 16)) / 24
+    exact = blocks.conv(x, kernel)
+    low = blocks.conv(x.astype(jnp.bfloat16), kernel)
+    assert low.dtype == jnp.bfloat16
+    np.testing.assert_allclose(low.astype(jnp.float32), exact, atol=0.05)
+    gradient = jax.grad(lambda k: blocks.conv(x.astype(jnp.bfloat16), k).astype(jnp.float32).sum())(
+        kernel
+    )
+    assert gradient.dtype == jnp.float32
+    expected = jax.grad(lambda k: blocks.conv(x, k).sum())(kernel)
+    np.testing.assert_allclose(gradient, expected, atol=0.02 * float(jnp.abs(expected).max()))
+
+
+def test_bias_gradient_is_not_rounded() -> None:
+    """A bfloat16 sum of 4,096 ones stops growing at 256."""
+    x = jnp.zeros((64, 8, 8, 3), jnp.bfloat16)
+    gradient = jax.grad(lambda b: blocks.add_bias(x, b).astype(jnp.float32).sum())(jnp.zeros(3))
+    np.testing.assert_array_equal(gradient, 4096.0)
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "stride", "message"),
+    [
+        ((1, 5, 6, 1), 4, 2, "even image sizes"),
+        ((1, 4, 4, 1), 4, 1, "odd kernel"),
+        ((1, 4, 4, 1), 3, 2, "4x4 at stride 2"),
+    ],
+)
+def test_misuse(shape, size, stride, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        blocks.conv(jnp.zeros(shape), jnp.zeros((size, size, 1, 1)), stride=stride)

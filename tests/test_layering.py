@@ -1,0 +1,102 @@
+"""The layers of the house: a module imports only from below, and what each layer may use."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+LAYERS = [
+    {"_numerics", "distributions"},
+    {"relax", "estimators", "rbm", "vq", "bounds"},
+    {"models", "data", "analysis", "train"},
+]
+LAYER_OF = {name: i for i, names in enumerate(LAYERS) for name in names}
+EXPERIMENTS = len(LAYERS)
+PURE = {"jax", "chex", "numpy", "dvae"}  # third-party packages of the lowest two layers
+STANDARD = {
+    "collections",
+    "functools",
+    "itertools",
+    "math",
+    "typing",
+    "types",
+    "enum",
+    "dataclasses",
+}
+LIBRARY = sorted((ROOT / "dvae").rglob("*.py"))
+BINARIES = sorted((ROOT / "experiments").rglob("*.py"))
+
+
+def imports(path: Path) -> set[str]:
+    """Dotted names a file imports; `from dvae import vq` counts as dvae.vq."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            module = node.module or ""
+            expand = module in ("dvae", "experiments")
+            names |= {f"{module}.{a.name}" for a in node.names} if expand else {module}
+    return names
+
+
+def subpackage(name: str) -> str:
+    """The part below dvae that a dotted name or a path belongs to."""
+    parts = name.split(".")
+    return parts[1] if len(parts) > 1 else ""
+
+
+def breaches(own: str, names: set[str]) -> list[str]:
+    """Imports of dvae that a module of subpackage `own` must not have."""
+    found = []
+    for name in sorted(names):
+        if name.split(".")[0] == "experiments":
+            found.append(name)
+        elif name.startswith("dvae."):
+            other = subpackage(name)
+            if other != own and LAYER_OF[other] >= LAYER_OF[own] and other != "_numerics":
+                found.append(name)
+    return found
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=lambda p: str(p.relative_to(ROOT)))
+def test_library_imports_only_from_below(path: Path) -> None:
+    parts = path.relative_to(ROOT / "dvae").with_suffix("").parts
+    if parts == ("__init__",):
+        assert not imports(path)
+        return
+    own, names = parts[0], imports(path)
+    assert own in LAYER_OF, f"{own} is in no layer"
+    assert breaches(own, names) == []
+    if LAYER_OF[own] < 2:
+        roots = {name.split(".")[0] for name in names}
+        assert roots <= PURE | STANDARD
+    if own != "models":
+        assert not any(name.split(".")[0] == "flax" for name in names), "Linen stays in models"
+
+
+@pytest.mark.parametrize("path", LIBRARY + BINARIES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_files_stay_small(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= 320
+
+
+@pytest.mark.parametrize(
+    ("own", "name"),
+    [
+        ("relax", "dvae.estimators"),
+        ("vq", "dvae.models.blocks"),
+        ("data", "experiments.flags"),
+        ("distributions", "dvae.vq"),
+    ],
+)
+def test_a_breach_is_found(own: str, name: str) -> None:
+    assert breaches(own, {name}) == [name]
+
+
+def test_importing_an_experiment_defines_no_flags() -> None:
+    for path in BINARIES:
+        tree = ast.parse(path.read_text())
+        top = [n for n in tree.body if isinstance(n, ast.Expr) and isinstance(n.value, ast.Call)]
+        assert not top, f"{path} calls something on import"

@@ -1,0 +1,69 @@
+"""Each guard of `dvae._numerics`, at the input that it exists for."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dvae import _numerics
+
+
+def test_uniform_from_bits_is_strictly_inside_the_unit_interval():
+    u = _numerics.uniform_from_bits(jnp.array([0, 1, 2**31, 2**32 - 1], jnp.uint32))
+    assert u.dtype == jnp.float32
+    np.testing.assert_array_equal(u, np.float32([2.0**-33, 1.5 * 2.0**-32, 0.5, 1 - 2.0**-24]))
+
+
+def test_uniform_from_bits_rounds_no_word_to_one():
+    last = np.arange(2**32 - 1000, 2**32, dtype=np.uint32)
+    assert float(_numerics.uniform_from_bits(jnp.asarray(last)).max()) < 1
+
+
+def test_open_uniform_has_uniform_moments():
+    u = np.asarray(_numerics.open_uniform(jax.random.key(0), (200_000,)), np.float64)
+    for power in (1, 2, 3):
+        error = (u**power).mean() - 1 / (power + 1)
+        assert abs(error) < 5 * (u**power).std() / np.sqrt(u.size)
+
+
+def test_standard_gumbel_is_finite_at_the_ends_of_the_uniform(monkeypatch):
+    ends = _numerics.uniform_from_bits(jnp.array([0, 2**32 - 1], jnp.uint32))
+    monkeypatch.setattr(_numerics, "open_uniform", lambda key, shape: ends)
+    draws = _numerics.standard_gumbel(jax.random.key(0), (2,))
+    np.testing.assert_allclose(draws, [33 * np.log(2), -np.log(24 * np.log(2))], rtol=1e-6)
+
+
+def test_standard_gumbel_has_the_gumbel_law():
+    g = np.asarray(_numerics.standard_gumbel(jax.random.key(1), (200_000,)), np.float64)
+    # E g = Euler's constant, Var g = pi^2 / 6, and the CDF exp(-exp(-g)) is uniform.
+    for draws, mean in [
+        (g, np.euler_gamma),
+        ((g - np.euler_gamma) ** 2, np.pi**2 / 6),
+        (np.exp(-np.exp(-g)), 1 / 2),
+        (np.exp(-np.exp(-g)) ** 2, 1 / 3),
+    ]:
+        assert abs(draws.mean() - mean) < 5 * draws.std() / np.sqrt(draws.size)
+
+
+def test_mass_times_is_zero_without_mass_in_value_and_gradient():
+    mass = jnp.array([0.0, 0.0, 0.0, 0.5])
+    x = jnp.array([-jnp.inf, jnp.nan, 3.0, -jnp.inf])
+    np.testing.assert_array_equal(_numerics.mass_times(mass, x), [0, 0, 0, -np.inf])
+    by_mass, by_x = jax.grad(lambda *xs: _numerics.mass_times(*xs).sum(), (0, 1))(mass[:3], x[:3])
+    np.testing.assert_array_equal(by_mass, [0, 0, 3])  # a finite x keeps its gradient
+    np.testing.assert_array_equal(by_x, [0, 0, 0])
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
+def test_upcast_gives_float32(dtype):
+    assert _numerics.upcast(jnp.ones(2, dtype)).dtype == jnp.float32
+
+
+@pytest.mark.parametrize("value", [0, -1.0, float("nan"), np.float32(-2), np.int64(0)])
+def test_check_positive_refuses_numbers_that_are_not(value):
+    with pytest.raises(ValueError, match="temperature must be positive, got"):
+        _numerics.check_positive("temperature", value)
+
+
+def test_check_positive_lets_traced_values_pass():
+    jax.jit(lambda t: (_numerics.check_positive("temperature", t), t)[1])(jnp.float32(-1))

@@ -1,0 +1,172 @@
+"""The loop: resuming bit for bit, stopping, divergence, and compiling once."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from dvae.train import loop, sharding, state
+from dvae.train.checkpoint import Checkpoints
+from dvae.train.metrics import read_metrics
+
+OPTIMIZER = optax.adam(1e-2)
+DATA = np.linspace(0, 1, 64, dtype=np.float32).reshape(32, 2)
+CONFIG = loop.LoopConfig(num_steps=12, log_interval=2, eval_interval=4, checkpoint_interval=4)
+
+
+def make_task(explode_at=None, on_evaluate=None, traces=None):
+    """A small model; `explode_at` makes the loss NaN, `on_evaluate` runs at evaluations."""
+
+    def loss_fn(params, model_state, batch, key, step):
+        if traces is not None:
+            traces.append(1)
+        noise = jax.random.normal(key, batch.shape)
+        loss = jnp.mean((batch + 0.1 * noise - params[None]) ** 2)
+        if explode_at is not None:
+            loss = jnp.where(step == explode_at, jnp.nan, loss)
+        return loss, (model_state, {})
+
+    def draw(key, data, step):
+        return data[jax.random.randint(jax.random.fold_in(key, step), (8,), 0, len(data))]
+
+    def evaluate(train_state):
+        if on_evaluate is not None:
+            on_evaluate(int(train_state.step))
+        return {"norm": np.linalg.norm(train_state.params)}
+
+    return loop.Task(
+        init=lambda key: state.init(lambda k: (jax.random.normal(k, (2,)), ()), OPTIMIZER, key),
+        step=state.make_step(loss_fn, draw, OPTIMIZER),
+        evaluate=evaluate,
+        data=DATA,
+        key_init=jax.random.key(0),
+        key_train=jax.random.key(1),
+        images_per_step=8,
+    )
+
+
+@pytest.fixture(name="mesh")
+def make_mesh():
+    return sharding.make_mesh(1)
+
+
+def params_of(result):
+    return np.asarray(result.state.params)
+
+
+def test_uninterrupted_run(tmp_path, mesh) -> None:
+    result = loop.fit(make_task(), CONFIG, tmp_path, mesh)
+    assert int(result.state.step) == 12
+    records = read_metrics(tmp_path)
+    assert [r["step"] for r in records if "train/loss" in r] == [2, 4, 6, 8, 10, 12]
+    assert [r["step"] for r in records if "validation/norm" in r] == [4, 8, 12]
+    assert Checkpoints(tmp_path).latest_step == 12
+    assert list((tmp_path / "tensorboard").iterdir())
+
+
+class Killed(BaseException):
+    """Stands for a death that runs no handler of the loop's own."""
+
+
+def kill_at(step):
+    def act(now):
+        if now == step:
+            raise Killed
+
+    return act
+
+
+@pytest.mark.parametrize("steps_per_call", [1, 2])
+def test_resumed_run_is_bitwise_the_same(tmp_path, mesh, steps_per_call) -> None:
+    config = loop.LoopConfig(12, steps_per_call, 2, 4, 4)
+    whole = loop.fit(make_task(), config, tmp_path / "whole", mesh)
+    parts = tmp_path / "parts"
+    with pytest.raises(Killed):
+        loop.fit(make_task(on_evaluate=kill_at(8)), config, parts, mesh)
+    assert Checkpoints(parts).latest_step == 4
+    resumed = loop.fit(make_task(), config, parts, mesh)
+    np.testing.assert_array_equal(params_of(resumed), params_of(whole))
+    timeless = lambda r: {k: v for k, v in r.items() if "per_second" not in k}
+    assert list(map(timeless, read_metrics(parts))) == list(
+        map(timeless, read_metrics(tmp_path / "whole"))
+    )
+
+
+def test_half_written_checkpoint_is_not_picked_up(tmp_path, mesh) -> None:
+    loop.fit(make_task(), loop.LoopConfig(4, checkpoint_interval=4), tmp_path, mesh)
+    saved = tmp_path / "checkpoints" / "4"
+    unfinished = tmp_path / "checkpoints" / "8.orbax-checkpoint-tmp-7"
+    (unfinished / "state").mkdir(parents=True)
+    (unfinished / "state" / "array_metadatas").write_text("cut off")
+    assert saved.exists()
+    assert Checkpoints(tmp_path).latest_step == 4
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_saves_first(tmp_path, mesh, number) -> None:
+    send = lambda step: os.kill(os.getpid(), number) if step == 4 else None
+    config = loop.LoopConfig(12, log_interval=3, eval_interval=4)
+    with pytest.raises(loop.StoppedError, match=f"{number.name} after step 4"):
+        loop.fit(make_task(on_evaluate=send), config, tmp_path / "stopped", mesh)
+    assert Checkpoints(tmp_path / "stopped").latest_step == 4
+    resumed = loop.fit(make_task(), config, tmp_path / "stopped", mesh)
+    whole = loop.fit(make_task(), config, tmp_path / "whole", mesh)
+    np.testing.assert_array_equal(params_of(resumed), params_of(whole))
+
+
+def test_finished_run_is_not_trained_again(tmp_path, mesh) -> None:
+    first = loop.fit(make_task(), CONFIG, tmp_path, mesh)
+    again = loop.fit(make_task(explode_at=0), CONFIG, tmp_path, mesh)
+    np.testing.assert_array_equal(params_of(again), params_of(first))
+
+
+def test_divergence_names_the_steps_and_keeps_the_checkpoint(tmp_path, mesh) -> None:
+    with pytest.raises(
+        loop.NonFiniteError, match=r"between steps 5 and 6; the checkpoint of step 4"
+    ):
+        loop.fit(make_task(explode_at=5), CONFIG, tmp_path, mesh)
+    assert Checkpoints(tmp_path).latest_step == 4
+
+
+def test_step_is_traced_once(tmp_path, mesh) -> None:
+    traces = []
+    loop.fit(make_task(traces=traces), CONFIG, tmp_path, mesh)
+    assert len(traces) == 1
+
+
+def test_eight_devices_equal_one(tmp_path, mesh) -> None:
+    one = loop.fit(make_task(), CONFIG, tmp_path / "one", mesh)
+    eight = loop.fit(make_task(), CONFIG, tmp_path / "eight", sharding.make_mesh(8))
+    assert len(eight.state.params.sharding.device_set) == 8
+    np.testing.assert_allclose(params_of(eight), params_of(one), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "message"),
+    [
+        (dict(num_steps=0), "at least 1"),
+        (
+            dict(num_steps=10, steps_per_call=3, log_interval=3),
+            "num_steps=10 must be a non-negative multiple",
+        ),
+        (dict(num_steps=12, steps_per_call=3, log_interval=2), "log_interval=2"),
+        (dict(num_steps=12, checkpoint_interval=-1), "checkpoint_interval=-1"),
+    ],
+)
+def test_lengths_that_calls_cannot_keep(lengths, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        loop.LoopConfig(**lengths)
+
+
+def test_metrics_cut_off_by_a_kill(tmp_path: Path, mesh) -> None:
+    loop.fit(make_task(), loop.LoopConfig(4, log_interval=2, checkpoint_interval=4), tmp_path, mesh)
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(path.read_text() + json.dumps({"step": 6, "train/loss": 1.0})[:-5])
+    loop.fit(make_task(), loop.LoopConfig(6, log_interval=2, checkpoint_interval=2), tmp_path, mesh)
+    assert [r["step"] for r in read_metrics(tmp_path)] == [2, 4, 6]

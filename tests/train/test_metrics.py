@@ -1,0 +1,55 @@
+"""Progress and records."""
+
+import io
+
+import numpy as np
+import pytest
+
+from dvae.train import metrics
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("stream", [io.StringIO(), Terminal()], ids=["file", "terminal"])
+def test_progress_shows_step_speed_and_values(monkeypatch, stream) -> None:
+    monkeypatch.setattr(metrics.sys, "stderr", stream)
+    progress = metrics.Progress(0, 200, images_per_step=32)
+    speed = progress.update(100, {"bits_per_dim": 5.25, "rate": 130.0})
+    progress.note("a note")
+    progress.close()
+    text = stream.getvalue()
+    assert speed["images_per_second"] == pytest.approx(32 * speed["steps_per_second"])
+    assert "100/200" in text
+    assert "images/s" in text
+    assert "bits_per_dim 5.25" in text
+    assert "rate 130" in text
+    assert "a note" in text
+    if not stream.isatty():
+        assert "\r" not in text
+        assert "left" in text
+
+
+def test_records_of_several_seeds(tmp_path) -> None:
+    writer = metrics.MetricsWriter(tmp_path, 0)
+    writer.write(3, {"train/loss": np.float32(0.5), "train/rate": np.array([1.0, 2.0])})
+    writer.close()
+    assert metrics.read_metrics(tmp_path) == [
+        {"step": 3, "train/loss": 0.5, "train/rate": [1.0, 2.0]}
+    ]
+
+
+def test_records_beyond_the_checkpoint_are_dropped(tmp_path) -> None:
+    for first, steps in ((0, (2, 4, 6)), (4, (6,))):
+        writer = metrics.MetricsWriter(tmp_path, first)
+        for step in steps:
+            writer.write(step, {"a": float(first)})
+        writer.close()
+    found = metrics.read_metrics(tmp_path)
+    assert [(r["step"], r["a"]) for r in found] == [(2, 0.0), (4, 0.0), (6, 4.0)]
+
+
+def test_no_records(tmp_path) -> None:
+    assert metrics.read_metrics(tmp_path) == []

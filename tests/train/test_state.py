@@ -1,0 +1,84 @@
+"""The train step: pure, the same in a scan, and the same for several seeds."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from dvae.train import state
+
+DATA = jnp.arange(40.0).reshape(20, 2) / 40
+
+
+def init_fn(key):
+    return {"w": jax.random.normal(key, (2,))}, jnp.zeros(())
+
+
+def loss_fn(params, model_state, batch, key, step):
+    noise = jax.random.normal(key, batch.shape)
+    loss = jnp.mean((batch + 0.1 * noise - params["w"][None]) ** 2)
+    return loss, (model_state + 1, {"seen": step, "noise": noise.mean()})
+
+
+def draw_fn(key, data, step):
+    return data[jax.random.randint(jax.random.fold_in(key, step), (4,), 0, len(data))]
+
+
+OPTIMIZER = optax.adam(1e-2)
+STEP = state.make_step(loss_fn, draw_fn, OPTIMIZER)
+
+
+def initial(seed):
+    return state.init(init_fn, OPTIMIZER, jax.random.key(seed))
+
+
+def run(num_steps, seed=0):
+    train_state, metrics = initial(seed), []
+    for _ in range(num_steps):
+        train_state, out = jax.jit(STEP)(train_state, DATA, jax.random.key(seed + 100))
+        metrics.append(out)
+    return train_state, metrics
+
+
+def test_step_updates_everything_once() -> None:
+    before = initial(0)
+    after, metrics = STEP(before, DATA, jax.random.key(1))
+    assert int(after.step) == 1
+    assert int(after.model_state) == 1
+    assert not np.array_equal(after.params["w"], before.params["w"])
+    assert set(metrics) == {"loss", "grad_norm", "seen", "noise"}
+
+
+def test_randomness_depends_on_the_step_only_through_the_key() -> None:
+    _, metrics = run(3)
+    noises = [float(m["noise"]) for m in metrics]
+    assert len(set(noises)) == 3
+    assert [int(m["seen"]) for m in metrics] == [0, 1, 2]
+    assert [float(m["noise"]) for m in run(3)[1]] == noises
+
+
+def test_scan_equals_single_steps() -> None:
+    expected, metrics = run(6)
+    scanned = state.scan_steps(STEP, 3)
+    train_state = initial(0)
+    losses = []
+    for _ in range(2):
+        train_state, out = jax.jit(scanned)(train_state, DATA, jax.random.key(100))
+        losses += out["loss"].tolist()
+    np.testing.assert_allclose(train_state.params["w"], expected.params["w"], rtol=1e-6)
+    np.testing.assert_allclose(losses, [m["loss"] for m in metrics], rtol=1e-6)
+    assert int(train_state.step) == 6
+
+
+@pytest.mark.parametrize("num_seeds", [3])
+def test_vmapped_seeds_equal_single_ones(num_seeds) -> None:
+    step = jax.jit(state.vmap_seeds(STEP))
+    stack = lambda first: jax.vmap(jax.random.key)(jnp.arange(first, first + num_seeds))
+    many = jax.jit(jax.vmap(lambda key: state.init(init_fn, OPTIMIZER, key)))(stack(0))
+    keys = stack(100)
+    for _ in range(4):
+        many, _ = step(many, DATA, keys)
+    for seed in range(num_seeds):
+        single, _ = run(4, seed)
+        np.testing.assert_allclose(many.params["w"][seed], single.params["w"], rtol=1e-6)
