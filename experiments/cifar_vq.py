@@ -8,7 +8,6 @@ Variable Image Models" (2017). The workdir receives config.json, metrics.jsonl, 
 checkpoints, summary.json and pictures. The same command continues an interrupted run.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,152 +24,10 @@ from dvae.models import vq_conv
 from dvae.train import checkpoint, loop, sharding, state
 from experiments import flags, vq_evaluation, vq_report
 from experiments import vq_objectives as objectives
-from experiments.flags import option
+from experiments.vq_config import DATA, HISTOGRAM, PRESETS, Config
 
 PyTree = Any
-NORMAL, DATA = "normal", "data"
-ZEROS, HISTOGRAM = "zeros", "histogram"
 NUM_INIT_IMAGES = 256  # enough vectors for the largest codebook at the smallest crop
-
-
-@dataclass(frozen=True)
-class Config:
-    """Everything that determines a run; the defaults are the paper's."""
-
-    estimator: str = option("gs_soft", "Training rule.", choices=objectives.ESTIMATORS)
-    dataset: str = option("cifar10", "Images, 32x32x3.", choices=("cifar10", "patches"))
-    data_dir: str = option("", "Folder of prepared TFDS data sets.", identity=False)
-    workdir: str = option("", "Where results go; named after the run if empty.", identity=False)
-    codebook_size: int = option(512, "Codes of each latent variable, C.", minimum=2)
-    num_latents: int = option(8, "Latent variables at each position, n.", minimum=1)
-    code_dim: int = option(64, "Dimension of a code vector, D.", minimum=1)
-    features: int = option(256, "Feature maps of every convolution.", minimum=1)
-    num_residual_blocks: int = option(4, "Residual blocks on each side.", minimum=0)
-    temperature: float = option(0.5, "Of the Gumbel-Softmax (gs_soft, gs_hard).", above=0)
-    num_samples: int = option(4, "Samples of the bound (vimco).", minimum=1)
-    kl_warmup_steps: int = option(0, "Steps over which the KL's weight rises to 1.", minimum=0)
-    codebook_init: str = option(
-        DATA, "First codes: k-means of encodings, or N(0, 1).", choices=(DATA, NORMAL)
-    )
-    initial_logit_std: float = option(
-        3.0, "Spread over the codes of the first posterior's logits.", above=0
-    )
-    output_bias_init: str = option(
-        HISTOGRAM,
-        "First output biases: log-histogram of training pixels, or zeros.",
-        choices=(HISTOGRAM, ZEROS),
-    )
-    commitment: float = option(0.25, "Weight of the commitment loss (vq, vq_ema).", minimum=0)
-    ema_decay: float = option(0.99, "Decay of the codebook's moving averages (vq_ema).", minimum=0)
-    restart_threshold: float = option(
-        0.01,
-        "Vectors a step under which a code is restarted from the batch (vq_ema); 0 never.",
-        minimum=0,
-    )
-    crop: int = option(0, "Train on random crops of this size; 0 for whole images.", minimum=0)
-    batch_size: int = option(64, "Images a step, over all devices.", minimum=1)
-    learning_rate: float = option(5e-4, "Of Adam.", above=0)
-    num_steps: int = option(250_000, "Optimizer steps.", minimum=1)
-    steps_per_call: int = option(1, "Steps in one compiled call.", minimum=1)
-    dtype: str = option("float32", "Of the convolutions.", choices=("float32", "bfloat16"))
-    seed: int = option(0, "The first seed.", minimum=0)
-    num_seeds: int = option(1, "Seeds trained together by vmap: seed, seed + 1, ...", minimum=1)
-    log_interval: int = option(100, "Steps between records.", minimum=1)
-    eval_interval: int = option(5_000, "Steps between validations; 0 never.", minimum=0)
-    num_eval_images: int = option(1_000, "Validation images used while training.", minimum=1)
-    num_test_images: int = option(
-        0, "Evenly spaced test images of the final evaluation; 0 for all.", minimum=0
-    )
-    eval_batch_size: int = option(100, "Images an evaluation step.", minimum=1)
-    checkpoint_interval: int = option(
-        5_000, "Steps between checkpoints; 0 only at the end.", minimum=0
-    )
-
-    def __post_init__(self) -> None:
-        """Raises ValueError for settings that do not fit each other."""
-        flags.check_fields(self)
-        if self.estimator == objectives.VIMCO and self.num_samples < 2:
-            raise ValueError(
-                "--num_samples must be at least 2 for vimco (its baseline leaves one out), got "
-                f"{self.num_samples}"
-            )
-        if self.ema_decay >= 1:
-            raise ValueError(
-                f"--ema_decay={self.ema_decay} must be below 1, or the codebook never moves"
-            )
-        if self.crop % vq_conv.DOWNSAMPLING or self.crop > vq_evaluation.IMAGE_SHAPE[0]:
-            raise ValueError(
-                f"--crop={self.crop} must be a multiple of {vq_conv.DOWNSAMPLING} (the model's "
-                f"downsampling) up to {vq_evaluation.IMAGE_SHAPE[0]}"
-            )
-
-    @property
-    def train_size(self) -> int:
-        """Height and width of the training images."""
-        return self.crop or vq_evaluation.IMAGE_SHAPE[0]
-
-    def model(self) -> vq_conv.VQConv:
-        """Returns the network of these sizes."""
-        return vq_conv.VQConv(
-            vq_conv.VQConvConfig(
-                codebook_size=self.codebook_size,
-                num_latents=self.num_latents,
-                code_dim=self.code_dim,
-                features=self.features,
-                num_residual_blocks=self.num_residual_blocks,
-                dtype=jnp.dtype(self.dtype),
-            )
-        )
-
-    def loop(self) -> loop.LoopConfig:
-        """Returns the lengths of the run."""
-        return loop.LoopConfig(
-            self.num_steps,
-            self.steps_per_call,
-            self.log_interval,
-            self.eval_interval,
-            self.checkpoint_interval,
-        )
-
-    def default_workdir(self) -> str:
-        """Returns a name that tells runs of different kinds apart."""
-        return (
-            f"runs/cifar_vq-{self.dataset}-{self.estimator}-C{self.codebook_size}-seed{self.seed}"
-        )
-
-
-_SMALL = dict(
-    codebook_size=64,
-    num_latents=4,
-    features=32,
-    crop=16,
-    batch_size=32,
-    learning_rate=1e-3,
-    kl_warmup_steps=500,
-    eval_interval=250,
-    checkpoint_interval=250,
-)
-PRESETS: dict[str, dict[str, Any]] = {
-    "paper": dict(dtype="bfloat16", steps_per_call=10),
-    "small": dict(_SMALL, num_steps=5_000),
-    "demo": dict(_SMALL, dataset="patches", num_steps=1_500, num_eval_images=200),
-    "smoke": dict(
-        dataset="patches",
-        codebook_size=8,
-        num_latents=2,
-        code_dim=8,
-        features=8,
-        num_residual_blocks=1,
-        crop=16,
-        batch_size=8,
-        num_steps=4,
-        log_interval=2,
-        eval_interval=2,
-        num_eval_images=16,
-        eval_batch_size=16,
-        checkpoint_interval=2,
-    ),
-}
 
 
 def draw_fn(config: Config, mesh: Mesh) -> state.DrawFn:

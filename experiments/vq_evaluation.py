@@ -6,7 +6,7 @@ distortion a single hard sample's; for the VQ rules the posterior is one code, a
 p(z).
 """
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,12 +18,9 @@ from dvae.distributions import categorical
 from dvae.models import vq_conv
 from dvae.train.state import TrainState
 from experiments import vq_objectives as objectives
-
-if TYPE_CHECKING:
-    from experiments.cifar_vq import Config
+from experiments.vq_config import IMAGE_SHAPE, Config
 
 PyTree = Any
-IMAGE_SHAPE = (32, 32, 3)
 NUM_DIMS = 3072
 
 
@@ -88,7 +85,7 @@ def histogram_bits_per_dim(train: np.ndarray, test: np.ndarray) -> float:
 class Evaluator:
     """Compiles the evaluation step once and runs it over any number of images."""
 
-    def __init__(self, config: "Config") -> None:
+    def __init__(self, config: Config) -> None:
         self._config = config
         self._module = config.model()
         self._step = jax.jit(jax.vmap(self._evaluate_batch, in_axes=(0, 0, None, None, None)))

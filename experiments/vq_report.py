@@ -2,7 +2,7 @@
 
 import importlib.metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import numpy as np
@@ -12,9 +12,7 @@ from dvae.data import Dataset
 from dvae.train import checkpoint, loop, metrics
 from experiments import flags, vq_evaluation
 from experiments import vq_objectives as objectives
-
-if TYPE_CHECKING:
-    from experiments.cifar_vq import Config
+from experiments.vq_config import Config
 
 SUMMARY_FILE = "summary.json"
 CODEBOOK_FILE = "codebook.npy"
@@ -26,7 +24,7 @@ _RATE_OF = {
 
 
 def summarize(
-    config: "Config", result: loop.Result, images: Dataset, test: vq_evaluation.Evaluation
+    config: Config, result: loop.Result, images: Dataset, test: vq_evaluation.Evaluation
 ) -> dict[str, Any]:
     """Returns the record of a finished run; several seeds give lists in their order."""
     num_images = test.rate.shape[1]
@@ -76,7 +74,7 @@ def _spread(size: int, count: int) -> np.ndarray:
     return np.linspace(0, size - 1, count).astype(int)
 
 
-def write(config: "Config", result: loop.Result, images: Dataset, workdir: Path) -> dict[str, Any]:
+def write(config: Config, result: loop.Result, images: Dataset, workdir: Path) -> dict[str, Any]:
     """Evaluates the test set, writes summary.json, codebook.npy and PNGs, prints the result."""
     evaluator = vq_evaluation.Evaluator(config)
     count = min(config.num_test_images or len(images.test), len(images.test))
@@ -89,7 +87,7 @@ def write(config: "Config", result: loop.Result, images: Dataset, workdir: Path)
 
 
 def _draw(
-    config: "Config",
+    config: Config,
     result: loop.Result,
     images: Dataset,
     workdir: Path,

@@ -164,16 +164,14 @@ def fit(task: Task, config: LoopConfig, workdir: Path, mesh: Mesh) -> Result:
                     compile_seconds = time.perf_counter() - began - seconds
                     progress.note(f"first call after {compile_seconds:.1f} s, compilation included")
                     progress.skip_time()
-                at_end = step >= config.num_steps or stop.received is not None
+                stopping = stop.received  # read once a call: what is reported as saved is saved
+                at_end = step >= config.num_steps or stopping is not None
 
                 def due(interval: int, at_end: bool = at_end, step: int = step) -> bool:
                     return at_end or (interval > 0 and step % interval == 0)
 
-                if (
-                    due(config.log_interval)
-                    or due(config.checkpoint_interval)
-                    or due(config.eval_interval)
-                ):
+                evaluating = config.eval_interval > 0 and step % config.eval_interval == 0
+                if evaluating or due(config.log_interval) or due(config.checkpoint_interval):
                     window = _fetch(pending, scanned)
                     pending = []
                     _check_finite(window, logged, step, saved)
@@ -183,11 +181,7 @@ def fit(task: Task, config: LoopConfig, workdir: Path, mesh: Mesh) -> Result:
                     writer.write(step, {f"train/{k}": v for k, v in {**means, **speed}.items()})
                     logged = step
                 # Evaluated before it is saved, so that a resumed run never lacks the record.
-                if (
-                    config.eval_interval
-                    and step % config.eval_interval == 0
-                    and stop.received is None
-                ):
+                if evaluating and stopping is None:
                     values = task.evaluate(state)
                     writer.write(step, {f"validation/{k}": v for k, v in values.items()})
                     line = "  ".join(f"{k} {float(np.mean(v)):.4g}" for k, v in values.items())
@@ -196,9 +190,9 @@ def fit(task: Task, config: LoopConfig, workdir: Path, mesh: Mesh) -> Result:
                 if due(config.checkpoint_interval):
                     checkpoints.save(step, state, {"seconds": time.perf_counter() - began})
                     saved = step
-                if stop.received is not None and step < config.num_steps:
+                if stopping is not None:
                     raise StoppedError(
-                        f"stopped by {stop.received.name} after step {step}, which is saved; "
+                        f"stopped by {stopping.name} after step {step}, which is saved; "
                         "the same command continues from there"
                     )
     finally:

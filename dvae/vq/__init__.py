@@ -24,20 +24,17 @@ gather the vectors and codes before the update.
 """
 
 from dvae.vq.codebook import (
-    EMAState,
     codebook_loss,
     commitment_loss,
-    ema_init,
-    ema_update,
     lookup,
     nearest_code,
     num_dead,
     perplexity,
-    restart_dead_codes,
     squared_distances,
     straight_through,
     usage,
 )
+from dvae.vq.ema import EMAState, ema_init, ema_update, restart_dead_codes
 from dvae.vq.kmeans import kmeans, kmeans_plus_plus
 
 __all__ = [

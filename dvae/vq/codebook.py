@@ -1,35 +1,22 @@
-"""Codebooks of C vectors in R^D: distances, lookup, straight-through gradients, moving averages.
+"""Codebooks of C vectors in R^D: distances, lookup, straight-through gradients, code usage.
 
-References:
-    van den Oord, Vinyals, Kavukcuoglu (2017), Neural Discrete Representation Learning,
-    arXiv:1711.00937: eq. 3 (losses) and appendix A.1 (exponential moving averages).
-    Dhariwal et al. (2020), Jukebox, arXiv:2005.00341, section 3.1 (restarts of dead codes).
+Reference: van den Oord, Vinyals, Kavukcuoglu (2017), Neural Discrete Representation Learning,
+arXiv:1711.00937, eq. 3.
 """
-
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 _BLOCK_SCORES = 2**17  # float32 scores that stay in a core's cache, four times the speed
 
 
-class EMAState(NamedTuple):
-    """Codebook trained by exponential moving averages of the vectors assigned to each code."""
-
-    codebook: jax.Array  # [C, D], float32: sums over smoothed counts
-    counts: jax.Array  # [C], float32: moving average of the vectors assigned per step, N_i
-    sums: jax.Array  # [C, D], float32: moving average of their sum, m_i
-
-
-def _wide(*arrays: jax.Array) -> jnp.dtype:
+def wide_dtype(*arrays: jax.Array) -> jnp.dtype:
     """Float32, or float64 where an input already is."""
     return jnp.promote_types(jnp.result_type(*arrays), jnp.float32)
 
 
-def _check(vectors: jax.Array, codebook: jax.Array) -> None:
+def check_dimensions(vectors: jax.Array, codebook: jax.Array) -> None:
     """Raise unless vectors are [..., D] and the codebook [C, D]."""
     if codebook.ndim != 2 or vectors.ndim < 1 or vectors.shape[-1] != codebook.shape[-1]:
         raise ValueError(
@@ -46,7 +33,7 @@ def _dot(vectors: jax.Array, codebook: jax.Array) -> jax.Array:
         vectors,
         codebook.T,
         precision=lax.Precision.HIGHEST,
-        preferred_element_type=_wide(vectors, codebook),
+        preferred_element_type=wide_dtype(vectors, codebook),
     )
 
 
@@ -75,8 +62,8 @@ def squared_distances(vectors: jax.Array, codebook: jax.Array) -> jax.Array:
     Raises:
         ValueError: the shapes do not fit.
     """
-    _check(vectors, codebook)
-    wide = _wide(vectors, codebook)
+    check_dimensions(vectors, codebook)
+    wide = wide_dtype(vectors, codebook)
     vector_norms = jnp.sum(jnp.square(vectors.astype(wide)), axis=-1, keepdims=True)
     code_norms = jnp.sum(jnp.square(codebook.astype(wide)), axis=-1)
     distances = vector_norms - 2 * _dot(vectors, codebook) + _per_code(code_norms, vectors.ndim)
@@ -133,7 +120,7 @@ def nearest_code(vectors: jax.Array, codebook: jax.Array) -> jax.Array:
     Raises:
         ValueError: the shapes do not fit.
     """
-    _check(vectors, codebook)
+    check_dimensions(vectors, codebook)
     vectors, codebook = lax.stop_gradient((vectors, codebook))
     return lax.platform_dependent(vectors, codebook, cpu=_nearest_in_blocks, default=_nearest)
 
@@ -151,7 +138,7 @@ def lookup(codes: jax.Array, codebook: jax.Array) -> jax.Array:
     Returns:
         [..., D], in the codebook's dtype.
     """
-    return jnp.take(codebook.astype(_wide(codebook)), codes, axis=0).astype(codebook.dtype)
+    return jnp.take(codebook.astype(wide_dtype(codebook)), codes, axis=0).astype(codebook.dtype)
 
 
 @jax.custom_jvp
@@ -199,7 +186,7 @@ def codebook_loss(vectors: jax.Array, quantized: jax.Array) -> jax.Array:
     Returns:
         [...], float32, >= 0.
     """
-    wide = _wide(vectors, quantized)
+    wide = wide_dtype(vectors, quantized)
     difference = lax.stop_gradient(vectors).astype(wide) - quantized.astype(wide)
     return jnp.sum(jnp.square(difference), axis=-1)
 
@@ -217,124 +204,6 @@ def commitment_loss(vectors: jax.Array, quantized: jax.Array) -> jax.Array:
         [...], float32, >= 0.
     """
     return codebook_loss(quantized, vectors)
-
-
-def ema_init(codebook: jax.Array) -> EMAState:
-    """Start the moving averages at one vector per code: N_i = 1, m_i = codebook.
-
-    Args:
-        codebook: [C, D], float, such as the first result of `kmeans`.
-
-    Returns:
-        EMAState in float32.
-    """
-    codebook = lax.stop_gradient(codebook.astype(_wide(codebook)))
-    return EMAState(codebook, jnp.ones(codebook.shape[0], codebook.dtype), codebook)
-
-
-def ema_update(
-    state: EMAState,
-    vectors: jax.Array,
-    codes: jax.Array,
-    *,
-    decay: float | jax.Array,
-    smoothing: float = 1e-5,
-) -> EMAState:
-    """Move each code towards the mean of the vectors that were assigned to it.
-
-        N_i <- decay N_i + (1 - decay) n_i
-        m_i <- decay m_i + (1 - decay) sum of the vectors with code i
-        codebook_i = m_i / ((N_i + smoothing) / (N + C smoothing) N),  N = sum_i N_i
-
-    No gradient flows through it. Call it after the codes were used, with those same codes. The
-    smoothing prevents 0 / 0 = NaN when a code has not been used for so long that N_i underflows
-    (or at once with decay 0); such a code drifts to the origin, see `restart_dead_codes`.
-
-    Source: van den Oord et al. (2017), appendix A.1, with Laplace smoothing of the counts.
-
-    Args:
-        state: EMAState.
-        vectors: [..., D], float, sharded or not.
-        codes: [...], integer, their codes.
-        decay: scalar in [0, 1], the weight of the past.
-        smoothing: pseudo-count per code, > 0.
-
-    Returns:
-        EMAState in float32.
-
-    Raises:
-        ValueError: the shapes do not fit, or decay or smoothing is out of range.
-    """
-    _check(vectors, state.codebook)
-    if codes.shape != vectors.shape[:-1]:
-        raise ValueError(
-            f"codes must have the vectors' leading shape {vectors.shape[:-1]}, got {codes.shape}"
-        )
-    if isinstance(decay, float | int) and not 0 <= decay <= 1:
-        raise ValueError(f"decay must be in [0, 1] (0.99 is usual), got {decay}")
-    if smoothing <= 0:
-        raise ValueError(f"smoothing must be positive (an unused code is 0 / 0), got {smoothing}")
-    state, vectors = lax.stop_gradient((state, vectors))
-    num_codes, dim = state.codebook.shape
-    vectors = vectors.reshape(-1, dim).astype(state.sums.dtype)
-    codes = codes.reshape(-1)
-    batch_counts = usage(codes, num_codes).astype(state.counts.dtype)
-    batch_sums = jax.ops.segment_sum(vectors, codes, num_segments=num_codes)
-    counts = decay * state.counts + (1 - decay) * batch_counts
-    sums = decay * state.sums + (1 - decay) * batch_sums
-    total = jnp.sum(counts)
-    smoothed = (counts + smoothing) / (total + num_codes * smoothing) * total
-    return EMAState(sums / smoothed[:, None], counts, sums)
-
-
-def restart_dead_codes(
-    key: jax.Array, state: EMAState, vectors: jax.Array, *, threshold: float
-) -> EMAState:
-    """Replace the codes with N_i < threshold by vectors of the batch, with their EMA state.
-
-        codebook_i = v,  N_i = max(1, 2 threshold),  m_i = N_i v
-
-    A moved code with stale averages would jump back at the next update, so all three are set. One
-    is the count that `ema_init` gives; twice the threshold leaves an unused code log 2 / -log decay
-    steps (69 at decay 0.99) to find vectors before it is dead again. Codes that live are returned
-    bit for bit. The vectors are drawn without repetition where the batch has at least C.
-
-    Source: Dhariwal et al. (2020), section 3.1.
-
-    Args:
-        key: typed PRNG key.
-        state: EMAState, after `ema_update`.
-        vectors: [..., D], float, the batch.
-        threshold: in vectors per step, >= 0; N_i settles at the mean number that code i receives.
-
-    Returns:
-        EMAState.
-
-    Raises:
-        ValueError: the shapes do not fit, the batch is empty, or the threshold is negative.
-    """
-    _check(vectors, state.codebook)
-    if threshold < 0:
-        raise ValueError(f"threshold must be at least 0 (0 restarts nothing), got {threshold}")
-    num_codes, dim = state.codebook.shape
-    vectors = vectors.reshape(-1, dim)
-    num_vectors = vectors.shape[0]
-    if num_vectors == 0:
-        raise ValueError(f"vectors must hold at least one vector to draw, got {vectors.shape}")
-    # One draw from each of C equal slices of the batch, then a common rotation: distinct for the
-    # price of C random integers, where a permutation would sort the batch.
-    key_slice, key_rotation = jax.random.split(key)
-    edges = np.arange(num_codes + 1) * num_vectors // num_codes
-    index = jax.random.randint(key_slice, (num_codes,), edges[:-1], edges[1:])
-    index = (index + jax.random.randint(key_rotation, (), 0, num_vectors)) % num_vectors
-    drawn = lax.stop_gradient(vectors[index]).astype(state.codebook.dtype)
-    count = max(1.0, 2 * threshold)
-    dead = state.counts < threshold
-    return EMAState(
-        jnp.where(dead[:, None], drawn, state.codebook),
-        jnp.where(dead, count, state.counts),
-        jnp.where(dead[:, None], count * drawn, state.sums),
-    )
 
 
 def usage(codes: jax.Array, num_codes: int) -> jax.Array:
@@ -360,7 +229,7 @@ def perplexity(counts: jax.Array) -> jax.Array:
     Returns:
         [...], float32 in [1, C]; 1 where all counts are 0.
     """
-    counts = counts.astype(_wide(counts))
+    counts = counts.astype(wide_dtype(counts))
     total = jnp.sum(counts, axis=-1, keepdims=True)
     frequencies = counts / jnp.where(total > 0, total, 1)  # no data yet: 0 / 0 = NaN
     return jnp.exp(jnp.sum(jax.scipy.special.entr(frequencies), axis=-1))

@@ -17,7 +17,8 @@ def make_problem():
     images = jax.random.randint(jax.random.key(1), (BATCH, 2 * SIZE, 2 * SIZE, 3), 0, 256)
     head = PixelHead(FEATURES)
     images = images.astype(jnp.uint8)
-    params = head.init(jax.random.key(2), x, images, method="log_likelihood")["params"]
+    init = jax.jit(head.init, static_argnames="method")
+    params = init(jax.random.key(2), x, images, method="log_likelihood")["params"]
     params["bias"] = jax.random.normal(jax.random.key(3), params["bias"].shape)
     return head, params, x, images
 
@@ -37,12 +38,15 @@ def test_log_likelihood_and_mean(monkeypatch, problem, use_matmul) -> None:
     p /= p.sum(-1, keepdims=True)
     chosen = np.take_along_axis(p, np.asarray(images, int)[..., None], -1)[..., 0]
     monkeypatch.setattr(blocks, "use_matmul", lambda: use_matmul)
-    value = head.apply({"params": params}, x, images, method="log_likelihood")
+    apply = jax.jit(
+        lambda method, *a: head.apply({"params": params}, *a, method=method), static_argnums=0
+    )
+    value = apply("log_likelihood", x, images)
     np.testing.assert_allclose(value, np.log(chosen).sum((1, 2, 3)), rtol=1e-5)
-    total, values = head.apply({"params": params}, x, images, method="total_log_likelihood")
+    total, values = apply("total_log_likelihood", x, images)
     np.testing.assert_allclose(values, value, rtol=1e-6)
     np.testing.assert_allclose(total, value.sum(), rtol=1e-6)
-    mean = head.apply({"params": params}, x, method="mean")
+    mean = apply("mean", x)
     np.testing.assert_allclose(mean, p @ np.arange(256.0), rtol=1e-4)
 
 
@@ -61,7 +65,7 @@ def test_total_has_the_gradient_of_the_sum(monkeypatch, problem, rows) -> None:
         total, _ = head.apply({"params": params}, x, images, method="total_log_likelihood")
         return jnp.tanh(total * 1e-4)
 
-    expected = jax.value_and_grad(plain, argnums=(0, 1))(params, x)
+    expected = jax.jit(jax.value_and_grad(plain, argnums=(0, 1)))(params, x)
     found = jax.jit(jax.value_and_grad(fused, argnums=(0, 1)))(params, x)
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7)
@@ -77,7 +81,8 @@ def test_total_under_vmap(problem) -> None:
         return jax.value_and_grad(total)(x)
 
     both = jnp.stack([x, 2 * x])
-    mapped = jax.vmap(value_and_grad)(both)
+    mapped = jax.jit(jax.vmap(value_and_grad))(both)
+    value_and_grad = jax.jit(value_and_grad)
     for i in range(2):
         for a, b in zip(mapped, value_and_grad(both[i]), strict=True):
             np.testing.assert_allclose(a[i], b, rtol=2e-4, atol=1e-5)
@@ -91,7 +96,7 @@ def test_bfloat16_stays_close(problem) -> None:
         total = lambda p, head=head: head.apply(
             {"params": p}, x, images, method="total_log_likelihood"
         )[0]
-        value, gradient = jax.value_and_grad(total)(params)
+        value, gradient = jax.jit(jax.value_and_grad(total))(params)
         values.append(float(value))
         gradients.append(gradient)
     assert abs(values[1] / values[0] - 1) < 1e-3
@@ -104,6 +109,6 @@ def test_extreme_logits_are_finite(problem) -> None:
     head, params, x, images = problem
     params = jax.tree.map(lambda p: 1e4 * p, params)
     total = lambda p: head.apply({"params": p}, x, images, method="total_log_likelihood")[0]
-    value, gradient = jax.value_and_grad(total)(params)
+    value, gradient = jax.jit(jax.value_and_grad(total))(params)
     assert np.isfinite(value)
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradient))

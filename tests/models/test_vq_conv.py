@@ -12,6 +12,10 @@ CONFIG = vq_conv.VQConvConfig(
 )
 
 
+def apply(module, params, method, *args):
+    return jax.jit(lambda p, *a: module.apply({"params": p}, *a, method=method))(params, *args)
+
+
 @pytest.fixture(name="model", scope="module")
 def make_model():
     module = vq_conv.VQConv(CONFIG)
@@ -23,28 +27,25 @@ def make_model():
 
 def test_shapes_and_prior(model) -> None:
     module, params, images, codebook = model
-    variables = {"params": params}
-    vectors = module.apply(variables, images, method="encode")
+    vectors = apply(module, params, "encode", images)
     assert vectors.shape == (3, 4, 2, 2, 3)
     assert vectors.dtype == jnp.float32
     codes = vq_conv.nearest_codes(vectors, codebook)
     assert codes.shape == (3, 4, 2, 2)
     quantized = vq_conv.lookup(codes, codebook)
-    assert module.apply(variables, quantized, images, method="log_likelihood").shape == (3,)
-    mean = module.apply(variables, quantized, method="mean_image")
+    assert apply(module, params, "log_likelihood", quantized, images).shape == (3,)
+    mean = apply(module, params, "mean_image", quantized)
     assert mean.shape == images.shape
     assert float(mean.min()) >= 0
     assert float(mean.max()) <= 255
-    np.testing.assert_allclose(
-        np.exp(module.apply(variables, method="log_prior")).sum(-1), 1, rtol=1e-6
-    )
+    np.testing.assert_allclose(np.exp(apply(module, params, "log_prior")).sum(-1), 1, rtol=1e-6)
 
 
 def test_posterior_logits_against_the_definition(model) -> None:
     module, params, images, codebook = model
     params = {**params, "log_scale": jnp.array([0.3, -0.7])}
-    vectors = module.apply({"params": params}, images, method="encode")
-    logits = module.apply({"params": params}, vectors, codebook, method="posterior_logits")
+    vectors = apply(module, params, "encode", images)
+    logits = apply(module, params, "posterior_logits", vectors, codebook)
     difference = np.asarray(vectors, np.float64)[..., None, :] - np.asarray(codebook)
     expected = -np.exp([0.3, -0.7])[:, None] * (difference**2).sum(-1)
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
@@ -63,10 +64,10 @@ def test_codes_of_each_latent_variable_come_from_its_own_codebook(model) -> None
 
 def test_calibrated_scale_sets_the_spread(model) -> None:
     module, params, images, codebook = model
-    vectors = module.apply({"params": params}, images, method="encode")
+    vectors = apply(module, params, "encode", images)
     log_scale = vq_conv.calibrated_log_scale(vectors, codebook, 1.5)
     params = {**params, "log_scale": log_scale}
-    logits = module.apply({"params": params}, vectors, codebook, method="posterior_logits")
+    logits = apply(module, params, "posterior_logits", vectors, codebook)
     np.testing.assert_allclose(logits.std(-1).mean((0, 1, 2)), 1.5, rtol=1e-4)
 
 
@@ -74,18 +75,18 @@ def test_model_is_fully_convolutional(model) -> None:
     """Far from the border, an image's codes are those of a crop of it."""
     module, params, _, _ = model
     images = jax.random.randint(jax.random.key(5), (1, 64, 64, 3), 0, 256).astype(jnp.uint8)
-    whole = module.apply({"params": params}, images, method="encode")
-    crop = module.apply({"params": params}, images[:, 16:48, 16:48], method="encode")
+    whole = apply(module, params, "encode", images)
+    crop = apply(module, params, "encode", images[:, 16:48, 16:48])
     np.testing.assert_allclose(crop[:, 3:-3, 3:-3], whole[:, 7:9, 7:9], rtol=1e-4, atol=1e-5)
 
 
 def test_bfloat16_keeps_float32_parameters_and_likelihood(model) -> None:
     _, params, images, codebook = model
     module = vq_conv.VQConv(vq_conv.VQConvConfig(**{**vars(CONFIG), "dtype": jnp.bfloat16}))
-    low = module.init(jax.random.key(2), images, codebook)["params"]
+    low = jax.jit(module.init)(jax.random.key(2), images, codebook)["params"]
     assert {p.dtype for p in jax.tree.leaves(low)} == {jnp.dtype(jnp.float32)}
     codes = jnp.zeros((3, 4, 2, 2, 3))
-    value = module.apply({"params": params}, codes, images, method="log_likelihood")
-    exact = vq_conv.VQConv(CONFIG).apply({"params": params}, codes, images, method="log_likelihood")
+    value = apply(module, params, "log_likelihood", codes, images)
+    exact = apply(vq_conv.VQConv(CONFIG), params, "log_likelihood", codes, images)
     assert value.dtype == jnp.float32
     np.testing.assert_allclose(value, exact, rtol=2e-3)

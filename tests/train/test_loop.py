@@ -112,9 +112,9 @@ def test_half_written_checkpoint_is_not_picked_up(tmp_path, mesh) -> None:
 def test_signal_saves_first(tmp_path, mesh, number) -> None:
     send = lambda step: os.kill(os.getpid(), number) if step == 4 else None
     config = loop.LoopConfig(12, log_interval=3, eval_interval=4)
-    with pytest.raises(loop.StoppedError, match=f"{number.name} after step 4"):
+    with pytest.raises(loop.StoppedError, match=f"{number.name} after step 5"):
         loop.fit(make_task(on_evaluate=send), config, tmp_path / "stopped", mesh)
-    assert Checkpoints(tmp_path / "stopped").latest_step == 4
+    assert Checkpoints(tmp_path / "stopped").latest_step == 5
     resumed = loop.fit(make_task(), config, tmp_path / "stopped", mesh)
     whole = loop.fit(make_task(), config, tmp_path / "whole", mesh)
     np.testing.assert_array_equal(params_of(resumed), params_of(whole))
