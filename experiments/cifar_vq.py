@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from absl import app
 from jax.sharding import Mesh
 
 from dvae import bounds, data, vq
@@ -175,7 +174,7 @@ def main(arguments: list[str]) -> None:
     """Runs the experiment of the command line."""
     with flags.setup():
         if len(arguments) > 1:
-            raise app.UsageError(f"unexpected arguments: {' '.join(arguments[1:])}")
+            raise ValueError(f"unexpected arguments: {' '.join(arguments[1:])}")
         config = flags.parse(Config, PRESETS)
     run(config)
 

@@ -1,0 +1,263 @@
+"""The binary: every estimator, devices, seeds, interruption, results and errors."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dvae import data
+from dvae.train import sharding
+from experiments import cifar_vq, vq_evaluation
+from experiments import vq_objectives as objectives
+from experiments.vq_config import PRESETS, Config
+
+ROOT = Path(__file__).parents[2]
+TINY = {**PRESETS["smoke"], "features": 4, "code_dim": 4, "crop": 8}
+
+
+@pytest.fixture(name="images", scope="module")
+def load_images():
+    full = data.load("patches")
+    return full._replace(
+        train=full.train[:64], validation=full.validation[:20], test=full.test[:20]
+    )
+
+
+def train(config, images, num_devices, num_steps=2):
+    mesh = sharding.make_mesh(num_devices)
+    everywhere = sharding.replicated(mesh)
+    task = cifar_vq.make_task(config, images, mesh)
+    train_state = jax.jit(task.init, out_shardings=everywhere)(task.key_init)
+    step = jax.jit(task.step)
+    train_data = jax.device_put(task.data, everywhere)
+    for _ in range(num_steps):
+        train_state, metrics = step(train_state, train_data, task.key_train)
+    return train_state, metrics
+
+
+@pytest.mark.parametrize("estimator", objectives.ESTIMATORS)
+def test_eight_devices_train_like_one(images, estimator) -> None:
+    config = Config(**{**TINY, "estimator": estimator})
+    one, metrics = train(config, images, 1)
+    eight, sharded_metrics = train(config, images, 8)
+    assert set(metrics) >= {"loss", "grad_norm", "bits_per_dim", "rate", "distortion", "perplexity"}
+    for name, value in metrics.items():
+        assert np.isfinite(value), name
+        np.testing.assert_allclose(sharded_metrics[name], value, rtol=1e-4, err_msg=name)
+    for a, b in zip(jax.tree.leaves(eight), jax.tree.leaves(one), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-5)
+    assert int(one.step) == 2
+
+
+def test_every_parameter_moves(images) -> None:
+    config = Config(**{**TINY, "estimator": "gs_soft"})
+    task = cifar_vq.make_task(config, images, sharding.make_mesh(1))
+    before = jax.jit(task.init)(task.key_init)
+    after, _ = train(config, images, 1)
+    paths = jax.tree_util.tree_leaves_with_path(after.params)
+    for (path, a), b in zip(paths, jax.tree.leaves(before.params), strict=True):
+        assert not np.array_equal(a, b), jax.tree_util.keystr(path)
+
+
+def test_seeds_trained_together_are_those_trained_alone(images) -> None:
+    together, _ = train(Config(**{**TINY, "num_seeds": 2, "seed": 3}), images, 1)
+    for i in range(2):
+        alone, _ = train(Config(**{**TINY, "seed": 3 + i}), images, 1)
+        for a, b in zip(jax.tree.leaves(together), jax.tree.leaves(alone), strict=True):
+            np.testing.assert_allclose(a[i], b, rtol=1e-3, atol=2e-5)
+
+
+def test_initialization_follows_its_options(images) -> None:
+    def initial(**settings):
+        config = Config(**{**TINY, **settings})
+        return jax.jit(cifar_vq.init_fn(config, images.train))(jax.random.key(0))[0]
+
+    default = initial()
+    histogram = vq_evaluation.log_pixel_histogram(images.train)
+    np.testing.assert_array_equal(default["network"]["head"]["bias"], histogram)
+    zeros = initial(output_bias_init="zeros")
+    np.testing.assert_array_equal(zeros["network"]["head"]["bias"], 0)
+    normal = initial(codebook_init="normal")
+    assert not np.allclose(normal["codebook"], default["codebook"])
+    wide = initial(initial_logit_std=6.0)["network"]["log_scale"]
+    np.testing.assert_allclose(wide - default["network"]["log_scale"], np.log(2), rtol=1e-4)
+
+
+def test_evaluation_counts_each_image_once_whatever_the_batch(images) -> None:
+    results = []
+    for size in (20, 7):
+        config = Config(**{**TINY, "estimator": "vq", "eval_batch_size": size})
+        task = cifar_vq.make_task(config, images, sharding.make_mesh(1))
+        evaluator = vq_evaluation.Evaluator(config)
+        results.append(evaluator.evaluate(jax.jit(task.init)(task.key_init), images.test))
+    for a, b in zip(*results, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5)
+    assert results[0].rate.shape == (1, 20)
+    assert (results[0].counts.sum(-1) == 20 * 64).all()
+    nats = results[0].rate + results[0].distortion
+    np.testing.assert_allclose(results[0].bits_per_dim, nats / 3072 / np.log(2), rtol=1e-6)
+
+
+def test_evaluated_rate_is_the_exact_kl(images) -> None:
+    config = Config(**TINY)
+    task = cifar_vq.make_task(config, images, sharding.make_mesh(1))
+    train_state = jax.jit(task.init)(task.key_init)
+    found = vq_evaluation.Evaluator(config).evaluate(train_state, images.test)
+    network, codebook = train_state.params["network"], train_state.params["codebook"]
+    vectors = objectives.apply(config.model(), network, "encode", jnp.asarray(images.test))
+    logits = objectives.apply(config.model(), network, "posterior_logits", vectors, codebook)
+    q = np.asarray(jax.nn.softmax(logits), np.float64)
+    kl = (q * (np.log(q) + np.log(config.codebook_size))).sum((1, 2, 3, 4))  # uniform at first
+    np.testing.assert_allclose(found.rate[0], kl, rtol=1e-4)
+
+
+def test_histogram_baseline() -> None:
+    train_images = np.zeros((1, 32, 32, 3), np.uint8)
+    train_images[:, 16:] = 7
+    expected = -np.log2((512 + 1) / (1024 + 256))
+    found = vq_evaluation.histogram_bits_per_dim(train_images, train_images)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        np.zeros((4, 28, 28, 3), np.uint8),
+        np.zeros((4, 32, 32, 3), np.float32),
+        np.zeros((0, 32, 32, 3), np.uint8),
+    ],
+)
+def test_images_of_another_kind_are_refused(images, broken) -> None:
+    with pytest.raises(ValueError, match=r"must be uint8 images of shape \(32, 32, 3\), got"):
+        vq_evaluation.check_images(images._replace(test=broken))
+
+
+# One device and little optimization: what counts is that both runs are compiled the same way.
+ENVIRONMENT = {**os.environ, "XLA_FLAGS": "--xla_backend_optimization_level=0"}
+
+
+def start(*arguments):
+    command = [sys.executable, "-m", "experiments.cifar_vq", *map(str, arguments)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stdout=pipe, stderr=pipe, text=True)
+
+
+def finish(process):
+    """Returns the exit status and what was written to stderr."""
+    _, errors = process.communicate(timeout=300)
+    return process.returncode, errors
+
+
+def wait_for_checkpoint(workdir):
+    checkpoints = workdir / "checkpoints"
+    for _ in range(1200):
+        if checkpoints.exists() and any(p.name.isdigit() for p in checkpoints.iterdir()):
+            return
+        time.sleep(0.05)
+    pytest.fail("no checkpoint within a minute")
+
+
+def test_killed_run_continues_to_the_same_bits(tmp_path) -> None:
+    """kill -9 after the first checkpoint, and the same command again, against one whole run."""
+    settings = {**TINY, "num_steps": 60, "eval_interval": 0, "checkpoint_interval": 5}
+    flags = [f"--{name}={value}" for name, value in {**settings, "num_test_images": 16}.items()]
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    process, undisturbed = (start(*flags, f"--workdir={d}") for d in (killed, whole))
+    wait_for_checkpoint(killed)
+    process.send_signal(signal.SIGKILL)
+    assert finish(process)[0] == -signal.SIGKILL
+    assert not (killed / "summary.json").exists()
+    resumed = start(*flags, f"--workdir={killed}")
+    status, errors = finish(resumed)
+    assert status == 0, errors
+    assert "continuing from step" in errors
+    assert finish(undisturbed)[0] == 0
+    for name in ("codebook.npy", "reconstructions.png"):
+        assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
+    one, other = (json.loads((d / "summary.json").read_text()) for d in (killed, whole))
+    assert one["test"] == other["test"]
+
+    # The workdir holds what it should, and refuses another configuration by field.
+    names = {p.name for p in whole.iterdir()}
+    assert names >= {
+        "config.json", "metrics.jsonl", "tensorboard", "checkpoints", "summary.json",
+        "reconstructions.png", "samples.png", "codebooks.png", "explained_variance.png",
+    }  # fmt: skip
+    assert one["seeds"] == [0]
+    assert one["num_steps"] == 60
+    assert len(one["test"]["code_perplexity"]) == len(one["test"]["dead_codes"]) == 2
+    status, errors = finish(start(*flags, f"--workdir={killed}", "--seed=1"))
+    assert status == 2
+    assert "seed (there: 0, now: 1)" in errors
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--estimator=vimco", "--num_samples=1"), "at least 2 for vimco"),
+        (("--batch_size=12",), "not divisible by the 8 devices; use 8 or 16"),
+        (("--steps_per_call=3",), "must be a non-negative multiple of steps_per_call=3"),
+        (("--dataset=cifar10", "--data_dir=nowhere"), "--dataset=patches"),
+        (("--workdir=/proc/none",), "choose another --workdir"),
+        (("more",), "unexpected arguments: more"),
+    ],
+    ids=lambda x: "-".join(x) if isinstance(x, tuple) else "",
+)
+def test_mistakes_end_in_one_line(tmp_path, monkeypatch, capsys, arguments, message) -> None:
+    """Run in this process: what matters is the line, and that nothing was compiled before it."""
+    from absl import flags as absl_flags
+
+    from experiments import flags
+
+    values = absl_flags.FlagValues()
+    for name in ("integer", "float", "string"):
+        define = getattr(absl_flags, f"DEFINE_{name}")
+        monkeypatch.setattr(
+            flags.absl_flags, f"DEFINE_{name}", lambda *a, d=define: d(*a, flag_values=values)
+        )
+    monkeypatch.setattr(flags.absl_flags, "FLAGS", values)
+    monkeypatch.setattr(cifar_vq, "make_task", lambda *_: pytest.fail("went on"))
+    flags.define(Config, PRESETS)
+    workdir = f"--workdir={tmp_path / 'run'}"
+    rest = values(["cifar_vq", "--preset=smoke", workdir, *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        cifar_vq.main(rest)
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: ")
+    assert message in error
+
+
+def test_unknown_flag() -> None:
+    status, errors = finish(start("--preset=smoke", "--codebook_sise=3"))
+    assert status == 1
+    assert "Unknown command line flag 'codebook_sise'. Did you mean: codebook_size" in errors
+    assert "Traceback" not in errors
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("estimator", objectives.ESTIMATORS)
+def test_training_beats_the_histogram(tmp_path, estimator) -> None:
+    settings = {**PRESETS["demo"], "num_steps": 400, "features": 16, "eval_interval": 0}
+    config = Config(**{**settings, "estimator": estimator, "workdir": str(tmp_path)})
+    summary = cifar_vq.run(config)
+    assert summary["test"]["bits_per_dim"] < summary["baseline"]["bits_per_dim"] - 0.3
+
+
+@pytest.mark.real_data
+def test_cifar10_trains_and_is_evaluated(tmp_path, data_dir) -> None:
+    settings = {**TINY, "dataset": "cifar10", "num_test_images": 50, "data_dir": data_dir}
+    summary = cifar_vq.run(Config(**{**settings, "workdir": str(tmp_path)}))
+    assert summary["dataset"] == "cifar10"
+    assert summary["test"]["num_images"] == 50
+    assert 7.8 < summary["baseline"]["bits_per_dim"] < 8.0
+    assert os.path.exists(tmp_path / "rate_distortion.png")
