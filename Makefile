@@ -28,7 +28,7 @@ demo: $(READY) ## Train a small model on embedded photographs (about three minut
 	@$(BIN)/python -m experiments.cifar_vq --preset=demo --workdir=$(DEMO_DIR)
 
 test: $(READY) ## Run the tests; TFDS_DATA_DIR=... adds those on real data sets, ARGS=--slow the long ones
-	@$(BIN)/python -m pytest -q $(ARGS)
+	@$(BIN)/python -m pytest -q -n auto $(ARGS)
 
 lint: $(READY) ## Check style, formatting and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
@@ -37,7 +37,7 @@ format: $(READY) ## Format the code
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
 bench: $(READY) ## Time the parts against their peers
-	@for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+	@for script in benchmarks/[a-z]*.py; do $(BIN)/python $$script || exit 1; done
 
 clean: ## Remove the environment, caches and runs
 	rm -rf $(VENV) runs dist build *.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -136,7 +136,7 @@ _SMALL = dict(
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": dict(dtype="bfloat16", steps_per_call=10),
     "small": dict(_SMALL, num_steps=5_000),
-    "demo": dict(_SMALL, dataset="patches", num_steps=1_500, num_eval_images=200),
+    "demo": dict(_SMALL, dataset="patches", num_latents=8, num_steps=2_000, num_eval_images=200),
     "smoke": dict(
         dataset="patches",
         codebook_size=8,

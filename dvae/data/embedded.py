@@ -7,11 +7,13 @@ from dvae.data._dataset import Dataset, sample_once
 PATCH_SIZE = 32
 PHOTOGRAPHS = ("china.jpg", "flower.jpg")  # both 427 x 640
 
-# Columns of both photographs that a split may touch, and how many crops it takes from them.
+# The photographs are cut into ten strips of 64 columns, every other one for training: the halves
+# share no pixel but look alike. (strips, crops taken from them)
+STRIP_WIDTH = 64
 PATCH_SPLITS = {
-    "train": ((0, 320), 20_000),
-    "validation": ((320, 400), 1_000),
-    "test": ((400, 640), 2_000),
+    "train": ((0, 2, 4, 6, 8), 20_000),
+    "validation": ((5,), 1_000),
+    "test": ((1, 3, 7, 9), 2_000),
 }
 
 
@@ -44,11 +46,13 @@ def digits() -> Dataset:
 def patches() -> Dataset:
     """Loads 32x32 colour crops of scikit-learn's two sample photographs.
 
-    Training crops lie wholly in columns [0, 320) of the photographs, validation crops in
-    [320, 400), test crops in [400, 640). Crops of one region overlap, so a random split of crops
-    would put nearly every test pixel into the training set and a model could score by remembering
-    it; disjoint regions share no pixel. Positions are drawn without repetition by a fixed seed, as
-    many from either photograph, and the two alternate, so that every prefix is balanced.
+    Both photographs are cut into ten strips of 64 columns. Every crop lies within one strip: of an
+    even one for training, of the sixth for validation, of another odd one for the test. Crops
+    overlap, so a random split of crops would put nearly every test pixel into the training set and
+    a model could score by remembering it; disjoint strips share no pixel. Left and right halves
+    would share none either, but hold different colors. Positions are drawn without repetition by a
+    fixed seed, as many from either photograph, and the two alternate, so that every prefix is
+    balanced.
 
     Returns:
       A "none" data set of uint8 [N, 32, 32, 3] with N = 20,000 / 1,000 / 2,000.
@@ -59,18 +63,19 @@ def patches() -> Dataset:
     rng = np.random.default_rng(0)
     splits = {
         split: np.stack(
-            [_crops(rng, photo[:, start:stop], count // 2) for photo in photographs], axis=1
+            [_crops(rng, photo, strips, count // 2) for photo in photographs], axis=1
         ).reshape(count, PATCH_SIZE, PATCH_SIZE, 3)
-        for split, ((start, stop), count) in PATCH_SPLITS.items()
+        for split, (strips, count) in PATCH_SPLITS.items()
     }
     return Dataset("patches", binarization="none", **splits)
 
 
-def _crops(rng: np.random.Generator, region: np.ndarray, count: int) -> np.ndarray:
-    """Cuts `count` crops at distinct random positions out of region [H, W, C]."""
-    windows = np.lib.stride_tricks.sliding_window_view(
-        region, (PATCH_SIZE, PATCH_SIZE), axis=(0, 1)
-    )
-    rows, columns = windows.shape[:2]
-    y, x = np.divmod(rng.permutation(rows * columns)[:count], columns)
-    return windows[y, x].transpose(0, 2, 3, 1)
+def _crops(
+    rng: np.random.Generator, photo: np.ndarray, strips: tuple[int, ...], count: int
+) -> np.ndarray:
+    """Cuts `count` crops at distinct random positions out of strips of a photograph [H, W, C]."""
+    windows = np.lib.stride_tricks.sliding_window_view(photo, (PATCH_SIZE, PATCH_SIZE), axis=(0, 1))
+    offsets = np.arange(STRIP_WIDTH - PATCH_SIZE + 1)
+    columns = (np.array(strips)[:, None] * STRIP_WIDTH + offsets).ravel()
+    y, i = np.divmod(rng.permutation(windows.shape[0] * len(columns))[:count], len(columns))
+    return windows[y, columns[i]].transpose(0, 2, 3, 1)

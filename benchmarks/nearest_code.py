@@ -1,0 +1,45 @@
+"""Nearest code of every vector, and a k-means of all pixels of a photograph.
+
+    python benchmarks/nearest_code.py
+
+Ours against `argmin` over the distances, and k-means against scikit-learn's.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from _timing import compare
+from sklearn.cluster import KMeans
+from sklearn.datasets import load_sample_image
+
+from dvae import vq
+
+NUM_VECTORS, NUM_CODES, DIM = 32_768, 512, 64
+COLORS, ITERATIONS = 64, 5
+
+
+def main() -> None:
+    """Prints the tables."""
+    keys = jax.random.split(jax.random.key(0), 3)
+    vectors = jax.random.normal(keys[0], (NUM_VECTORS, DIM))
+    codebook = jax.random.normal(keys[1], (NUM_CODES, DIM))
+    ours = jax.jit(vq.nearest_code)
+    plain = jax.jit(lambda v, m: jnp.argmin((m**2).sum(-1)[None] - 2 * v @ m.T, axis=-1))
+    title = f"nearest code, {NUM_VECTORS} vectors, {NUM_CODES} codes, {DIM} dimensions"
+    calls = {
+        "vq.nearest_code": lambda: ours(vectors, codebook),
+        "argmin": lambda: plain(vectors, codebook),
+    }
+    print(compare(title, calls))
+
+    pixels = load_sample_image("china.jpg").reshape(-1, 3).astype(np.float32)
+    points = jnp.asarray(pixels)
+    fit = jax.jit(lambda p: vq.kmeans(keys[2], p, num_codes=COLORS, num_iters=ITERATIONS))
+    peer = KMeans(COLORS, n_init=1, max_iter=ITERATIONS, tol=0, random_state=0)
+    title = f"k-means, {len(pixels)} pixels, {COLORS} colors, {ITERATIONS} iterations, seeding"
+    calls = {"vq.kmeans": lambda: fit(points), "scikit-learn": lambda: peer.fit(pixels).inertia_}
+    print(compare(title, calls, repeats=3))
+
+
+if __name__ == "__main__":
+    main()
