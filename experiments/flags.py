@@ -67,23 +67,27 @@ def identity(config: Any) -> dict[str, Any]:
 
 def define(config_class: type, presets: Presets) -> None:
     """Defines `--preset` and one flag for every field of the dataclass."""
-    define_one: dict[type, Callable[..., Any]] = {
-        int: absl_flags.DEFINE_integer,
-        float: absl_flags.DEFINE_float,
-        str: absl_flags.DEFINE_string,
+    parsers = {
+        int: absl_flags.IntegerParser,
+        float: absl_flags.FloatParser,
+        str: absl_flags.ArgumentParser,
     }
+
+    def define_one(name: str, parser: absl_flags.ArgumentParser, text: str) -> None:
+        # The main module's name, so that --help lists the flags that are defined here for it.
+        absl_flags.DEFINE(parser, name, None, text, module_name=sys.argv[0])
+
     for field in dataclasses.fields(config_class):
         text = f"{field.metadata['help']} (default: {field.default!r})"
         if field.metadata["choices"]:
-            text += f" one of: {', '.join(field.metadata['choices'])}"
-        define_one[type(field.default)](field.name, None, text)
+            text += f" One of: {', '.join(field.metadata['choices'])}."
+        define_one(field.name, parsers[type(field.default)](), text)
     listed = "; ".join(
-        f"{name}: {' '.join(f'{k}={v}' for k, v in values.items()) or 'the defaults'}"
+        f"{name}: {' '.join(f'{k}={v}' for k, v in values.items())}"
         for name, values in presets.items()
     )
-    absl_flags.DEFINE_string(
-        "preset", None, f"Named settings, which further flags override. {listed}"
-    )
+    text = f"Named settings, which further flags override. {listed}"
+    define_one("preset", absl_flags.ArgumentParser(), text)
 
 
 def parse(config_class: type[Config], presets: Presets) -> Config:
@@ -125,5 +129,5 @@ def run(main: Callable[[list[str]], None]) -> None:
             print(f"error: {error}", file=sys.stderr)
             sys.exit(1)
 
-    logging.set_verbosity(logging.WARNING)  # Orbax reports every file at INFO
+    logging.set_verbosity(logging.ERROR)  # Orbax and TFDS report every file
     app.run(guarded)

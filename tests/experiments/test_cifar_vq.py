@@ -1,5 +1,6 @@
 """The binary: every estimator, devices, seeds, interruption, results and errors."""
 
+import functools
 import json
 import os
 import signal
@@ -12,10 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from absl import flags as absl_flags
 
 from dvae import data
 from dvae.train import sharding
-from experiments import cifar_vq, vq_evaluation
+from experiments import cifar_vq, flags, vq_evaluation
 from experiments import vq_objectives as objectives
 from experiments.vq_config import PRESETS, Config
 
@@ -214,16 +216,9 @@ def test_killed_run_continues_to_the_same_bits(tmp_path) -> None:
 )
 def test_mistakes_end_in_one_line(tmp_path, monkeypatch, capsys, arguments, message) -> None:
     """Run in this process: what matters is the line, and that nothing was compiled before it."""
-    from absl import flags as absl_flags
-
-    from experiments import flags
-
     values = absl_flags.FlagValues()
-    for name in ("integer", "float", "string"):
-        define = getattr(absl_flags, f"DEFINE_{name}")
-        monkeypatch.setattr(
-            flags.absl_flags, f"DEFINE_{name}", lambda *a, d=define: d(*a, flag_values=values)
-        )
+    bound = functools.partial(absl_flags.DEFINE, flag_values=values)
+    monkeypatch.setattr(flags.absl_flags, "DEFINE", bound)
     monkeypatch.setattr(flags.absl_flags, "FLAGS", values)
     monkeypatch.setattr(cifar_vq, "make_task", lambda *_: pytest.fail("went on"))
     flags.define(Config, PRESETS)

@@ -1,6 +1,7 @@
 """Configurations from flags and presets, and their errors."""
 
 import dataclasses
+import functools
 
 import pytest
 from absl import flags as absl_flags
@@ -15,10 +16,8 @@ def make_parse(monkeypatch):
 
     def parse(*arguments):
         values = absl_flags.FlagValues()
-        for name in ("integer", "float", "string"):
-            define = getattr(absl_flags, f"DEFINE_{name}")
-            bound = lambda *a, define=define: define(*a, flag_values=values)
-            monkeypatch.setattr(flags.absl_flags, f"DEFINE_{name}", bound)
+        bound = functools.partial(absl_flags.DEFINE, flag_values=values)
+        monkeypatch.setattr(flags.absl_flags, "DEFINE", bound)
         monkeypatch.setattr(flags.absl_flags, "FLAGS", values)
         flags.define(Config, PRESETS)
         values(["cifar_vq", *arguments])
