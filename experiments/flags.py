@@ -65,8 +65,8 @@ def identity(config: Any) -> dict[str, Any]:
     }
 
 
-def define(config_class: type, presets: Presets) -> None:
-    """Defines `--preset` and one flag for every field of the dataclass."""
+def define(config_class: type, presets: Presets | None = None) -> None:
+    """Defines one flag for every field of the dataclass, and `--preset` if there are presets."""
     parsers = {
         int: absl_flags.IntegerParser,
         float: absl_flags.FloatParser,
@@ -82,6 +82,8 @@ def define(config_class: type, presets: Presets) -> None:
         if field.metadata["choices"]:
             text += f" One of: {', '.join(field.metadata['choices'])}."
         define_one(field.name, parsers[type(field.default)](), text)
+    if presets is None:
+        return
     listed = "; ".join(
         f"{name}: {' '.join(f'{k}={v}' for k, v in values.items())}"
         for name, values in presets.items()
@@ -90,17 +92,17 @@ def define(config_class: type, presets: Presets) -> None:
     define_one("preset", absl_flags.ArgumentParser(), text)
 
 
-def parse(config_class: type[Config], presets: Presets) -> Config:
+def parse(config_class: type[Config], presets: Presets | None = None) -> Config:
     """Returns the configuration of the parsed flags.
 
     Raises:
       ValueError: an unknown preset, or a value that the configuration refuses.
     """
     values = absl_flags.FLAGS
-    preset = values["preset"].value
-    if preset is not None and preset not in presets:
+    preset = values["preset"].value if presets is not None else None
+    if presets is not None and preset is not None and preset not in presets:
         raise ValueError(f"--preset={preset} must be one of {', '.join(presets)}")
-    chosen = dict(presets[preset]) if preset is not None else {}
+    chosen = presets[preset] if presets is not None and preset is not None else {}
     names = [field.name for field in dataclasses.fields(config_class)]  # type: ignore[arg-type]
     given = {name: values[name].value for name in names if values[name].value is not None}
     return config_class(**{**chosen, **given})

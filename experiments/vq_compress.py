@@ -14,18 +14,14 @@ codes themselves, 8 bits a channel, are the palette that the decoder needs besid
 
 import dataclasses
 import json
-import logging
 import math
-import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -33,17 +29,23 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from sklearn.datasets import load_sample_image
 
 from dvae import vq
+from experiments import flags
+from experiments.flags import option
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
     """Settings of one run."""
 
-    num_codes: int = 16  # colors, or patches, in the codebook
-    patch_size: int = 1  # side of a patch in pixels; 1 quantizes single pixels
-    num_iters: int = 20  # Lloyd iterations
-    seed: int = 0  # of the k-means++ seeds
-    workdir: str = "runs/vq_compress"  # where the results are written
+    num_codes: int = option(16, "Codes in the codebook: colors, or patches.")
+    patch_size: int = option(1, "Side of a patch in pixels; 1 quantizes single pixels.")
+    num_iters: int = option(20, "Lloyd iterations.")
+    seed: int = option(0, "Seed of the k-means++ initialization.", minimum=0)
+    workdir: str = option("runs/vq_compress", "Folder for the results.")
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a setting that suits no image."""
+        flags.check_fields(self)
 
 
 class Compressed(NamedTuple):
@@ -285,32 +287,19 @@ def run(config: Config, image: np.ndarray, name: str) -> dict[str, object]:
     return summary
 
 
-def define_flags() -> None:
-    """Define one absl flag per field of `Config`."""
-    flags.DEFINE_integer("num_codes", Config.num_codes, "Codes in the codebook.")
-    flags.DEFINE_integer("patch_size", Config.patch_size, "Side of a patch in pixels.")
-    flags.DEFINE_integer("num_iters", Config.num_iters, "Lloyd iterations.")
-    flags.DEFINE_integer("seed", Config.seed, "Seed of the k-means++ initialization.")
-    flags.DEFINE_string("workdir", Config.workdir, "Folder for the results.")
-
-
-def main(argv: Sequence[str]) -> int:
-    """Run from the command line; return the exit code."""
-    logging.getLogger("jax").setLevel(logging.WARNING)  # absl would print JAX's start-up notes
-    values: dict[str, Any] = {f.name: flags.FLAGS[f.name].value for f in dataclasses.fields(Config)}
-    config = Config(**values)
-    try:
-        if len(argv) > 2:
-            raise ValueError(f"expected one image, got {len(argv) - 1}: {', '.join(argv[1:])}")
-        path = argv[1] if len(argv) == 2 else None
+def main(arguments: list[str]) -> None:
+    """Compresses the image of the command line."""
+    with flags.setup():
+        if len(arguments) > 2:
+            raise ValueError(
+                f"expected one image, got {len(arguments) - 1}: {', '.join(arguments[1:])}"
+            )
+        config = flags.parse(Config)
+        path = arguments[1] if len(arguments) == 2 else None
         image = prepare(config, path)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     run(config, image, path or "china.jpg of scikit-learn")
-    return 0
 
 
 if __name__ == "__main__":
-    define_flags()
-    app.run(main)
+    flags.define(Config)
+    flags.run(main)
