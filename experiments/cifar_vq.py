@@ -136,7 +136,7 @@ def make_task(config: Config, images: data.Dataset, mesh: Mesh) -> loop.Task:
     make_state = lambda key: state.init(init, optimizer, key)
     step = state.make_step(loss_fn(config), draw_fn(config, mesh), optimizer)
     keys = [jax.random.split(jax.random.key(config.seed + i), 2) for i in range(config.num_seeds)]
-    evaluator = vq_evaluation.Evaluator(config)
+    evaluator = vq_evaluation.Evaluator(config, mesh)
     validation = images.validation[: config.num_eval_images]
     if config.num_seeds == 1:
         key_init, key_train = keys[0]
@@ -167,7 +167,7 @@ def run(config: Config) -> dict[str, Any]:
         vq_evaluation.check_images(images)
     task = make_task(config, images, mesh)
     result = loop.fit(task, lengths, workdir, mesh)
-    return vq_report.write(config, result, images, workdir)
+    return vq_report.write(config, result, images, workdir, mesh)
 
 
 def main(arguments: list[str]) -> None:

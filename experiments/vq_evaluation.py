@@ -11,11 +11,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from dvae import bounds, vq
 from dvae.data import Dataset, batches
 from dvae.distributions import categorical
 from dvae.models import vq_conv
+from dvae.train import sharding
 from dvae.train.state import TrainState
 from experiments import vq_objectives as objectives
 from experiments.vq_config import IMAGE_SHAPE, Config
@@ -85,10 +87,11 @@ def histogram_bits_per_dim(train: np.ndarray, test: np.ndarray) -> float:
 class Evaluator:
     """Compiles the evaluation step once and runs it over any number of images."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, mesh: Mesh) -> None:
         self._config = config
+        self._mesh = mesh
         self._module = config.model()
-        self._step = jax.jit(jax.vmap(self._evaluate_batch, in_axes=(0, 0, None, None, None)))
+        self._step = jax.jit(self._evaluate_seeds)
         self._mean_images = jax.jit(self._reconstruct)
 
     def _codes(
@@ -105,6 +108,19 @@ class Evaluator:
         return codes, objectives.per_image(
             categorical.kl(logits, model.log_prior[None, None, None])
         )
+
+    def _evaluate_seeds(
+        self,
+        params: PyTree,
+        model_state: PyTree,
+        images: jax.Array,
+        mask: jax.Array,
+        key: jax.Array,
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Evaluates a batch, sharded over the devices, under parameters [S, ...]."""
+        images, mask = sharding.shard_batch(self._mesh, (images, mask))
+        each_seed = jax.vmap(self._evaluate_batch, in_axes=(0, 0, None, None, None))
+        return each_seed(params, model_state, images, mask, key)
 
     def _evaluate_batch(
         self,
@@ -131,6 +147,7 @@ class Evaluator:
         key = jax.random.key(self._config.seed)
         rates, distortions, counts = [], [], 0
         size = min(self._config.eval_batch_size, len(images))
+        size += -size % self._mesh.size  # padding makes it divisible by the devices
         for i, (batch, mask) in enumerate(batches.padded_batches(images, size)):
             out = self._step(params, model_state, batch, mask, jax.random.fold_in(key, i))
             rate, distortion, used = jax.device_get(out)

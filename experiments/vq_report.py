@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from dvae import analysis
 from dvae.data import Dataset
@@ -74,9 +75,11 @@ def _spread(size: int, count: int) -> np.ndarray:
     return np.linspace(0, size - 1, count).astype(int)
 
 
-def write(config: Config, result: loop.Result, images: Dataset, workdir: Path) -> dict[str, Any]:
+def write(
+    config: Config, result: loop.Result, images: Dataset, workdir: Path, mesh: Mesh
+) -> dict[str, Any]:
     """Evaluates the test set, writes summary.json, codebook.npy and PNGs, prints the result."""
-    evaluator = vq_evaluation.Evaluator(config)
+    evaluator = vq_evaluation.Evaluator(config, mesh)
     count = min(config.num_test_images or len(images.test), len(images.test))
     test = evaluator.evaluate(result.state, images.test[_spread(len(images.test), count)])
     summary = summarize(config, result, images, test)
@@ -94,7 +97,8 @@ def _draw(
     evaluator: vq_evaluation.Evaluator,
 ) -> None:
     """Draws the first seed's pictures."""
-    params, model_state = result.state.params, result.state.model_state
+    # From the host: pictures of a few images are made on one device.
+    params, model_state = jax.device_get((result.state.params, result.state.model_state))
     if config.num_seeds > 1:
         params, model_state = jax.tree.map(lambda x: x[0], (params, model_state))
     codebook = np.asarray(objectives.codebook_of(params, model_state))

@@ -95,10 +95,11 @@ def test_initialization_follows_its_options(images) -> None:
 
 def test_evaluation_counts_each_image_once_whatever_the_batch(images) -> None:
     results = []
-    for size in (20, 7):
+    for size, num_devices in ((20, 1), (7, 8)):
         config = Config(**{**TINY, "estimator": "vq", "eval_batch_size": size})
-        task = cifar_vq.make_task(config, images, sharding.make_mesh(1))
-        evaluator = vq_evaluation.Evaluator(config)
+        mesh = sharding.make_mesh(num_devices)
+        task = cifar_vq.make_task(config, images, mesh)
+        evaluator = vq_evaluation.Evaluator(config, mesh)
         results.append(evaluator.evaluate(jax.jit(task.init)(task.key_init), images.test))
     for a, b in zip(*results, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5)
@@ -110,9 +111,10 @@ def test_evaluation_counts_each_image_once_whatever_the_batch(images) -> None:
 
 def test_evaluated_rate_is_the_exact_kl(images) -> None:
     config = Config(**TINY)
-    task = cifar_vq.make_task(config, images, sharding.make_mesh(1))
+    mesh = sharding.make_mesh(1)
+    task = cifar_vq.make_task(config, images, mesh)
     train_state = jax.jit(task.init)(task.key_init)
-    found = vq_evaluation.Evaluator(config).evaluate(train_state, images.test)
+    found = vq_evaluation.Evaluator(config, mesh).evaluate(train_state, images.test)
     network, codebook = train_state.params["network"], train_state.params["codebook"]
     vectors = objectives.apply(config.model(), network, "encode", jnp.asarray(images.test))
     logits = objectives.apply(config.model(), network, "posterior_logits", vectors, codebook)
@@ -237,6 +239,19 @@ def test_unknown_flag() -> None:
     assert status == 1
     assert "Unknown command line flag 'codebook_sise'. Did you mean: codebook_size" in errors
     assert "Traceback" not in errors
+
+
+def test_several_seeds_and_steps_in_one_call(tmp_path) -> None:
+    settings = {**TINY, "num_seeds": 2, "seed": 5, "steps_per_call": 2, "num_test_images": 16}
+    summary = cifar_vq.run(Config(**{**settings, "workdir": str(tmp_path)}))
+    assert summary["seeds"] == [5, 6]
+    bits, dead = summary["test"]["bits_per_dim"], summary["test"]["dead_codes"]
+    assert len(bits) == 2
+    assert bits[0] != bits[1]
+    assert np.shape(dead) == (2, 2)
+    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert all(len(r["train/loss"]) == 2 for r in records if "train/loss" in r)
+    assert np.load(tmp_path / "codebook.npy").shape == (2, 8, 4)
 
 
 @pytest.mark.slow

@@ -1,0 +1,32 @@
+"""What a wheel holds, and what importing the library costs its user."""
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_wheel_holds_the_library_with_types_and_nothing_generic(tmp_path) -> None:
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path]
+    subprocess.run([*command, ROOT], check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("dvae-*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {"dvae/__init__.py", "dvae/py.typed", "dvae/relax/gumbel_softmax.py"} <= names
+    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"dvae"}
+    sources = {str(p.relative_to(ROOT)) for p in (ROOT / "dvae").rglob("*.py")}
+    assert sources <= names
+
+
+def test_the_pure_library_loads_no_framework() -> None:
+    """`dvae.relax` and its siblings need JAX alone."""
+    code = (
+        "import sys; from dvae import bounds, distributions, estimators, relax, vq; "
+        "print([m for m in ('flax', 'optax', 'orbax', 'matplotlib', 'absl.flags', "
+        "'tensorflow_datasets', 'sklearn') if m in sys.modules])"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT
+    )
+    assert result.stdout.strip() == "[]"
