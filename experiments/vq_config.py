@@ -122,7 +122,7 @@ class Config:
         )
 
 
-_SMALL = dict(
+_SMALL: dict[str, Any] = dict(
     codebook_size=64,
     num_latents=4,
     features=32,
@@ -136,7 +136,14 @@ _SMALL = dict(
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": dict(dtype="bfloat16", steps_per_call=10),
     "small": dict(_SMALL, num_steps=5_000),
-    "demo": dict(_SMALL, dataset="patches", num_latents=8, num_steps=2_000, num_eval_images=200),
+    "demo": dict(
+        _SMALL,
+        dataset="patches",
+        num_latents=8,
+        kl_warmup_steps=1_500,
+        num_steps=2_250,
+        num_eval_images=200,
+    ),
     "smoke": dict(
         dataset="patches",
         codebook_size=8,
