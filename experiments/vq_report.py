@@ -1,15 +1,18 @@
 """What a `cifar_vq` run leaves behind: summary.json and its pictures."""
 
 import importlib.metadata
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
+from matplotlib.figure import Figure
 
-from dvae import analysis
+from dvae import analysis, data
 from dvae.data import Dataset
+from dvae.models import vq_conv
 from dvae.train import checkpoint, loop, metrics
 from experiments import flags, vq_evaluation
 from experiments import vq_objectives as objectives
@@ -123,8 +126,26 @@ def _draw(
         pictures["rate_distortion"] = figures.rate_distortion_path(
             {name: (*path, steps)}, num_dims=vq_evaluation.NUM_DIMS
         )
+    if images.name == "patches":
+        pictures["photographs"] = _photographs(
+            lambda strip: evaluator.reconstruct(params, model_state, strip)
+        )
     for title, figure in pictures.items():
         figures.save(figure, workdir / f"{title}.png")
+
+
+def _photographs(reconstruct: Callable[[np.ndarray], np.ndarray]) -> Figure:
+    """Draws the whole photographs of `patches`, each strip reconstructed by itself.
+
+    Every other strip, from the second on, was held out from training.
+    """
+    whole = data.embedded.photographs()
+    whole = whole[:, : whole.shape[1] // vq_conv.DOWNSAMPLING * vq_conv.DOWNSAMPLING]
+    width = data.embedded.STRIP_WIDTH
+    strips = [
+        reconstruct(whole[:, :, left : left + width]) for left in range(0, whole.shape[2], width)
+    ]
+    return analysis.figures.reconstructions(whole, np.concatenate(strips, axis=2), num_columns=2)
 
 
 def _describe(summary: dict[str, Any], workdir: Path) -> str:

@@ -103,7 +103,8 @@ def _mosaic(
         top, left = tops[index // num_columns], lefts[index % num_columns]
         canvas[top : top + height, left : left + width] = image
 
-    inches = min(max(8.0 / num_columns, 0.4), 1.1) / width  # per pixel
+    # An inch or so an image, and at least an inch for 160 pixels, so that photographs stay sharp.
+    inches = max(min(max(8.0 / num_columns, 0.4), 1.1), width / 160) / width  # per pixel
     margin, label_width, title_height = 0.1, 1.25, 0.35
     left_margin = label_width if row_labels else margin
     top_margin = title_height if title else margin

@@ -13,8 +13,8 @@ and `batches` draws from the device-resident array with pure functions of a key 
 TensorFlow is needed only to download and prepare a set, never to read a prepared one.
 """
 
-from dvae.data import batches
+from dvae.data import batches, embedded
 from dvae.data._dataset import Dataset, DataUnavailableError
 from dvae.data.sources import NAMES, load
 
-__all__ = ["NAMES", "DataUnavailableError", "Dataset", "batches", "load"]
+__all__ = ["NAMES", "DataUnavailableError", "Dataset", "batches", "embedded", "load"]

@@ -43,6 +43,13 @@ def digits() -> Dataset:
     )
 
 
+def photographs() -> np.ndarray:
+    """Loads scikit-learn's two sample photographs, uint8 [2, 427, 640, 3]."""
+    from sklearn.datasets import load_sample_image
+
+    return np.stack([load_sample_image(name) for name in PHOTOGRAPHS])
+
+
 def patches() -> Dataset:
     """Loads 32x32 colour crops of scikit-learn's two sample photographs.
 
@@ -57,13 +64,10 @@ def patches() -> Dataset:
     Returns:
       A "none" data set of uint8 [N, 32, 32, 3] with N = 20,000 / 1,000 / 2,000.
     """
-    from sklearn.datasets import load_sample_image
-
-    photographs = [np.asarray(load_sample_image(name)) for name in PHOTOGRAPHS]
     rng = np.random.default_rng(0)
     splits = {
         split: np.stack(
-            [_crops(rng, photo, strips, count // 2) for photo in photographs], axis=1
+            [_crops(rng, photo, strips, count // 2) for photo in photographs()], axis=1
         ).reshape(count, PATCH_SIZE, PATCH_SIZE, 3)
         for split, (strips, count) in PATCH_SPLITS.items()
     }
