@@ -19,9 +19,9 @@ from dvae.analysis._drawing import frame_cube, looks, new_figure, require, style
 def codebook_pca(codebooks: Mapping[str, ArrayLike], *, max_columns: int = 8) -> Figure:
     """Draws codebooks in their first three principal components (Sønderby et al. 2017, fig. 2).
 
-    Rows are methods, columns latent variables, points codes, colors their norms. Within a panel the
-    three axes have one scale, so that a flat or thin codebook looks flat or thin; panels have
-    different scales.
+    Rows are methods, columns latent variables, points codes, colors their norms from the smallest
+    to the largest of the row. Within a panel the three axes have one scale, so that a flat or thin
+    codebook looks flat or thin; panels have different scales.
 
     Args:
         codebooks: label -> [n, C, D], one codebook for each latent variable.
@@ -37,10 +37,6 @@ def codebook_pca(codebooks: Mapping[str, ArrayLike], *, max_columns: int = 8) ->
     num_columns = min(max_columns, max(len(stack) for stack in stacks.values()))
     shown = {label: stack[:num_columns] for label, stack in stacks.items()}
     norms = {label: np.linalg.norm(stack, axis=-1) for label, stack in shown.items()}
-    scale = Normalize(
-        min(values.min() for values in norms.values()),
-        max(values.max() for values in norms.values()),
-    )
     left, bottom, cell, right = 0.4, 0.1, 1.35, 0.95  # inches
     width = left + num_columns * cell + right
     height = bottom + len(shown) * cell + 0.35
@@ -65,7 +61,7 @@ def codebook_pca(codebooks: Mapping[str, ArrayLike], *, max_columns: int = 8) ->
             panel.scatter(
                 *coordinates.T,
                 c=norms[label][column],
-                norm=scale,
+                norm=Normalize(norms[label].min(), norms[label].max()),
                 cmap="viridis",
                 s=10,
                 linewidths=0,
@@ -83,8 +79,10 @@ def codebook_pca(codebooks: Mapping[str, ArrayLike], *, max_columns: int = 8) ->
     bar_height = min(len(shown) * cell * 0.8, 3.0)
     bar_y = bottom + (len(shown) * cell - bar_height) / 2
     bar_box = ((width - right + 0.15) / width, bar_y / height, 0.13 / width, bar_height / height)
-    bar = figure.colorbar(ScalarMappable(scale, "viridis"), cax=figure.add_axes(bar_box))
-    bar.set_label("norm of the code")
+    scale = ScalarMappable(Normalize(0, 1), "viridis")
+    bar = figure.colorbar(scale, cax=figure.add_axes(bar_box), ticks=[0, 1])
+    bar.ax.set_yticklabels(["min", "max"])
+    bar.set_label("norm of the code, by row", labelpad=-12)
     bar.outline.set_visible(False)
     return figure
 
