@@ -13,13 +13,13 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "dvae needs Python 3.11 or newer: make PYTHON=python3.12")'
+	@echo "installing into $(VENV) (a few minutes, once)"
 	@if command -v uv >/dev/null 2>&1; then \
-	  uv venv --quiet --allow-existing --python '>=3.11' $(VENV) && \
+	  uv venv --quiet --allow-existing --python $(PYTHON) $(VENV) && \
 	  uv pip install --quiet --python $(BIN)/python -e '.[test]'; \
 	else \
-	  $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "dvae needs Python 3.11 or newer: make PYTHON=python3.11")' && \
 	  $(PYTHON) -m venv $(VENV) && \
-	  echo "installing into $(VENV) (a few minutes, once)" && \
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'; \
 	fi
 	@touch $@
@@ -39,6 +39,6 @@ format: $(READY) ## Format the code
 bench: $(READY) ## Time the parts against their peers
 	@for script in benchmarks/[a-z]*.py; do $(BIN)/python $$script || exit 1; done
 
-clean: ## Remove the environment, caches and runs
-	rm -rf $(VENV) runs dist build *.egg-info .pytest_cache .ruff_cache .mypy_cache
+clean: ## Remove the environment, builds and caches (never the runs)
+	rm -rf $(VENV) dist build *.egg-info .pytest_cache .ruff_cache .mypy_cache
 	find dvae experiments tests benchmarks -name __pycache__ -type d -exec rm -rf {} +

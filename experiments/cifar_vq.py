@@ -8,6 +8,8 @@ Variable Image Models" (2017). The workdir receives config.json, metrics.jsonl, 
 checkpoints, summary.json and pictures. The same command continues an interrupted run.
 """
 
+import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,8 @@ from experiments import vq_objectives as objectives
 from experiments.vq_config import DATA, HISTOGRAM, PRESETS, Config
 
 PyTree = Any
-NUM_INIT_IMAGES = 256  # enough vectors for the largest codebook at the smallest crop
+NUM_INIT_IMAGES = 256  # images whose encodings the first codebook is fitted to
+KMEANS_ITERATIONS = 5
 
 
 def draw_fn(config: Config, mesh: Mesh) -> state.DrawFn:
@@ -43,29 +46,36 @@ def draw_fn(config: Config, mesh: Mesh) -> state.DrawFn:
     return draw
 
 
-def init_fn(config: Config, train_images: np.ndarray) -> state.InitFn:
-    """Returns the function that makes parameters and codebooks from a key."""
-    module = config.model()
-    log_histogram = vq_evaluation.log_pixel_histogram(train_images)
-    size = config.train_size
+def init_fn(config: Config, log_histogram: np.ndarray) -> state.InitFn:
+    """Returns the function that makes parameters and codebooks from a key and training images.
 
-    def init(key: jax.Array) -> tuple[PyTree, PyTree]:
+    Args:
+      config: sizes and how to initialize.
+      log_histogram: float32 [3, 256], the first output biases under `output_bias_init=histogram`.
+    """
+    module = config.model()
+    positions = (config.train_size // vq_conv.DOWNSAMPLING) ** 2
+    # As many vectors as codes at the least, however small the crop.
+    num_images = max(NUM_INIT_IMAGES, math.ceil(config.codebook_size / positions))
+
+    def init(key: jax.Array, train_images: jax.Array) -> tuple[PyTree, PyTree]:
         key_network, key_codebook, key_images, key_crop, key_kmeans = jax.random.split(key, 5)
-        c = config
-        codebook = jax.random.normal(key_codebook, (c.num_latents, c.codebook_size, c.code_dim))
-        chosen = jax.random.randint(key_images, (NUM_INIT_IMAGES,), 0, len(train_images))
-        images = batches.random_crop(key_crop, jnp.asarray(train_images)[chosen], size=size)
+        num_latents, size, dim = config.num_latents, config.codebook_size, config.code_dim
+        codebook = jax.random.normal(key_codebook, (num_latents, size, dim))
+        chosen = jax.random.randint(key_images, (num_images,), 0, len(train_images))
+        images = batches.random_crop(key_crop, train_images[chosen], size=config.train_size)
         network = module.init(key_network, images[:1], codebook)["params"]
-        if c.output_bias_init == HISTOGRAM:
+        if config.output_bias_init == HISTOGRAM:
             network["head"]["bias"] = jnp.asarray(log_histogram)
         vectors = objectives.apply(module, network, "encode", images)
-        if c.codebook_init == DATA:
-            points = jnp.moveaxis(vectors.reshape(-1, c.num_latents, c.code_dim), 1, 0)
-            codebook = jax.vmap(
-                lambda k, p: vq.kmeans(k, p, num_codes=c.codebook_size, num_iters=5)[0]
-            )(jax.random.split(key_kmeans, c.num_latents), points)
-        network["log_scale"] = vq_conv.calibrated_log_scale(vectors, codebook, c.initial_logit_std)
-        if c.estimator == objectives.VQ_EMA:
+        if config.codebook_init == DATA:
+            points = jnp.moveaxis(vectors.reshape(-1, num_latents, dim), 1, 0)
+            keys = jax.random.split(key_kmeans, num_latents)
+            fit = lambda k, p: vq.kmeans(k, p, num_codes=size, num_iters=KMEANS_ITERATIONS)[0]
+            codebook = jax.vmap(fit)(keys, points)
+        spread = config.initial_logit_std
+        network["log_scale"] = vq_conv.calibrated_log_scale(vectors, codebook, spread)
+        if config.estimator == objectives.VQ_EMA:
             return {"network": network}, jax.vmap(vq.ema_init)(codebook)
         return {"network": network, "codebook": codebook}, ()
 
@@ -75,7 +85,6 @@ def init_fn(config: Config, train_images: np.ndarray) -> state.InitFn:
 def loss_fn(config: Config) -> state.LossFn:
     """Returns the loss: the negative objective in nats per sub-pixel."""
     module = config.model()
-    c = config
 
     def loss(
         params: PyTree, model_state: PyTree, images: jax.Array, key: jax.Array, step: jax.Array
@@ -84,39 +93,39 @@ def loss_fn(config: Config) -> state.LossFn:
         codebook = objectives.codebook_of(params, model_state)
         model = objectives.bind(module, params["network"], codebook)
         vectors = objectives.apply(module, params["network"], "encode", images)
-        kl_weight = bounds.linear_warmup(step, c.kl_warmup_steps)
+        kl_weight = bounds.linear_warmup(step, config.kl_warmup_steps)
         inputs = (model, vectors, codebook, images)
-        if c.estimator in (objectives.GS_SOFT, objectives.GS_HARD):
+        if config.estimator in (objectives.GS_SOFT, objectives.GS_HARD):
             terms = objectives.gumbel_softmax(
                 key_latent,
                 *inputs,
                 kl_weight=kl_weight,
-                temperature=c.temperature,
-                hard=c.estimator == objectives.GS_HARD,
+                temperature=config.temperature,
+                hard=config.estimator == objectives.GS_HARD,
             )
-        elif c.estimator == objectives.VIMCO:
+        elif config.estimator == objectives.VIMCO:
             terms = objectives.vimco(
-                key_latent, *inputs, kl_weight=kl_weight, num_samples=c.num_samples
+                key_latent, *inputs, kl_weight=kl_weight, num_samples=config.num_samples
             )
         else:
-            learned = c.estimator == objectives.VQ
+            learned = config.estimator == objectives.VQ
             terms = objectives.nearest_code(
                 *inputs,
                 kl_weight=kl_weight,
                 codebook_weight=float(learned),
-                commitment_weight=c.commitment,
+                commitment_weight=config.commitment,
             )
-        if c.estimator == objectives.VQ_EMA:
+        if config.estimator == objectives.VQ_EMA:
             model_state = objectives.update_codebooks(
                 key_restart,
                 model_state,
                 vectors,
                 terms.codes,
-                decay=c.ema_decay,
-                restart_threshold=c.restart_threshold,
+                decay=config.ema_decay,
+                restart_threshold=config.restart_threshold,
             )
         num_dims = images[0].size
-        counts = objectives.usage(terms.codes, c.codebook_size)
+        counts = objectives.usage(terms.codes, config.codebook_size)
         metrics = {
             "bits_per_dim": bounds.bits_per_dim(terms.objective.mean(), num_dims),
             "rate": terms.rate.mean(),
@@ -132,8 +141,8 @@ def loss_fn(config: Config) -> state.LossFn:
 def make_task(config: Config, images: data.Dataset, mesh: Mesh) -> loop.Task:
     """Assembles model, objective and data into what the loop trains."""
     optimizer = optax.adam(config.learning_rate)
-    init = init_fn(config, images.train)
-    make_state = lambda key: state.init(init, optimizer, key)
+    init = init_fn(config, vq_evaluation.log_pixel_histogram(images.train))
+    make_state = lambda key, data: state.init(init, optimizer, key, data)
     step = state.make_step(loss_fn(config), draw_fn(config, mesh), optimizer)
     keys = [jax.random.split(jax.random.key(config.seed + i), 2) for i in range(config.num_seeds)]
     evaluator = vq_evaluation.Evaluator(config, mesh)
@@ -142,7 +151,7 @@ def make_task(config: Config, images: data.Dataset, mesh: Mesh) -> loop.Task:
         key_init, key_train = keys[0]
     else:
         key_init, key_train = jnp.stack(keys, axis=1)
-        make_state, step = jax.vmap(make_state), state.vmap_seeds(step)
+        make_state, step = jax.vmap(make_state, (0, None)), state.vmap_seeds(step)
     return loop.Task(
         init=make_state,
         step=step,
@@ -156,15 +165,26 @@ def make_task(config: Config, images: data.Dataset, mesh: Mesh) -> loop.Task:
 
 
 def run(config: Config) -> dict[str, Any]:
-    """Trains, or continues, one run and returns its summary."""
+    """Trains, or continues, one run and returns its summary.
+
+    Raises:
+      SystemExit: a setting, the data set or the workdir is unusable; said in one line on stderr.
+      NonFiniteError, StoppedError: see `loop.fit`.
+    """
     workdir = Path(config.workdir or config.default_workdir())
     with flags.setup():
         mesh = sharding.make_mesh()
         lengths = config.loop()
         sharding.check_batch_size(config.batch_size, mesh)
-        checkpoint.prepare_workdir(workdir, flags.identity(config))
         images = data.load(config.dataset, config.data_dir or None)
         vq_evaluation.check_images(images)
+        if config.batch_size > len(images.train):
+            raise ValueError(
+                f"--batch_size={config.batch_size} must be at most {len(images.train)}, the "
+                f"training images of {images.name}"
+            )
+        free = flags.free_fields(config)
+        checkpoint.prepare_workdir(workdir, dataclasses.asdict(config), free=free)
     task = make_task(config, images, mesh)
     result = loop.fit(task, lengths, workdir, mesh)
     return vq_report.write(config, result, images, workdir, mesh)

@@ -56,13 +56,9 @@ def check_fields(config: Any) -> None:
             raise ValueError(f"--{field.name}={value} must be greater than {rule['above']}")
 
 
-def identity(config: Any) -> dict[str, Any]:
-    """Returns the fields that a resumed run must share with the run it continues."""
-    return {
-        field.name: getattr(config, field.name)
-        for field in dataclasses.fields(config)
-        if field.metadata["identity"]
-    }
+def free_fields(config: Any) -> set[str]:
+    """Returns the names of the fields that may change when a run is resumed."""
+    return {f.name for f in dataclasses.fields(config) if not f.metadata["identity"]}
 
 
 def define(config_class: type, presets: Presets | None = None) -> None:
@@ -118,6 +114,15 @@ def setup() -> Iterator[None]:
         sys.exit(2)
 
 
+def _parse_command_line(arguments: list[str]) -> list[str]:
+    """Parses absl flags; a mistake ends in one line."""
+    try:
+        return absl_flags.FLAGS(arguments)
+    except absl_flags.Error as error:
+        print(f"error: {error}".replace("\n", " "), file=sys.stderr)
+        sys.exit(2)
+
+
 def run(main: Callable[[list[str]], None]) -> None:
     """Runs an experiment under absl; a stopped or diverged run ends in one line."""
 
@@ -130,6 +135,9 @@ def run(main: Callable[[list[str]], None]) -> None:
         except NonFiniteError as error:
             print(f"error: {error}", file=sys.stderr)
             sys.exit(1)
+        except KeyboardInterrupt:
+            print("interrupted; the same command continues from the last checkpoint")
+            sys.exit(130)
 
     logging.set_verbosity(logging.ERROR)  # Orbax and TFDS report every file
-    app.run(guarded)
+    app.run(guarded, flags_parser=_parse_command_line)

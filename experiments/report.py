@@ -15,7 +15,7 @@ import numpy as np
 from absl import flags as absl_flags
 
 from dvae.analysis import figures, tables
-from dvae.train import checkpoint, metrics
+from dvae.train import checkpoint
 from experiments import flags, vq_report
 from experiments.vq_evaluation import NUM_DIMS
 
@@ -53,7 +53,10 @@ def read_run(directory: Path) -> dict[str, Any]:
     """
     path = directory / vq_report.SUMMARY_FILE
     try:
-        return json.loads(path.read_text())
+        summary = json.loads(path.read_text())
+        if "estimator" not in summary:
+            raise ValueError(f"{path} is not the summary of a cifar_vq run")
+        return summary
     except OSError as error:
         raise ValueError(
             f"{path} cannot be read ({error.strerror}): is the run finished?"
@@ -88,29 +91,21 @@ def row(summary: dict[str, Any]) -> list[object]:
     ]
 
 
-def label_runs(summaries: list[dict[str, Any]]) -> list[str]:
-    """Names each run by its estimator, and by its codebook's size where two share one."""
+def label_runs(summaries: list[dict[str, Any]], directories: list[Path]) -> list[str]:
+    """Names each run by its estimator, and by its directory where two runs share one."""
     names = [summary["estimator"] for summary in summaries]
     return [
-        name if names.count(name) == 1 else f"{name} C={summary['config']['codebook_size']}"
-        for name, summary in zip(names, summaries, strict=True)
+        name if names.count(name) == 1 else f"{name} ({directory.name})"
+        for name, directory in zip(names, directories, strict=True)
     ]
 
 
-def _path(directory: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-    records = [r for r in metrics.read_metrics(directory) if "validation/rate" in r]
-    if len(records) < 2:
-        return None
-    steps = np.array([r["step"] for r in records])
-    rate, distortion = (
-        np.array([np.mean(r[f"validation/{name}"]) for r in records])
-        for name in ("rate", "distortion")
-    )
-    return rate, distortion, steps
-
-
 def compare(directories: list[Path], out: Path) -> str:
-    """Writes the report of the runs into `out` and returns its Markdown table."""
+    """Writes the report of the runs into `out` and returns its Markdown table.
+
+    Raises:
+      ValueError: a directory holds no finished run, or `out` cannot be written.
+    """
     summaries = [read_run(directory) for directory in directories]
     order = sorted(
         range(len(summaries)),
@@ -118,15 +113,21 @@ def compare(directories: list[Path], out: Path) -> str:
     )
     summaries, directories = [summaries[i] for i in order], [directories[i] for i in order]
     table = tables.markdown(HEADER, [row(summary) for summary in summaries])
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"cannot write to {out} ({error.strerror}); try --out") from error
 
-    by_size: dict[str, list[tuple[int, float]]] = {}
+    # Runs that share estimator and size (other seeds, say) are averaged in Fig. 1(a).
+    results: dict[str, dict[int, list[float]]] = {}
     for summary in summaries:
-        point = (
-            summary["config"]["codebook_size"],
-            float(np.mean(summary["test"]["bits_per_dim"])),
-        )
-        by_size.setdefault(summary["estimator"], []).append(point)
+        sizes_of = results.setdefault(summary["estimator"], {})
+        values = sizes_of.setdefault(summary["config"]["codebook_size"], [])
+        values.append(float(np.mean(summary["test"]["bits_per_dim"])))
+    by_size = {
+        name: [(size, float(np.mean(values))) for size, values in sizes_of.items()]
+        for name, sizes_of in results.items()
+    }
     cifar10 = all(summary["dataset"] == "cifar10" for summary in summaries)
     pictures = {
         "bits_per_dim": figures.bits_per_dim_by_codebook_size(
@@ -138,9 +139,14 @@ def compare(directories: list[Path], out: Path) -> str:
     sizes = [summary["config"]["codebook_size"] for summary in summaries]
     shared = max(sorted(set(sizes)), key=sizes.count)
     chosen = [i for i, size in enumerate(sizes) if size == shared]
-    labels = label_runs([summaries[i] for i in chosen])
-    paths = {label: _path(directories[i]) for label, i in zip(labels, chosen, strict=True)}
-    found = {label: path for label, path in paths.items() if path is not None}
+    labels = label_runs([summaries[i] for i in chosen], [directories[i] for i in chosen])
+    found = {}
+    for label, i in zip(labels, chosen, strict=True):
+        steps, rate, distortion = vq_report.read_curve(
+            directories[i], "validation", "rate", "distortion"
+        )
+        if len(steps) > 1:
+            found[label] = (rate, distortion, steps)
     if found:
         pictures["rate_distortion"] = figures.rate_distortion_path(found, num_dims=NUM_DIMS)
     files = [directories[i] / vq_report.CODEBOOK_FILE for i in chosen]
@@ -152,11 +158,12 @@ def compare(directories: list[Path], out: Path) -> str:
         figures.save(figure, out / f"{name}.png")
     checkpoint.write_json(out / "results.json", summaries)
     hardware = sorted({summary["hardware"] for summary in summaries})
-    baseline = summaries[0]["baseline"]["bits_per_dim"]
+    baselines = {s["dataset"]: f"{s['baseline']['bits_per_dim']:.3f}" for s in summaries}
+    listed = ", ".join(f"{value} on {name}" for name, value in baselines.items())
     notes = (
         "bits/dim: discrete ELBO of whole test images with hard codes, an upper bound on the "
         "negative log-likelihood; rate and distortion in nats an image; SE over images.\n"
-        f"Baseline (independent pixels, histogram): {baseline:.3f} bits/dim. "
+        f"Baseline (independent pixels, histogram): {listed} bits/dim. "
         f"Hardware: {', '.join(hardware)}. Published values are of full-length training with 256 "
         "maps and are not comparable with shorter runs."
     )

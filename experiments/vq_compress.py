@@ -32,6 +32,8 @@ from dvae import vq
 from experiments import flags
 from experiments.flags import option
 
+EIGHT_BIT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "LAB")
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:
@@ -206,6 +208,8 @@ def save_png(path: Path, compressed: Compressed) -> int:
 def load_image(path: str | None) -> np.ndarray:
     """Read an image as uint8 [H, W, 3]; without a path, scikit-learn's photograph china.jpg.
 
+    Transparent pixels are laid on white.
+
     Raises:
         ValueError: the file cannot be read, or is no image.
     """
@@ -213,7 +217,11 @@ def load_image(path: str | None) -> np.ndarray:
         return load_sample_image("china.jpg")
     try:
         with Image.open(path) as opened:
-            return np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
+            if opened.mode not in EIGHT_BIT_MODES:
+                raise ValueError(f"{path} has pixels of mode {opened.mode}, not 8 bits a channel")
+            opaque = ImageOps.exif_transpose(opened).convert("RGBA")
+            white = Image.new("RGBA", opaque.size, "white")
+            return np.asarray(Image.alpha_composite(white, opaque).convert("RGB"))
     except UnidentifiedImageError:
         raise ValueError(f"{path} is no image that Pillow can read; try a PNG or JPEG") from None
     except (OSError, Image.DecompressionBombError) as error:

@@ -18,7 +18,7 @@ ZEROS, HISTOGRAM = "zeros", "histogram"
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that determines a run; the defaults are the paper's."""
+    """Everything that determines a run; sizes and rates default to the paper's."""
 
     estimator: str = option("gs_soft", "Training rule.", choices=objectives.ESTIMATORS)
     dataset: str = option("cifar10", "Images, 32x32x3.", choices=("cifar10", "patches"))
@@ -43,7 +43,9 @@ class Config:
         "First output biases: log-histogram of training pixels, or zeros.",
         choices=(HISTOGRAM, ZEROS),
     )
-    commitment: float = option(0.25, "Weight of the commitment loss (vq, vq_ema).", minimum=0)
+    commitment: float = option(
+        0.25, "Weight of the commitment loss, a mean over D (vq, vq_ema).", minimum=0
+    )
     ema_decay: float = option(0.99, "Decay of the codebook's moving averages (vq_ema).", minimum=0)
     restart_threshold: float = option(
         0.01,
@@ -81,6 +83,8 @@ class Config:
             raise ValueError(
                 f"--ema_decay={self.ema_decay} must be below 1, or the codebook never moves"
             )
+        if self.num_test_images == 1:
+            raise ValueError("--num_test_images=1 has no standard error; use 0 (all) or at least 2")
         if self.crop % vq_conv.DOWNSAMPLING or self.crop > IMAGE_SHAPE[0]:
             raise ValueError(
                 f"--crop={self.crop} must be a multiple of {vq_conv.DOWNSAMPLING} (the model's "

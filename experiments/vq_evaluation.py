@@ -6,6 +6,7 @@ distortion a single hard sample's; for the VQ rules the posterior is one code, a
 p(z).
 """
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -23,7 +24,8 @@ from experiments import vq_objectives as objectives
 from experiments.vq_config import IMAGE_SHAPE, Config
 
 PyTree = Any
-NUM_DIMS = 3072
+NUM_DIMS = math.prod(IMAGE_SHAPE)
+_EVALUATION = 2  # the role that is folded into a seed's key; training uses the halves of a split
 
 
 class Evaluation(NamedTuple):
@@ -85,53 +87,52 @@ def histogram_bits_per_dim(train: np.ndarray, test: np.ndarray) -> float:
 
 
 class Evaluator:
-    """Compiles the evaluation step once and runs it over any number of images."""
+    """Compiles the evaluation once and runs it over any number of images."""
 
     def __init__(self, config: Config, mesh: Mesh) -> None:
         self._config = config
         self._mesh = mesh
         self._module = config.model()
-        self._step = jax.jit(self._evaluate_seeds)
-        self._mean_images = jax.jit(self._reconstruct)
+        self._evaluate_seeds = jax.jit(self._evaluate_batch_of_seeds)
+        self._reconstruct = jax.jit(self._reconstruct_images)
+
+    def _keys(self) -> list[jax.Array]:
+        """One key a seed, apart from those of its training."""
+        seeds = range(self._config.seed, self._config.seed + self._config.num_seeds)
+        return [jax.random.fold_in(jax.random.key(seed), _EVALUATION) for seed in seeds]
 
     def _codes(
-        self, network: PyTree, codebook: jax.Array, images: jax.Array, key: jax.Array
+        self,
+        network: PyTree,
+        codebook: jax.Array,
+        key: jax.Array,
+        images: jax.Array,
+        indices: jax.Array,
     ) -> tuple[jax.Array, jax.Array]:
-        """Returns hard codes [B, h, w, n] and the rate [B] in nats."""
+        """Hard codes [B, h, w, n] and the rate [B] in nats; `indices` [B] number the images."""
         vectors = objectives.apply(self._module, network, "encode", images)
         model = objectives.bind(self._module, network, codebook)
         if self._config.estimator in (objectives.VQ, objectives.VQ_EMA):
             codes = vq_conv.nearest_codes(vectors, codebook)
             return codes, -objectives.per_image(objectives.log_prior_of(codes, model.log_prior))
         logits = model.posterior_logits(vectors)
-        codes = categorical.sample_codes(key, logits)
-        return codes, objectives.per_image(
-            categorical.kl(logits, model.log_prior[None, None, None])
-        )
-
-    def _evaluate_seeds(
-        self,
-        params: PyTree,
-        model_state: PyTree,
-        images: jax.Array,
-        mask: jax.Array,
-        key: jax.Array,
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Evaluates a batch, sharded over the devices, under parameters [S, ...]."""
-        images, mask = sharding.shard_batch(self._mesh, (images, mask))
-        each_seed = jax.vmap(self._evaluate_batch, in_axes=(0, 0, None, None, None))
-        return each_seed(params, model_state, images, mask, key)
+        # A key an image: its codes depend neither on the batch nor on the number of devices.
+        keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(indices)
+        kl = categorical.kl(logits, model.log_prior[None, None, None])
+        return jax.vmap(categorical.sample_codes)(keys, logits), objectives.per_image(kl)
 
     def _evaluate_batch(
         self,
         params: PyTree,
         model_state: PyTree,
+        key: jax.Array,
         images: jax.Array,
         mask: jax.Array,
-        key: jax.Array,
+        indices: jax.Array,
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Rate [B], distortion [B] and code counts [n, C] of one seed."""
         codebook = objectives.codebook_of(params, model_state)
-        codes, rate = self._codes(params["network"], codebook, images, key)
+        codes, rate = self._codes(params["network"], codebook, key, images, indices)
         model = objectives.bind(self._module, params["network"], codebook)
         distortion = -model.log_likelihood(vq_conv.lookup(codes, codebook), images)
         # Padding images count as an extra class that is cut off.
@@ -139,17 +140,37 @@ class Evaluator:
         counted = jnp.where(mask[:, None, None, None], codes, size)
         return rate, distortion, objectives.usage(counted, size + 1)[:, :size]
 
+    def _evaluate_batch_of_seeds(
+        self,
+        params: PyTree,
+        model_state: PyTree,
+        keys: jax.Array,
+        images: jax.Array,
+        mask: jax.Array,
+        indices: jax.Array,
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """The same of parameters and keys [S, ...], with the images sharded over the devices."""
+        batch = sharding.shard_batch(self._mesh, (images, mask, indices))
+        each_seed = jax.vmap(self._evaluate_batch, in_axes=(0, 0, 0, None, None, None))
+        return each_seed(params, model_state, keys, *batch)
+
     def evaluate(self, state: TrainState, images: np.ndarray) -> Evaluation:
-        """Evaluates every image once, with the same random numbers at every call."""
+        """Evaluates every image once, with the same random numbers at every call.
+
+        Args:
+          state: of one seed, or of `num_seeds` along a leading axis.
+          images: uint8 [N, 32, 32, 3].
+        """
         params, model_state = state.params, state.model_state
         if self._config.num_seeds == 1:
             params, model_state = jax.tree.map(lambda x: x[None], (params, model_state))
-        key = jax.random.key(self._config.seed)
+        keys = jnp.stack(self._keys())
         rates, distortions, counts = [], [], 0
         size = min(self._config.eval_batch_size, len(images))
         size += -size % self._mesh.size  # padding makes it divisible by the devices
         for i, (batch, mask) in enumerate(batches.padded_batches(images, size)):
-            out = self._step(params, model_state, batch, mask, jax.random.fold_in(key, i))
+            indices = np.arange(i * size, (i + 1) * size, dtype=np.int32)
+            out = self._evaluate_seeds(params, model_state, keys, batch, mask, indices)
             rate, distortion, used = jax.device_get(out)
             rates.append(rate[:, mask])
             distortions.append(distortion[:, mask])
@@ -158,11 +179,12 @@ class Evaluator:
             np.concatenate(rates, 1), np.concatenate(distortions, 1), np.asarray(counts)
         )
 
-    def _reconstruct(
-        self, params: PyTree, model_state: PyTree, images: jax.Array, key: jax.Array
+    def _reconstruct_images(
+        self, params: PyTree, model_state: PyTree, key: jax.Array, images: jax.Array
     ) -> jax.Array:
         codebook = objectives.codebook_of(params, model_state)
-        codes, _ = self._codes(params["network"], codebook, images, key)
+        indices = jnp.arange(len(images))
+        codes, _ = self._codes(params["network"], codebook, key, images, indices)
         return self._decode(params["network"], codebook, codes)
 
     def _decode(self, network: PyTree, codebook: jax.Array, codes: jax.Array) -> jax.Array:
@@ -171,15 +193,14 @@ class Evaluator:
         return jnp.round(mean).astype(jnp.uint8)
 
     def reconstruct(self, params: PyTree, model_state: PyTree, images: np.ndarray) -> np.ndarray:
-        """Returns E[x | z] at hard codes of the images, uint8 like them; one seed's parameters."""
-        key = jax.random.key(self._config.seed)
-        return np.asarray(self._mean_images(params, model_state, images, key))
+        """Returns E[x | z] at hard codes of uint8 images [N, H, W, 3], like them; of one seed."""
+        return np.asarray(self._reconstruct(params, model_state, self._keys()[0], images))
 
     def sample_prior(self, params: PyTree, model_state: PyTree, num_images: int) -> np.ndarray:
         """Returns E[x | z] at codes drawn from the prior, uint8 [N, 32, 32, 3], of one seed."""
         codebook = objectives.codebook_of(params, model_state)
         model = objectives.bind(self._module, params["network"], codebook)
         side = IMAGE_SHAPE[0] // vq_conv.DOWNSAMPLING
-        key = jax.random.key(self._config.seed)
-        codes = categorical.sample_codes(key, model.log_prior, (num_images, side, side))
+        shape = (num_images, side, side)
+        codes = categorical.sample_codes(self._keys()[0], model.log_prior, shape)
         return np.asarray(jax.jit(self._decode)(params["network"], codebook, codes))

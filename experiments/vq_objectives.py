@@ -1,11 +1,11 @@
 """The training objectives of `cifar_vq`: one function an estimator, each reading like its equation.
 
-Every objective is given vectors v = encode(x), codebooks M and uint8 images x, and returns `Terms`:
-what is maximised, an estimate of the rate and the distortion beside it, and the codes that were
-used.
+Every objective is given the model, vectors v = encode(x) float32 [B, h, w, n, D], codebooks M
+[n, C, D], uint8 images x [B, H, W, 3] and the KL's weight (a scalar in (0, 1], for its warm-up),
+and returns `Terms`: what is maximised, an estimate of the rate and the distortion beside it, and
+the codes that were used. Values are in nats.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -53,7 +53,9 @@ class Model(NamedTuple):
 
 def codebook_of(params: PyTree, model_state: PyTree) -> jax.Array:
     """Returns the codebooks [n, C, D], whoever owns them."""
-    return params["codebook"] if params.get("codebook") is not None else model_state.codebook
+    if "codebook" in params:
+        return params["codebook"]
+    return model_state.codebook
 
 
 def apply(module: vq_conv.VQConv, network: PyTree, method: str, *args: jax.Array) -> Any:
@@ -63,11 +65,10 @@ def apply(module: vq_conv.VQConv, network: PyTree, method: str, *args: jax.Array
 
 def bind(module: vq_conv.VQConv, params: PyTree, codebook: jax.Array) -> Model:
     """Applies the parameters to the methods that an objective needs."""
-    method = functools.partial(functools.partial, apply, module, params)
     return Model(
         lambda vectors: apply(module, params, "posterior_logits", vectors, codebook),
-        method("log_likelihood"),
-        method("total_log_likelihood"),
+        lambda codes, images: apply(module, params, "log_likelihood", codes, images),
+        lambda codes, images: apply(module, params, "total_log_likelihood", codes, images),
         apply(module, params, "log_prior"),
     )
 

@@ -1,6 +1,10 @@
 """What a `cifar_vq` run leaves behind: summary.json and its pictures."""
 
+import dataclasses
 import importlib.metadata
+import os
+import platform
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +18,7 @@ from dvae import analysis, data
 from dvae.data import Dataset
 from dvae.models import vq_conv
 from dvae.train import checkpoint, loop, metrics
-from experiments import flags, vq_evaluation
+from experiments import vq_evaluation
 from experiments import vq_objectives as objectives
 from experiments.vq_config import Config
 
@@ -27,13 +31,36 @@ _RATE_OF = {
 }
 
 
+def read_curve(workdir: Path, split: str, *names: str) -> tuple[np.ndarray, ...]:
+    """Reads recorded metrics of `train` or `validation`: steps [T] and one array [T] a name.
+
+    Several seeds are averaged; the arrays are empty where nothing was recorded.
+    """
+    records = [r for r in metrics.read_metrics(workdir) if f"{split}/{names[0]}" in r]
+    steps = np.array([r["step"] for r in records])
+    return steps, *(np.array([np.mean(r[f"{split}/{name}"]) for r in records]) for name in names)
+
+
+def describe_hardware() -> str:
+    """Names the devices; for a CPU its model and the cores that this process may use."""
+    device = jax.devices()[0]
+    if device.platform != "cpu":
+        return f"{jax.device_count()} x {device.device_kind}"
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = re.findall(r"^model name\s*: (.*)$", cpuinfo.read_text(), re.MULTILINE)
+        model = names[0] if names else model
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{cores} cores of {model}" if cores != 1 else f"1 core of {model}"
+
+
 def summarize(
     config: Config, result: loop.Result, images: Dataset, test: vq_evaluation.Evaluation
 ) -> dict[str, Any]:
     """Returns the record of a finished run; several seeds give lists in their order."""
     num_images = test.rate.shape[1]
     deterministic = config.estimator in (objectives.VQ, objectives.VQ_EMA)
-    device = jax.devices()[0]
     bits = test.bits_per_dim
     return {
         "dataset": images.name,
@@ -58,12 +85,12 @@ def summarize(
         "seeds": list(range(config.seed, config.seed + config.num_seeds)),
         "num_parameters": sum(x.size for x in jax.tree.leaves(result.state.params))
         // config.num_seeds,
-        "hardware": f"{jax.device_count()} x {device.device_kind} ({device.platform})",
+        "hardware": describe_hardware(),
         "wall_seconds": round(result.seconds, 1),
         "versions": {
             name: importlib.metadata.version(name) for name in ("dvae", "jax", "flax", "optax")
         },
-        "config": flags.identity(config),
+        "config": dataclasses.asdict(config),
     }
 
 
@@ -111,20 +138,21 @@ def _draw(
     originals = images.test[_spread(len(images.test), 2 * NUM_PICTURES)]
     reconstructions = evaluator.reconstruct(params, model_state, originals)
     samples = evaluator.sample_prior(params, model_state, 2 * NUM_PICTURES)
-    records = [r for r in metrics.read_metrics(workdir) if "validation/rate" in r]
-    path = [
-        np.array([np.mean(r[f"validation/{k}"]) for r in records]) for k in ("rate", "distortion")
-    ]
     pictures = {
         "reconstructions": figures.reconstructions(originals, reconstructions),
         "samples": figures.samples(samples),
         "codebooks": figures.codebook_pca({name: codebook}),
         "explained_variance": figures.explained_variance({name: codebook}),
     }
-    if records:
-        steps = np.array([r["step"] for r in records])
+    steps, bits = read_curve(workdir, "train", "bits_per_dim")
+    held_steps, held_bits = read_curve(workdir, "validation", "bits_per_dim")
+    if len(steps):
+        held_out = {name: (held_steps, held_bits)} if len(held_steps) else None
+        pictures["learning_curve"] = figures.learning_curve({name: (steps, bits)}, held_out)
+    steps, rate, distortion = read_curve(workdir, "validation", "rate", "distortion")
+    if len(steps):
         pictures["rate_distortion"] = figures.rate_distortion_path(
-            {name: (*path, steps)}, num_dims=vq_evaluation.NUM_DIMS
+            {name: (rate, distortion, steps)}, num_dims=vq_evaluation.NUM_DIMS
         )
     if images.name == "patches":
         pictures["photographs"] = _photographs(

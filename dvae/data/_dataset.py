@@ -26,7 +26,7 @@ class DataUnavailableError(RuntimeError):
 
 
 # Ends every message, so that someone without a network has a next step.
-EMBEDDED_HINT = "sets that need no files: --dataset=patches (colour), --dataset=digits (digits)"
+EMBEDDED_HINT = "sets that need no files: --dataset=patches (color), or digits (binary)"
 
 
 def sample_once(images: np.ndarray, seed: int) -> np.ndarray:

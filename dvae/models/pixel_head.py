@@ -3,8 +3,9 @@
 A 4x4 transposed convolution turns features at half the image's size into 256 logits for every
 sub-pixel. `PixelHead.log_likelihood` gives log p(x | z) of every image and composes with any
 objective. Where only the sum over images is differentiated, as in an ELBO, `total_log_likelihood`
-gives the same numbers, and on the CPU forms value and gradient in one pass over a few images at a
-time, so that their logits stay in the cache and those of the whole batch never exist.
+gives the same (in bfloat16 with unrounded logits), and on the CPU forms value and gradient in one
+pass over a few images at a time, so that their logits stay in the cache and those of the whole
+batch never exist.
 """
 
 import flax.linen as nn
@@ -61,7 +62,10 @@ class PixelHead(nn.Module):
     def mean(self, x: jax.Array) -> jax.Array:
         """Returns the mean pixel value, float32 [B, H, W, 3] in [0, 255]."""
         levels = jnp.arange(NUM_LEVELS, dtype=jnp.float32)
-        means = [nn.softmax(y.astype(jnp.float32)) @ levels for y in self._logits(x)]
+        means = [
+            jnp.matmul(nn.softmax(y.astype(jnp.float32)), levels, precision=lax.Precision.HIGHEST)
+            for y in self._logits(x)
+        ]
         return blocks.join_pieces(means)
 
 

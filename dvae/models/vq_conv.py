@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.typing import DTypeLike
 
 from dvae import vq
@@ -93,7 +94,8 @@ class VQConv(nn.Module):
 
     def encode(self, images: jax.Array) -> jax.Array:
         """Encodes uint8 [B, H, W, 3] to vectors float32 [B, H/4, W/4, n, D]."""
-        return self.encoder(images.astype(self.config.dtype) / 127.5 - 1.0)
+        scaled = images.astype(jnp.float32) / 127.5 - 1.0
+        return self.encoder(scaled.astype(self.config.dtype))
 
     def posterior_logits(self, vectors: jax.Array, codebook: jax.Array) -> jax.Array:
         """Returns logits of q(z | x), -scale |v - m|^2, [B, h, w, n, C] (unnormalised)."""
@@ -135,14 +137,15 @@ def lookup(codes: jax.Array, codebook: jax.Array) -> jax.Array:
 
 def average(weights: jax.Array, codebook: jax.Array) -> jax.Array:
     """Averages code vectors: weights [..., n, C], codebook [n, C, D] to [..., n, D]."""
-    return jnp.einsum("...nc,ncd->...nd", weights, codebook)
+    # Full precision, as `lookup` has: a one-hot sample must give the code itself on every platform.
+    return jnp.einsum("...nc,ncd->...nd", weights, codebook, precision=lax.Precision.HIGHEST)
 
 
 def calibrated_log_scale(vectors: jax.Array, codebook: jax.Array, logit_std: float) -> jax.Array:
     """Chooses log_scale [n] such that logits spread over the codes by `logit_std` on average.
 
-    With a spread of about one the first posterior is neither uniform (no gradient reaches the
-    choice of code) nor one-hot (a relaxed sample carries no gradient).
+    With a moderate spread the first posterior is neither uniform (no gradient reaches the choice
+    of code) nor one-hot (a relaxed sample carries no gradient).
     """
     spread = distances(vectors, codebook).std(-1)
     return jnp.log(logit_std / spread.mean(tuple(range(spread.ndim - 1))))

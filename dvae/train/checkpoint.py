@@ -7,6 +7,7 @@ what they are checkpoints of; a run under another configuration is refused.
 
 import json
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,17 @@ CONFIG_FILE = "config.json"
 def write_json(path: Path, value: Any) -> None:
     """Writes a JSON file that is either complete or not there."""
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(value, indent=2) + "\n")
+    temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
     os.replace(temporary, path)
 
 
-def prepare_workdir(workdir: Path, config: dict[str, Any]) -> None:
+def prepare_workdir(workdir: Path, config: dict[str, Any], *, free: Collection[str] = ()) -> None:
     """Makes the directory and writes `config.json`, or checks that the one there is the same.
+
+    Args:
+      workdir: where the run lives.
+      config: every field of its configuration.
+      free: the fields that may differ when it is resumed.
 
     Raises:
       ValueError: the directory cannot be written, or holds a run of another configuration; the
@@ -52,7 +58,7 @@ def prepare_workdir(workdir: Path, config: dict[str, Any]) -> None:
     missing = "(absent)"
     differing = [
         f"{name} (there: {found.get(name, missing)}, now: {config.get(name, missing)})"
-        for name in sorted(found.keys() | config.keys())
+        for name in sorted((found.keys() | config.keys()) - set(free))
         if found.get(name, missing) != config.get(name, missing)
     ]
     if differing:

@@ -20,7 +20,7 @@ from jax.sharding import Mesh
 
 from dvae.train import sharding
 from dvae.train.checkpoint import Checkpoints
-from dvae.train.metrics import MetricsWriter, Progress
+from dvae.train.metrics import MetricsWriter, Progress, read_metrics
 from dvae.train.state import StepFn, TrainState, scan_steps
 
 PyTree = Any
@@ -28,7 +28,10 @@ PyTree = Any
 
 @dataclass(frozen=True)
 class LoopConfig:
-    """Lengths of the run, in steps; an interval of 0 means only at the end."""
+    """Lengths of the run, in steps.
+
+    A `checkpoint_interval` of 0 saves only at the end, an `eval_interval` of 0 never evaluates.
+    """
 
     num_steps: int
     steps_per_call: int = 1
@@ -55,7 +58,7 @@ class LoopConfig:
 class Task(NamedTuple):
     """What is trained: functions of pure arrays."""
 
-    init: Callable[[jax.Array], TrainState]  # key -> state; vmapped over seeds by the caller
+    init: Callable[[jax.Array, PyTree], TrainState]  # (key, data) -> state
     step: StepFn  # (state, data, key) -> (state, metrics)
     evaluate: Callable[[TrainState], Mapping[str, Any]]  # on held-out data, on the host
     data: PyTree  # what `step` draws its batches from
@@ -69,7 +72,7 @@ class Result(NamedTuple):
     """A finished run."""
 
     state: TrainState
-    seconds: float  # wall time of all its processes together, compilation and evaluation included
+    seconds: float  # of training, compilation and validation included; lost work is not
 
 
 class NonFiniteError(RuntimeError):
@@ -114,7 +117,7 @@ def _check_finite(
         )
         raise NonFiniteError(
             f"{', '.join(bad)} became non-finite between steps {first + 1} and {last}; {good}. "
-            "A smaller --learning_rate or --dtype=float32 usually helps"
+            "A smaller learning rate or float32 usually helps"
         )
 
 
@@ -131,17 +134,19 @@ def fit(task: Task, config: LoopConfig, workdir: Path, mesh: Mesh) -> Result:
       NonFiniteError: a metric is not finite; the last checkpoint before it is kept.
       StoppedError: SIGTERM or SIGINT came; the state was saved first.
     """
+    began = time.perf_counter()
     everywhere = sharding.replicated(mesh)
     checkpoints = Checkpoints(workdir)
     saved = checkpoints.latest_step
-    if saved is None:
-        state = jax.jit(task.init, out_shardings=everywhere)(task.key_init)
-        start, seconds = 0, 0.0
-    else:
-        like = jax.eval_shape(task.init, task.key_init)
-        state, info = checkpoints.restore(saved, like, everywhere)
-        start, seconds = saved, info["seconds"]
     data = jax.device_put(task.data, everywhere)
+    if saved is None:
+        state = jax.jit(task.init, out_shardings=everywhere)(task.key_init, data)
+        start = 0
+    else:
+        like = jax.eval_shape(task.init, task.key_init, data)
+        state, info = checkpoints.restore(saved, like, everywhere)
+        start = saved
+        began -= info["seconds"]
     scanned = config.steps_per_call > 1
     step_fn = scan_steps(task.step, config.steps_per_call) if scanned else task.step
     run_call = jax.jit(step_fn, donate_argnums=0)
@@ -150,28 +155,36 @@ def fit(task: Task, config: LoopConfig, workdir: Path, mesh: Mesh) -> Result:
     progress = Progress(start, config.num_steps, task.images_per_step)
     if saved is not None:
         progress.note(f"continuing from step {saved}")
-    began = time.perf_counter() - seconds
     pending: list[Mapping[str, jax.Array]] = []
     step = logged = start
-    try:
-        with _StopSignals() as stop:
+
+    def evaluate() -> None:
+        values = task.evaluate(state)
+        writer.write(step, {f"validation/{k}": v for k, v in values.items()})
+        line = "  ".join(f"{k} {float(np.mean(v)):.4g}" for k, v in values.items())
+        progress.note(f"validation at step {step}: {line}")
+        progress.skip_time(step)
+
+    # The signals are held until the last checkpoint is written.
+    with _StopSignals() as stop:
+        try:
+            # A signal at the time of a validation saves first and leaves the validation to us.
+            if start and _multiple(start, config.eval_interval) and not _validated(workdir, start):
+                evaluate()
             while step < config.num_steps:
                 state, metrics = run_call(state, data, task.key_train)
                 pending.append(metrics)
                 step += config.steps_per_call
-                if len(pending) == 1 and logged == start:
+                if step == start + config.steps_per_call:
                     jax.block_until_ready(metrics)
-                    compile_seconds = time.perf_counter() - began - seconds
-                    progress.note(f"first call after {compile_seconds:.1f} s, compilation included")
-                    progress.skip_time()
+                    passed = time.perf_counter() - progress.created
+                    progress.note(f"first call after {passed:.1f} s, compilation included")
+                    progress.skip_time(step)
                 stopping = stop.received  # read once a call: what is reported as saved is saved
-                at_end = step >= config.num_steps or stopping is not None
-
-                def due(interval: int, at_end: bool = at_end, step: int = step) -> bool:
-                    return at_end or (interval > 0 and step % interval == 0)
-
-                evaluating = config.eval_interval > 0 and step % config.eval_interval == 0
-                if evaluating or due(config.log_interval) or due(config.checkpoint_interval):
+                ending = step >= config.num_steps or stopping is not None
+                evaluating = _multiple(step, config.eval_interval)
+                saving = ending or _multiple(step, config.checkpoint_interval)
+                if saving or evaluating or _multiple(step, config.log_interval):
                     window = _fetch(pending, scanned)
                     pending = []
                     _check_finite(window, logged, step, saved)
@@ -180,14 +193,11 @@ def fit(task: Task, config: LoopConfig, workdir: Path, mesh: Mesh) -> Result:
                     speed = progress.update(step, shown)
                     writer.write(step, {f"train/{k}": v for k, v in {**means, **speed}.items()})
                     logged = step
-                # Evaluated before it is saved, so that a resumed run never lacks the record.
+                else:
+                    progress.advance(step)
                 if evaluating and stopping is None:
-                    values = task.evaluate(state)
-                    writer.write(step, {f"validation/{k}": v for k, v in values.items()})
-                    line = "  ".join(f"{k} {float(np.mean(v)):.4g}" for k, v in values.items())
-                    progress.note(f"validation at step {step}: {line}")
-                    progress.skip_time()
-                if due(config.checkpoint_interval):
+                    evaluate()
+                if saving:
                     checkpoints.save(step, state, {"seconds": time.perf_counter() - began})
                     saved = step
                 if stopping is not None:
@@ -195,11 +205,22 @@ def fit(task: Task, config: LoopConfig, workdir: Path, mesh: Mesh) -> Result:
                         f"stopped by {stopping.name} after step {step}, which is saved; "
                         "the same command continues from there"
                     )
-    finally:
-        progress.close()
-        writer.close()
-        checkpoints.close()
+        finally:
+            progress.close()
+            writer.close()
+            checkpoints.close()
     return Result(state, time.perf_counter() - began)
+
+
+def _multiple(step: int, interval: int) -> bool:
+    """Whether something done every `interval` steps (0: never) is due at `step`."""
+    return interval > 0 and step % interval == 0
+
+
+def _validated(workdir: Path, step: int) -> bool:
+    """Whether the records hold a validation of `step`."""
+    records = (record for record in read_metrics(workdir) if record["step"] == step)
+    return any(name.startswith("validation/") for record in records for name in record)
 
 
 def _fetch(pending: list[Mapping[str, jax.Array]], scanned: bool) -> dict[str, np.ndarray]:

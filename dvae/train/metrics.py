@@ -1,6 +1,7 @@
 """Where numbers go while a model trains: `metrics.jsonl`, TensorBoard and the terminal."""
 
 import json
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -38,7 +39,9 @@ class MetricsWriter:
     def __init__(self, workdir: Path, first_step: int) -> None:
         kept = [r for r in read_metrics(workdir) if r["step"] <= first_step]
         path = workdir / METRICS_FILE
-        path.write_text("".join(json.dumps(record) + "\n" for record in kept))
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
+        os.replace(temporary, path)
         self._file = path.open("a", buffering=1)
         self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=first_step + 1)
 
@@ -63,42 +66,43 @@ class Progress:
     def __init__(self, first_step: int, num_steps: int, images_per_step: int) -> None:
         self._images_per_step = images_per_step
         self._num_steps = num_steps
+        self._speed = 0.0  # steps a second; 0 until there is something to measure
         self._last_step = first_step
-        self._last_time = time.perf_counter()
+        self._last_time = self.created = time.perf_counter()
         self._stream: TextIO = sys.stderr
+        # tqdm's own speed would count compilation and validation; ours is in the postfix.
+        layout = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
         self._bar = (
-            tqdm(
-                total=num_steps, initial=first_step, unit="step", dynamic_ncols=True, smoothing=0.1
-            )
+            tqdm(total=num_steps, initial=first_step, dynamic_ncols=True, bar_format=layout)
             if self._stream.isatty()
             else None
         )
 
-    def skip_time(self) -> None:
-        """Restarts the clock, so that compilation or evaluation does not count into the speed."""
-        self._last_time = time.perf_counter()
+    def skip_time(self, step: int) -> None:
+        """Measures the speed from here on, so that what lies behind does not count into it."""
+        self._last_step, self._last_time = step, time.perf_counter()
+
+    def advance(self, step: int) -> None:
+        """Moves the bar."""
+        if self._bar is not None:
+            self._bar.update(step - self._bar.n)
 
     def update(self, step: int, values: Mapping[str, float]) -> dict[str, float]:
         """Shows the values after `step` steps; returns the speed since the last call."""
-        now = time.perf_counter()
-        steps_per_second = (step - self._last_step) / max(now - self._last_time, 1e-9)
-        speed = {
-            "steps_per_second": steps_per_second,
-            "images_per_second": steps_per_second * self._images_per_step,
-        }
+        passed = time.perf_counter() - self._last_time
+        if step > self._last_step:
+            self._speed = (step - self._last_step) / max(passed, 1e-9)
+        left = tqdm.format_interval((self._num_steps - step) / self._speed) if self._speed else "?"
+        images = self._speed * self._images_per_step
         shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
-        images = f"{speed['images_per_second']:.0f} images/s"
+        text = f"{self._speed:.3g} steps/s  {images:.0f} images/s  {shown}  {left} left"
         if self._bar is not None:
-            self._bar.set_postfix_str(f"{images}  {shown}", refresh=False)
-            self._bar.update(step - self._bar.n)
+            self._bar.set_postfix_str(text, refresh=False)
+            self.advance(step)
         else:
-            left = (self._num_steps - step) / max(steps_per_second, 1e-9)
-            self.note(
-                f"step {step}/{self._num_steps}  {steps_per_second:.3g} steps/s  {images}  "
-                f"{shown}  {tqdm.format_interval(left)} left"
-            )
-        self._last_step, self._last_time = step, now
-        return speed
+            self.note(f"step {step}/{self._num_steps}  {text}")
+        self.skip_time(step)
+        return {"steps_per_second": self._speed, "images_per_second": images}
 
     def note(self, message: str) -> None:
         """Prints a line without disturbing the bar."""

@@ -2,7 +2,7 @@
 
 A model enters through two functions and a data set through a third:
 
-    init_fn(key) -> (params, model_state)
+    init_fn(key, data) -> (params, model_state)
     loss_fn(params, model_state, batch, key, step) -> (loss, (model_state, metrics))
     draw_fn(key, data, step) -> batch
 
@@ -22,7 +22,7 @@ from jax import lax
 
 PyTree = Any
 Metrics = dict[str, jax.Array]
-InitFn = Callable[[jax.Array], tuple[PyTree, PyTree]]
+InitFn = Callable[[jax.Array, PyTree], tuple[PyTree, PyTree]]
 LossFn = Callable[
     [PyTree, PyTree, PyTree, jax.Array, jax.Array], tuple[jax.Array, tuple[PyTree, Metrics]]
 ]
@@ -41,9 +41,11 @@ class TrainState(NamedTuple):
 StepFn = Callable[[TrainState, PyTree, jax.Array], tuple[TrainState, Metrics]]
 
 
-def init(init_fn: InitFn, optimizer: optax.GradientTransformation, key: jax.Array) -> TrainState:
-    """Returns the state before the first step."""
-    params, model_state = init_fn(key)
+def init(
+    init_fn: InitFn, optimizer: optax.GradientTransformation, key: jax.Array, data: PyTree
+) -> TrainState:
+    """Returns the state before the first step; `data` is what `draw_fn` draws from."""
+    params, model_state = init_fn(key, data)
     return TrainState(jnp.zeros((), jnp.int32), params, model_state, optimizer.init(params))
 
 

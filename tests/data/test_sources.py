@@ -174,7 +174,7 @@ def test_an_unknown_name_lists_the_known_ones():
 
 def assert_helpful(message, *parts):
     assert "\n" not in message
-    for part in (*parts, "--dataset=patches", "--dataset=digits"):
+    for part in (*parts, "--dataset=patches", "digits"):
         assert part in message
 
 

@@ -61,3 +61,19 @@ def test_report_of_three_runs(tmp_path) -> None:
 def test_run_without_a_summary(tmp_path) -> None:
     with pytest.raises(ValueError, match="is the run finished"):
         report.compare([tmp_path], tmp_path / "out")
+
+
+def test_runs_of_one_kind_are_told_apart_and_averaged(tmp_path) -> None:
+    runs = [make_run(tmp_path / name, "vq", 8, bits) for name, bits in (("a", 6.0), ("b", 7.0))]
+    summaries = [report.read_run(run) for run in runs]
+    assert report.label_runs(summaries, runs) == ["vq (a)", "vq (b)"]
+    assert len(report.compare(runs, tmp_path / "out").splitlines()) == 4
+
+
+def test_what_is_not_a_run_is_refused(tmp_path) -> None:
+    (tmp_path / "summary.json").write_text("{}")
+    with pytest.raises(ValueError, match="not the summary of a cifar_vq run"):
+        report.read_run(tmp_path)
+    run = make_run(tmp_path / "a", "vq", 8, 6.0)
+    with pytest.raises(ValueError, match="cannot write to"):
+        report.compare([run], run / "summary.json" / "out")

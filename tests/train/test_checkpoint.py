@@ -21,6 +21,7 @@ def test_another_configuration_is_refused_by_field(tmp_path) -> None:
     assert "name (there: a, now: (absent))" in message
     assert "extra (there: (absent), now: 2.5)" in message
     assert "size" not in message
+    checkpoint.prepare_workdir(tmp_path / "run", {"seed": 2, "size": 3, "name": "a"}, free={"seed"})
     assert "\n" not in message
 
 
@@ -45,6 +46,8 @@ def test_json_is_whole_or_absent(tmp_path) -> None:
     checkpoint.write_json(path, {"a": [1, 2]})
     with pytest.raises(TypeError):
         checkpoint.write_json(path, {"a": object()})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        checkpoint.write_json(path, {"a": float("nan")})
     assert json.loads(path.read_text()) == {"a": [1, 2]}
 
 

@@ -1,5 +1,6 @@
 """The loop: resuming bit for bit, stopping, divergence, and compiling once."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -18,6 +19,10 @@ from dvae.train.metrics import read_metrics
 OPTIMIZER = optax.adam(1e-2)
 DATA = np.linspace(0, 1, 64, dtype=np.float32).reshape(32, 2)
 CONFIG = loop.LoopConfig(num_steps=12, log_interval=2, eval_interval=4, checkpoint_interval=4)
+
+
+def init_fn(key, data):
+    return jax.random.normal(key, (2,)) + data.mean(), ()
 
 
 def make_task(explode_at=None, on_evaluate=None, traces=None):
@@ -41,7 +46,7 @@ def make_task(explode_at=None, on_evaluate=None, traces=None):
         return {"norm": np.linalg.norm(train_state.params)}
 
     return loop.Task(
-        init=lambda key: state.init(lambda k: (jax.random.normal(k, (2,)), ()), OPTIMIZER, key),
+        init=lambda key, data: state.init(init_fn, OPTIMIZER, key, data),
         step=state.make_step(loss_fn, draw, OPTIMIZER),
         evaluate=evaluate,
         data=DATA,
@@ -106,6 +111,25 @@ def test_half_written_checkpoint_is_not_picked_up(tmp_path, mesh) -> None:
     (unfinished / "state" / "array_metadatas").write_text("cut off")
     assert saved.exists()
     assert Checkpoints(tmp_path).latest_step == 4
+    resumed = loop.fit(make_task(), loop.LoopConfig(12), tmp_path, mesh)
+    whole = loop.fit(make_task(), loop.LoopConfig(12), tmp_path / "whole", mesh)
+    np.testing.assert_array_equal(params_of(resumed), params_of(whole))
+
+
+def test_signal_at_a_validation_leaves_it_to_the_next_start(tmp_path, mesh) -> None:
+    config = loop.LoopConfig(12, log_interval=4, eval_interval=4)
+    send = lambda step: os.kill(os.getpid(), signal.SIGTERM) if step == 4 else None
+    with pytest.raises(loop.StoppedError, match="after step 8"):
+        loop.fit(
+            make_task(on_evaluate=send),
+            dataclasses.replace(config, steps_per_call=4),
+            tmp_path,
+            mesh,
+        )
+    found = lambda: [r["step"] for r in read_metrics(tmp_path) if "validation/norm" in r]
+    assert found() == [4]
+    loop.fit(make_task(), dataclasses.replace(config, steps_per_call=4), tmp_path, mesh)
+    assert found() == [4, 8, 12]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

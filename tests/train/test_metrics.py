@@ -1,6 +1,7 @@
 """Progress and records."""
 
 import io
+import time
 
 import numpy as np
 import pytest
@@ -17,7 +18,11 @@ class Terminal(io.StringIO):
 def test_progress_shows_step_speed_and_values(monkeypatch, stream) -> None:
     monkeypatch.setattr(metrics.sys, "stderr", stream)
     progress = metrics.Progress(0, 200, images_per_step=32)
+    progress.skip_time(10)
+    progress.advance(20)
+    time.sleep(0.05)
     speed = progress.update(100, {"bits_per_dim": 5.25, "rate": 130.0})
+    assert speed["steps_per_second"] < 90 / 0.05, "steps before skip_time do not count"
     progress.note("a note")
     progress.close()
     text = stream.getvalue()

@@ -11,7 +11,7 @@ from dvae.train import state
 DATA = jnp.arange(40.0).reshape(20, 2) / 40
 
 
-def init_fn(key):
+def init_fn(key, data):
     return {"w": jax.random.normal(key, (2,))}, jnp.zeros(())
 
 
@@ -30,7 +30,7 @@ STEP = state.make_step(loss_fn, draw_fn, OPTIMIZER)
 
 
 def initial(seed):
-    return state.init(init_fn, OPTIMIZER, jax.random.key(seed))
+    return state.init(init_fn, OPTIMIZER, jax.random.key(seed), DATA)
 
 
 def run(num_steps, seed=0):
@@ -75,7 +75,7 @@ def test_scan_equals_single_steps() -> None:
 def test_vmapped_seeds_equal_single_ones(num_seeds) -> None:
     step = jax.jit(state.vmap_seeds(STEP))
     stack = lambda first: jax.vmap(jax.random.key)(jnp.arange(first, first + num_seeds))
-    many = jax.jit(jax.vmap(lambda key: state.init(init_fn, OPTIMIZER, key)))(stack(0))
+    many = jax.jit(jax.vmap(lambda key: state.init(init_fn, OPTIMIZER, key, DATA)))(stack(0))
     keys = stack(100)
     for _ in range(4):
         many, _ = step(many, DATA, keys)
