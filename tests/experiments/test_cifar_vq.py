@@ -45,7 +45,16 @@ def train(config, images, num_devices, num_steps=2):
     return train_state, metrics
 
 
-@pytest.mark.parametrize("estimator", objectives.ESTIMATORS)
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        objectives.GS_SOFT,
+        objectives.VIMCO,
+        objectives.VQ_EMA,
+        pytest.param(objectives.GS_HARD, marks=pytest.mark.slow),
+        pytest.param(objectives.VQ, marks=pytest.mark.slow),
+    ],
+)
 def test_eight_devices_train_like_one(images, estimator) -> None:
     config = Config(**{**TINY, "estimator": estimator})
     one, metrics = train(config, images, 1)
@@ -71,10 +80,9 @@ def test_every_parameter_moves(images) -> None:
 
 def test_seeds_trained_together_are_those_trained_alone(images) -> None:
     together, _ = train(Config(**{**TINY, "num_seeds": 2, "seed": 3}), images, 1)
-    for i in range(2):
-        alone, _ = train(Config(**{**TINY, "seed": 3 + i}), images, 1)
-        for a, b in zip(jax.tree.leaves(together), jax.tree.leaves(alone), strict=True):
-            np.testing.assert_allclose(a[i], b, rtol=1e-3, atol=2e-5)
+    alone, _ = train(Config(**{**TINY, "seed": 4}), images, 1)
+    for a, b in zip(jax.tree.leaves(together), jax.tree.leaves(alone), strict=True):
+        np.testing.assert_allclose(a[1], b, rtol=1e-3, atol=2e-5)
 
 
 def test_initialization_follows_its_options(images) -> None:
@@ -147,14 +155,18 @@ def test_images_of_another_kind_are_refused(images, broken) -> None:
         vq_evaluation.check_images(images._replace(test=broken))
 
 
-# One device and little optimization: what counts is that both runs are compiled the same way.
-ENVIRONMENT = {**os.environ, "XLA_FLAGS": "--xla_backend_optimization_level=0"}
-
-
-def start(*arguments):
+def start(*arguments, cache=""):
+    """Starts the binary on one device; processes that share a cache compile once."""
+    environment = {
+        **os.environ,
+        "XLA_FLAGS": "--xla_backend_optimization_level=0",
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
     command = [sys.executable, "-m", "experiments.cifar_vq", *map(str, arguments)]
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stdout=pipe, stderr=pipe, text=True)
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True)
 
 
 def finish(process):
@@ -188,15 +200,16 @@ def test_killed_run_continues_to_the_same_bits(tmp_path, images) -> None:
     settings = {**settings, "estimator": "vq_ema", "num_test_images": 16}  # all kinds of state
     flags = [f"--{name}={value}" for name, value in settings.items()]
     killed, whole = tmp_path / "killed", tmp_path / "whole"
-    process, undisturbed = (start(*flags, f"--workdir={d}") for d in (killed, whole))
+    cached = functools.partial(start, *flags, cache=tmp_path / "cache")
+    process = cached(f"--workdir={killed}")
     wait_for_checkpoint(killed)
     process.send_signal(signal.SIGKILL)
     assert finish(process)[0] == -signal.SIGKILL
     assert not (killed / "summary.json").exists()
-    status, errors = finish(start(*flags, f"--workdir={killed}"))
+    status, errors = finish(cached(f"--workdir={killed}"))
     assert status == 0, errors
     assert "continuing from step" in errors
-    assert finish(undisturbed)[0] == 0
+    assert finish(cached(f"--workdir={whole}"))[0] == 0
     states = [last_checkpoint(d, Config(**settings), images) for d in (killed, whole)]
     for a, b in zip(*map(jax.tree.leaves, states), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -213,7 +226,7 @@ def test_killed_run_continues_to_the_same_bits(tmp_path, images) -> None:
     assert one["seeds"] == [0]
     assert one["num_steps"] == 60
     assert len(one["test"]["code_perplexity"]) == len(one["test"]["dead_codes"]) == 2
-    status, errors = finish(start(*flags, f"--workdir={killed}", "--seed=1"))
+    status, errors = finish(cached(f"--workdir={killed}", "--seed=1"))
     assert status == 2
     assert "seed (there: 0, now: 1)" in errors
     assert "Traceback" not in errors
@@ -258,6 +271,13 @@ def test_unknown_flag() -> None:
     assert "Unknown command line flag 'codebook_sise'. Did you mean: codebook_size" in errors
 
 
+@pytest.fixture(name="one_device")
+def use_one_device(monkeypatch):
+    mesh = sharding.make_mesh(1)
+    monkeypatch.setattr(cifar_vq.sharding, "make_mesh", lambda: mesh)
+
+
+@pytest.mark.usefixtures("one_device")
 def test_several_seeds_and_steps_in_one_call(tmp_path) -> None:
     settings = {**TINY, "num_seeds": 2, "seed": 5, "steps_per_call": 2, "num_test_images": 16}
     summary = cifar_vq.run(Config(**{**settings, "workdir": str(tmp_path)}))
@@ -281,6 +301,7 @@ def test_training_beats_the_histogram(tmp_path, estimator) -> None:
 
 
 @pytest.mark.real_data
+@pytest.mark.usefixtures("one_device")
 def test_cifar10_trains_and_is_evaluated(tmp_path, data_dir) -> None:
     settings = {**TINY, "dataset": "cifar10", "num_test_images": 50, "data_dir": data_dir}
     summary = cifar_vq.run(Config(**{**settings, "workdir": str(tmp_path)}))
