@@ -291,7 +291,9 @@ def test_several_seeds_and_steps_in_one_call(tmp_path) -> None:
     assert np.load(tmp_path / "codebook.npy").shape == (2, 8, 4)
 
 
+# On eight virtual devices a long training can starve XLA's collectives until they give up.
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_device")
 @pytest.mark.parametrize("estimator", objectives.ESTIMATORS)
 def test_training_beats_the_histogram(tmp_path, estimator) -> None:
     settings = {**PRESETS["demo"], "num_steps": 400, "features": 16, "eval_interval": 0}
