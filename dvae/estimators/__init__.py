@@ -17,6 +17,11 @@ estimators with K samples call it on z [K, ..., n].
     reinforce       one sample, a baseline from the caller
     reinforce_loo   K samples of E[f], the mean of the others as baseline
     vimco           K samples of the bound E[log 1/K sum exp log_weight]
+    nvil            one sample, a learned baseline and running statistics (state in, state out)
+    muprop          one sample, the expansion of f at the mean of q as control variate
+    rebar           one sample, eta f(relaxed z) as control variate; tuned by `rebar_variance`
+    relax           one sample, any function of relaxed z; trained by `relax_variance`
+    disarm          an antithetic pair of samples
 
 `family=distributions.categorical` takes logits [..., n, C] and one-hot z [..., n, C]. Models that
 work with integer codes evaluate f and log q themselves and call the `*_surrogate` functions, which
@@ -24,22 +29,44 @@ take arrays: log q there is summed over the units, and must be differentiable in
 """
 
 from dvae.estimators._estimate import Estimate
+from dvae.estimators.disarm import disarm
 from dvae.estimators.exact import exact
+from dvae.estimators.muprop import muprop
+from dvae.estimators.nvil import (
+    NvilState,
+    nvil,
+    nvil_baseline_loss,
+    nvil_init,
+    nvil_surrogate,
+)
+from dvae.estimators.rebar import rebar, rebar_variance
 from dvae.estimators.reinforce import (
     reinforce,
     reinforce_loo,
     reinforce_loo_surrogate,
     reinforce_surrogate,
 )
+from dvae.estimators.relax import relax, relax_variance
 from dvae.estimators.vimco import vimco, vimco_surrogate
 
 __all__ = [
     "Estimate",
+    "NvilState",
+    "disarm",
     "exact",
+    "muprop",
+    "nvil",
+    "nvil_baseline_loss",
+    "nvil_init",
+    "nvil_surrogate",
+    "rebar",
+    "rebar_variance",
     "reinforce",
     "reinforce_loo",
     "reinforce_loo_surrogate",
     "reinforce_surrogate",
+    "relax",
+    "relax_variance",
     "vimco",
     "vimco_surrogate",
 ]

@@ -3,6 +3,7 @@
 from typing import NamedTuple, Protocol
 
 import jax
+import jax.numpy as jnp
 
 from dvae._numerics import upcast
 
@@ -43,6 +44,21 @@ def score_term(signal: jax.Array, log_q: jax.Array) -> jax.Array:
     """Returns 0 with gradient signal * grad log q; no gradient enters the signal."""
     signal = jax.lax.stop_gradient(signal)
     return signal * (log_q - jax.lax.stop_gradient(log_q)).astype(signal.dtype)
+
+
+def logits_term(gradient: jax.Array, logits: jax.Array) -> jax.Array:
+    """Returns 0 [...] with the given gradient [..., n] in the logits; none enters `gradient`."""
+    wide = upcast(logits)
+    return jnp.sum(jax.lax.stop_gradient(gradient) * (wide - jax.lax.stop_gradient(wide)), axis=-1)
+
+
+def check_reduced(name: str, values: jax.Array, logits: jax.Array) -> None:
+    """Raises ValueError unless f reduced z, of the logits' shape, to one value an example."""
+    if values.shape != logits.shape[:-1]:
+        raise ValueError(
+            f"{name} needs one value for each example: f must map z {logits.shape} to "
+            f"{logits.shape[:-1]} (sum over the units), got {values.shape}"
+        )
 
 
 def check_shapes(name: str, values: jax.Array, log_q: jax.Array) -> None:

@@ -13,7 +13,25 @@ ESTIMATORS = {
         key, f, x, num_samples=3, **kw
     ),
     "vimco": lambda key, f, x, **kw: estimators.vimco(key, f, x, num_samples=3, **kw),
+    "nvil": lambda key, f, x, **kw: estimators.nvil(key, f, x, estimators.nvil_init(), **kw)[0],
 }
+BITS_ONLY = {
+    "muprop": estimators.muprop,
+    "rebar": lambda key, f, x: estimators.rebar(key, f, x, temperature=0.3, eta=0.8),
+    "relax": lambda key, f, x: estimators.relax(
+        key, f, x, control_variate=lambda z: f(jax.nn.sigmoid(z)) + jnp.tanh(z).sum(-1)
+    ),
+    "disarm": estimators.disarm,
+}
+ESTIMATORS |= {
+    name: lambda key, f, x, family=None, e=e: e(key, f, x) for name, e in BITS_ONLY.items()
+}
+FAMILIES_AND_DTYPES = [(name, "bernoulli", jnp.bfloat16) for name in ESTIMATORS] + [
+    (name, "categorical", dtype)
+    for name in ESTIMATORS
+    if name not in BITS_ONLY
+    for dtype in (jnp.float32, jnp.float16)
+]
 ALL = pytest.mark.parametrize("estimator", ESTIMATORS.values(), ids=ESTIMATORS)
 LOGITS = np.random.default_rng(0).normal(size=(3, 2, 4)).astype(np.float32)
 
@@ -57,14 +75,10 @@ def test_vmap_equals_loop(estimator):
             np.testing.assert_allclose(actual[i], expected, rtol=1e-5, atol=1e-5)
 
 
-@ALL
-@pytest.mark.parametrize(
-    ("family", "dtype"),
-    [("categorical", jnp.float32), ("bernoulli", jnp.bfloat16), ("categorical", jnp.float16)],
-)
-def test_dtype_shape_and_reported_value(estimator, dtype, family):
+@pytest.mark.parametrize(("name", "family", "dtype"), FAMILIES_AND_DTYPES)
+def test_dtype_shape_and_reported_value(name, family, dtype):
     family = getattr(distributions, family)
-    gradient, estimate = jitted(estimator, 2, LOGITS.astype(dtype), family)
+    gradient, estimate = jitted(ESTIMATORS[name], 2, LOGITS.astype(dtype), family)
     assert estimate.value.dtype == estimate.surrogate.dtype == gradient.dtype == dtype
     assert estimate.value.shape == ((3, 2) if family is distributions.bernoulli else (3,))
     np.testing.assert_array_equal(estimate.surrogate, estimate.value)

@@ -1,0 +1,145 @@
+"""RELAX: the score function with a control variate on a continuous relaxation of the bits."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from dvae._numerics import open_uniform, upcast
+from dvae.estimators._estimate import Estimate, check_reduced, logits_term
+
+
+class RelaxedDraw(NamedTuple):
+    """Bits with their two relaxations; nothing here carries a gradient."""
+
+    bits: jax.Array  # [..., n] b = 1[z > 0], in the dtype of the logits
+    score: jax.Array  # [..., n] d log q(b) / dl, at least float32 like the fields below
+    pair: jax.Array  # [2, ..., n] z = l + logit(u), and z' given b
+    slopes: jax.Array  # [2, ..., n] dz/dl = 1, and dz'/dl at fixed b and noise
+
+
+def relax(
+    key: jax.Array,
+    f: Callable[[jax.Array], jax.Array],
+    logits: jax.Array,
+    *,
+    control_variate: Callable[[jax.Array], jax.Array],
+) -> Estimate:
+    """Estimates the gradient of E_q[f(b)] with a free-form control variate c.
+
+    The relaxed bits are z = l + logit(u), of which b = 1[z > 0] is the exact sample, and z'
+    drawn given b. The gradient in the logits is
+
+        (f(b) - c(z')) grad log q(b) + grad_l c(z) - grad_l c(z') + grad f(b),
+
+    unbiased for every differentiable c that does not depend on the noise. Only z and z' carry the
+    logits into c: its parameters, and the logits it closes over, receive no gradient here; train
+    them with `relax_variance`. Grathwohl et al., "Backpropagation through the Void: Optimizing
+    control variates for black-box gradient estimation" (2018), section 3.2. `rebar` is the case
+    c(z) = eta f(sigmoid(z / t)), and the published control variate adds a network to it:
+
+        def control_variate(z):
+            return eta * f(jax.nn.sigmoid(z / temperature)) + network(control_params, z)
+
+    Args:
+        key: typed PRNG key.
+        f: maps b [..., n] to [...], nats; called once. It may close over parameters and over
+            logits, which receive its gradient.
+        logits: [..., n] float.
+        control_variate: c, maps unbounded z [..., n] to [...], nats; traced once, and mapped over
+            the pair z, z'.
+
+    Returns:
+        Estimate of f(b), both [...], in the dtype that f returns.
+
+    Raises:
+        ValueError: if f or control_variate does not reduce z to one value for each example.
+    """
+    draw = draw_relaxed(key, logits)
+    values = f(draw.bits)
+    check_reduced("relax", values, logits)
+    gradient = score_gradient(values, draw) + _control(control_variate, draw)
+    return Estimate(values, values + logits_term(gradient, logits).astype(values.dtype))
+
+
+def relax_variance(
+    key: jax.Array,
+    f: Callable[[jax.Array], jax.Array],
+    logits: jax.Array,
+    *,
+    control_variate: Callable[[jax.Array], jax.Array],
+) -> jax.Array:
+    """Evaluates ||g||^2 for the g of `relax`, to be descended in the parameters of c.
+
+    As the mean of g does not depend on c, the gradient of this single sample is an unbiased
+    estimate of the gradient of g's variance (Grathwohl et al., 2018, section 3.1). g is the
+    gradient in the logits without f's own dependence on them, as in `rebar_variance`.
+
+    Args:
+        key: the key given to `relax` (a `jax.random.clone` where key reuse is checked): the same
+            draws, so that a compiler can share the evaluations.
+        f: as in `relax`; receives no gradient.
+        logits: [..., n] float; receive no gradient.
+        control_variate: c, as in `relax`. All that it closes over receives the gradient: where it
+            calls f, give it an f of `jax.lax.stop_gradient((params, logits))`.
+
+    Returns:
+        [...] the sum over units of g^2, nats^2, at least float32 (a square overflows float16).
+
+    Raises:
+        ValueError: as `relax`.
+    """
+    draw = draw_relaxed(key, logits)
+    values = f(draw.bits)
+    check_reduced("relax_variance", values, logits)
+    gradient = score_gradient(values, draw) + _control(control_variate, draw)
+    return jnp.sum(gradient**2, axis=-1)
+
+
+def _control(c: Callable[[jax.Array], jax.Array], draw: RelaxedDraw) -> jax.Array:
+    """Evaluates `control_gradient` for a c that is given z in the dtype of the logits."""
+    return control_gradient(lambda z: c(z.astype(draw.bits.dtype)), draw)
+
+
+def draw_relaxed(key: jax.Array, logits: jax.Array) -> RelaxedDraw:
+    """Draws b, z and z' | b (Tucker et al., 2017, appendix), all functions of l and uniforms.
+
+    z' = l + logit(u') with u' uniform on the side of (0, 1) that gives the same b. Written out,
+    z' = s softplus(logit(v) + softplus(s l)), s = 2 b - 1, where nothing rounds to log(0).
+    """
+    wide = jax.lax.stop_gradient(upcast(logits))
+    key_free, key_given_bits = jax.random.split(key)
+    # Minus: the fine end of the uniforms, near 0, serves the rare ones among the bits.
+    z = wide - _logistic(key_free, wide)
+    bits = (z > 0).astype(wide.dtype)
+    sign = 2 * bits - 1
+    shifted = _logistic(key_given_bits, wide) + jax.nn.softplus(sign * wide)
+    conditional = sign * jax.nn.softplus(shifted)
+    slope = jax.nn.sigmoid(shifted) * jax.nn.sigmoid(sign * wide)
+    return RelaxedDraw(
+        bits=bits.astype(logits.dtype),
+        score=bits - jax.nn.sigmoid(wide),
+        pair=jnp.stack([z, conditional]),
+        slopes=jnp.stack([jnp.ones_like(slope), slope]),
+    )
+
+
+def _logistic(key: jax.Array, like: jax.Array) -> jax.Array:
+    """Draws logit(u), finite always, in the shape and dtype of `like`."""
+    u = open_uniform(key, like.shape).astype(like.dtype)
+    return jnp.log(u) - jnp.log1p(-u)
+
+
+def score_gradient(values: jax.Array, draw: RelaxedDraw) -> jax.Array:
+    """Evaluates f(b) grad_l log q(b) [..., n] without gradient."""
+    return jax.lax.stop_gradient(upcast(values))[..., None] * draw.score
+
+
+def control_gradient(c: Callable[[jax.Array], jax.Array], draw: RelaxedDraw) -> jax.Array:
+    """Evaluates grad_l c(z) - grad_l c(z') - c(z') grad_l log q(b) [..., n]; its mean is 0."""
+    values, pullback = jax.vjp(jax.vmap(c), draw.pair)
+    check_reduced("a control variate", values[0], draw.bits)
+    (by_z,) = pullback(jnp.ones_like(values))
+    free, given_bits = by_z * draw.slopes
+    return free - given_bits - upcast(values[1])[..., None] * draw.score

@@ -1,0 +1,89 @@
+"""`estimators.muprop`: exactly unbiased, without variance where f is linear."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dvae import distributions, estimators
+
+LOGITS = np.float32([0.4, -1.1, 2.0])
+THETA = np.float32([0.3, -0.7, 1.2])
+
+
+def value_of(z, logits, theta):
+    """f closes over the logits too, as an ELBO's log q does."""
+    theta = jnp.broadcast_to(theta, z.shape)
+    return (
+        3 + jnp.sum(theta * z, axis=-1) ** 3 - distributions.bernoulli.log_prob(z, logits).sum(-1)
+    )
+
+
+def gradients(rows, theta, seed=0):
+    """Gradients of the estimate for each row of logits [S, n], in the row and in theta."""
+
+    def total(logits, theta):
+        f = lambda z: value_of(z, logits, theta)
+        estimate = estimators.muprop(jax.random.key(seed), f, logits)
+        return estimate.surrogate.sum(), estimate.value
+
+    return jax.jit(jax.grad(total, (0, 1), has_aux=True))(rows, theta)
+
+
+def test_enumerated_draws_average_to_the_exact_gradient(monkeypatch):
+    states = np.asarray(distributions.bernoulli.support(LOGITS))
+    rows = np.broadcast_to(LOGITS, states.shape)
+    thetas = np.broadcast_to(THETA, states.shape)
+    monkeypatch.setattr(distributions.bernoulli, "sample", lambda key, logits: jnp.asarray(states))
+    (by_logits, by_theta), values = gradients(rows, thetas)
+    np.testing.assert_allclose(values, value_of(states, LOGITS, THETA), rtol=1e-5)
+
+    p = 1 / (1 + np.exp(-np.float64(LOGITS)))
+    q = np.prod(np.where(states, p, 1 - p), axis=-1)
+    exact = jax.jit(
+        jax.grad(lambda x, theta: estimators.exact(lambda z: value_of(z, x, theta), x), (0, 1))
+    )(LOGITS, THETA)
+    np.testing.assert_allclose(q @ by_logits, exact[0], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(q @ by_theta, exact[1], rtol=1e-4, atol=1e-5)
+
+
+def test_parameters_receive_only_the_gradient_at_the_sample():
+    logits, theta = (np.float32(np.random.default_rng(1).normal(size=(6, 3))) for _ in range(2))
+    (_, by_theta), _ = gradients(logits, theta, seed=2)
+
+    @jax.jit
+    @jax.grad
+    def expected(theta):
+        z = distributions.bernoulli.sample(jax.random.key(2), logits)
+        return value_of(z, logits, theta).sum()
+
+    np.testing.assert_allclose(by_theta, expected(theta), rtol=1e-5, atol=1e-6)
+
+
+def test_linear_f_has_no_variance():
+    def total(logits):
+        f = lambda z: 50 + z @ THETA
+        return estimators.muprop(jax.random.key(3), f, logits).surrogate.sum()
+
+    rows = np.broadcast_to(LOGITS, (32, 3))
+    p = 1 / (1 + np.exp(-np.float64(LOGITS)))
+    expected = np.broadcast_to(THETA * p * (1 - p), (32, 3))
+    np.testing.assert_allclose(jax.jit(jax.grad(total))(rows), expected, atol=3e-5)
+
+
+def test_f_is_evaluated_twice():
+    shapes = []
+
+    def f(z):
+        shapes.append(z.shape)
+        return z.sum(-1)
+
+    jax.eval_shape(lambda x: estimators.muprop(jax.random.key(0), f, x), LOGITS)
+    assert shapes == [(3,), (3,)]
+
+
+def test_f_must_reduce_the_units():
+    with pytest.raises(ValueError, match=r"muprop needs one value .* z \(5, 3\) to \(5,\).*got"):
+        jax.eval_shape(
+            lambda x: estimators.muprop(jax.random.key(0), lambda z: z, x), jnp.zeros((5, 3))
+        )
