@@ -1,4 +1,4 @@
-"""Figures: images, rate against distortion, codebooks and results.
+"""Figures: images, rate against distortion, codebooks, relaxations and results.
 
 Every function takes NumPy arrays and returns a `matplotlib.figure.Figure`, drawn without pyplot and
 so without global state or a display; `save` writes it. An estimator has the same color in every
@@ -27,17 +27,33 @@ from dvae.analysis._drawing import (
     styled,
 )
 from dvae.analysis._images import image_grid, reconstructions, samples
+from dvae.analysis._relaxations import (
+    RelaxedBit,
+    inverse_cdfs,
+    mixture_densities,
+    relaxed_bits,
+    smoothing_densities,
+)
+from dvae.analysis._variance import GradientError, bias_and_variance
 
 __all__ = [
+    "GradientError",
+    "RelaxedBit",
+    "active_units",
+    "bias_and_variance",
     "bits_per_dim_by_codebook_size",
     "codebook_pca",
     "explained_variance",
     "image_grid",
+    "inverse_cdfs",
     "learning_curve",
+    "mixture_densities",
     "rate_distortion_path",
     "reconstructions",
+    "relaxed_bits",
     "samples",
     "save",
+    "smoothing_densities",
 ]
 
 
@@ -170,12 +186,15 @@ def bits_per_dim_by_codebook_size(
 def learning_curve(
     train: Mapping[str, tuple[ArrayLike, ArrayLike]],
     validation: Mapping[str, tuple[ArrayLike, ArrayLike]] | None = None,
+    *,
+    unit: str = "bits/dim",
 ) -> Figure:
-    """Draws bits/dim against the step: training as a thin line, validation as a marked one.
+    """Draws a bound against the step: training as a thin line, validation as a marked one.
 
     Args:
-        train: label -> (steps, bits/dim), arrays [T].
+        train: label -> (steps, values), arrays [T].
         validation: the same for held-out images; a label has one color in both.
+        unit: what the values are, written at their axis.
 
     Returns:
         A figure with one set of axes, with lines labeled "LABEL, train" and "LABEL, validation".
@@ -200,6 +219,39 @@ def learning_curve(
             )
     axes.set_xlabel("step")
     axes.xaxis.set_major_formatter("{x:,.6g}")
-    axes.set_ylabel("bits/dim")
+    axes.set_ylabel(unit)
+    axes.legend()
+    return figure
+
+
+@styled
+def active_units(variances: Mapping[str, ArrayLike], *, threshold: float = 0.01) -> Figure:
+    """Draws the variance over images of each unit's posterior mean, largest first.
+
+    A unit whose mean hardly depends on the image carries no information (Burda, Grosse and
+    Salakhutdinov 2016, sec. 5.1, count those above 0.01 as active).
+
+    Args:
+        variances: label -> [n], Var_x(E[z_i|x]).
+        threshold: drawn as a line; the legend counts the units above it.
+
+    Returns:
+        A figure with one set of axes.
+
+    Raises:
+        ValueError: if there is nothing to draw.
+    """
+    require(variances, "variances")
+    figure = new_figure(6.4, 4.0)
+    axes = figure.add_subplot()
+    for label, (color, _) in looks(variances).items():
+        ordered = np.sort(np.asarray(variances[label], np.float64))[::-1]
+        count = int((ordered > threshold).sum())
+        text = f"{label}: {count} of {len(ordered)} active"
+        axes.step(np.arange(1, len(ordered) + 1), ordered, where="mid", color=color, label=text)
+    axes.axhline(threshold, color="0.6", linewidth=0.8, linestyle="--")
+    axes.set_xlabel("unit, by variance")
+    axes.set_ylabel("variance of the posterior mean over images")
+    axes.set_ylim(bottom=0)
     axes.legend()
     return figure
