@@ -71,3 +71,27 @@ def check_positive(name: str, value: ArrayLike) -> None:
     """Raises ValueError if a Python or NumPy number is not positive; arrays pass unchecked."""
     if isinstance(value, int | float | np.number) and not value > 0:
         raise ValueError(f"{name} must be positive, got {value}")
+
+
+def check_open_unit(name: str, value: ArrayLike) -> None:
+    """Raises ValueError if a Python or NumPy number is outside (0, 1); arrays pass unchecked."""
+    if isinstance(value, int | float | np.number) and not 0 < value < 1:
+        raise ValueError(
+            f"{name} must be strictly between 0 and 1, got {value}; draw it with a sampler, "
+            "or clip it"
+        )
+
+
+def same_rank(*xs: jax.Array) -> list[jax.Array]:
+    """Puts axes of length 1 in front, up to the largest rank; the arrays then broadcast.
+
+    Unlike `jnp.broadcast_arrays` it leaves a scalar a single number, so that functions of it are
+    computed once and not once an element.
+    """
+    rank = max(x.ndim for x in xs)
+    return [x.reshape((1,) * (rank - x.ndim) + x.shape) for x in xs]
+
+
+def logit(p: jax.Array) -> jax.Array:
+    """Evaluates log p - log(1 - p), accurate at both ends of (0, 1)."""
+    return jnp.log(p) - jnp.log1p(-p)

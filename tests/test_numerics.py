@@ -65,5 +65,28 @@ def test_check_positive_refuses_numbers_that_are_not(value):
         _numerics.check_positive("temperature", value)
 
 
+@pytest.mark.parametrize("value", [0, 1, -0.5, float("nan"), np.float32(2)])
+def test_check_open_unit_refuses_numbers_outside(value):
+    with pytest.raises(ValueError, match="rho must be strictly between 0 and 1, got"):
+        _numerics.check_open_unit("rho", value)
+
+
+def test_check_open_unit_lets_numbers_inside_and_arrays_pass():
+    _numerics.check_open_unit("rho", 0.5)
+    _numerics.check_open_unit("rho", jnp.ones(2))
+
+
+def test_same_rank_leaves_scalars_single():
+    x, y = _numerics.same_rank(jnp.ones((2, 3)), jnp.float32(4))
+    assert x.shape == (2, 3)
+    assert y.shape == (1, 1)
+
+
+def test_logit_keeps_its_digits_at_both_ends():
+    p = np.float32([1e-30, 1e-7, 0.5, 1 - 2.0**-24])
+    exact = np.log(np.float64(p)) - np.log1p(-np.float64(p))
+    np.testing.assert_allclose(_numerics.logit(jnp.asarray(p)), exact, rtol=1e-6)
+
+
 def test_check_positive_lets_traced_values_pass():
     jax.jit(lambda t: (_numerics.check_positive("temperature", t), t)[1])(jnp.float32(-1))

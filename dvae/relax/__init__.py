@@ -1,17 +1,86 @@
 """Relaxations: continuous samples, or continuous gradients, in the place of discrete variables.
 
 One module per family, each with a deterministic core that maps noise to a sample and a one-line
-`sample(key, logits, ...)` on top of it:
+`sample(key, logits, ...)` on top of it.
 
+Smoothings of bits, a continuous zeta with density r(zeta|z) around z. They tend to bits as the
+inverse temperature beta grows, and the mixture over z ~ Bernoulli(sigmoid(l)) is sampled by its
+inverse CDF (`SMOOTHINGS` lists them by name):
+
+    module       r(zeta|0)                          support  inverse CDF
+    exponential  exponential                        [0, 1]   closed form
+    logistic     logistic, scale 1/beta             R        closed form
+    power        zeta^{1/beta - 1} / beta           (0, 1)   Newton
+    gaussian     normal, variance 1/beta            R        Halley
+    uniform_exp  exponential, floor eps             [0, 1]   Newton
+    spike_exp    delta(zeta); exponential for z=1   [0, 1]   closed form
+    step         delta(zeta), delta(zeta-1)         {0, 1}   no gradient
+
+    zeta = relax.exponential.sample(key, logits, beta)             # F^{-1}(rho), rho uniform
+    zeta = relax.exponential.ancestral_sample(key, logits, beta)   # z, then zeta given z
+    zeta = relax.exponential.icdf(rho, logits, beta)               # the same from your own noise
+    relax.exponential.log_prob(zeta, logits, beta)                 # of the mixture; also cdf
+    relax.exponential.posterior_logits(zeta, logits, beta)         # logit of q(z=1 | x, zeta)
+
+with log_ratio = log r(zeta|1) - log r(zeta|0) and log_prob_0 = log r(zeta|0) for priors over z.
+uniform_exp takes `eps` by keyword; spike_exp, which has an atom, has icdf, sample and cdf only;
+step icdf and sample. Gradients in rho, logits and beta are those of the implicit function, of any
+order, and finite for |l| <= 80. Sharp smoothings have cliffs: between two modes the slope of zeta
+in l reaches e^{beta/2}, in all families but uniform_exp.
+
+Relaxations without a conditional r(zeta|z):
+
+    y = relax.binary_concrete.sample(key, logits, temperature)            # in [0, 1]
     y = relax.gumbel_softmax.sample(key, logits, temperature)             # on the simplex
     y = relax.gumbel_softmax.sample(key, logits, temperature, hard=True)  # one-hot forward
-    z = relax.straight_through.bernoulli(key, logits)                     # a bit forward
 
-Everything is elementwise over units (gumbel_softmax and straight_through.categorical: over all
-axes but the last, the class axis), keeps the dtype of the logits, and is differentiable in the
-logits and in the temperature.
+Hard samples forward with a surrogate gradient backward, for bits and for one-hot vectors:
+
+    z = relax.straight_through.bernoulli(key, logits)                     # that of the mean
+    z = relax.reinmax.bernoulli(key, logits)                              # second order
+    z = relax.gumbel_rao.bernoulli(key, logits, temperature, num_samples=10)
+
+Everything is elementwise over units (gumbel_softmax and the `categorical` functions: over all axes
+but the last, the class axis), keeps the dtype of the logits, and is differentiable in the logits;
+relaxed samples also in the temperature.
 """
 
-from dvae.relax import gumbel_softmax, straight_through
+from dvae.relax import (
+    binary_concrete,
+    exponential,
+    gaussian,
+    gumbel_rao,
+    gumbel_softmax,
+    logistic,
+    power,
+    reinmax,
+    spike_exp,
+    step,
+    straight_through,
+    uniform_exp,
+)
 
-__all__ = ["gumbel_softmax", "straight_through"]
+SMOOTHINGS = {
+    "spike_exp": spike_exp,
+    "exponential": exponential,
+    "logistic": logistic,
+    "power": power,
+    "gaussian": gaussian,
+    "uniform_exp": uniform_exp,
+}
+
+__all__ = [
+    "SMOOTHINGS",
+    "binary_concrete",
+    "exponential",
+    "gaussian",
+    "gumbel_rao",
+    "gumbel_softmax",
+    "logistic",
+    "power",
+    "reinmax",
+    "spike_exp",
+    "step",
+    "straight_through",
+    "uniform_exp",
+]

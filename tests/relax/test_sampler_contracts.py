@@ -12,6 +12,11 @@ from dvae import relax
 SAMPLERS = {
     "gumbel_softmax_hard": partial(relax.gumbel_softmax.sample, temperature=0.6, hard=True),
     "gumbel_softmax_cold": partial(relax.gumbel_softmax.sample, temperature=1e-3),
+    "binary_concrete": partial(relax.binary_concrete.sample, temperature=0.5),
+    "gumbel_rao_bernoulli": partial(relax.gumbel_rao.bernoulli, temperature=0.5, num_samples=3),
+    "gumbel_rao_categorical": partial(relax.gumbel_rao.categorical, temperature=0.5, num_samples=3),
+    "reinmax_bernoulli": relax.reinmax.bernoulli,
+    "reinmax_categorical": relax.reinmax.categorical,
     "straight_through_bernoulli": relax.straight_through.bernoulli,
     "straight_through_categorical": relax.straight_through.categorical,
 }

@@ -1,0 +1,180 @@
+"""The binary Concrete distribution: zeta = sigmoid((l + logit(rho)) / tau), rho uniform.
+
+Its argmax, 1[zeta > 1/2], is an exact Bernoulli(sigmoid(l)) sample at every temperature tau.
+y = logit(zeta) has the logistic law of mean l / tau and scale 1 / tau. In float32 zeta rounds to 0
+or 1 at low temperatures, y never does: keep y for densities and Monte Carlo divergences
+(`sample_logit`, `log_prob_of_logit`; the Jacobian cancels in a ratio of two densities).
+
+Reference: Maddison, Mnih and Teh, "The Concrete Distribution" (2016), appendix B.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from dvae._numerics import (
+    check_open_unit,
+    check_positive,
+    logit,
+    open_uniform,
+    same_rank,
+    upcast,
+)
+
+ArrayLike = jax.typing.ArrayLike
+
+
+def icdf(rho: ArrayLike, logits: ArrayLike, temperature: ArrayLike) -> jax.Array:
+    """Maps uniform noise to zeta = sigmoid((l + logit(rho)) / tau).
+
+    Args:
+        rho: [...] float in (0, 1).
+        logits: [...] float.
+        temperature: tau > 0; all three broadcast.
+
+    Returns:
+        [...] in [0, 1].
+
+    Raises:
+        ValueError: if temperature is a Python number and not positive, or rho one outside (0, 1).
+    """
+    check_open_unit("rho", rho)
+    (rho, logits), tau, dtype = _prepare((rho, logits), temperature)
+    return jax.nn.sigmoid((logits + logit(rho)) / tau).astype(dtype)
+
+
+def icdf_logit(rho: ArrayLike, logits: ArrayLike, temperature: ArrayLike) -> jax.Array:
+    """Maps uniform noise to y = logit(zeta) = (l + logit(rho)) / tau.
+
+    Args:
+        rho: [...] float in (0, 1).
+        logits: [...] float.
+        temperature: tau > 0; all three broadcast.
+
+    Returns:
+        [...] logits of relaxed bits.
+
+    Raises:
+        ValueError: if temperature is a Python number and not positive, or rho one outside (0, 1).
+    """
+    check_open_unit("rho", rho)
+    (rho, logits), tau, dtype = _prepare((rho, logits), temperature)
+    return ((logits + logit(rho)) / tau).astype(dtype)
+
+
+def sample(key: jax.Array, logits: jax.Array, temperature: ArrayLike) -> jax.Array:
+    """Draws zeta, reparametrised (see `icdf`).
+
+    Args:
+        key: typed PRNG key.
+        logits: [...] float.
+        temperature: tau > 0; broadcasts with logits.
+
+    Returns:
+        [...] in [0, 1], in the dtype of logits.
+
+    Raises:
+        ValueError: if temperature is a Python number and not positive.
+    """
+    rho = open_uniform(key, jnp.broadcast_shapes(logits.shape, jnp.shape(temperature)))
+    return icdf(rho, logits, temperature).astype(logits.dtype)
+
+
+def sample_logit(key: jax.Array, logits: jax.Array, temperature: ArrayLike) -> jax.Array:
+    """Draws y = logit(zeta), reparametrised (see `icdf_logit`).
+
+    Args:
+        key: typed PRNG key.
+        logits: [...] float.
+        temperature: tau > 0; broadcasts with logits.
+
+    Returns:
+        [...] logits of relaxed bits, in the dtype of logits.
+
+    Raises:
+        ValueError: if temperature is a Python number and not positive.
+    """
+    rho = open_uniform(key, jnp.broadcast_shapes(logits.shape, jnp.shape(temperature)))
+    return icdf_logit(rho, logits, temperature).astype(logits.dtype)
+
+
+def cdf(zeta: ArrayLike, logits: ArrayLike, temperature: ArrayLike) -> jax.Array:
+    """Evaluates F(zeta) = sigmoid(tau logit(zeta) - l); 0 below the unit interval, 1 above.
+
+    Args:
+        zeta: [...] float.
+        logits: [...] float.
+        temperature: tau > 0; all three broadcast.
+
+    Returns:
+        [...] in [0, 1].
+
+    Raises:
+        ValueError: if temperature is a Python number and not positive.
+    """
+    (zeta, logits), tau, dtype = _prepare((zeta, logits), temperature)
+    inside = (zeta > 0) & (zeta < 1)
+    # The inner select keeps the infinite logit out of the gradient.
+    value = jax.nn.sigmoid(tau * logit(jnp.where(inside, zeta, 0.5)) - logits)
+    return jnp.where(inside, value, jnp.where(zeta > 0, 1, 0)).astype(dtype)
+
+
+def log_prob(zeta: ArrayLike, logits: ArrayLike, temperature: ArrayLike) -> jax.Array:
+    """Evaluates the log-density of zeta, Maddison et al. (2016), Eq. (21).
+
+    That of y = logit(zeta), less log zeta + log(1 - zeta). A zeta that rounded to 0 or 1 is taken
+    as the nearest number inside, which keeps the density finite; where that matters, use
+    `log_prob_of_logit`.
+
+    Args:
+        zeta: [...] float in [0, 1].
+        logits: [...] float.
+        temperature: tau > 0; all three broadcast.
+
+    Returns:
+        [...] nats.
+
+    Raises:
+        ValueError: if temperature is a Python number and not positive.
+    """
+    (zeta, logits), tau, dtype = _prepare((zeta, logits), temperature)
+    info = jnp.finfo(zeta.dtype)
+    zeta = jnp.clip(zeta, info.tiny, 1 - info.epsneg)
+    log_zeta, log_rest = jnp.log(zeta), jnp.log1p(-zeta)
+    density = _log_prob_of_logit(log_zeta - log_rest, logits, tau)
+    return (density - log_zeta - log_rest).astype(dtype)
+
+
+def log_prob_of_logit(y: ArrayLike, logits: ArrayLike, temperature: ArrayLike) -> jax.Array:
+    """Evaluates the log-density of y = logit(zeta), a logistic of mean l / tau and scale 1 / tau.
+
+    log tau - softplus(u) - softplus(-u), u = tau y - l: finite wherever y is.
+
+    Args:
+        y: [...] float, any.
+        logits: [...] float.
+        temperature: tau > 0; all three broadcast.
+
+    Returns:
+        [...] nats.
+
+    Raises:
+        ValueError: if temperature is a Python number and not positive.
+    """
+    (y, logits), tau, dtype = _prepare((y, logits), temperature)
+    return _log_prob_of_logit(y, logits, tau).astype(dtype)
+
+
+def _log_prob_of_logit(y: jax.Array, logits: jax.Array, tau: jax.Array) -> jax.Array:
+    u = tau * y - logits
+    return jnp.log(tau) - jax.nn.softplus(u) - jax.nn.softplus(-u)
+
+
+def _prepare(
+    arrays: tuple[ArrayLike, ...], temperature: ArrayLike
+) -> tuple[list[jax.Array], jax.Array, jnp.dtype]:
+    """Checks the temperature; returns everything wide and of one rank, and the result's dtype."""
+    check_positive("temperature", temperature)
+    dtype = jnp.result_type(*arrays)
+    wide = [upcast(jnp.asarray(x, dtype)) for x in arrays]
+    *wide, tau = same_rank(*wide, jnp.asarray(temperature, wide[0].dtype))
+    return wide, tau, dtype

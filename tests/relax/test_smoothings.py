@@ -1,0 +1,438 @@
+"""What every smoothing promises, against float64 oracles: its law, its inverse, its gradients."""
+
+from functools import cache, partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.special import ndtr
+
+from dvae import relax
+
+DENSE = ["exponential", "logistic", "power", "gaussian", "uniform_exp"]  # have a density
+BOUNDED = ["spike_exp", "exponential", "power", "uniform_exp"]
+EACH = pytest.mark.parametrize("name", relax.SMOOTHINGS)
+EACH_DENSE = pytest.mark.parametrize("name", DENSE)
+SIZE = 4000  # of all arrays, so that each function is compiled once a family
+
+
+def sigmoid(x):
+    return 0.5 * (1 + np.tanh(0.5 * np.asarray(x, np.float64)))
+
+
+def conditional_cdfs(name, zeta, beta):
+    """R_0 and R_1 in float64, written as in the definitions."""
+    if name == "logistic":
+        return sigmoid(beta * zeta), sigmoid(beta * (zeta - 1))
+    if name == "gaussian":
+        return ndtr(np.sqrt(beta) * zeta), ndtr(np.sqrt(beta) * (zeta - 1))
+    if name == "power":
+        return zeta ** (1 / beta), 1 - (1 - zeta) ** (1 / beta)
+    r0 = (1 - np.exp(-beta * zeta)) / (1 - np.exp(-beta))
+    r1 = (np.exp(beta * zeta) - 1) / (np.exp(beta) - 1)
+    if name == "spike_exp":
+        return np.ones_like(r0), r1
+    share = 0.05 if name == "uniform_exp" else 0
+    return (1 - share) * r0 + share * zeta, (1 - share) * r1 + share * zeta
+
+
+def oracle_cdf(name, zeta, logits, beta):
+    r0, r1 = conditional_cdfs(name, zeta, beta)
+    return sigmoid(-logits) * r0 + sigmoid(logits) * r1
+
+
+def oracle_icdf(name, rho, logits, beta):
+    """Bisection on the float64 CDF."""
+    low, high = np.full(rho.shape, -30.0), np.full(rho.shape, 31.0)
+    if name in BOUNDED:
+        low, high = np.zeros(rho.shape), np.ones(rho.shape)
+    for _ in range(70):
+        middle = 0.5 * (low + high)
+        below = oracle_cdf(name, middle, logits, beta) < rho
+        low, high = np.where(below, middle, low), np.where(below, high, middle)
+    return 0.5 * (low + high)
+
+
+def density_by_difference(name, zeta, logits, beta):
+    step = 1e-6
+    low, high = zeta - step, zeta + step
+    if name in BOUNDED:
+        low, high = np.maximum(low, 0), np.minimum(high, 1)
+    ends = [oracle_cdf(name, x, logits, beta) for x in (low, high)]
+    return (ends[1] - ends[0]) / (high - low)
+
+
+def points(seed=0, size=SIZE):
+    """Points from float32: rho to 1e-7 of the ends, logits to +-80, beta in [0.5, 100]."""
+    rng = np.random.default_rng(seed)
+    rho = rng.uniform(1e-7, 1 - 1e-7, size)
+    rho[: size // 6] = 10 ** rng.uniform(-7, 0, size // 6)
+    rho[size // 6 : size // 3] = 1 - 10 ** rng.uniform(-6.5, 0, size // 3 - size // 6)
+    logits = np.where(rng.random(size) < 0.8, 4 * rng.normal(size=size), rng.uniform(-80, 80, size))
+    beta = 10 ** rng.uniform(np.log10(0.5), 2, size)
+    return np.float32(np.clip(rho, 1e-7, 1 - 1e-7)), np.float32(logits), np.float32(beta)
+
+
+@cache
+def icdf_with_gradients(name):
+    """Returns a jitted (rho, logits, beta) -> zeta and its three derivatives, elementwise."""
+
+    def both(*args):
+        zeta, pullback = jax.vjp(relax.SMOOTHINGS[name].icdf, *args)
+        return zeta, pullback(jnp.ones_like(zeta))
+
+    return jax.jit(both)
+
+
+@cache
+def jitted_cdf(name):
+    return jax.jit(relax.SMOOTHINGS[name].cdf)
+
+
+@EACH
+def test_icdf_agrees_with_bisection_in_float64(name):
+    rho, logits, beta = points()
+    wide = [np.float64(x) for x in (rho, logits, beta)]
+    expected = oracle_icdf(name, *wide)
+    zeta = np.float64(icdf_with_gradients(name)(rho, logits, beta)[0])
+    assert np.all(np.isfinite(zeta))
+    room = 1e-6 / np.maximum(density_by_difference(name, expected, *wide[1:]), 1e-12)
+    checked = room < 0.05  # elsewhere one rounding of rho decides
+    assert checked.mean() > 0.7
+    if name == "spike_exp":  # at the spike the density jumps
+        checked &= (expected > 1e-3) | (wide[0] < sigmoid(-wide[1]) - 1e-6)
+    assert np.all((np.abs(zeta - expected) <= 2e-6 + room)[checked])
+
+
+@EACH
+@pytest.mark.parametrize("argument", [0, 1, 2], ids=["rho", "logits", "beta"])
+def test_implicit_gradients_equal_differences_of_the_oracle(name, argument):
+    rng = np.random.default_rng(1)
+    rho, logits = rng.uniform(0.02, 0.98, SIZE), rng.normal(size=SIZE) * 3
+    beta = 10 ** rng.uniform(np.log10(0.5), 1.2, SIZE)
+    args = [np.float64(np.float32(x)) for x in (rho, logits, beta)]
+    zeta = oracle_icdf(name, *args)
+    _, gradients = icdf_with_gradients(name)(*map(np.float32, args))
+    step = np.zeros(3)
+    step[argument] = 1e-5
+    ends = [
+        oracle_icdf(name, *(x + sign * h for x, h in zip(args, step, strict=True)))
+        for sign in (-1, 1)
+    ]
+    expected = (ends[1] - ends[0]) / 2e-5
+    # Steep places amplify the roundings of rho and zeta, and the oracle's curvature error.
+    checked = (density_by_difference(name, zeta, *args[1:]) > 0.1) & (zeta != 0) & (zeta != 1)
+    if name == "spike_exp":
+        checked &= np.abs(args[0] - sigmoid(-args[1])) > 1e-2
+    assert checked.sum() > 2000
+    error = np.abs(np.float64(gradients[argument]) - expected)
+    assert np.all((error <= 2e-5 + 2e-3 * np.abs(expected))[checked])
+
+
+@EACH
+def test_values_and_gradients_are_finite_at_extremes(name):
+    grid = np.meshgrid(
+        np.float32([1e-7, 1e-3, 0.5, 0.999, 1 - 1e-7]),
+        np.float32([-80, -30, -5, 0, 5, 30, 80]),
+        np.float32([0.5, 1, 8, 100]),
+    )
+    zeta, gradients = icdf_with_gradients(name)(*(np.resize(x, SIZE) for x in grid))
+    for x in (zeta, *gradients):
+        assert np.all(np.isfinite(x))
+    if name in BOUNDED:
+        assert np.all((zeta >= 0) & (zeta <= 1))
+
+
+@EACH_DENSE
+def test_densities_are_finite_at_samples_of_extreme_mixtures(name):
+    module = relax.SMOOTHINGS[name]
+    logits, beta = jnp.tile(jnp.float32([-80.0, -10, 0, 10, 80]), 40), jnp.float32([0.5, 100])
+
+    def total(logits, beta):
+        zeta = module.sample(jax.random.key(3), logits[:, None], beta)
+        value = module.log_prob(zeta, logits[:, None], beta) + module.cdf(zeta, 0.5, beta)
+        return jnp.sum(value + module.posterior_logits(zeta, logits[:, None], beta))
+
+    value, gradients = jax.jit(jax.value_and_grad(total, (0, 1)))(logits, beta)
+    assert np.isfinite(value)
+    assert all(np.all(np.isfinite(g)) for g in gradients)
+
+
+@EACH
+def test_cdf_agrees_with_the_definition(name):
+    _, logits, beta = points(seed=2)
+    beta = np.minimum(beta, 50)
+    zeta = np.float32(np.random.default_rng(3).uniform(0.01, 0.99, SIZE))
+    ours = jitted_cdf(name)(zeta, logits, beta)
+    expected = oracle_cdf(name, *(np.float64(x) for x in (zeta, logits, beta)))
+    np.testing.assert_allclose(ours, expected, rtol=2e-6, atol=1e-6)
+
+
+@EACH
+def test_cdf_of_icdf_is_the_identity(name):
+    rng = np.random.default_rng(4)
+    rho, logits = np.float32(rng.uniform(0.01, 0.99, SIZE)), np.float32(rng.normal(size=SIZE))
+    beta = np.full(SIZE, 6, np.float32)
+    zeta, _ = icdf_with_gradients(name)(rho, logits, beta)
+    again = np.asarray(jitted_cdf(name)(zeta, logits, beta))
+    expected = np.maximum(rho, sigmoid(-logits)) if name == "spike_exp" else rho
+    # zeta is rounded to within 6e-8, which the power family's density near 1 turns into this:
+    slack = 1e-6
+    if name == "power":
+        slack = 1e-6 + (2e-7 / 6) * np.float64(np.maximum(1 - zeta, 3e-8)) ** (1 / 6 - 1)
+    assert np.all(np.abs(again - expected) <= slack)
+
+
+@EACH_DENSE
+def test_log_prob_is_the_derivative_of_the_cdf_and_integrates_to_one(name):
+    module, edges = relax.SMOOTHINGS[name], np.linspace(1e-3, 1 - 1e-3, 4001)
+    if name not in BOUNDED:
+        edges = np.linspace(-12, 13, 8001)
+    log_prob = jax.jit(module.log_prob)
+    for logit, beta in [(-1.5, 0.7), (0.4, 3.0), (2.0, 20.0)]:
+        middle = np.float32(0.5 * (edges[1:] + edges[:-1]))
+        density = np.exp(np.float64(log_prob(middle, np.float32(logit), beta)))
+        increments = np.diff(oracle_cdf(name, edges, logit, beta))
+        width = edges[1] - edges[0]
+        np.testing.assert_allclose(density * width, increments, rtol=5e-3, atol=1e-9)
+        ends = oracle_cdf(name, edges[[0, -1]], logit, beta)
+        missing = ends[0] + 1 - ends[1]
+        np.testing.assert_allclose(density.sum() * width, 1 - missing, rtol=1e-3)
+
+
+@EACH_DENSE
+def test_posterior_is_bayes_rule(name):
+    module = relax.SMOOTHINGS[name]
+    zeta = np.float32(np.linspace(0.05, 0.95, 19))
+
+    @jax.jit
+    def ours(zeta, logits, beta):
+        nu = jax.nn.sigmoid(module.posterior_logits(zeta, logits, beta))
+        return nu, module.log_prob_0(zeta, beta), module.log_ratio(zeta, beta)
+
+    for logit, beta in [(-1.0, 0.6), (0.5, 2.0), (1.5, 9.0)]:
+        step = 1e-6
+        rates = np.subtract(
+            conditional_cdfs(name, np.float64(zeta) + step, beta),
+            conditional_cdfs(name, np.float64(zeta) - step, beta),
+        ) / (2 * step)
+        joint = sigmoid(-logit) * rates[0], sigmoid(logit) * rates[1]
+        nu, log_0, ratio = ours(zeta, logit, beta)
+        np.testing.assert_allclose(nu, joint[1] / (joint[0] + joint[1]), rtol=1e-4)
+        np.testing.assert_allclose(log_0, np.log(rates[0]), atol=1e-4)
+        np.testing.assert_allclose(log_0 + ratio, np.log(rates[1]), atol=1e-4)
+
+
+@EACH_DENSE
+def test_mirror_symmetry(name):
+    rng = np.random.default_rng(5)
+    rho = np.float32(rng.integers(1, 1024, SIZE) / 1024)  # 1 - rho is exact
+    logits, beta = np.float32(3 * rng.normal(size=SIZE)), np.full(SIZE, 8, np.float32)
+    zeta, _ = icdf_with_gradients(name)(rho, logits, beta)
+    mirrored, _ = icdf_with_gradients(name)(1 - rho, -logits, beta)
+    np.testing.assert_allclose(zeta, 1 - mirrored, atol=2e-7)
+
+
+@EACH
+def test_samples_have_the_law_of_the_cdf(name):
+    module = relax.SMOOTHINGS[name]
+    samplers = {"sample": module.sample}
+    if name in DENSE:
+        samplers["ancestral"] = module.ancestral_sample
+    logits = jnp.tile(jnp.float32([-1.0, 2.0])[:, None], (1, 20_000))
+    for sampler in samplers.values():
+        zeta = np.float64(jax.jit(partial(sampler, beta=4.0))(jax.random.key(6), logits))
+        for row, logit in zip(zeta, (-1.0, 2.0), strict=True):
+            row = np.sort(row)
+            expected = oracle_cdf(name, row, logit, 4.0)
+            positions = np.arange(1, row.size + 1) / row.size
+            # At a jump of F the empirical CDF is right only at the last of the equal samples.
+            last = np.append(row[1:] != row[:-1], True)
+            distance = np.abs(positions - expected)[last].max()
+            assert distance < 2.4 / np.sqrt(row.size)  # Kolmogorov: exceeded once in 50,000
+
+
+@EACH_DENSE
+def test_ancestral_samples_have_the_gradient_of_the_inverse_cdf(name):
+    logits = np.float32(np.random.default_rng(7).normal(size=SIZE))
+    beta = np.full(SIZE, 5, np.float32)
+
+    @jax.jit
+    def ancestral(logits, beta):
+        draw = partial(relax.SMOOTHINGS[name].ancestral_sample, jax.random.key(8))
+        zeta, pullback = jax.vjp(draw, logits, beta)
+        return zeta, pullback(jnp.ones(SIZE))
+
+    zeta, ours = ancestral(logits, beta)
+    # F^{-1} at the same zeta, away from where rho = F(zeta) has lost its digits.
+    rho = jitted_cdf(name)(zeta, logits, beta)
+    again, (_, *expected) = icdf_with_gradients(name)(rho, logits, beta)
+    inside = (rho > 1e-3) & (rho < 0.999) & (zeta < 1 - 1e-4)
+    np.testing.assert_allclose(again[inside], zeta[inside], atol=2e-5)
+    for x, y in zip(ours, expected, strict=True):
+        np.testing.assert_allclose(x[inside], y[inside], rtol=5e-3, atol=1e-4)
+
+
+@EACH
+def test_large_beta_is_the_step(name):
+    rho, logits = np.float32([0.1, 0.4, 0.7, 0.9]), np.float32([0.5, -2.0, 0.2, 3.0])
+    # uniform_exp keeps eps of its mass in between.
+    kwargs = {"eps": 0.0} if name == "uniform_exp" else {}
+    zeta = jax.jit(partial(relax.SMOOTHINGS[name].icdf, **kwargs))(rho, logits, 5e4)
+    np.testing.assert_allclose(zeta, relax.step.icdf(rho, logits), atol=0.02)
+
+
+@EACH
+def test_jit_equals_eager_and_vmap_equals_the_whole(name):
+    icdf = relax.SMOOTHINGS[name].icdf
+    rho, logits, beta = points(seed=9)
+    args = rho, logits, np.minimum(beta, 8)  # sharper cliffs amplify the last digit
+    jitted, gradients = icdf_with_gradients(name)(*args)
+    close = partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
+    close(icdf(*(jnp.asarray(x) for x in args)), jitted)
+    one_by_one = jax.jit(jax.vmap(jax.value_and_grad(icdf, 1)))(*args)
+    close(one_by_one[0], jitted)
+    np.testing.assert_allclose(one_by_one[1], gradients[1], rtol=1e-3, atol=1e-6)
+
+
+@EACH
+def test_arguments_broadcast(name):
+    args = [np.float32([[0.2], [0.3], [0.7]]), np.float32([-1, 0, 1, 2])]
+    args.append(np.linspace(1, 9, 6, dtype=np.float32).reshape(2, 3, 1))
+
+    @jax.jit
+    def both(*args):
+        zeta, pullback = jax.vjp(relax.SMOOTHINGS[name].icdf, *args)
+        return zeta, pullback(jnp.ones_like(zeta))
+
+    zeta, gradients = both(*args)
+    padded = (np.resize(x, SIZE) for x in np.broadcast_arrays(*args))
+    expected, slopes = icdf_with_gradients(name)(*padded)
+    np.testing.assert_allclose(zeta, expected[:24].reshape(2, 3, 4), rtol=1e-5, atol=1e-6)
+    for x, slope, axes in zip(gradients, slopes, [(0, 2), (0, 1), 2], strict=True):
+        total = slope[:24].reshape(2, 3, 4).sum(axes)
+        np.testing.assert_allclose(x.ravel(), total.ravel(), rtol=1e-4, atol=1e-5)
+
+
+@EACH
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+def test_dtypes_are_kept(name, dtype):
+    module = relax.SMOOTHINGS[name]
+
+    def everything(rho, logits, beta):
+        zeta = module.icdf(rho, logits, beta)
+        outputs = [zeta, module.icdf(rho, logits, 3.0), module.cdf(zeta, logits, beta)]
+        outputs.append(module.sample(jax.random.key(0), logits, beta))
+        outputs.append(jax.grad(lambda x: module.icdf(rho, x, beta).sum())(logits))
+        if name in DENSE:
+            outputs += [module.log_prob(zeta, logits, beta), module.log_prob_0(zeta, beta)]
+            outputs += [module.posterior_logits(zeta, logits, beta), module.log_ratio(zeta, beta)]
+            outputs.append(module.ancestral_sample(jax.random.key(1), logits, beta))
+        return outputs
+
+    outputs = jax.eval_shape(everything, *(jnp.ones(3, t) for t in (dtype, dtype, jnp.float32)))
+    assert {x.dtype for x in outputs} == {jnp.dtype(dtype)}
+
+
+@EACH
+def test_half_precision_is_rounded_once_at_the_end(name):
+    rho, logits, beta = points(seed=11)
+    rho, logits = jnp.asarray(rho, jnp.float16), jnp.asarray(logits, jnp.bfloat16)
+    rho = jnp.clip(rho, 0.01, 0.99).astype(jnp.bfloat16)
+    ours = jax.jit(relax.SMOOTHINGS[name].icdf)(rho, logits, beta)
+    args = (np.asarray(rho, np.float32), np.asarray(logits, np.float32), beta)
+    exact, _ = icdf_with_gradients(name)(*args)
+    np.testing.assert_allclose(np.float32(ours), exact, rtol=2.0**-8)
+
+
+@EACH
+def test_forward_and_second_order_differentiation(name):
+    icdf = relax.SMOOTHINGS[name].icdf
+    args = np.float32(0.8), np.float32(0.3), np.float32(3.0)
+
+    @jax.jit
+    def forward_and_second(*args):
+        forward = jax.jacfwd(icdf, (0, 1, 2))(*args)
+        return forward, jax.grad(lambda *xs: jax.grad(icdf, 1)(*xs), (0, 1, 2))(*args)
+
+    def reverse(*args):
+        _, gradients = icdf_with_gradients(name)(*(np.full(SIZE, x, np.float32) for x in args))
+        return np.stack(gradients)[:, 0]
+
+    forward, second = forward_and_second(*args)
+    np.testing.assert_allclose(forward, reverse(*args), rtol=1e-5)
+    for i, step in enumerate(1e-2 * np.eye(3)):
+        ends = [reverse(*(args + sign * step))[1] for sign in (-1, 1)]
+        np.testing.assert_allclose(second[i], (ends[1] - ends[0]) / 2e-2, rtol=2e-2, atol=2e-3)
+
+
+@EACH
+@pytest.mark.parametrize("beta", [0, -1.0, np.float32(-2)])
+def test_beta_must_be_positive(name, beta):
+    with pytest.raises(ValueError, match="beta must be positive, got"):
+        relax.SMOOTHINGS[name].icdf(0.5, jnp.zeros(2), beta)
+    with pytest.raises(ValueError, match="beta must be positive, got"):
+        relax.SMOOTHINGS[name].sample(jax.random.key(0), jnp.zeros(2), beta)
+
+
+@EACH
+@pytest.mark.parametrize("rho", [0, 1.0, -0.1, 1.5])
+def test_rho_must_be_inside_the_unit_interval(name, rho):
+    with pytest.raises(ValueError, match=f"between 0 and 1, got {rho}"):
+        relax.SMOOTHINGS[name].icdf(rho, jnp.zeros(2), 8.0)
+
+
+@pytest.mark.parametrize("eps", [-0.1, 1.1])
+def test_eps_must_be_a_weight(eps):
+    with pytest.raises(ValueError, match=f"eps must be in .* got {eps}"):
+        relax.uniform_exp.icdf(0.5, jnp.zeros(2), 8.0, eps=eps)
+
+
+@EACH_DENSE
+def test_nothing_lies_outside_a_bounded_support(name):
+    module = relax.SMOOTHINGS[name]
+    outside = jnp.float32([-0.5, 1.5])
+    log_f = jax.jit(module.log_prob)(outside, jnp.zeros(2), 3.0)
+    if name in BOUNDED:
+        np.testing.assert_array_equal(log_f, [-np.inf, -np.inf])
+        np.testing.assert_array_equal(module.cdf(outside, jnp.zeros(2), 3.0), [0, 1])
+    else:
+        assert np.all(np.isfinite(log_f))
+
+
+def test_uniform_exp_has_the_exponential_and_the_uniform_as_its_limits():
+    rho, logits, _ = points(seed=10)
+    rho = np.clip(rho, 0.01, 0.99)
+    both = [jax.jit(relax.exponential.icdf)(rho, logits, 3.0)]
+    both.append(jax.jit(partial(relax.uniform_exp.icdf, eps=0.0))(rho, logits, 3.0))
+    np.testing.assert_allclose(*both, atol=2e-6)
+    uniform = jax.jit(partial(relax.uniform_exp.icdf, eps=1.0))(rho, logits, 3.0)
+    np.testing.assert_allclose(uniform, rho, atol=1e-6)
+    slope = jax.jit(jax.grad(lambda x: relax.uniform_exp.icdf(rho, x, 99.0).sum()))(logits)
+    assert np.max(slope) < 20  # 1 / eps, where the exponential's reaches e^{beta/2}
+
+
+def test_uniform_exp_log_prob_is_finite_at_both_limits():
+    for eps in (0.0, 1.0):
+        run = jax.jit(jax.grad(partial(relax.uniform_exp.log_prob, eps=eps), (0, 1, 2)))
+        assert np.all(np.isfinite(run(np.float32(0.3), np.float32(1.0), np.float32(4.0))))
+
+
+def test_power_density_is_finite_at_zeta_that_rounded_to_the_ends():
+    ends = jnp.float32([0.0, 1.0])
+    for function in (relax.power.log_prob, relax.power.posterior_logits):
+        value, slope = jax.vmap(jax.value_and_grad(partial(function, beta=50.0)))(ends, jnp.ones(2))
+        assert np.all(np.isfinite(value))
+        assert np.all(np.isfinite(slope))
+    np.testing.assert_array_equal(relax.power.cdf(ends, jnp.ones(2), 50.0), [0, 1])
+
+
+def test_step_is_hard_and_passes_no_gradient():
+    rho, logits = jnp.float32([0.1, 0.5, 0.9]), jnp.float32([3.0, 0.0, -4.0])
+    np.testing.assert_array_equal(relax.step.icdf(rho, logits, 8.0), [1, 1, 0])
+    gradient = jax.grad(lambda x: relax.step.icdf(rho, x).sum())(logits)
+    np.testing.assert_array_equal(gradient, [0, 0, 0])
+    draws = np.asarray(relax.step.sample(jax.random.key(0), jnp.full(20_000, 1.0)))
+    mean = float(sigmoid(1.0))
+    assert abs(draws.mean() - mean) < 5 * np.sqrt(mean * (1 - mean) / draws.size)
