@@ -16,7 +16,7 @@ from absl import flags as absl_flags
 
 from dvae.analysis import figures, tables
 from dvae.train import checkpoint
-from experiments import flags, vq_report
+from experiments import flags, run_record, vq_report
 from experiments.vq_evaluation import NUM_DIMS
 
 # CIFAR-10 test bits/dim of Sonderby et al. (2017), Fig. 1(a) and text; 256 maps, full training.
@@ -51,7 +51,7 @@ def read_run(directory: Path) -> dict[str, Any]:
     Raises:
       ValueError: the directory does not hold one.
     """
-    path = directory / vq_report.SUMMARY_FILE
+    path = directory / run_record.SUMMARY_FILE
     try:
         summary = json.loads(path.read_text())
         if "estimator" not in summary:
@@ -142,7 +142,7 @@ def compare(directories: list[Path], out: Path) -> str:
     labels = label_runs([summaries[i] for i in chosen], [directories[i] for i in chosen])
     found = {}
     for label, i in zip(labels, chosen, strict=True):
-        steps, rate, distortion = vq_report.read_curve(
+        steps, rate, distortion = run_record.read_curve(
             directories[i], "validation", "rate", "distortion"
         )
         if len(steps) > 1:

@@ -1,10 +1,6 @@
 """What a `cifar_vq` run leaves behind: summary.json and its pictures."""
 
 import dataclasses
-import importlib.metadata
-import os
-import platform
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,42 +13,17 @@ from matplotlib.figure import Figure
 from dvae import analysis, data
 from dvae.data import Dataset
 from dvae.models import vq_conv
-from dvae.train import checkpoint, loop, metrics
-from experiments import vq_evaluation
+from dvae.train import checkpoint, loop
+from experiments import run_record, vq_evaluation
 from experiments import vq_objectives as objectives
 from experiments.vq_config import Config
 
-SUMMARY_FILE = "summary.json"
 CODEBOOK_FILE = "codebook.npy"
 NUM_PICTURES = 8
 _RATE_OF = {
     False: "KL(q(z|x) || p(z)), analytic",
     True: "-log p(z) of the nearest codes",
 }
-
-
-def read_curve(workdir: Path, split: str, *names: str) -> tuple[np.ndarray, ...]:
-    """Reads recorded metrics of `train` or `validation`: steps [T] and one array [T] a name.
-
-    Several seeds are averaged; the arrays are empty where nothing was recorded.
-    """
-    records = [r for r in metrics.read_metrics(workdir) if f"{split}/{names[0]}" in r]
-    steps = np.array([r["step"] for r in records])
-    return steps, *(np.array([np.mean(r[f"{split}/{name}"]) for r in records]) for name in names)
-
-
-def describe_hardware() -> str:
-    """Names the devices; for a CPU its model and the cores that this process may use."""
-    device = jax.devices()[0]
-    if device.platform != "cpu":
-        return f"{jax.device_count()} x {device.device_kind}"
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = re.findall(r"^model name\s*: (.*)$", cpuinfo.read_text(), re.MULTILINE)
-        model = names[0] if names else model
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{cores} cores of {model}" if cores != 1 else f"1 core of {model}"
 
 
 def summarize(
@@ -70,12 +41,14 @@ def summarize(
         "training_objective": objectives.TRAINING_OBJECTIVE[config.estimator],
         "test": {
             "num_images": num_images,
-            "bits_per_dim": _per_seed(bits.mean(1)),
-            "bits_per_dim_standard_error": _per_seed(bits.std(1, ddof=1) / np.sqrt(num_images)),
-            "rate_nats_per_image": _per_seed(test.rate.mean(1)),
-            "distortion_nats_per_image": _per_seed(test.distortion.mean(1)),
-            "code_perplexity": _per_seed(test.perplexity),
-            "dead_codes": _per_seed(test.num_dead),
+            "bits_per_dim": run_record.per_seed(bits.mean(1)),
+            "bits_per_dim_standard_error": run_record.per_seed(
+                bits.std(1, ddof=1) / np.sqrt(num_images)
+            ),
+            "rate_nats_per_image": run_record.per_seed(test.rate.mean(1)),
+            "distortion_nats_per_image": run_record.per_seed(test.distortion.mean(1)),
+            "code_perplexity": run_record.per_seed(test.perplexity),
+            "dead_codes": run_record.per_seed(test.num_dead),
         },
         "baseline": {
             "bits_per_dim": vq_evaluation.histogram_bits_per_dim(images.train, images.test),
@@ -85,24 +58,11 @@ def summarize(
         "seeds": list(range(config.seed, config.seed + config.num_seeds)),
         "num_parameters": sum(x.size for x in jax.tree.leaves(result.state.params))
         // config.num_seeds,
-        "hardware": describe_hardware(),
+        "hardware": run_record.describe_hardware(),
         "wall_seconds": round(result.seconds, 1),
-        "versions": {
-            name: importlib.metadata.version(name) for name in ("dvae", "jax", "flax", "optax")
-        },
+        "versions": run_record.versions(),
         "config": dataclasses.asdict(config),
     }
-
-
-def _per_seed(values: np.ndarray) -> Any:
-    """Rounds to what is meant; drops the seed axis of a single seed."""
-    rounded = np.round(np.asarray(values, np.float64), 4)
-    return rounded[0].tolist() if len(rounded) == 1 else rounded.tolist()
-
-
-def _spread(size: int, count: int) -> np.ndarray:
-    """Returns `count` evenly spaced indices below `size`."""
-    return np.linspace(0, size - 1, count).astype(int)
 
 
 def write(
@@ -111,9 +71,11 @@ def write(
     """Evaluates the test set, writes summary.json, codebook.npy and PNGs, prints the result."""
     evaluator = vq_evaluation.Evaluator(config, mesh)
     count = min(config.num_test_images or len(images.test), len(images.test))
-    test = evaluator.evaluate(result.state, images.test[_spread(len(images.test), count)])
+    test = evaluator.evaluate(
+        result.state, images.test[run_record.spread_indices(len(images.test), count)]
+    )
     summary = summarize(config, result, images, test)
-    checkpoint.write_json(workdir / SUMMARY_FILE, summary)
+    checkpoint.write_json(workdir / run_record.SUMMARY_FILE, summary)
     _draw(config, result, images, workdir, evaluator)
     print(_describe(summary, workdir))
     return summary
@@ -135,7 +97,7 @@ def _draw(
     np.save(workdir / CODEBOOK_FILE, codebook)
 
     figures, name = analysis.figures, config.estimator
-    originals = images.test[_spread(len(images.test), 2 * NUM_PICTURES)]
+    originals = images.test[run_record.spread_indices(len(images.test), 2 * NUM_PICTURES)]
     reconstructions = evaluator.reconstruct(params, model_state, originals)
     samples = evaluator.sample_prior(params, model_state, 2 * NUM_PICTURES)
     pictures = {
@@ -144,12 +106,12 @@ def _draw(
         "codebooks": figures.codebook_pca({name: codebook}),
         "explained_variance": figures.explained_variance({name: codebook}),
     }
-    steps, bits = read_curve(workdir, "train", "bits_per_dim")
-    held_steps, held_bits = read_curve(workdir, "validation", "bits_per_dim")
+    steps, bits = run_record.read_curve(workdir, "train", "bits_per_dim")
+    held_steps, held_bits = run_record.read_curve(workdir, "validation", "bits_per_dim")
     if len(steps):
         held_out = {name: (held_steps, held_bits)} if len(held_steps) else None
         pictures["learning_curve"] = figures.learning_curve({name: (steps, bits)}, held_out)
-    steps, rate, distortion = read_curve(workdir, "validation", "rate", "distortion")
+    steps, rate, distortion = run_record.read_curve(workdir, "validation", "rate", "distortion")
     if len(steps):
         pictures["rate_distortion"] = figures.rate_distortion_path(
             {name: (rate, distortion, steps)}, num_dims=vq_evaluation.NUM_DIMS

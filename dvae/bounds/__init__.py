@@ -28,6 +28,7 @@ from dvae.bounds.evaluate import (
     mean_and_standard_error,
 )
 from dvae.bounds.iwae import dreg, iwae
+from dvae.bounds.smoothed import joint_elbo, marginal_elbo
 
 __all__ = [
     "LogLikelihood",
@@ -36,8 +37,10 @@ __all__ = [
     "dreg",
     "elbo",
     "iwae",
+    "joint_elbo",
     "linear_warmup",
     "log_likelihood",
+    "marginal_elbo",
     "mean_and_standard_error",
     "sum_per_example",
 ]

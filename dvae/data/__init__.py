@@ -14,7 +14,7 @@ TensorFlow is needed only to download and prepare a set, never to read a prepare
 """
 
 from dvae.data import batches, embedded
-from dvae.data._dataset import Dataset, DataUnavailableError
+from dvae.data._dataset import Dataset, DataUnavailableError, binarized
 from dvae.data.sources import NAMES, load
 
-__all__ = ["NAMES", "DataUnavailableError", "Dataset", "batches", "embedded", "load"]
+__all__ = ["NAMES", "DataUnavailableError", "Dataset", "batches", "binarized", "embedded", "load"]

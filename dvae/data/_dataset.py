@@ -34,3 +34,21 @@ def sample_once(images: np.ndarray, seed: int) -> np.ndarray:
     # u uniform on {0, ..., 254} gives P(u < v) = v / 255 with no rounding, 0 and 1 included.
     uniform = np.random.default_rng(seed).integers(0, 255, size=images.shape, dtype=np.uint8)
     return (uniform < images).astype(np.uint8)
+
+
+def binarized(dataset: Dataset) -> Dataset:
+    """Reads the grey levels of a data set as probabilities of binary pixels.
+
+    Training images stay grey, to be sampled each time they are seen (`batches.binarize`);
+    validation and test images are sampled once, with fixed seeds.
+
+    Raises:
+      ValueError: the data set is not one of grey levels.
+    """
+    if dataset.binarization != "none":
+        raise ValueError(f"{dataset.name} is binary already ({dataset.binarization})")
+    return dataset._replace(
+        validation=sample_once(dataset.validation, seed=1),
+        test=sample_once(dataset.test, seed=2),
+        binarization="dynamic",
+    )

@@ -20,7 +20,13 @@ from collections.abc import Callable
 import numpy as np
 
 from dvae.data import _tfds, embedded
-from dvae.data._dataset import EMBEDDED_HINT, Dataset, DataUnavailableError, sample_once
+from dvae.data._dataset import (
+    EMBEDDED_HINT,
+    Dataset,
+    DataUnavailableError,
+    binarized,
+    sample_once,
+)
 from dvae.data.omniglot import omniglot
 
 _CALTECH_FILE = "caltech101_silhouettes_28_split1.mat"
@@ -74,12 +80,7 @@ def _mnist_static(data_dir: str) -> Dataset:
 def _mnist_dynamic(data_dir: str) -> Dataset:
     """MNIST whose training pixels are sampled each time they are seen."""
     grey = _tfds_splits("mnist", data_dir, shape=(28, 28, 1), num_validation=10_000)
-    return grey._replace(
-        name="mnist_dynamic",
-        validation=sample_once(grey.validation, seed=1),
-        test=sample_once(grey.test, seed=2),
-        binarization="dynamic",
-    )
+    return binarized(grey)._replace(name="mnist_dynamic")
 
 
 def _caltech101_silhouettes(data_dir: str) -> Dataset:

@@ -18,7 +18,9 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from dvae.train import best as best_params
 from dvae.train import sharding
+from dvae.train.best import Best
 from dvae.train.checkpoint import Checkpoints
 from dvae.train.metrics import MetricsWriter, Progress, read_metrics
 from dvae.train.state import StepFn, TrainState, scan_steps
@@ -66,6 +68,7 @@ class Task(NamedTuple):
     key_train: jax.Array
     images_per_step: int  # for the speed that is shown
     shown: tuple[str, ...] = ("loss",)  # the metrics beside the progress bar
+    monitor: str | None = None  # the validation metric, lower is better, whose best step is kept
 
 
 class Result(NamedTuple):
@@ -73,6 +76,7 @@ class Result(NamedTuple):
 
     state: TrainState
     seconds: float  # of training, compilation and validation included; lost work is not
+    best: Best | None = None  # by `Task.monitor`; None without one
 
 
 class NonFiniteError(RuntimeError):
@@ -141,15 +145,20 @@ def fit(task: Task, config: LoopConfig, workdir: Path, mesh: Mesh) -> Result:
     data = jax.device_put(task.data, everywhere)
     if saved is None:
         state = jax.jit(task.init, out_shardings=everywhere)(task.key_init, data)
+        best = best_params.init(state) if task.monitor else None
         start = 0
     else:
         like = jax.eval_shape(task.init, task.key_init, data)
-        state, info = checkpoints.restore(saved, like, everywhere)
+        if task.monitor:
+            like = (like, jax.eval_shape(best_params.init, like))
+        restored, info = checkpoints.restore(saved, like, everywhere)
+        state, best = restored if task.monitor else (restored, None)
         start = saved
         began -= info["seconds"]
     scanned = config.steps_per_call > 1
     step_fn = scan_steps(task.step, config.steps_per_call) if scanned else task.step
     run_call = jax.jit(step_fn, donate_argnums=0)
+    update_best = jax.jit(best_params.update)
 
     writer = MetricsWriter(workdir, start)
     progress = Progress(start, config.num_steps, task.images_per_step)
@@ -159,7 +168,10 @@ def fit(task: Task, config: LoopConfig, workdir: Path, mesh: Mesh) -> Result:
     step = logged = start
 
     def evaluate() -> None:
+        nonlocal best
         values = task.evaluate(state)
+        if best is not None and task.monitor is not None:
+            best = update_best(best, np.float32(values[task.monitor]), state)
         writer.write(step, {f"validation/{k}": v for k, v in values.items()})
         line = "  ".join(f"{k} {float(np.mean(v)):.4g}" for k, v in values.items())
         progress.note(f"validation at step {step}: {line}")
@@ -198,7 +210,8 @@ def fit(task: Task, config: LoopConfig, workdir: Path, mesh: Mesh) -> Result:
                 if evaluating and stopping is None:
                     evaluate()
                 if saving:
-                    checkpoints.save(step, state, {"seconds": time.perf_counter() - began})
+                    kept = state if best is None else (state, best)
+                    checkpoints.save(step, kept, {"seconds": time.perf_counter() - began})
                     saved = step
                 if stopping is not None:
                     raise StoppedError(
@@ -209,7 +222,7 @@ def fit(task: Task, config: LoopConfig, workdir: Path, mesh: Mesh) -> Result:
             progress.close()
             writer.close()
             checkpoints.close()
-    return Result(state, time.perf_counter() - began)
+    return Result(state, time.perf_counter() - began, best)
 
 
 def _multiple(step: int, interval: int) -> bool:

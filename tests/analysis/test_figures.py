@@ -278,7 +278,22 @@ def test_learning_curve():
     assert curves["gs_soft, train"].get_color() == curves["gs_soft, validation"].get_color()
 
 
-@pytest.mark.parametrize("draw", [figures.bits_per_dim_by_codebook_size, figures.learning_curve])
+def test_learning_curve_names_its_unit():
+    figure = figures.learning_curve({"nvil": ([1, 2], [3.0, 2.0])}, unit="nats")
+    assert figure.axes[0].get_ylabel() == "nats"
+
+
+def test_active_units_are_sorted_and_counted():
+    figure = figures.active_units({"nvil": [0.0, 0.2, 0.005, 0.1]}, threshold=0.01)
+    (line,) = (line for label, line in lines(figure).items() if "nvil" in label)
+    assert line.get_label() == "nvil: 2 of 4 active"
+    np.testing.assert_array_equal(line.get_ydata(), [0.2, 0.1, 0.005, 0.0])
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [figures.bits_per_dim_by_codebook_size, figures.learning_curve, figures.active_units],
+)
 def test_no_results(draw):
     with pytest.raises(ValueError, match="at least one label"):
         draw({})

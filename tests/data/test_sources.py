@@ -244,3 +244,15 @@ def test_a_missing_caltech_file_is_named(tmp_path):
     with pytest.raises(data.DataUnavailableError) as error:
         data.load("caltech101_silhouettes", str(tmp_path))
     assert_helpful(str(error.value), str(tmp_path), "caltech101_silhouettes_28_split1.mat")
+
+
+def test_grey_levels_are_sampled_on_request():
+    grey = data.load("patches")
+    sampled = data.binarized(grey)
+    assert sampled.binarization == "dynamic"
+    np.testing.assert_array_equal(sampled.train, grey.train)
+    for split in ("validation", "test"):
+        assert set(np.unique(getattr(sampled, split))) == {0, 1}
+    np.testing.assert_array_equal(sampled.test, data.binarized(grey).test)
+    with pytest.raises(ValueError, match="is binary already"):
+        data.binarized(sampled)

@@ -1,0 +1,97 @@
+"""Binary VAEs on vectors of binary pixels: affine maps or tanh networks between groups of bits.
+
+    x [..., D]  --posterior_logits-->  logits of q(z_1 | x), q(z_2 | x, zeta_1), ...   [..., n]
+    zeta_1, zeta_2, ...  --prior_logits-->  logits of p(z_1), p(z_2 | zeta_1), ...     [..., n]
+    zeta_1, zeta_2, ...  --pixel_logits-->  logits of p(x | zeta)                      [..., D]
+
+Vahdat et al., "DVAE++" (2018), figs. 2(a) to 2(f) and sec. 7.1. A group's network sees the groups
+before it as they are given to it: relaxed samples zeta while training, bits z at test time. Without
+hidden layers every map is affine ("linear"), with two of them it is the paper's "nonlinear".
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+class Mlp(nn.Module):
+    """Tanh layers and an affine output named `output`; [..., I] to [..., num_outputs]."""
+
+    hidden: tuple[int, ...]
+    num_outputs: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for i, features in enumerate(self.hidden):
+            x = jnp.tanh(nn.Dense(features, name=f"hidden_{i}")(x))
+        return nn.Dense(self.num_outputs, name="output")(x)
+
+
+@dataclass(frozen=True)
+class BinaryVAEConfig:
+    """Sizes of the model."""
+
+    group_sizes: tuple[int, ...] = (200,)  # bits of each group, in the order of q and p
+    hidden: tuple[int, ...] = ()  # widths of the tanh layers of every network
+    num_pixels: int = 784
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for sizes that make no model."""
+        if not self.group_sizes or min(self.group_sizes) < 1:
+            raise ValueError(
+                f"group_sizes must name at least one group of at least 1 bit, got "
+                f"{self.group_sizes}"
+            )
+
+
+class BinaryVAE(nn.Module):
+    """The networks and the prior; see the module's docstring for the shapes."""
+
+    config: BinaryVAEConfig
+
+    def setup(self) -> None:
+        c = self.config
+        self.encoders = [Mlp(c.hidden, size) for size in c.group_sizes]
+        self.priors = [Mlp(c.hidden, size) for size in c.group_sizes[1:]]
+        self.first_prior_logits = self.param(
+            "prior_logits", nn.initializers.zeros, c.group_sizes[:1]
+        )
+        self.decoder = Mlp(c.hidden, c.num_pixels)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Runs every network once, in order to make its parameters; returns pixel logits."""
+        groups: list[jax.Array] = []
+        for _ in self.config.group_sizes:
+            groups.append(self.posterior_logits(x, groups))
+            self.prior_logits(groups[:-1])
+        return self.pixel_logits(groups)
+
+    def posterior_logits(self, x: jax.Array, earlier: Sequence[jax.Array]) -> jax.Array:
+        """Evaluates the logits of q(z_g | x, earlier groups), g = len(earlier).
+
+        Args:
+          x: [..., D] float pixels, less their training mean.
+          earlier: samples of the groups before, each [..., n].
+        """
+        return self.encoders[len(earlier)](_join([x, *earlier]))
+
+    def prior_logits(self, earlier: Sequence[jax.Array]) -> jax.Array:
+        """Evaluates the logits of p(z_g | earlier groups); [n] for the first group."""
+        if not earlier:
+            return self.first_prior_logits
+        return self.priors[len(earlier) - 1](_join(earlier))
+
+    def pixel_logits(self, groups: Sequence[jax.Array]) -> jax.Array:
+        """Evaluates the logits of p(x | all groups), [..., D]."""
+        return self.decoder(_join(groups))
+
+
+def _join(arrays: Sequence[jax.Array]) -> jax.Array:
+    """Concatenates along the last axis, after broadcasting the leading ones (samples)."""
+    if len(arrays) == 1:
+        return arrays[0]
+    batch = jnp.broadcast_shapes(*(a.shape[:-1] for a in arrays))
+    return jnp.concatenate([jnp.broadcast_to(a, (*batch, a.shape[-1])) for a in arrays], -1)

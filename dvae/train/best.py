@@ -1,0 +1,48 @@
+"""The parameters that did best on held-out data so far, seed by seed.
+
+They travel inside the run's checkpoints, so that a resumed run remembers them.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from dvae.train.state import TrainState
+
+PyTree = Any
+
+
+class Best(NamedTuple):
+    """What validation preferred; S leading seeds, or none."""
+
+    value: jax.Array  # float32 [] or [S], the lowest value of the monitored metric
+    step: jax.Array  # int32 [] or [S], when it was reached
+    params: PyTree  # the parameters of that step
+    model_state: PyTree  # and the state that the loss kept beside them
+
+
+def init(state: TrainState) -> Best:
+    """Returns the start: nothing was evaluated, every value is an improvement."""
+    value = jnp.full(state.step.shape, jnp.inf, jnp.float32)
+    # Copies: the step's own buffers are donated to the next call.
+    params, model_state = jax.tree.map(jnp.copy, (state.params, state.model_state))
+    return Best(value, jnp.copy(state.step), params, model_state)
+
+
+def update(best: Best, value: jax.Array, state: TrainState) -> Best:
+    """Takes over the parameters of every seed whose value is lower than before.
+
+    Args:
+      best: so far.
+      value: float32 [] or [S], the monitored metric at `state`.
+      state: of one seed, or of S along a leading axis.
+    """
+    improved = value < best.value
+    now = Best(jnp.asarray(value, jnp.float32), state.step, state.params, state.model_state)
+
+    def choose(new: jax.Array, old: jax.Array) -> jax.Array:
+        wide = improved.reshape(improved.shape + (1,) * (new.ndim - improved.ndim))
+        return jnp.where(wide, new, old)
+
+    return jax.tree.map(choose, now, best)

@@ -1,0 +1,303 @@
+"""Training objectives of `binary_vae`: one function a kind of estimator, all returning `Terms`.
+
+Each maximizes a lower bound of log p(x), or its relaxation, in nats an image. The relaxed and the
+straight-through kinds differentiate a sample; the score-function kinds hand the decoder's
+log-likelihood (one group: its divergence stays analytic) or the log-weight (several groups, or
+several samples) to `dvae.estimators`.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from dvae import bounds, estimators, relax
+from dvae.distributions import bernoulli
+from dvae.models import mlp
+from experiments import binary_config as names
+from experiments.binary_config import Config
+
+PyTree = Any
+BASELINE_UNITS = 100  # of the networks that predict the signal (nvil) or its control (relax)
+
+
+class Networks(NamedTuple):
+    """The model at given parameters, as functions; x is float 0 or 1."""
+
+    posterior_logits: Callable[[Sequence[jax.Array]], jax.Array]  # of one batch of images
+    prior_logits: Callable[[Sequence[jax.Array]], jax.Array]
+    log_likelihood: Callable[[Sequence[jax.Array]], jax.Array]  # log p(x | groups), [..., B]
+
+
+class Terms(NamedTuple):
+    """An objective at one batch, in nats; B is the number of images."""
+
+    objective: jax.Array  # [B] what is maximized
+    surrogate: jax.Array  # [B] its gradient is the estimate of the objective's
+    distortion: jax.Array  # [B] -log p(x|z) at the sample
+    kl: jax.Array  # [groups] mean over images
+    auxiliary_loss: jax.Array  # [] of baselines and control variates; minimized
+    state: PyTree  # running moments of the signal (nvil)
+    metrics: dict[str, jax.Array]
+
+
+def apply(module: nn.Module, params: PyTree, method: Callable[..., jax.Array], *args: Any) -> Any:
+    """Calls a method of a module at the given parameters."""
+    return module.apply({"params": params}, *args, method=method)
+
+
+def bind(module: mlp.BinaryVAE, network: PyTree, mean: jax.Array, x: jax.Array) -> Networks:
+    """Returns the functions of the model on images x [B, D], given the training mean [D]."""
+    centered = x - mean[None]
+    run = lambda method, *args: apply(module, network, method, *args)
+
+    def log_likelihood(groups: Sequence[jax.Array]) -> jax.Array:
+        logits = run(mlp.BinaryVAE.pixel_logits, groups)
+        return bernoulli.log_prob(jnp.broadcast_to(x, logits.shape), logits).sum(-1)
+
+    return Networks(
+        lambda earlier: run(mlp.BinaryVAE.posterior_logits, centered, earlier),
+        lambda earlier: run(mlp.BinaryVAE.prior_logits, earlier),
+        log_likelihood,
+    )
+
+
+def beta_at(config: Config, step: jax.Array) -> jax.Array:
+    """Returns the inverse temperature of a step."""
+    progress = jnp.minimum(step / (config.beta_steps or config.num_steps), 1.0)
+    return (config.beta + (config.beta_final - config.beta) * progress).astype(jnp.float32)
+
+
+def reparametrized(
+    key: jax.Array, model: Networks, config: Config, *, step: jax.Array, kl_weight: jax.Array
+) -> Terms:
+    """Smoothings, Concrete and the straight-through kind: differentiates through a sample."""
+    beta = beta_at(config, step)
+    sample = _sampler(config, beta)
+    groups: list[jax.Array] = []
+    logits_q: list[jax.Array] = []
+    logits_p: list[jax.Array] = []
+    log_q: list[jax.Array] = []
+    log_p: list[jax.Array] = []
+    for key_group in jax.random.split(key, config.num_groups):
+        logits_q.append(model.posterior_logits(groups))
+        logits_p.append(jnp.broadcast_to(model.prior_logits(groups), logits_q[-1].shape))
+        zeta, densities = sample(key_group, logits_q[-1], logits_p[-1])
+        groups.append(zeta)
+        log_q.append(densities[0])
+        log_p.append(densities[1])
+    log_likelihood = model.log_likelihood(groups)
+    if config.bound == names.MARGINAL:
+        bound = bounds.marginal_elbo(log_likelihood, log_q, log_p, kl_weight=kl_weight)
+        kl = [(q - p).sum(-1).mean() for q, p in zip(log_q, log_p, strict=True)]
+    else:
+        bound = bounds.joint_elbo(log_likelihood, logits_q, logits_p, kl_weight=kl_weight)
+        kl = [bernoulli.kl(q, p).sum(-1).mean() for q, p in zip(logits_q, logits_p, strict=True)]
+    metrics = {"beta": beta} if config.estimator in names.SMOOTHINGS else {}
+    return Terms(bound, bound, -log_likelihood, jnp.stack(kl), jnp.zeros(()), (), metrics)
+
+
+def _sampler(config: Config, beta: jax.Array) -> Callable[..., Any]:
+    """Returns (key, logits_q, logits_p) -> (sample, (log q(sample), log p(sample)))."""
+    name, temperature = config.estimator, config.temperature
+    if name == names.CONCRETE:
+        # The densities are those of logit(zeta), whose ratio is that of zeta and never underflows.
+        concrete = relax.binary_concrete
+
+        def sample_concrete(key: jax.Array, q: jax.Array, p: jax.Array) -> Any:
+            y = concrete.sample_logit(key, q, temperature)
+            log_prob = lambda logits: concrete.log_prob_of_logit(y, logits, temperature)
+            return jax.nn.sigmoid(y), (log_prob(q), log_prob(p))
+
+        return sample_concrete
+    if name in names.SMOOTHINGS:
+        smoothing = relax.SMOOTHINGS[name]
+
+        def sample_smoothing(key: jax.Array, q: jax.Array, p: jax.Array) -> Any:
+            zeta = smoothing.sample(key, q, beta)
+            if config.bound == names.JOINT:
+                return zeta, (zeta, zeta)
+            return zeta, (smoothing.log_prob(zeta, q, beta), smoothing.log_prob(zeta, p, beta))
+
+        return sample_smoothing
+    draw = {
+        names.STRAIGHT_THROUGH: lambda key, q: relax.straight_through.bernoulli(key, q),
+        names.REINMAX: lambda key, q: relax.reinmax.bernoulli(key, q),
+        names.GUMBEL_RAO: lambda key, q: relax.gumbel_rao.bernoulli(
+            key, q, temperature, num_samples=config.num_samples
+        ),
+    }[name]
+    return lambda key, q, p: (draw(key, q), (q, p))
+
+
+def score_function(
+    key: jax.Array,
+    model: Networks,
+    config: Config,
+    *,
+    fixed_model: Networks,
+    auxiliary: PyTree,
+    kl_weight: jax.Array,
+) -> Terms:
+    """One group: the estimator sees log p(x|z), the divergence is added in closed form.
+
+    `fixed_model` is the model at parameters without gradient: relax's control variate contains f,
+    and descending its variance must not move the decoder.
+    """
+    logits = model.posterior_logits([])
+    prior = jnp.broadcast_to(model.prior_logits([]), logits.shape)
+    kl = bernoulli.kl(logits, prior).sum(-1)
+    f = lambda z: model.log_likelihood([z])
+    auxiliary_loss, metrics = jnp.zeros(()), {}
+    name = config.estimator
+    if name == names.EXACT:
+        value = estimators.exact(f, logits)
+        estimate = estimators.Estimate(value, value)
+    elif name == names.REINFORCE:
+        estimate = estimators.reinforce(key, f, logits)
+    elif name == names.REINFORCE_LOO:
+        estimate = estimators.reinforce_loo(key, f, logits, num_samples=config.num_samples)
+    elif name == names.MUPROP:
+        estimate = estimators.muprop(key, f, logits)
+    elif name == names.DISARM:
+        estimate = estimators.disarm(key, f, logits)
+    elif name == names.REBAR:
+        control = auxiliary["control"]
+        temperature, eta = jnp.exp(control["log_temperature"]), control["eta"]
+        fixed = jax.lax.stop_gradient((temperature, eta))
+        estimate = estimators.rebar(key, f, logits, temperature=fixed[0], eta=fixed[1])
+        auxiliary_loss = estimators.rebar_variance(
+            jax.random.clone(key), f, logits, temperature=temperature, eta=eta
+        ).mean()
+        metrics = {"temperature": temperature, "eta": eta}
+    else:
+        control = auxiliary["control"]
+
+        def control_variate(control: PyTree) -> Callable[[jax.Array], jax.Array]:
+            temperature = jnp.exp(control["log_temperature"])
+            return lambda z: (
+                control["eta"] * fixed_model.log_likelihood([jax.nn.sigmoid(z / temperature)])
+                + predict(control["free"], z)
+            )
+
+        fixed = jax.lax.stop_gradient(control)
+        estimate = estimators.relax(key, f, logits, control_variate=control_variate(fixed))
+        auxiliary_loss = estimators.relax_variance(
+            jax.random.clone(key), f, logits, control_variate=control_variate(control)
+        ).mean()
+        metrics = {"temperature": jnp.exp(control["log_temperature"]), "eta": control["eta"]}
+    return Terms(
+        bounds.elbo(estimate.value, kl, kl_weight=kl_weight),
+        bounds.elbo(estimate.surrogate, kl, kl_weight=kl_weight),
+        -estimate.value,
+        kl.mean()[None],
+        auxiliary_loss,
+        (),
+        metrics,
+    )
+
+
+def log_weight_estimate(
+    key: jax.Array,
+    model: Networks,
+    config: Config,
+    *,
+    auxiliary: PyTree,
+    state: PyTree,
+    x: jax.Array,
+    kl_weight: jax.Array,
+) -> Terms:
+    """Several groups, VIMCO, NVIL: the estimator sees log p(x, z) - log q(z|x) of hard samples.
+
+    NVIL rescales its signal, which must therefore hold the divergence too.
+    """
+    several = config.estimator in names.MULTI_SAMPLE
+    lead = (config.num_samples,) if several else ()
+    draw = ancestral(key, model, config.num_groups, lead)
+    log_weights = draw.log_likelihood - kl_weight * draw.log_ratios.sum(0)
+    if config.estimator != names.VIMCO:
+        # grad log q(z|x) has mean zero here, and would only add noise; VIMCO weighs its samples.
+        log_weights += kl_weight * (draw.log_q - jax.lax.stop_gradient(draw.log_q))
+    auxiliary_loss = jnp.zeros(())
+    if config.estimator == names.VIMCO:
+        estimate = estimators.vimco_surrogate(log_weights, draw.log_q)
+    elif config.estimator == names.REINFORCE_LOO:
+        estimate = estimators.reinforce_loo_surrogate(log_weights, draw.log_q)
+    elif config.estimator == names.NVIL:
+        baseline = predict(auxiliary["baseline"], x)
+        estimate, new_state = estimators.nvil_surrogate(
+            log_weights, draw.log_q, state, baseline=baseline
+        )
+        auxiliary_loss = estimators.nvil_baseline_loss(log_weights, baseline, state).mean()
+        state = new_state
+    else:
+        estimate = estimators.reinforce_surrogate(log_weights, draw.log_q)
+    per_image = lambda v: v.mean(0) if several else v
+    return Terms(
+        estimate.value,
+        estimate.surrogate,
+        -per_image(draw.log_likelihood),
+        draw.log_ratios.reshape(config.num_groups, -1).mean(-1),
+        auxiliary_loss,
+        state,
+        {},
+    )
+
+
+class Draw(NamedTuple):
+    """Bits drawn group by group, without gradient, and their log-probabilities, with it."""
+
+    groups: list[jax.Array]  # one [*lead, B, n] a group
+    log_likelihood: jax.Array  # [*lead, B] log p(x|z)
+    log_q: jax.Array  # [*lead, B] sum over groups
+    log_ratios: jax.Array  # [groups, *lead, B] log q(z_g|.) - log p(z_g|.)
+
+
+def ancestral(
+    key: jax.Array, model: Networks, num_groups: int, shape: tuple[int, ...] = ()
+) -> Draw:
+    """Draws z_1 ~ q(z_1|x), z_2 ~ q(z_2|x, z_1), ...; `shape` is the first group's sample shape."""
+    groups: list[jax.Array] = []
+    log_q: list[jax.Array] = []
+    ratios: list[jax.Array] = []
+    for key_group in jax.random.split(key, num_groups):
+        logits = model.posterior_logits(groups)
+        # Later groups' logits already have the sample axes of the earlier ones.
+        z = jax.lax.stop_gradient(bernoulli.sample(key_group, logits, () if groups else shape))
+        log_q.append(bernoulli.log_prob(z, jnp.broadcast_to(logits, z.shape)).sum(-1))
+        prior = jnp.broadcast_to(model.prior_logits(groups), z.shape)
+        ratios.append(log_q[-1] - bernoulli.log_prob(z, prior).sum(-1))
+        groups.append(z)
+    return Draw(groups, model.log_likelihood(groups), sum(log_q[1:], log_q[0]), jnp.stack(ratios))
+
+
+def init_auxiliary(key: jax.Array, config: Config, num_pixels: int) -> PyTree:
+    """Makes the parameters of a baseline or control variate; empty for the other estimators."""
+    if config.estimator == names.NVIL:
+        return {"baseline": _init_predictor(key, num_pixels)}
+    control: PyTree = {
+        "log_temperature": jnp.log(jnp.asarray(config.temperature, jnp.float32)),
+        "eta": jnp.ones(()),
+    }
+    if config.estimator == names.REBAR:
+        return {"control": control}
+    if config.estimator == names.RELAX:
+        return {"control": {**control, "free": _init_predictor(key, config.num_latents)}}
+    return {}
+
+
+_PREDICTOR = mlp.Mlp((BASELINE_UNITS,), 1)
+
+
+def _init_predictor(key: jax.Array, num_inputs: int) -> PyTree:
+    params = _PREDICTOR.init(key, jnp.zeros((1, num_inputs)))["params"]
+    # Starts at zero everywhere: no control rather than a random one.
+    params["output"]["kernel"] = jnp.zeros_like(params["output"]["kernel"])
+    return params
+
+
+def predict(params: PyTree, x: jax.Array) -> jax.Array:
+    """One number for each row: [..., D] to [...]."""
+    return apply(_PREDICTOR, params, mlp.Mlp.__call__, x)[..., 0]

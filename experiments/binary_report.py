@@ -1,0 +1,169 @@
+"""What a `binary_vae` run leaves behind: summary.json and its pictures."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from dvae import analysis
+from dvae.data import Dataset
+from dvae.train import checkpoint, loop
+from experiments import binary_evaluation, run_record
+from experiments.binary_config import Config
+
+NUM_PICTURES = 16
+
+
+def spread(images: np.ndarray, count: int) -> np.ndarray:
+    """Returns `count` evenly spaced images (0, or more than there are: all)."""
+    return images[run_record.spread_indices(len(images), min(count or len(images), len(images)))]
+
+
+def write(
+    config: Config, result: loop.Result, images: Dataset, workdir: Path, mesh: Mesh
+) -> dict[str, Any]:
+    """Evaluates validation and test sets, writes summary.json and PNGs, prints the result."""
+    assert result.best is not None
+    evaluated = bool(np.isfinite(result.best.value).all())
+    # Without a validation on the way there is nothing to choose from but the last step.
+    chosen = result.best if evaluated else result.state
+    evaluator = binary_evaluation.Evaluator(config, images.train[0].size, mesh)
+    sets = {
+        name: evaluator.evaluate(
+            chosen.params,
+            chosen.model_state,
+            spread(getattr(images, name), config.num_test_images),
+            num_samples=config.test_samples,
+        )
+        for name in ("validation", "test")
+    }
+    summary = summarize(config, result, images, np.asarray(chosen.step), sets)
+    checkpoint.write_json(workdir / run_record.SUMMARY_FILE, summary)
+    _draw(config, (chosen.params, chosen.model_state), images, workdir, evaluator, sets)
+    print(_describe(summary, workdir))
+    return summary
+
+
+def summarize(
+    config: Config,
+    result: loop.Result,
+    images: Dataset,
+    best_step: np.ndarray,
+    sets: dict[str, binary_evaluation.Evaluation],
+) -> dict[str, Any]:
+    """Returns the record of a finished run; several seeds give lists in their order."""
+    return {
+        "dataset": images.name,
+        "estimator": config.estimator,
+        "bound": config.bound,
+        "log_likelihood_is": (
+            f"log of the mean of {config.test_samples} importance weights, in the binary limit; "
+            "nats an image"
+        ),
+        **{name: _of_set(evaluation) for name, evaluation in sets.items()},
+        "evaluated_step": best_step.tolist(),
+        "chosen_by": "lowest validation nll in training" if config.eval_interval else "last step",
+        "num_steps": config.num_steps,
+        "seeds": list(range(config.seed, config.seed + config.num_seeds)),
+        "num_parameters": sum(x.size for x in jax.tree.leaves(result.state.params))
+        // config.num_seeds,
+        "hardware": run_record.describe_hardware(),
+        "wall_seconds": round(result.seconds, 1),
+        "versions": run_record.versions(),
+        "config": dataclasses.asdict(config),
+    }
+
+
+def _of_set(evaluation: binary_evaluation.Evaluation) -> dict[str, Any]:
+    """Numbers of one set of images; over several seeds also their mean and standard deviation."""
+    log_likelihood = evaluation.log_likelihood.astype(np.float64)
+    num_seeds, num_images = log_likelihood.shape
+    nll = -log_likelihood.mean(1)
+    means = {name: np.atleast_1d(value) for name, value in evaluation.means().items()}
+    record = {
+        "num_images": num_images,
+        "nll": run_record.per_seed(nll),
+        "nll_standard_error": run_record.per_seed(
+            log_likelihood.std(1, ddof=1) / np.sqrt(num_images)
+        ),
+        "elbo": run_record.per_seed(means["elbo"]),
+        "kl": run_record.per_seed(evaluation.kl),
+        "active_units": run_record.per_seed(means["active_units"]),
+        "effective_samples": run_record.per_seed(evaluation.ess.mean(1)),
+    }
+    if num_seeds > 1:
+        record["nll_mean_over_seeds"] = round(float(nll.mean()), 4)
+        record["nll_standard_deviation_over_seeds"] = round(float(nll.std(ddof=1)), 4)
+    return record
+
+
+def _draw(
+    config: Config,
+    chosen: Any,
+    images: Dataset,
+    workdir: Path,
+    evaluator: binary_evaluation.Evaluator,
+    sets: dict[str, binary_evaluation.Evaluation],
+) -> None:
+    """Draws the first seed's pictures."""
+    # From the host: pictures of a few images are made on one device.
+    params, model_state = jax.device_get(chosen)
+    if config.num_seeds > 1:
+        params, model_state = jax.tree.map(lambda x: x[0], (params, model_state))
+    figures, name = analysis.figures, config.estimator
+    originals = spread(images.test, NUM_PICTURES)
+    reconstructions = evaluator.reconstruct(params, model_state, originals)
+    samples = evaluator.sample_prior(params, 4 * NUM_PICTURES, images.test.shape[1:])
+    pictures = {
+        "reconstructions": figures.reconstructions(255 * originals, reconstructions),
+        "samples": figures.samples(samples),
+        "active_units": figures.active_units(
+            {name: sets["test"].unit_variance[0]}, threshold=binary_evaluation.ACTIVE_VARIANCE
+        ),
+    }
+    steps, bound = run_record.read_curve(workdir, "train", "objective")
+    held_steps, held_elbo, held_nll = run_record.read_curve(workdir, "validation", "elbo", "nll")
+    if len(steps):
+        held_out = {
+            f"{name}, ELBO": (held_steps, -held_elbo),
+            f"{name}, {config.eval_samples} samples": (held_steps, held_nll),
+        }
+        pictures["bounds"] = figures.learning_curve(
+            {f"{name}, objective": (steps, -bound)},
+            held_out if len(held_steps) else None,
+            unit="nats: -bound",
+        )
+    for title, figure in pictures.items():
+        figures.save(figure, workdir / f"{title}.png")
+
+
+def _describe(summary: dict[str, Any], workdir: Path) -> str:
+    """The result in a few lines for the terminal."""
+    samples = summary["config"]["test_samples"]
+    rows = []
+    for name in ("validation", "test"):
+        record = summary[name]
+        rows += [
+            (f"{name} nll", record["nll"], f"nats an image, {samples} importance samples"),
+            ("  -elbo", -np.asarray(record["elbo"]), "nats, one sample"),
+            ("  kl", np.atleast_1d(record["kl"]).ravel(), "nats, group by group"),
+            ("  active units", record["active_units"], "of the first group"),
+        ]
+    if "nll_mean_over_seeds" in summary["test"]:
+        test = summary["test"]
+        spread_of = (test["nll_mean_over_seeds"], test["nll_standard_deviation_over_seeds"])
+        rows.append(("over seeds", spread_of, "mean and standard deviation of the test nll"))
+    lines = [
+        f"{label:<16}{' '.join(f'{v:.5g}' for v in np.atleast_1d(value)):>12}  {text}"
+        for label, value, text in rows
+    ]
+    header = (
+        f"{summary['estimator']} ({summary['bound']} bound) on {summary['dataset']}: "
+        f"{summary['num_steps']} steps, seeds {summary['seeds']}, evaluated at step "
+        f"{summary['evaluated_step']}, {summary['wall_seconds']:.0f} s on {summary['hardware']}"
+    )
+    pictures = ", ".join(sorted(p.name for p in workdir.glob("*.png")))
+    return "\n".join(["", header, *lines, "", f"pictures in {workdir}: {pictures}"])

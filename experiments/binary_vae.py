@@ -1,0 +1,228 @@
+"""Trains a VAE with binary latents on binary images, by any smoothing or gradient estimator.
+
+    python -m experiments.binary_vae --dataset=digits --preset=demo
+    python -m experiments.binary_vae --preset=table1_nonlinear_rebar --data_dir=DIR
+    python -m experiments.binary_vae --estimator=exponential --bound=marginal --num_groups=2
+
+The models are those of Vahdat et al., "DVAE++" (2018), with directed priors. The workdir receives
+config.json, metrics.jsonl, TensorBoard events, checkpoints, summary.json and pictures. The same
+command continues an interrupted run.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from dvae import bounds, data, estimators
+from dvae.data import batches
+from dvae.train import checkpoint, loop, sharding, state
+from experiments import binary_config as names
+from experiments import binary_evaluation, binary_report, flags
+from experiments import binary_objectives as objectives
+from experiments.binary_config import Config
+from experiments.binary_presets import PRESETS
+
+PyTree = Any
+MIN_PIXEL_MEAN = 1e-3  # where the first output biases, logits of the pixels' means, are clipped
+
+
+def prepare(config: Config) -> data.Dataset:
+    """Loads the data set, with grey levels turned into binary pixels where that was asked for.
+
+    Raises:
+      ValueError: pixels are not binary, or already are where sampling was asked for.
+      DataUnavailableError: see `data.load`.
+    """
+    images = data.load(config.dataset, config.data_dir or None)
+    if config.binarization == names.DYNAMIC:
+        if images.binarization == "static":
+            raise ValueError(
+                f"--binarization=dynamic: the pixels of {images.name} are 0 or 1 already; "
+                f"use --binarization={names.AS_STORED}"
+            )
+        if images.binarization == "none":
+            images = data.binarized(images)
+    check_images(images)
+    return images
+
+
+def check_images(images: data.Dataset) -> None:
+    """Raises ValueError unless pixels are 0 or 1, or grey levels sampled when they are seen."""
+    if images.binarization == "none":
+        raise ValueError(
+            f"{images.name} has grey levels, and this model binary pixels; "
+            f"--binarization={names.DYNAMIC} samples them each time an image is seen"
+        )
+    for split in ("train", "validation", "test"):
+        if split == "train" and images.binarization == "dynamic":
+            continue
+        array = getattr(images, split)
+        if not len(array) or array.max() > 1:
+            raise ValueError(
+                f"{images.name} {split} must hold images with pixels 0 or 1, found "
+                f"{len(array)} images with levels up to {array.max() if len(array) else '-'}; "
+                "threshold or sample them first"
+            )
+
+
+def draw_fn(config: Config, dynamic: bool, mesh: Mesh) -> state.DrawFn:
+    """Returns the function that draws a step's batch of binary images, float32 [B, D]."""
+
+    def draw(key: jax.Array, images: jax.Array, step: jax.Array) -> jax.Array:
+        key_order, key_pixels = (jax.random.fold_in(key, role) for role in range(2))
+        batch = batches.draw(key_order, images, step, batch_size=config.batch_size)
+        if dynamic:
+            batch = batches.binarize(jax.random.fold_in(key_pixels, step), batch)
+        return sharding.shard_batch(mesh, batch.astype(jnp.float32))
+
+    return draw
+
+
+def init_fn(config: Config, pixel_mean: np.ndarray) -> state.InitFn:
+    """Returns the function that makes the parameters.
+
+    Args:
+      config: sizes and estimator.
+      pixel_mean: float32 [D], the training mean: what the encoder's input is centered by and,
+        clipped, the mean of the first decoder's output.
+    """
+    module = config.model(len(pixel_mean))
+    clipped = np.clip(pixel_mean, MIN_PIXEL_MEAN, 1 - MIN_PIXEL_MEAN)
+
+    def init(key: jax.Array, images: jax.Array) -> tuple[PyTree, PyTree]:
+        del images
+        key_network, key_auxiliary = jax.random.split(key)
+        network = module.init(key_network, jnp.zeros((1, len(pixel_mean))))["params"]
+        network["decoder"]["output"]["bias"] = jnp.asarray(np.log(clipped / (1 - clipped)))
+        auxiliary = objectives.init_auxiliary(key_auxiliary, config, len(pixel_mean))
+        signal = estimators.nvil_init() if config.estimator == names.NVIL else ()
+        mean = jnp.asarray(pixel_mean)
+        return {"network": network, **auxiliary}, {"mean": mean, "signal": signal}
+
+    return init
+
+
+def loss_fn(config: Config, num_pixels: int) -> state.LossFn:
+    """Returns the loss: the negative objective in nats an image, and what baselines minimize."""
+    module = config.model(num_pixels)
+
+    def loss(
+        params: PyTree, model_state: PyTree, x: jax.Array, key: jax.Array, step: jax.Array
+    ) -> tuple[jax.Array, tuple[PyTree, state.Metrics]]:
+        model = objectives.bind(module, params["network"], model_state["mean"], x)
+        kl_weight = bounds.linear_warmup(step, config.kl_warmup_steps)
+        if config.estimator in names.RELAXED + names.SURROGATE_GRADIENTS:
+            terms = objectives.reparametrized(key, model, config, step=step, kl_weight=kl_weight)
+        elif config.num_groups > 1 or config.estimator in names.ON_LOG_WEIGHTS:
+            terms = objectives.log_weight_estimate(
+                key,
+                model,
+                config,
+                auxiliary=params,
+                state=model_state["signal"],
+                x=x - model_state["mean"][None],
+                kl_weight=kl_weight,
+            )
+        else:
+            network = jax.lax.stop_gradient(params["network"])
+            terms = objectives.score_function(
+                key,
+                model,
+                config,
+                fixed_model=objectives.bind(module, network, model_state["mean"], x),
+                auxiliary=params,
+                kl_weight=kl_weight,
+            )
+        metrics = {
+            "objective": terms.objective.mean(),
+            "distortion": terms.distortion.mean(),
+            "kl": terms.kl.sum(),
+            **terms.metrics,
+        }
+        if config.num_groups > 1:
+            metrics |= {f"kl_{g + 1}": terms.kl[g] for g in range(config.num_groups)}
+        new_state = {**model_state, "signal": terms.state}
+        return terms.auxiliary_loss - terms.surrogate.mean(), (new_state, metrics)
+
+    return loss
+
+
+def make_task(config: Config, images: data.Dataset, mesh: Mesh) -> loop.Task:
+    """Assembles model, objective and data into what the loop trains."""
+    dynamic = images.binarization == "dynamic"
+    train = images.train.reshape(len(images.train), -1)
+    num_pixels = train.shape[1]
+    pixel_mean = (train.mean(0, dtype=np.float64) / (255 if dynamic else 1)).astype(np.float32)
+    optimizer = config.optimizer()
+    init = init_fn(config, pixel_mean)
+    make_state = lambda key, data: state.init(init, optimizer, key, data)
+    step = state.make_step(loss_fn(config, num_pixels), draw_fn(config, dynamic, mesh), optimizer)
+    keys = [jax.random.split(jax.random.key(config.seed + i), 2) for i in range(config.num_seeds)]
+    if config.num_seeds == 1:
+        key_init, key_train = keys[0]
+    else:
+        key_init, key_train = jnp.stack(keys, axis=1)
+        make_state, step = jax.vmap(make_state, (0, None)), state.vmap_seeds(step)
+    evaluator = binary_evaluation.Evaluator(config, num_pixels, mesh)
+    held_out = binary_report.spread(images.validation, config.num_eval_images)
+
+    def evaluate(train_state: state.TrainState) -> dict[str, np.ndarray]:
+        params, model_state = train_state.params, train_state.model_state
+        samples = config.eval_samples
+        return evaluator.evaluate(params, model_state, held_out, num_samples=samples).means()
+
+    return loop.Task(
+        init=make_state,
+        step=step,
+        evaluate=evaluate,
+        data=train,
+        key_init=key_init,
+        key_train=key_train,
+        images_per_step=config.batch_size * config.num_seeds,
+        shown=("objective", "distortion", "kl"),
+        monitor="nll",
+    )
+
+
+def run(config: Config) -> dict[str, Any]:
+    """Trains, or continues, one run and returns its summary.
+
+    Raises:
+      SystemExit: a setting, the data set or the workdir is unusable; said in one line on stderr.
+      NonFiniteError, StoppedError: see `loop.fit`.
+    """
+    workdir = Path(config.workdir or config.default_workdir())
+    with flags.setup():
+        mesh = sharding.make_mesh()
+        lengths = config.loop()
+        sharding.check_batch_size(config.batch_size, mesh)
+        images = prepare(config)
+        if config.batch_size > len(images.train):
+            raise ValueError(
+                f"--batch_size={config.batch_size} must be at most {len(images.train)}, the "
+                f"training images of {images.name}"
+            )
+        free = flags.free_fields(config)
+        checkpoint.prepare_workdir(workdir, dataclasses.asdict(config), free=free)
+    task = make_task(config, images, mesh)
+    result = loop.fit(task, lengths, workdir, mesh)
+    return binary_report.write(config, result, images, workdir, mesh)
+
+
+def main(arguments: list[str]) -> None:
+    """Runs the experiment of the command line."""
+    with flags.setup():
+        if len(arguments) > 1:
+            raise ValueError(f"unexpected arguments: {' '.join(arguments[1:])}")
+        config = flags.parse(Config, PRESETS)
+    run(config)
+
+
+if __name__ == "__main__":
+    flags.define(Config, PRESETS)
+    flags.run(main)

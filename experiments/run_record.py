@@ -1,0 +1,55 @@
+"""What the records of every experiment share: curves, hardware, versions, rounding."""
+
+import importlib.metadata
+import os
+import platform
+import re
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from dvae.train import metrics
+
+SUMMARY_FILE = "summary.json"
+
+
+def read_curve(workdir: Path, split: str, *names: str) -> tuple[np.ndarray, ...]:
+    """Reads recorded metrics of `train` or `validation`: steps [T] and one array [T] a name.
+
+    Several seeds are averaged; the arrays are empty where nothing was recorded.
+    """
+    records = [r for r in metrics.read_metrics(workdir) if f"{split}/{names[0]}" in r]
+    steps = np.array([r["step"] for r in records])
+    return steps, *(np.array([np.mean(r[f"{split}/{name}"]) for r in records]) for name in names)
+
+
+def describe_hardware() -> str:
+    """Names the devices; for a CPU its model and the cores that this process may use."""
+    device = jax.devices()[0]
+    if device.platform != "cpu":
+        return f"{jax.device_count()} x {device.device_kind}"
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = re.findall(r"^model name\s*: (.*)$", cpuinfo.read_text(), re.MULTILINE)
+        model = names[0] if names else model
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{cores} cores of {model}" if cores != 1 else f"1 core of {model}"
+
+
+def per_seed(values: np.ndarray) -> Any:
+    """Rounds to what is meant; drops the seed axis of a single seed."""
+    rounded = np.round(np.asarray(values, np.float64), 4)
+    return rounded[0].tolist() if len(rounded) == 1 else rounded.tolist()
+
+
+def spread_indices(size: int, count: int) -> np.ndarray:
+    """Returns `count` evenly spaced indices below `size`."""
+    return np.linspace(0, size - 1, count).astype(int)
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions of this package and of what it computes with."""
+    return {name: importlib.metadata.version(name) for name in ("dvae", "jax", "flax", "optax")}

@@ -1,0 +1,187 @@
+"""Each objective's value and gradient against the bound enumerated over all bits."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dvae import estimators
+from dvae.distributions import bernoulli
+from experiments import binary_config as names
+from experiments import binary_objectives as objectives
+from experiments import binary_vae
+from experiments.binary_config import Config
+
+NUM_PIXELS = 5
+TINY = dict(dataset="digits", num_latents=3, hidden_units=4, hidden_layers=1, num_steps=10)
+TINY |= dict(steps_per_call=1, log_interval=1, eval_interval=0, checkpoint_interval=0)
+X = np.random.default_rng(0).integers(0, 2, (2, NUM_PIXELS)).astype(np.float32)
+MEAN = np.full(NUM_PIXELS, 0.4, np.float32)
+NUM_DRAWS = 4_000
+
+
+def make(config):
+    """Parameters away from their symmetric start, and the model's state."""
+    params, state = jax.jit(binary_vae.init_fn(config, MEAN))(jax.random.key(3), X)
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(4), len(leaves))
+    noisy = [
+        leaf + 0.5 * jax.random.normal(key, leaf.shape)
+        for key, leaf in zip(keys, leaves, strict=True)
+    ]
+    return jax.tree.unflatten(tree, noisy), state
+
+
+def enumerated(config, network, num_samples=1):
+    """The exact E[log 1/K sum_k w_k] of every image, over all bits of all samples and groups."""
+    model = objectives.bind(config.model(NUM_PIXELS), network, MEAN, X)
+    bits = config.num_latents * config.num_groups
+    states = np.array(list(itertools.product((0.0, 1.0), repeat=bits)), np.float32)
+    groups = [
+        jnp.broadcast_to(part[:, None], (len(states), len(X), config.num_latents))
+        for part in np.split(states, config.num_groups, axis=-1)
+    ]
+    log_q, log_p = 0.0, 0.0
+    for g, z in enumerate(groups):
+        for side, logits in (("q", model.posterior_logits(groups[:g])), ("p", None)):
+            logits = model.prior_logits(groups[:g]) if logits is None else logits
+            term = bernoulli.log_prob(z, jnp.broadcast_to(logits, z.shape)).sum(-1)
+            log_q, log_p = (log_q + term, log_p) if side == "q" else (log_q, log_p + term)
+    log_weights = model.log_likelihood(groups) + log_p - log_q  # [states, B]
+    if num_samples == 1:
+        return jnp.sum(jnp.exp(log_q) * log_weights, 0)
+    pairs = jnp.logaddexp(log_weights[:, None], log_weights[None]) - np.log(2)
+    return jnp.sum(jnp.exp(log_q[:, None] + log_q[None]) * pairs, (0, 1))
+
+
+def draws(config, params, state):
+    """Objective [draws] and network gradients [draws, ...] of the loss under many keys."""
+    loss = binary_vae.loss_fn(config, NUM_PIXELS)
+
+    def one(key):
+        grad_fn = jax.value_and_grad(loss, has_aux=True)
+        (_, (_, metrics)), grads = grad_fn(params, state, X, key, jnp.int32(0))
+        return metrics["objective"], grads["network"]
+
+    return jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(5), NUM_DRAWS))
+
+
+def assert_mean(samples, expected, name):
+    samples = np.asarray(samples, np.float64)
+    error = samples.std(0, ddof=1) / np.sqrt(len(samples)) + 1e-6
+    ratio = np.max(np.abs(samples.mean(0) - np.asarray(expected)) / error)
+    assert ratio < 5, f"{name}: {ratio:.1f} standard errors"
+
+
+UNBIASED = [
+    dict(estimator=name)
+    for name in (names.REINFORCE, names.REINFORCE_LOO, names.MUPROP, names.REBAR, names.RELAX)
+]
+UNBIASED += [dict(estimator=names.DISARM), dict(estimator=names.VIMCO, num_samples=2)]
+UNBIASED += [
+    dict(estimator=name, num_groups=2, num_latents=2, num_samples=2)
+    for name in (names.REINFORCE, names.REINFORCE_LOO, names.VIMCO)
+]
+
+
+@pytest.mark.parametrize(
+    "settings", UNBIASED, ids=lambda s: f"{s['estimator']}-{s.get('num_groups', 1)}"
+)
+def test_gradient_of_unbiased_estimators_is_that_of_the_exact_bound(settings):
+    config = Config(**{**TINY, **settings})
+    params, state = make(config)
+    num_samples = config.num_samples if config.estimator == names.VIMCO else 1
+    exact = lambda network: enumerated(config, network, num_samples).mean()
+    value, gradient = jax.jit(jax.value_and_grad(exact))(params["network"])
+    found, found_gradients = draws(config, params, state)
+    assert_mean(found, value, "objective")
+    paths = jax.tree_util.tree_leaves_with_path(found_gradients)
+    for (path, samples), expected in zip(paths, jax.tree.leaves(gradient), strict=True):
+        assert_mean(-samples, expected, jax.tree_util.keystr(path))
+
+
+def test_enumerating_estimator_is_exact():
+    config = Config(**{**TINY, "estimator": names.EXACT})
+    params, state = make(config)
+    exact = lambda network: enumerated(config, network).mean()
+    value, gradient = jax.jit(jax.value_and_grad(exact))(params["network"])
+    loss = jax.jit(jax.value_and_grad(binary_vae.loss_fn(config, NUM_PIXELS), has_aux=True))
+    (found, _), grads = loss(params, state, X, jax.random.key(0), jnp.int32(0))
+    np.testing.assert_allclose(-found, value, rtol=1e-5)
+    for a, b in zip(jax.tree.leaves(grads["network"]), jax.tree.leaves(gradient), strict=True):
+        np.testing.assert_allclose(-a, b, rtol=2e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("num_groups", [1, 2])
+def test_nvil_is_unbiased_while_its_signal_is_not_rescaled(num_groups):
+    # A state whose variance is below one: the signal is centered, not rescaled.
+    config = Config(**{**TINY, "estimator": names.NVIL, "num_groups": num_groups, "num_latents": 2})
+    params, state = make(config)
+    signal = estimators.NvilState(jnp.float32(-4.0), jnp.float32(0.5), jnp.int32(9))
+    exact = lambda network: enumerated(config, network).mean()
+    gradient = jax.jit(jax.grad(exact))(params["network"])
+    _, found = draws(config, params, {**state, "signal": signal})
+    for samples, expected in zip(jax.tree.leaves(found), jax.tree.leaves(gradient), strict=True):
+        assert_mean(-samples, expected, "nvil")
+
+
+@pytest.mark.parametrize("name", ["exponential", "power", names.CONCRETE, names.STRAIGHT_THROUGH])
+def test_sharp_relaxations_have_the_value_of_the_exact_bound(name):
+    # At beta = 100 the exponential's zeta is within 1/100 of its bit.
+    sharp = dict(beta=100.0, beta_final=100.0, temperature=0.01)
+    config = Config(**{**TINY, "estimator": name, **sharp})
+    params, state = make(config)
+    found, _ = draws(config, params, state)
+    exact = enumerated(config, params["network"]).mean()
+    error = np.std(found, ddof=1) / np.sqrt(NUM_DRAWS)
+    bias = {"exponential": 0.1, names.STRAIGHT_THROUGH: 0.0}.get(name, 0.02)
+    assert abs(np.mean(found) - exact) < 5 * error + bias
+
+
+def test_marginal_bound_is_above_the_joint_one():
+    values = {}
+    for bound in (names.JOINT, names.MARGINAL):
+        for estimator in ("exponential", names.CONCRETE):
+            settings = dict(estimator=estimator, bound=bound, beta=4.0, num_groups=2)
+            config = Config(**{**TINY, **settings})
+            params, state = make(config)
+            values[estimator, bound] = draws(config, params, state)[0]
+    found = values["exponential", names.MARGINAL] - values["exponential", names.JOINT]
+    assert np.mean(found) > 5 * np.std(found, ddof=1) / np.sqrt(NUM_DRAWS)
+    assert np.isfinite(values[names.CONCRETE, names.MARGINAL]).all()
+
+
+def test_beta_moves_linearly_and_stops():
+    config = Config(**{**TINY, "beta": 5.0, "beta_final": 13.0, "beta_steps": 8})
+    found = [float(objectives.beta_at(config, jnp.int32(t))) for t in (0, 4, 8, 9)]
+    np.testing.assert_allclose(found, [5, 9, 13, 13])
+
+
+@pytest.mark.parametrize("name", [names.REBAR, names.RELAX])
+def test_the_variance_moves_only_the_control_variate(name):
+    config = Config(**{**TINY, "estimator": name})
+    params, _ = make(config)
+
+    def auxiliary_loss(params):
+        bound = [
+            objectives.bind(config.model(NUM_PIXELS), network, MEAN, X)
+            for network in (params["network"], jax.lax.stop_gradient(params["network"]))
+        ]
+        terms = objectives.score_function(
+            jax.random.key(0),
+            bound[0],
+            config,
+            fixed_model=bound[1],
+            auxiliary=params,
+            kl_weight=jnp.ones(()),
+        )
+        return terms.auxiliary_loss
+
+    grads = jax.jit(jax.grad(auxiliary_loss))(params)
+    assert all(np.all(np.asarray(leaf) == 0) for leaf in jax.tree.leaves(grads["network"]))
+    for path, leaf in jax.tree_util.tree_leaves_with_path(grads["control"]):
+        # A constant added to the control variate cancels.
+        constant = jax.tree_util.keystr(path) == "['free']['output']['bias']"
+        assert constant or np.any(np.asarray(leaf) != 0), path

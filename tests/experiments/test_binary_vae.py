@@ -1,0 +1,284 @@
+"""The binary: every estimator trains, seeds, devices, resuming, evaluation, results and errors."""
+
+import functools
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from absl import flags as absl_flags
+
+from dvae import data
+from dvae.train import loop, sharding
+from experiments import binary_config as names
+from experiments import binary_evaluation, binary_vae, flags
+from experiments import binary_objectives as objectives
+from experiments.binary_config import Config
+from experiments.binary_presets import PRESETS, TABLE1_CELLS
+
+TINY = PRESETS["smoke"]
+
+
+@pytest.fixture(name="images", scope="module")
+def load_images():
+    return data.load("digits")
+
+
+def train(config, images, num_devices, num_steps=2):
+    mesh = sharding.make_mesh(num_devices)
+    everywhere = sharding.replicated(mesh)
+    task = binary_vae.make_task(config, images, mesh)
+    train_data = jax.device_put(task.data, everywhere)
+    train_state = jax.jit(task.init, out_shardings=everywhere)(task.key_init, train_data)
+    step = jax.jit(task.step)
+    for _ in range(num_steps):
+        train_state, metrics = step(train_state, train_data, task.key_train)
+    return train_state, metrics
+
+
+# One of each kind always; the others share its code.
+QUICK = ("exponential", names.GUMBEL_RAO, names.NVIL, names.REBAR, names.RELAX, names.VIMCO)
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
+        for name in names.ESTIMATORS
+    ],
+)
+def test_every_estimator_moves_every_parameter(images, estimator) -> None:
+    config = Config(**{**TINY, "estimator": estimator, "num_samples": 2})
+    task = binary_vae.make_task(config, images, sharding.make_mesh(1))
+    before = jax.jit(task.init)(task.key_init, task.data)
+    after, metrics = jax.jit(task.step)(before, task.data, task.key_train)
+    after, metrics = jax.jit(task.step)(after, task.data, task.key_train)
+    assert all(np.isfinite(value) for value in metrics.values())
+    paths = jax.tree_util.tree_leaves_with_path(after.params)
+    for (path, a), b in zip(paths, jax.tree.leaves(before.params), strict=True):
+        # A constant added to relax's control variate has no effect.
+        constant = "free" in str(path) and "output" in str(path) and "bias" in str(path)
+        assert constant or not np.array_equal(a, b), jax.tree_util.keystr(path)
+
+
+@pytest.mark.parametrize("estimator", [names.NVIL])
+def test_eight_devices_train_like_one(images, estimator) -> None:
+    config = Config(**{**TINY, "estimator": estimator})
+    one, metrics = train(config, images, 1)
+    eight, sharded_metrics = train(config, images, 8)
+    for name, value in metrics.items():
+        np.testing.assert_allclose(sharded_metrics[name], value, rtol=1e-4, err_msg=name)
+    for a, b in zip(jax.tree.leaves(eight.params), jax.tree.leaves(one.params), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-5)
+
+
+def test_seeds_trained_together_are_those_trained_alone(images) -> None:
+    settings = {**TINY, "num_groups": 2, "bound": names.MARGINAL}
+    together, _ = train(Config(**{**settings, "num_seeds": 2, "seed": 3}), images, 1)
+    alone, _ = train(Config(**{**settings, "seed": 4}), images, 1)
+    for a, b in zip(jax.tree.leaves(together), jax.tree.leaves(alone), strict=True):
+        np.testing.assert_allclose(a[1], b, rtol=1e-3, atol=2e-5)
+
+
+def test_start_is_centered_and_predicts_the_mean(images) -> None:
+    config = Config(**TINY)
+    task = binary_vae.make_task(config, images, sharding.make_mesh(1))
+    start = jax.jit(task.init)(task.key_init, task.data)
+    mean = images.train.reshape(len(images.train), -1).mean(0) / 255
+    np.testing.assert_allclose(start.model_state["mean"], mean, rtol=1e-4, atol=1e-6)
+    bias = start.params["network"]["decoder"]["output"]["bias"]
+    np.testing.assert_allclose(jax.nn.sigmoid(bias), np.clip(mean, 1e-3, 1 - 1e-3), rtol=1e-4)
+
+
+def test_dynamic_pixels_change_with_the_step_and_keep_their_mean() -> None:
+    images = np.full((16, 4, 4, 1), 64, np.uint8)
+    draw = jax.jit(binary_vae.draw_fn(Config(**TINY), True, sharding.make_mesh(1)))
+    first, second = (
+        np.asarray(draw(jax.random.key(0), images.reshape(16, -1), jnp.int32(step)))
+        for step in (0, 1)
+    )
+    assert set(np.unique(first)) == {0.0, 1.0}
+    assert not np.array_equal(first, second)
+    draws = [draw(jax.random.key(0), images.reshape(16, -1), jnp.int32(t)) for t in range(50)]
+    error = np.sqrt(0.25 * 0.75 / (50 * 8 * 16))
+    assert abs(np.mean(draws) - 64 / 255) < 5 * error
+
+
+def test_evaluation_approaches_the_enumerated_log_likelihood(images) -> None:
+    config = Config(**{**TINY, "num_latents": 4})
+    mesh = sharding.make_mesh(1)
+    task = binary_vae.make_task(config, images, mesh)
+    start = jax.jit(task.init)(task.key_init, task.data)
+    x = images.test[:12]
+    evaluator = binary_evaluation.Evaluator(config, 64, mesh)
+    found = evaluator.evaluate(start.params, start.model_state, x, num_samples=2_000)
+    pixels = jnp.asarray(x.reshape(12, -1), jnp.float32)
+    model = objectives.bind(
+        config.model(64), start.params["network"], start.model_state["mean"], pixels
+    )
+    states = np.array(np.meshgrid(*[[0.0, 1.0]] * 4)).reshape(4, -1).T.astype(np.float32)
+    z = jnp.broadcast_to(states[:, None], (16, 12, 4))
+    exact = jax.nn.logsumexp(model.log_likelihood([z]), 0) - 4 * np.log(2)  # a uniform prior
+    np.testing.assert_allclose(found.log_likelihood[0], exact, atol=0.05)
+    assert (found.ess > 1).all()
+    assert (found.elbo.mean() < found.log_likelihood.mean()).all()
+    assert found.unit_variance.shape == (1, 4)
+    # More devices and the same batches: the same numbers.
+    several = binary_evaluation.Evaluator(config, 64, sharding.make_mesh(4))
+    again = several.evaluate(start.params, start.model_state, x, num_samples=2_000)
+    np.testing.assert_allclose(again.log_likelihood, found.log_likelihood, rtol=1e-5)
+
+
+@pytest.fixture(name="one_device")
+def use_one_device(monkeypatch):
+    mesh = sharding.make_mesh(1)
+    monkeypatch.setattr(binary_vae.sharding, "make_mesh", lambda: mesh)
+
+
+@pytest.mark.usefixtures("one_device")
+def test_an_interrupted_run_ends_like_a_whole_one(tmp_path, monkeypatch) -> None:
+    settings = {**TINY, "estimator": names.NVIL, "num_groups": 2}
+    whole = binary_vae.run(Config(**settings, workdir=str(tmp_path / "whole")))
+    cut = Config(**settings, workdir=str(tmp_path / "cut"))
+    evaluate = binary_evaluation.Evaluator.evaluate
+    calls = []
+
+    def interrupted(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return evaluate(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(binary_evaluation.Evaluator, "evaluate", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            binary_vae.run(cut)
+    assert not (tmp_path / "cut" / "summary.json").exists()
+    resumed = binary_vae.run(cut)
+    for name in ("validation", "test", "evaluated_step"):
+        assert resumed[name] == whole[name]
+    files = {p.name for p in (tmp_path / "cut").iterdir()}
+    assert files >= {
+        "config.json", "metrics.jsonl", "tensorboard", "checkpoints", "summary.json",
+        "reconstructions.png", "samples.png", "active_units.png", "bounds.png",
+    }  # fmt: skip
+    assert len(whole["test"]["kl"]) == 2
+    assert whole["evaluated_step"] in (4, 8)
+
+
+@pytest.mark.usefixtures("one_device")
+def test_several_seeds_are_summarized(tmp_path) -> None:
+    settings = {**TINY, "num_seeds": 2, "seed": 5, "workdir": str(tmp_path)}
+    summary = binary_vae.run(Config(**settings))
+    test = summary["test"]
+    assert summary["seeds"] == [5, 6]
+    assert len(test["nll"]) == len(summary["evaluated_step"]) == 2
+    np.testing.assert_allclose(test["nll_mean_over_seeds"], np.mean(test["nll"]), atol=2e-4)
+    spread = test["nll_standard_deviation_over_seeds"]
+    np.testing.assert_allclose(spread, np.std(test["nll"], ddof=1), atol=2e-4)
+    assert json.loads((tmp_path / "summary.json").read_text()) == summary
+
+
+@pytest.mark.usefixtures("one_device")
+def test_the_best_validation_is_what_is_evaluated(tmp_path, monkeypatch) -> None:
+    found = []
+    fit = loop.fit
+    monkeypatch.setattr(loop, "fit", lambda *args: found.append(fit(*args)) or found[0])
+    summary = binary_vae.run(Config(**{**TINY, "workdir": str(tmp_path)}))
+    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    values = {r["step"]: r["validation/nll"] for r in records if "validation/nll" in r}
+    assert summary["evaluated_step"] == min(values, key=values.get)
+    np.testing.assert_allclose(found[0].best.value, min(values.values()), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--bound=marginal", "--estimator=nvil"), "use --bound=joint"),
+        (("--bound=marginal", "--estimator=spike_exp"), "whose zeta has a density"),
+        (("--estimator=rebar", "--num_groups=2"), "takes one group of bits"),
+        (("--estimator=exact", "--num_latents=21"), "n at most 20, got --num_latents=21"),
+        (("--estimator=vimco", "--num_samples=1"), "at least 2 for vimco"),
+        (("--beta=0",), "--beta=0.0 must be greater than 0"),
+        (("--temperature=-1",), "must be greater than 0"),
+        (("--dataset=fashion_mnist", "--data_dir=nowhere"), "digits (binary)"),
+        (("--estimator=exponental",), "must be one of"),
+        (("--batch_size=12",), "not divisible by the 8 devices; use 8 or 16"),
+        (("--batch_size=2000",), "must be at most 1297"),
+        (("more",), "unexpected arguments: more"),
+    ],
+    ids=lambda x: "-".join(x) if isinstance(x, tuple) else "",
+)
+def test_mistakes_end_in_one_line(tmp_path, monkeypatch, capsys, arguments, message) -> None:
+    values = absl_flags.FlagValues()
+    bound = functools.partial(absl_flags.DEFINE, flag_values=values)
+    monkeypatch.setattr(flags.absl_flags, "DEFINE", bound)
+    monkeypatch.setattr(flags.absl_flags, "FLAGS", values)
+    monkeypatch.setattr(binary_vae, "make_task", lambda *_: pytest.fail("went on"))
+    flags.define(Config, PRESETS)
+    workdir = f"--workdir={tmp_path / 'run'}"
+    rest = values(["binary_vae", "--preset=smoke", workdir, *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        binary_vae.main(rest)
+    assert stopped.value.code == 2
+    assert not (tmp_path / "run").exists()
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: ")
+    assert message in error
+
+
+def test_images_that_are_not_binary_are_refused(images) -> None:
+    grey = images._replace(binarization="none")
+    with pytest.raises(ValueError, match="--binarization=dynamic samples them"):
+        binary_vae.check_images(grey)
+    static = images._replace(binarization="static")
+    with pytest.raises(ValueError, match=r"train must hold images with pixels 0 or 1, found"):
+        binary_vae.check_images(static)
+    with pytest.raises(ValueError, match=r"test must hold images.*found 0 images"):
+        binary_vae.check_images(images._replace(test=images.test[:0]))
+
+
+def test_asking_for_sampled_pixels(monkeypatch, images) -> None:
+    config = Config(**{**TINY, "binarization": names.DYNAMIC})
+    assert binary_vae.prepare(config).binarization == "dynamic"  # digits are sampled anyway
+    grey = images._replace(validation=images.train[:9], test=images.train[9:20])
+    monkeypatch.setattr(
+        binary_vae.data, "load", lambda *_: grey._replace(binarization="none", name="grey")
+    )
+    sampled = binary_vae.prepare(config)
+    assert sampled.binarization == "dynamic"
+    assert sampled.train.max() == 255
+    assert sampled.test.max() == 1
+    static = images._replace(binarization="static", train=images.train // 128)
+    monkeypatch.setattr(binary_vae.data, "load", lambda *_: static)
+    with pytest.raises(ValueError, match="0 or 1 already; use --binarization=as_stored"):
+        binary_vae.prepare(config)
+
+
+def test_presets_are_valid() -> None:
+    for name, settings in PRESETS.items():
+        assert Config(**settings).loop(), name
+    assert len(TABLE1_CELLS) == 10
+
+
+@pytest.mark.real_data
+@pytest.mark.usefixtures("one_device")
+@pytest.mark.parametrize("dataset", ["mnist_static", "omniglot", "caltech101_silhouettes"])
+def test_real_data_trains_and_is_evaluated(tmp_path, data_dir, dataset) -> None:
+    settings = {**TINY, "dataset": dataset, "data_dir": data_dir, "workdir": str(tmp_path)}
+    summary = binary_vae.run(Config(**settings))
+    assert summary["dataset"].startswith(dataset)
+    assert 100 < summary["test"]["nll"] < 600
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_device")
+@pytest.mark.parametrize("estimator", names.ESTIMATORS)
+def test_training_gains_a_nat_on_digits(tmp_path, estimator) -> None:
+    settings = {**PRESETS["demo"], "num_steps": 2_000, "test_samples": 20, "num_latents": 10}
+    settings |= {"workdir": str(tmp_path), "estimator": estimator}
+    binary_vae.run(Config(**settings))
+    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    objective = [r["train/objective"] for r in records if "train/objective" in r]
+    assert objective[-1] > objective[0] + 1

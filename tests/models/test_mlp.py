@@ -1,0 +1,52 @@
+"""Binary VAE networks: shapes, conditioning, affine maps."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dvae.models import mlp
+
+CONFIG = mlp.BinaryVAEConfig(group_sizes=(3, 2), hidden=(4,), num_pixels=5)
+
+
+def make(config):
+    module = mlp.BinaryVAE(config)
+    params = jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, config.num_pixels)))["params"]
+    return lambda method, *args: module.apply({"params": params}, *args, method=method), params
+
+
+def test_shapes_of_two_groups_and_of_samples():
+    apply, params = make(CONFIG)
+    x, zeta1, zeta2 = jnp.ones((7, 5)), jnp.ones((4, 7, 3)), jnp.ones((4, 7, 2))
+    assert apply(mlp.BinaryVAE.posterior_logits, x, []).shape == (7, 3)
+    assert apply(mlp.BinaryVAE.posterior_logits, x, [zeta1]).shape == (4, 7, 2)
+    assert apply(mlp.BinaryVAE.prior_logits, []).shape == (3,)
+    assert apply(mlp.BinaryVAE.prior_logits, [zeta1]).shape == (4, 7, 2)
+    assert apply(mlp.BinaryVAE.pixel_logits, [zeta1, zeta2]).shape == (4, 7, 5)
+    assert set(params) == {"encoders_0", "encoders_1", "priors_0", "decoder", "prior_logits"}
+    np.testing.assert_array_equal(params["prior_logits"], 0)
+
+
+def test_a_group_depends_on_the_images_and_on_earlier_groups():
+    apply, _ = make(CONFIG)
+
+    def of_second(x, zeta1):
+        return apply(mlp.BinaryVAE.posterior_logits, x, [zeta1]).sum()
+
+    by_x, by_zeta = jax.grad(of_second, argnums=(0, 1))(jnp.ones((1, 5)), jnp.ones((1, 3)))
+    assert jnp.all(by_x != 0)
+    assert jnp.all(by_zeta != 0)
+
+
+def test_linear_networks_are_affine():
+    apply, _ = make(mlp.BinaryVAEConfig(group_sizes=(3,), hidden=(), num_pixels=5))
+    f = lambda z: apply(mlp.BinaryVAE.pixel_logits, [z])
+    a, b = jax.random.normal(jax.random.key(1), (2, 3))
+    np.testing.assert_allclose(f(a) + f(b), f(a + b) + f(jnp.zeros(3)), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("sizes", [(), (3, 0)])
+def test_sizes_that_make_no_model_are_refused(sizes):
+    with pytest.raises(ValueError, match="group_sizes"):
+        mlp.BinaryVAEConfig(group_sizes=sizes)

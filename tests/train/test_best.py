@@ -1,0 +1,77 @@
+"""The best parameters by validation: seed by seed, and across an interruption."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from dvae.train import best, loop, sharding, state
+
+# Of the parameter after 4, 8 and 12 steps; the middle one is best.
+VALUES = {4: 2.0, 8: 1.0, 12: 3.0}
+
+
+def make_task(stop_at=None):
+    optimizer = optax.sgd(0.5)
+    init = lambda key, data: state.init(lambda key, data: (jnp.zeros(2), ()), optimizer, key, data)
+    loss = lambda params, model_state, batch, key, step: (params.sum(), (model_state, {}))
+
+    def evaluate(train_state):
+        if int(train_state.step) == stop_at:
+            raise KeyboardInterrupt
+        return {"nll": VALUES[int(train_state.step)]}
+
+    draw = lambda key, data, step: data
+    return loop.Task(
+        init=init,
+        step=state.make_step(loss, draw, optimizer),
+        evaluate=evaluate,
+        data=np.zeros(1, np.float32),
+        key_init=jax.random.key(0),
+        key_train=jax.random.key(1),
+        images_per_step=1,
+        monitor="nll",
+    )
+
+
+CONFIG = loop.LoopConfig(num_steps=12, log_interval=4, eval_interval=4, checkpoint_interval=4)
+
+
+def test_the_best_step_is_kept(tmp_path):
+    result = loop.fit(make_task(), CONFIG, tmp_path, sharding.make_mesh(1))
+    assert int(result.state.step) == 12
+    assert int(result.best.step) == 8
+    assert float(result.best.value) == 1.0
+    np.testing.assert_allclose(result.best.params, -4.0)
+    np.testing.assert_allclose(result.state.params, -6.0)
+
+
+def test_an_interrupted_run_remembers_it(tmp_path):
+    mesh = sharding.make_mesh(1)
+    with pytest.raises(KeyboardInterrupt):
+        loop.fit(make_task(stop_at=12), CONFIG, tmp_path, mesh)
+    result = loop.fit(make_task(), CONFIG, tmp_path, mesh)
+    assert int(result.best.step) == 8
+    np.testing.assert_allclose(result.best.params, -4.0)
+    # Nothing is left to do; the result is still there.
+    again = loop.fit(make_task(), CONFIG, tmp_path, mesh)
+    np.testing.assert_array_equal(again.best.params, result.best.params)
+
+
+def test_without_validation_nothing_is_best(tmp_path):
+    config = loop.LoopConfig(num_steps=4, log_interval=4)
+    result = loop.fit(make_task(), config, tmp_path, sharding.make_mesh(1))
+    assert np.isinf(result.best.value)
+
+
+def test_seeds_keep_their_own_best():
+    def at(step, params):
+        return state.TrainState(jnp.array([step, step]), jnp.array(params), (), ())
+
+    start = best.init(at(0, [[0.0], [0.0]]))
+    first = best.update(start, jnp.array([5.0, 5.0]), at(1, [[1.0], [1.0]]))
+    second = best.update(first, jnp.array([6.0, 4.0]), at(2, [[2.0], [2.0]]))
+    np.testing.assert_array_equal(second.value, [5.0, 4.0])
+    np.testing.assert_array_equal(second.step, [1, 2])
+    np.testing.assert_array_equal(second.params, [[1.0], [2.0]])
