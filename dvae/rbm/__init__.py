@@ -1,23 +1,33 @@
-"""Restricted Boltzmann machines: energies, enumeration and samplers.
+"""Restricted Boltzmann machines: energies, enumeration, samplers, log Z and priors.
 
     params = rbm.RBM(bias1, bias2, weights)                        # [n1], [n2], [n1, n2]
     log_z = rbm.exact.log_z(params)                                # min(n1, n2) <= 20
     state = rbm.gibbs.init(key, params, num_chains=1000)
     state, info = rbm.gibbs.step(key, params, state, num_sweeps=40)
+    estimate = rbm.ais.log_z(key, params)                          # value, std_error, ess
+
+As a prior of hierarchical posteriors (`kl.hierarchical`), trained by plain autodiff:
+
+    log_z = rbm.log_z_with_gradient(params, estimate.value, state.z1, state.z2)
+    kl = rbm.kl.hierarchical(params, logits, log_ratios, log_z)    # [batch] nats
 
 Samplers are `init` and `step` on an explicit state, for many chains at once.
 """
 
-from dvae.rbm import exact, gibbs
+from dvae.rbm import ais, exact, gibbs, kl
 from dvae.rbm.energy import RBM, energy, free_energy_1, free_energy_2, logits_1, logits_2
+from dvae.rbm.kl import log_z_with_gradient
 
 __all__ = [
     "RBM",
+    "ais",
     "energy",
     "exact",
     "free_energy_1",
     "free_energy_2",
     "gibbs",
+    "kl",
+    "log_z_with_gradient",
     "logits_1",
     "logits_2",
 ]
