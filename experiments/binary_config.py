@@ -19,7 +19,8 @@ RELAXED = (*SMOOTHINGS, CONCRETE)
 SURROGATE_GRADIENTS = (STRAIGHT_THROUGH, REINMAX, GUMBEL_RAO)
 SCORE_FUNCTION = (REINFORCE, REINFORCE_LOO, NVIL, VIMCO, MUPROP, REBAR, RELAX, DISARM, EXACT)
 ESTIMATORS = (*RELAXED, *SURROGATE_GRADIENTS, *SCORE_FUNCTION)
-# Densities of zeta that are mixtures over both bits: what the marginal bound needs.
+# zeta has a density, whose divergence from the prior's the marginal bound takes. That of Concrete,
+# whose zeta decides its bit, is the larger one, not the smaller.
 WITH_DENSITY = tuple(name for name in RELAXED if name != "spike_exp")
 ONE_GROUP = (MUPROP, REBAR, RELAX, DISARM, EXACT)  # their f is a function of one group's bits
 MULTI_SAMPLE = (REINFORCE_LOO, VIMCO)
@@ -37,7 +38,7 @@ DATASETS = (
     "fashion_mnist",
     "digits",
 )
-MAX_EXACT_LATENTS = 20
+MAX_EXACT_ROWS = 2**18  # states times images that `exact` decodes at once: a gigabyte of logits
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,9 @@ class Config:
 
     estimator: str = option("exponential", "Smoothing or gradient estimator.", choices=ESTIMATORS)
     bound: str = option(
-        JOINT, "KL of the bits, or of the relaxed variables.", choices=(JOINT, MARGINAL)
+        JOINT,
+        "KL of the bits, or (with smoothings and concrete) of the relaxed variables.",
+        choices=(JOINT, MARGINAL),
     )
     dataset: str = option("mnist_static", "Binary images.", choices=DATASETS)
     binarization: str = option(
@@ -64,7 +67,9 @@ class Config:
     hidden_units: int = option(200, "Width of a tanh layer (nonlinear).", minimum=1)
     hidden_layers: int = option(2, "Tanh layers of every network (nonlinear).", minimum=1)
     beta: float = option(8.0, "First inverse temperature (smoothings).", above=0)
-    beta_final: float = option(8.0, "Last inverse temperature (smoothings).", above=0)
+    beta_final: float = option(
+        0.0, "Last inverse temperature (smoothings); 0: as the first.", minimum=0
+    )
     beta_steps: int = option(
         0, "Steps over which beta moves linearly from first to last; 0: the whole run.", minimum=0
     )
@@ -74,7 +79,7 @@ class Config:
     num_samples: int = option(5, "Samples of vimco, reinforce_loo and gumbel_rao.", minimum=1)
     kl_warmup_steps: int = option(0, "Steps over which the KL's weight rises to 1.", minimum=0)
     batch_size: int = option(24, "Images a step, over all devices.", minimum=1)
-    learning_rate: float = option(1e-3, "Of Adam, at its highest.", above=0)
+    learning_rate: float = option(5e-4, "Of Adam, at its highest.", above=0)
     schedule: str = option(
         LINEAR,
         "The learning rate stays, or falls linearly to zero.",
@@ -116,10 +121,11 @@ class Config:
                 f"--estimator={self.estimator} takes one group of bits, got --num_groups="
                 f"{self.num_groups}; use a relaxation, reinforce, reinforce_loo, nvil or vimco"
             )
-        if self.estimator == EXACT and self.num_latents > MAX_EXACT_LATENTS:
+        if self.estimator == EXACT and self.batch_size * 2**self.num_latents > MAX_EXACT_ROWS:
             raise ValueError(
-                f"--estimator=exact enumerates 2^n states, n at most {MAX_EXACT_LATENTS}, got "
-                f"--num_latents={self.num_latents}; use fewer latents or another estimator"
+                f"--estimator=exact decodes all 2^n states of every image, at most {MAX_EXACT_ROWS}"
+                f" in all, got --num_latents={self.num_latents} and --batch_size="
+                f"{self.batch_size}; use fewer latents, a smaller batch or another estimator"
             )
         if self.estimator in MULTI_SAMPLE and self.num_samples < 2:
             raise ValueError(

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
+from tqdm import tqdm
 
 from dvae import bounds
 from dvae.data import batches
@@ -50,7 +51,8 @@ class Evaluation(NamedTuple):
 class Evaluator:
     """Compiles the evaluation once for each number of samples and runs it over any images.
 
-    Random numbers depend on the seed and on an image's batch, so they are the same at every call.
+    Random numbers depend on the seed and on an image's batch, so they are the same at every call as
+    long as batches are: `eval_batch_size`, rounded up to a multiple of the devices.
     """
 
     def __init__(self, config: Config, num_pixels: int, mesh: Mesh) -> None:
@@ -116,7 +118,7 @@ class Evaluator:
           images: uint8 [N, ...], 0 or 1.
           num_samples: K.
         """
-        params, mean = params, model_state["mean"]
+        mean = model_state["mean"]
         if self._config.num_seeds == 1:
             params, mean = jax.tree.map(lambda x: x[None], (params, mean))
         keys = jnp.stack(self._keys())
@@ -124,7 +126,14 @@ class Evaluator:
         size += -size % self._mesh.size  # padding makes it divisible by the devices
         pixels = images.reshape(len(images), -1)
         parts: list[list[np.ndarray]] = []
-        for i, (batch, mask) in enumerate(batches.padded_batches(pixels, size)):
+        bar = tqdm(
+            batches.padded_batches(pixels, size),
+            total=-(-len(images) // size),
+            desc=f"{len(images)} images, {num_samples} samples each",
+            leave=False,
+            disable=None,  # shown in a terminal only
+        )
+        for i, (batch, mask) in enumerate(bar):
             out = self._evaluate_seeds(params, mean, keys, i, batch, num_samples=num_samples)
             parts.append([values[:, mask] for values in jax.device_get(out)])
         value, ess, elbo, kls, probs = (np.concatenate(p, axis=1) for p in zip(*parts, strict=True))

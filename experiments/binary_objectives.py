@@ -67,7 +67,8 @@ def bind(module: mlp.BinaryVAE, network: PyTree, mean: jax.Array, x: jax.Array) 
 def beta_at(config: Config, step: jax.Array) -> jax.Array:
     """Returns the inverse temperature of a step."""
     progress = jnp.minimum(step / (config.beta_steps or config.num_steps), 1.0)
-    return (config.beta + (config.beta_final - config.beta) * progress).astype(jnp.float32)
+    change = (config.beta_final or config.beta) - config.beta
+    return (config.beta + change * progress).astype(jnp.float32)
 
 
 def reparametrized(
@@ -172,7 +173,7 @@ def score_function(
             jax.random.clone(key), f, logits, temperature=temperature, eta=eta
         ).mean()
         metrics = {"temperature": temperature, "eta": eta}
-    else:
+    elif name == names.RELAX:
         control = auxiliary["control"]
 
         def control_variate(control: PyTree) -> Callable[[jax.Array], jax.Array]:
@@ -188,6 +189,8 @@ def score_function(
             jax.random.clone(key), f, logits, control_variate=control_variate(control)
         ).mean()
         metrics = {"temperature": jnp.exp(control["log_temperature"]), "eta": control["eta"]}
+    else:
+        raise ValueError(f"{name} is no score-function estimator of one group")
     return Terms(
         bounds.elbo(estimate.value, kl, kl_weight=kl_weight),
         bounds.elbo(estimate.surrogate, kl, kl_weight=kl_weight),
@@ -232,8 +235,10 @@ def log_weight_estimate(
         )
         auxiliary_loss = estimators.nvil_baseline_loss(log_weights, baseline, state).mean()
         state = new_state
-    else:
+    elif config.estimator == names.REINFORCE:
         estimate = estimators.reinforce_surrogate(log_weights, draw.log_q)
+    else:
+        raise ValueError(f"{config.estimator} is no estimator of log-weights")
     per_image = lambda v: v.mean(0) if several else v
     return Terms(
         estimate.value,

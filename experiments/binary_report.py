@@ -1,6 +1,7 @@
 """What a `binary_vae` run leaves behind: summary.json and its pictures."""
 
 import dataclasses
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,10 @@ def write(
 ) -> dict[str, Any]:
     """Evaluates validation and test sets, writes summary.json and PNGs, prints the result."""
     assert result.best is not None
-    evaluated = bool(np.isfinite(result.best.value).all())
     # Without a validation on the way there is nothing to choose from but the last step.
-    chosen = result.best if evaluated else result.state
+    chosen = result.best if config.eval_interval else result.state
     evaluator = binary_evaluation.Evaluator(config, images.train[0].size, mesh)
+    print(f"evaluating with {config.test_samples} samples an image", file=sys.stderr, flush=True)
     sets = {
         name: evaluator.evaluate(
             chosen.params,
@@ -40,7 +41,7 @@ def write(
         )
         for name in ("validation", "test")
     }
-    summary = summarize(config, result, images, np.asarray(chosen.step), sets)
+    summary = summarize(config, result, images, sets)
     checkpoint.write_json(workdir / run_record.SUMMARY_FILE, summary)
     _draw(config, (chosen.params, chosen.model_state), images, workdir, evaluator, sets)
     print(_describe(summary, workdir))
@@ -51,10 +52,12 @@ def summarize(
     config: Config,
     result: loop.Result,
     images: Dataset,
-    best_step: np.ndarray,
     sets: dict[str, binary_evaluation.Evaluation],
 ) -> dict[str, Any]:
     """Returns the record of a finished run; several seeds give lists in their order."""
+    assert result.best is not None
+    step = result.best.step if config.eval_interval else result.state.step
+    network = jax.tree.leaves(result.state.params["network"])
     return {
         "dataset": images.name,
         "estimator": config.estimator,
@@ -63,13 +66,13 @@ def summarize(
             f"log of the mean of {config.test_samples} importance weights, in the binary limit; "
             "nats an image"
         ),
+        "elbo_and_kl_are": "estimates from one sample an image, in the binary limit; nats an image",
         **{name: _of_set(evaluation) for name, evaluation in sets.items()},
-        "evaluated_step": best_step.tolist(),
+        "evaluated_step": np.asarray(step).tolist(),
         "chosen_by": "lowest validation nll in training" if config.eval_interval else "last step",
         "num_steps": config.num_steps,
         "seeds": list(range(config.seed, config.seed + config.num_seeds)),
-        "num_parameters": sum(x.size for x in jax.tree.leaves(result.state.params))
-        // config.num_seeds,
+        "num_parameters": sum(x.size for x in network) // config.num_seeds,
         "hardware": run_record.describe_hardware(),
         "wall_seconds": round(result.seconds, 1),
         "versions": run_record.versions(),

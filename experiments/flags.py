@@ -7,6 +7,7 @@ defined only when a binary runs, so that importing an experiment has no side eff
 
 import contextlib
 import dataclasses
+import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
@@ -48,6 +49,8 @@ def check_fields(config: Any) -> None:
     """Raises ValueError for a field outside what its `option` allows; for `__post_init__`."""
     for field in dataclasses.fields(config):
         value, rule = getattr(config, field.name), field.metadata
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"--{field.name}={value} must be finite")
         if rule["choices"] and value not in rule["choices"]:
             raise ValueError(f"--{field.name}={value} must be one of {', '.join(rule['choices'])}")
         if rule["minimum"] is not None and not value >= rule["minimum"]:

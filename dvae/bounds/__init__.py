@@ -7,13 +7,15 @@ A loss reads like the equation it implements; `dvae.distributions` supplies the 
     kl_weight = bounds.linear_warmup(step, num_steps)
     loss = -jnp.mean(bounds.elbo(log_px, kl, kl_weight=kl_weight))
 
-Four kinds of number share the unit of nats, and only three of them say something about log p(x):
+These numbers share the unit of nats, and not all of them say something about log p(x):
 
 *   `elbo` with discrete z and `kl_weight` 1: its mean over z ~ q is a lower bound of log p(x).
 *   `iwae`, and the value of `dreg`: in the mean a lower bound too, never looser as K grows.
 *   `log_likelihood`: `iwae` with thousands of samples, streamed in constant memory. Still a lower
     bound in the mean, close to log p(x) if its effective sample size is well above one.
-*   any of these with a relaxed zeta in place of z, or with another `kl_weight`: a training
+*   `joint_elbo` and `marginal_elbo` bound log p(x) of the model whose bits are smoothed alike in q
+    and in p, not of the binary one that it tends to.
+*   any of the others with a relaxed zeta in place of z, or with another `kl_weight`: a training
     objective that bounds nothing. Report hard samples.
 
 All functions keep the batch axes; means over the batch are the caller's, so that standard errors

@@ -25,8 +25,9 @@ inverse CDF (`SMOOTHINGS` lists them by name):
 with log_ratio = log r(zeta|1) - log r(zeta|0) and log_prob_0 = log r(zeta|0) for priors over z.
 uniform_exp takes `eps` by keyword; spike_exp, which has an atom, has icdf, sample and cdf only;
 step icdf and sample. Gradients in rho, logits and beta are those of the implicit function, of any
-order, and finite for |l| <= 80. Sharp smoothings have cliffs: between two modes the slope of zeta
-in l reaches e^{beta/2}, in all families but uniform_exp.
+order, and finite for |l| <= 80. Sharp smoothings have cliffs between the two modes: there the slope
+of zeta in l grows like e^{beta/2} for exponential and logistic, e^{beta/8} for gaussian, like beta
+for power, and is bounded by 1/eps for uniform_exp.
 
 Relaxations without a conditional r(zeta|z):
 

@@ -134,6 +134,10 @@ def fit(task: Task, config: LoopConfig, workdir: Path, mesh: Mesh) -> Result:
       workdir: an existing directory; receives `checkpoints/`, `metrics.jsonl` and `tensorboard/`.
       mesh: the devices; state and data are replicated over it, the step shards its batch itself.
 
+    Returns:
+      The last state, the time, and with `Task.monitor` the best one of all validations, the last
+      step's among them (its value is infinite where `eval_interval` is 0).
+
     Raises:
       NonFiniteError: a metric is not finite; the last checkpoint before it is kept.
       StoppedError: SIGTERM or SIGINT came; the state was saved first.
@@ -146,7 +150,7 @@ def fit(task: Task, config: LoopConfig, workdir: Path, mesh: Mesh) -> Result:
     if saved is None:
         state = jax.jit(task.init, out_shardings=everywhere)(task.key_init, data)
         best = best_params.init(state) if task.monitor else None
-        start = 0
+        start, validated = 0, True
     else:
         like = jax.eval_shape(task.init, task.key_init, data)
         if task.monitor:
@@ -154,6 +158,7 @@ def fit(task: Task, config: LoopConfig, workdir: Path, mesh: Mesh) -> Result:
         restored, info = checkpoints.restore(saved, like, everywhere)
         state, best = restored if task.monitor else (restored, None)
         start = saved
+        validated = info.get("validated", _validated(workdir, start))
         began -= info["seconds"]
     scanned = config.steps_per_call > 1
     step_fn = scan_steps(task.step, config.steps_per_call) if scanned else task.step
@@ -167,12 +172,18 @@ def fit(task: Task, config: LoopConfig, workdir: Path, mesh: Mesh) -> Result:
     pending: list[Mapping[str, jax.Array]] = []
     step = logged = start
 
+    def due(step: int) -> bool:
+        # The last step is a candidate for the best one, whatever the interval.
+        last = task.monitor is not None and step >= config.num_steps
+        return config.eval_interval > 0 and (last or _multiple(step, config.eval_interval))
+
     def evaluate() -> None:
         nonlocal best
         values = task.evaluate(state)
         if best is not None and task.monitor is not None:
             best = update_best(best, np.float32(values[task.monitor]), state)
-        writer.write(step, {f"validation/{k}": v for k, v in values.items()})
+        if not _validated(workdir, step):
+            writer.write(step, {f"validation/{k}": v for k, v in values.items()})
         line = "  ".join(f"{k} {float(np.mean(v)):.4g}" for k, v in values.items())
         progress.note(f"validation at step {step}: {line}")
         progress.skip_time(step)
@@ -181,7 +192,7 @@ def fit(task: Task, config: LoopConfig, workdir: Path, mesh: Mesh) -> Result:
     with _StopSignals() as stop:
         try:
             # A signal at the time of a validation saves first and leaves the validation to us.
-            if start and _multiple(start, config.eval_interval) and not _validated(workdir, start):
+            if due(start) and not validated:
                 evaluate()
             while step < config.num_steps:
                 state, metrics = run_call(state, data, task.key_train)
@@ -194,7 +205,7 @@ def fit(task: Task, config: LoopConfig, workdir: Path, mesh: Mesh) -> Result:
                     progress.skip_time(step)
                 stopping = stop.received  # read once a call: what is reported as saved is saved
                 ending = step >= config.num_steps or stopping is not None
-                evaluating = _multiple(step, config.eval_interval)
+                evaluating = due(step) and stopping is None
                 saving = ending or _multiple(step, config.checkpoint_interval)
                 if saving or evaluating or _multiple(step, config.log_interval):
                     window = _fetch(pending, scanned)
@@ -207,11 +218,12 @@ def fit(task: Task, config: LoopConfig, workdir: Path, mesh: Mesh) -> Result:
                     logged = step
                 else:
                     progress.advance(step)
-                if evaluating and stopping is None:
+                if evaluating:
                     evaluate()
                 if saving:
                     kept = state if best is None else (state, best)
-                    checkpoints.save(step, kept, {"seconds": time.perf_counter() - began})
+                    seconds = time.perf_counter() - began
+                    checkpoints.save(step, kept, {"seconds": seconds, "validated": evaluating})
                     saved = step
                 if stopping is not None:
                     raise StoppedError(

@@ -19,7 +19,7 @@ TINY = dict(dataset="digits", num_latents=3, hidden_units=4, hidden_layers=1, nu
 TINY |= dict(steps_per_call=1, log_interval=1, eval_interval=0, checkpoint_interval=0)
 X = np.random.default_rng(0).integers(0, 2, (2, NUM_PIXELS)).astype(np.float32)
 MEAN = np.full(NUM_PIXELS, 0.4, np.float32)
-NUM_DRAWS = 4_000
+NUM_DRAWS = 2_000
 
 
 def make(config):
@@ -76,18 +76,25 @@ def assert_mean(samples, expected, name):
 
 
 UNBIASED = [
-    dict(estimator=name)
-    for name in (names.REINFORCE, names.REINFORCE_LOO, names.MUPROP, names.REBAR, names.RELAX)
+    dict(estimator=names.REINFORCE),
+    dict(estimator=names.REBAR),
+    dict(estimator=names.VIMCO, num_samples=2),
+    dict(estimator=names.REINFORCE_LOO, num_groups=2, num_latents=2, num_samples=2),
 ]
-UNBIASED += [dict(estimator=names.DISARM), dict(estimator=names.VIMCO, num_samples=2)]
-UNBIASED += [
+# The same code with other estimators, which tests/estimators check by themselves.
+MORE = [
+    dict(estimator=name) for name in (names.REINFORCE_LOO, names.MUPROP, names.RELAX, names.DISARM)
+]
+MORE += [
     dict(estimator=name, num_groups=2, num_latents=2, num_samples=2)
-    for name in (names.REINFORCE, names.REINFORCE_LOO, names.VIMCO)
+    for name in (names.REINFORCE, names.VIMCO)
 ]
 
 
 @pytest.mark.parametrize(
-    "settings", UNBIASED, ids=lambda s: f"{s['estimator']}-{s.get('num_groups', 1)}"
+    "settings",
+    [*UNBIASED, *(pytest.param(more, marks=pytest.mark.slow) for more in MORE)],
+    ids=lambda s: f"{s['estimator']}-{s.get('num_groups', 1)}",
 )
 def test_gradient_of_unbiased_estimators_is_that_of_the_exact_bound(settings):
     config = Config(**{**TINY, **settings})
@@ -114,7 +121,7 @@ def test_enumerating_estimator_is_exact():
         np.testing.assert_allclose(-a, b, rtol=2e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("num_groups", [1, 2])
+@pytest.mark.parametrize("num_groups", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_nvil_is_unbiased_while_its_signal_is_not_rescaled(num_groups):
     # A state whose variance is below one: the signal is centered, not rescaled.
     config = Config(**{**TINY, "estimator": names.NVIL, "num_groups": num_groups, "num_latents": 2})
@@ -127,7 +134,7 @@ def test_nvil_is_unbiased_while_its_signal_is_not_rescaled(num_groups):
         assert_mean(-samples, expected, "nvil")
 
 
-@pytest.mark.parametrize("name", ["exponential", "power", names.CONCRETE, names.STRAIGHT_THROUGH])
+@pytest.mark.parametrize("name", ["exponential", names.CONCRETE, names.STRAIGHT_THROUGH])
 def test_sharp_relaxations_have_the_value_of_the_exact_bound(name):
     # At beta = 100 the exponential's zeta is within 1/100 of its bit.
     sharp = dict(beta=100.0, beta_final=100.0, temperature=0.01)
@@ -143,20 +150,20 @@ def test_sharp_relaxations_have_the_value_of_the_exact_bound(name):
 def test_marginal_bound_is_above_the_joint_one():
     values = {}
     for bound in (names.JOINT, names.MARGINAL):
-        for estimator in ("exponential", names.CONCRETE):
-            settings = dict(estimator=estimator, bound=bound, beta=4.0, num_groups=2)
-            config = Config(**{**TINY, **settings})
-            params, state = make(config)
-            values[estimator, bound] = draws(config, params, state)[0]
-    found = values["exponential", names.MARGINAL] - values["exponential", names.JOINT]
-    assert np.mean(found) > 5 * np.std(found, ddof=1) / np.sqrt(NUM_DRAWS)
-    assert np.isfinite(values[names.CONCRETE, names.MARGINAL]).all()
+        settings = dict(estimator="exponential", bound=bound, beta=4.0, num_groups=2)
+        config = Config(**{**TINY, **settings})
+        params, state = make(config)
+        values[bound] = draws(config, params, state)[0]
+    gain = values[names.MARGINAL] - values[names.JOINT]  # at the same zeta
+    assert np.mean(gain) > 5 * np.std(gain, ddof=1) / np.sqrt(NUM_DRAWS)
 
 
 def test_beta_moves_linearly_and_stops():
     config = Config(**{**TINY, "beta": 5.0, "beta_final": 13.0, "beta_steps": 8})
     found = [float(objectives.beta_at(config, jnp.int32(t))) for t in (0, 4, 8, 9)]
     np.testing.assert_allclose(found, [5, 9, 13, 13])
+    constant = Config(**{**TINY, "beta": 5.0})
+    assert float(objectives.beta_at(constant, jnp.int32(7))) == 5
 
 
 @pytest.mark.parametrize("name", [names.REBAR, names.RELAX])

@@ -11,7 +11,7 @@ def summary(**config):
     return {
         "dataset": "mnist_static",
         "estimator": config.get("estimator", "rebar"),
-        "bound": "joint",
+        "bound": config.get("bound", "joint"),
         "test": {
             "nll": 108.65,
             "nll_standard_error": 0.24,
@@ -32,6 +32,10 @@ def summary(**config):
             "batch_size": 24,
             "learning_rate": 2e-3,
             "test_samples": 100,
+            "num_test_images": 0,
+            "num_latents": 200,
+            "hidden_units": 200,
+            "hidden_layers": 2,
             **config,
         },
     }
@@ -63,6 +67,34 @@ def test_rows_hold_the_published_value_of_their_cell(tmp_path):
     assert "±" not in lines[2]
     assert (tmp_path / "out" / "table1.md").read_text().startswith(table)
     assert len(json.loads((tmp_path / "out" / "table1.json").read_text())) == 3
+
+
+@pytest.mark.parametrize(
+    ("config", "name"),
+    [
+        (dict(estimator="gaussian"), "gaussian joint"),
+        (dict(estimator="uniform_exp", bound="marginal"), "uniform_exp marginal"),
+        (dict(estimator="concrete"), "concrete"),
+        (dict(estimator="concrete", bound="marginal"), "concrete marginal"),
+        (dict(estimator="nvil"), "nvil"),
+    ],
+)
+def test_bounds_are_told_apart(config, name):
+    assert table1.column(summary(**config)) == name
+
+
+@pytest.mark.parametrize(
+    "config", [{"num_latents": 50}, {"test_samples": 4_000}, {"num_test_images": 100}]
+)
+def test_other_models_and_evaluations_have_nothing_published(config):
+    assert "107.65 ± 0.08" in table1.row(summary())
+    assert "107.65 ± 0.08" not in table1.row(summary(**config))
+
+
+def test_several_seeds_show_their_spread():
+    several = summary()
+    several["test"] |= {"nll": [108.0, 109.0], "nll_standard_deviation_over_seeds": 0.707}
+    assert "108.50 ± 0.71" in table1.row(several)
 
 
 def test_other_directories_are_refused(tmp_path):

@@ -1,5 +1,9 @@
 """The best parameters by validation: seed by seed, and across an interruption."""
 
+import dataclasses
+import os
+import signal
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,9 +11,10 @@ import optax
 import pytest
 
 from dvae.train import best, loop, sharding, state
+from dvae.train.metrics import read_metrics
 
 # Of the parameter after 4, 8 and 12 steps; the middle one is best.
-VALUES = {4: 2.0, 8: 1.0, 12: 3.0}
+VALUES = {4: 2.0, 8: 1.0, 12: 3.0, 14: 0.5}
 
 
 def make_task(stop_at=None):
@@ -57,6 +62,32 @@ def test_an_interrupted_run_remembers_it(tmp_path):
     # Nothing is left to do; the result is still there.
     again = loop.fit(make_task(), CONFIG, tmp_path, mesh)
     np.testing.assert_array_equal(again.best.params, result.best.params)
+
+
+def test_the_last_step_is_a_candidate_whatever_the_interval(tmp_path):
+    config = dataclasses.replace(CONFIG, num_steps=14)
+    result = loop.fit(make_task(), config, tmp_path, sharding.make_mesh(1))
+    assert int(result.best.step) == 14
+
+
+def test_a_validation_left_by_a_signal_counts_at_every_start(tmp_path):
+    # Stopped in step 8, the best one: saved before it was validated.
+    mesh = sharding.make_mesh(1)
+    task = make_task()
+    config = dataclasses.replace(CONFIG, num_steps=8, steps_per_call=4)
+
+    def stop_at_4(train_state):
+        if int(train_state.step) == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return task.evaluate(train_state)
+
+    with pytest.raises(loop.StoppedError, match="after step 8"):
+        loop.fit(task._replace(evaluate=stop_at_4), config, tmp_path, mesh)
+    for _ in range(2):  # the second start finds the record that the first one wrote
+        result = loop.fit(task, config, tmp_path, mesh)
+        assert int(result.best.step) == 8
+    steps = [r["step"] for r in read_metrics(tmp_path) if "validation/nll" in r]
+    assert steps == [4, 8]
 
 
 def test_without_validation_nothing_is_best(tmp_path):
