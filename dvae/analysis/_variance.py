@@ -1,10 +1,10 @@
 """Figure of gradient estimators: squared bias against variance."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -46,8 +46,8 @@ def bias_and_variance(
 ) -> Figure:
     """Draws squared bias against variance, both logarithmic, one column a stage.
 
-    Below it, on the same axis of the variance, a row for each estimator whose bias is consistent
-    with zero. A label "NAME, variant" has the color and marker of NAME, and is hollow.
+    Below it, a row for each estimator whose bias is consistent with zero, at its variance. A label
+    "NAME, variant" has the color and marker of NAME, and is hollow.
 
     Args:
         stages: title of a column -> label -> errors along a path, such as from soft to sharp, whose
@@ -63,7 +63,8 @@ def bias_and_variance(
     """
     require(stages, "stages")
     biased: dict[str, None] = {}
-    unbiased: dict[str, float] = {}
+    unbiased: dict[str, float] = {}  # label -> its highest variance
+    lowest = math.inf
     for title, estimators in stages.items():
         require(estimators, f"stages[{title!r}]")
         for label, errors in estimators.items():
@@ -77,29 +78,35 @@ def bias_and_variance(
                     biased[label] = None
                 else:
                     unbiased[label] = max(error.variance, unbiased.get(label, 0.0))
+                    lowest = min(error.variance, lowest)
     names = list(dict.fromkeys(label.split(",")[0] for label in biased))
     looks = {name: _LOOKS[i % len(_LOOKS)] for i, name in enumerate(names)}
     rows = sorted(unbiased, key=lambda label: unbiased[label])
     low = 0.22 * max(len(rows), 2) + 0.3
-    figure = new_figure(2.0 + 4.4 * len(stages), 4.6 + low)
-    grid: Any = figure.subplots(
-        2, len(stages), squeeze=False, sharex=True, sharey="row", height_ratios=(4.0, low)
-    )
+    figure = new_figure(2.0 + 4.6 * len(stages), 5.2 + low)
+    grid: Any = figure.subplots(2, len(stages), squeeze=False, height_ratios=(4.8, low))
     for column, (title, estimators) in enumerate(stages.items()):
         upper, lower = grid[:, column]
         upper.set(title=title, xscale="log", yscale="log")
         for label, errors in estimators.items():
             name, _, variant = label.partition(",")
-            points = [(e.variance, e.bias, i) for i, e in enumerate(errors) if e.biased]
-            if points:
-                _draw_path(upper, label, points, len(errors), looks[name], hollow=bool(variant))
-            heights = [rows.index(label)] * len(errors) if label in rows else []
-            for error, height in zip(errors, heights, strict=False):
-                if not error.biased:
-                    lower.plot(error.variance, height, marker="o", color=INK, markersize=5)
-        lower.set_yticks(range(len(rows)), rows)
+            color, marker = looks.get(name, (INK, "o"))
+            look: dict[str, Any] = {"color": color, "marker": marker}
+            look["markerfacecolor"] = "white" if variant else color
+            seen = [error for error in errors if error.biased]
+            x, y = [error.variance for error in seen], [error.bias for error in seen]
+            if seen:
+                upper.plot(x, y, color=color, label=label, **_stroke(label))
+            for error, size in zip(errors, _sizes(len(errors)), strict=True):
+                axes, height = (upper, error.bias) if error.biased else (lower, rows.index(label))
+                axes.plot(error.variance, height, markersize=size, **look)
+        lower.set_xscale("log")
+        if rows:
+            lower.set_xlim(0.5 * lowest, 2 * unbiased[rows[-1]])
+        lower.set_yticks(range(len(rows)), rows if column == 0 else [""] * len(rows))
         lower.set_ylim(-0.7, len(rows) - 0.3)
-        lower.set_xlabel(f"variance {unit}")
+        for axes in (upper, lower):
+            axes.set_xlabel(f"variance {unit}")
     grid[0, 0].set_ylabel(f"squared bias {unit}")
     figure.align_ylabels(grid[:, 0])
     grid[1, 0].set_ylabel("no bias seen")
@@ -107,47 +114,23 @@ def bias_and_variance(
     return figure
 
 
-def _draw_path(
-    axes: Axes,
-    label: str,
-    points: Sequence[tuple[float, float, int]],
-    length: int,
-    look: tuple[str, str],
-    *,
-    hollow: bool,
-) -> None:
-    """Draws the points (x, y, place on the path) of one label."""
-    color, marker = look
-    x, y = [left for left, _, _ in points], [height for _, height, _ in points]
-    axes.plot(x, y, color=color, linewidth=1.0, linestyle=":" if hollow else "-", label=label)
-    for left, height, place in points:
-        size = _SIZES[1] if length == 1 else np.interp(place, (0, length - 1), _SIZES)
-        axes.plot(
-            left,
-            height,
-            color=color,
-            marker=marker,
-            markersize=size,
-            markerfacecolor="white" if hollow else color,
-        )
+def _sizes(count: int) -> list[float]:
+    """Returns growing sizes of markers; a lone one is of middle size."""
+    return [sum(_SIZES) / 2] if count == 1 else np.linspace(*_SIZES, count).tolist()
 
 
-def _key(labels: Mapping[str, object], looks: Mapping[str, tuple[str, str]]) -> list[Line2D]:
+def _stroke(label: str) -> dict[str, Any]:
+    """Returns the line of a path."""
+    return {"linewidth": 1.0, "linestyle": ":" if "," in label else "-"}
+
+
+def _key(labels: Iterable[str], looks: Mapping[str, tuple[str, str]]) -> list[Line2D]:
     """Makes the entries of the legend: one a label, alike to its path."""
     entries = []
     for label in labels:
         name, _, variant = label.partition(",")
         color, marker = looks[name]
-        entries.append(
-            Line2D(
-                [],
-                [],
-                color=color,
-                marker=marker,
-                linewidth=1.0,
-                linestyle=":" if variant else "-",
-                markerfacecolor="white" if variant else color,
-                label=label,
-            )
-        )
+        look: dict[str, Any] = {"color": color, "marker": marker, **_stroke(label)}
+        face = "white" if variant else color
+        entries.append(Line2D([], [], markerfacecolor=face, label=label, **look))
     return entries

@@ -1,0 +1,133 @@
+"""The configuration of `gradient_variance`, and the estimators that it compares."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from experiments import binary_config as names
+from experiments import flags
+from experiments.flags import option
+from experiments.gradient_measurement import CHUNK_SIZE, NUM_GROUPS
+
+STEPS_PER_CALL = 500
+MAX_LATENTS = names.MAX_EXACT_ROWS.bit_length() - 1  # the exact gradient is made image by image
+ALL = "all"
+MEASURED = tuple(n for n in names.ESTIMATORS if n not in (names.VIMCO, names.EXACT))
+
+
+@dataclass(frozen=True)
+class Config:
+    """The model, where it is measured, and how often."""
+
+    out: str = option("runs/gradient_variance", "Directory of the results.")
+    estimators: str = option(ALL, f"Names, with commas: {', '.join(MEASURED)}.")
+    dataset: str = option("digits", "Binary images.", choices=names.DATASETS)
+    binarization: str = option(
+        names.AS_STORED,
+        "Use the set's own binary pixels, or sample grey levels.",
+        choices=(names.AS_STORED, names.DYNAMIC),
+    )
+    data_dir: str = option("", "Folder of prepared TFDS data sets.")
+    structure: str = option(
+        names.NONLINEAR, "Affine maps, or tanh layers.", choices=(names.LINEAR, names.NONLINEAR)
+    )
+    num_latents: int = option(12, f"Bits, enumerated: at most {MAX_LATENTS}.", minimum=1)
+    hidden_units: int = option(100, "Width of a tanh layer (nonlinear).", minimum=1)
+    hidden_layers: int = option(1, "Tanh layers of encoder and decoder (nonlinear).", minimum=1)
+    batch_size: int = option(24, "Images whose mean ELBO is differentiated.", minimum=1)
+    num_draws: int = option(2_000, "Estimates drawn of each gradient, in two hundreds.", minimum=1)
+    betas: str = option("4,8,16", "Inverse temperatures of the smoothings.")
+    temperatures: str = option("0.2,0.5", "Of concrete and gumbel_rao; rebar takes the highest.")
+    train_estimator: str = option(names.DISARM, "What the training uses.", choices=names.ESTIMATORS)
+    learning_rate: float = option(1e-3, "Of Adam in the training, constant.", above=0)
+    train_steps: int = option(5_000, "Steps of the training, in five hundreds.", minimum=1)
+    tune_steps: int = option(
+        1_000, "Steps for baselines and control variates at the fixed model.", minimum=1
+    )
+    seed: int = option(0, "Of everything random.", minimum=0)
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for settings that cannot be measured."""
+        flags.check_fields(self)
+        if self.num_latents > MAX_LATENTS:
+            raise ValueError(
+                f"--num_latents={self.num_latents} must be at most {MAX_LATENTS}: the "
+                "exact gradient enumerates 2^num_latents states"
+            )
+        for name, unit in (("num_draws", NUM_GROUPS * CHUNK_SIZE), ("train_steps", STEPS_PER_CALL)):
+            if getattr(self, name) % unit:
+                raise ValueError(f"--{name}={getattr(self, name)} must be a multiple of {unit}")
+        if unknown := [name for name in self.chosen() if name not in MEASURED]:
+            raise ValueError(
+                f"--estimators={','.join(unknown)} must be {ALL} or some of {', '.join(MEASURED)}"
+            )
+        self.numbers("betas")
+        self.numbers("temperatures")
+
+    def chosen(self) -> tuple[str, ...]:
+        """Returns the names of the estimators."""
+        return MEASURED if self.estimators == ALL else tuple(self.estimators.split(","))
+
+    def numbers(self, name: str) -> list[float]:
+        """Returns a list of positive numbers, in ascending order."""
+        text = getattr(self, name)
+        try:
+            values = sorted({float(value) for value in text.split(",")})
+        except ValueError:
+            values = []
+        if not values or not all(0 < value < float("inf") for value in values):
+            raise ValueError(f"--{name}={text} must be positive numbers, such as 4,8")
+        return values
+
+    def experiment(self, **settings: Any) -> names.Config:
+        """Returns the configuration of `binary_vae` of this model."""
+        own = {field.name for field in dataclasses.fields(self)}
+        shared = own & {field.name for field in dataclasses.fields(names.Config)}
+        return names.Config(**{**{name: getattr(self, name) for name in shared}, **settings})
+
+
+class Case(NamedTuple):
+    """An estimator at one setting."""
+
+    label: str
+    path: str  # of the figure: what differs only in beta or temperature shares it
+    settings: dict[str, Any]  # of `binary_vae`
+    evaluations: int  # of the decoder, an estimate and image
+    tuned: bool = False  # its baseline or control variate is trained at the fixed model
+    rescaled: bool = True  # nvil: as published
+
+
+def cases(config: Config) -> list[Case]:
+    """Returns what is measured, in the order of the table."""
+    t = config.numbers("temperatures")[::-1]  # like betas, from soft to sharp
+    fixed, loo, rao = {"temperature": t[0]}, names.REINFORCE_LOO, names.GUMBEL_RAO
+    score = [
+        Case("reinforce", "reinforce", {}, 1),
+        *(Case(f"{loo}, K = {k}", f"{loo} (K = {k})", {"num_samples": k}, k) for k in (2, 5)),
+        Case("nvil, tuned", "nvil", {}, 1, tuned=True),
+        Case("nvil, tuned, not rescaled", "nvil (not rescaled)", {}, 1, tuned=True, rescaled=False),
+        Case("muprop", "muprop", {}, 2),
+        Case(f"rebar, η = 1, τ = {t[0]:g}", "rebar (fixed)", fixed, 3),
+        Case("rebar, tuned", "rebar (tuned)", fixed, 3, tuned=True),
+        Case("relax, tuned", "relax (tuned)", fixed, 3, tuned=True),
+        Case("disarm", "disarm", {}, 2),
+    ]
+    hard = [Case(name, name, {}, 1) for name in (names.STRAIGHT_THROUGH, names.REINMAX)]
+    hard += [
+        Case(f"{rao}, τ = {v:g}, K = 10", rao, {"temperature": v, "num_samples": 10}, 1) for v in t
+    ]
+    relaxed = []
+    for name in names.RELAXED:
+        symbol, values = ("τ", t) if name == names.CONCRETE else ("β", config.numbers("betas"))
+        for bound in (names.JOINT, names.MARGINAL) if name in names.WITH_DENSITY else ("joint",):
+            path = name if bound == names.JOINT else f"{name}, {bound}"
+            for v in values:
+                sharpness = {"temperature": v} if symbol == "τ" else {"beta": v, "beta_final": v}
+                settings = {"bound": bound, **sharpness}
+                relaxed.append(Case(f"{name}, {symbol} = {v:g}, {bound}", path, settings, 1))
+    found = []
+    for case in (*score, *hard, *relaxed):
+        name = case.label.split(",")[0]
+        if name in config.chosen():
+            found.append(case._replace(settings={"estimator": name, **case.settings}))
+    return found

@@ -1,0 +1,200 @@
+"""The measured bias and variance against those enumerated over all bits."""
+
+import functools
+import itertools
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dvae.distributions import bernoulli
+from dvae.train import sharding
+from experiments import binary_config as names
+from experiments import binary_objectives as objectives
+from experiments import (
+    binary_vae,
+    flags,
+    gradient_measurement,
+    gradient_variance,
+    gradient_variance_config,
+    gradient_variance_report,
+)
+from experiments.gradient_measurement import SIDES
+from experiments.gradient_variance_config import Config
+
+NUM_PIXELS = 5
+TINY = Config(num_latents=3, hidden_units=4, batch_size=2, num_draws=200, tune_steps=300)
+X = np.random.default_rng(0).integers(0, 2, (TINY.batch_size, NUM_PIXELS)).astype(np.float32)
+MEAN = np.full(NUM_PIXELS, 0.4, np.float32)
+STATE = {"mean": MEAN, "signal": ()}
+
+
+@functools.cache
+def network():
+    """Parameters away from their symmetric start."""
+    params, _ = binary_vae.init_fn(TINY.experiment(), MEAN)(jax.random.key(3), X)
+    leaves, tree = jax.tree.flatten(params["network"])
+    rng = np.random.default_rng(4)
+    noisy = [leaf + 0.5 * rng.normal(size=leaf.shape).astype(np.float32) for leaf in leaves]
+    return jax.tree.unflatten(tree, noisy)
+
+
+@functools.cache
+def exact_gradient():
+    """The ELBO and, by side, minus its gradient."""
+    exact = gradient_measurement.exact_fn(TINY.experiment(estimator=names.EXACT), NUM_PIXELS)
+    return jax.jit(exact)({"network": network()}, STATE, X)
+
+
+@functools.cache
+def compiled(estimator, num_draws):
+    experiment = TINY.experiment(estimator=estimator)
+    return jax.jit(gradient_measurement.draw_fn(experiment, NUM_PIXELS, num_draws))
+
+
+def measured(estimator, auxiliary=None, *, num_draws=TINY.num_draws):
+    _, exact = exact_gradient()
+    params = {"network": network(), **(auxiliary or {})}
+    sums = compiled(estimator, num_draws)(params, STATE, X, exact, jax.random.key(7))
+    return {side: gradient_measurement.summarize(*sums[side], exact[side]) for side in SIDES}
+
+
+def test_enumeration_has_neither_bias_nor_variance():
+    for error in measured(names.EXACT).values():
+        assert abs(error.bias) < 1e-9
+        assert error.variance < 1e-9
+
+
+def test_reinforce_has_the_enumerated_variance_and_no_bias():
+    module = TINY.experiment().model(NUM_PIXELS)
+    elbo, exact = exact_gradient()
+    bits = np.array(list(itertools.product((0.0, 1.0), repeat=3)), np.float32)
+    # All pairs of states of the two images, [64, 2, 3].
+    states = np.stack([np.repeat(bits, 8, axis=0), np.tile(bits, (8, 1))], axis=1)
+
+    def terms(params, z):
+        model = objectives.bind(module, params, MEAN, X)
+        logits = model.posterior_logits([])
+        log_q = bernoulli.log_prob(z, logits).sum(-1)
+        log_p = bernoulli.log_prob(z, jnp.broadcast_to(model.prior_logits([]), z.shape)).sum(-1)
+        kl = bernoulli.kl(logits, jnp.broadcast_to(model.prior_logits([]), z.shape)).sum(-1)
+        return model.log_likelihood([z]), log_q, log_p, kl
+
+    def surrogate(params, z):
+        f, log_q, _, kl = terms(params, z)
+        return -(jax.lax.stop_gradient(f) * log_q + f - kl).mean()
+
+    gradient = lambda z: gradient_measurement.split(jax.grad(surrogate)(network(), z))
+    gradients = jax.jit(jax.vmap(gradient))(states)
+    f, log_q, log_p, _ = jax.jit(jax.vmap(lambda z: terms(network(), z)))(states)
+    weight = np.exp(np.asarray(log_q.sum(-1), np.float64))
+    np.testing.assert_allclose(weight @ np.asarray(f + log_p - log_q).mean(-1), elbo, rtol=1e-5)
+    found = measured(names.REINFORCE, num_draws=2_000)
+    for side in SIDES:
+        errors = np.asarray(gradients[side], np.float64) - np.asarray(exact[side])
+        np.testing.assert_allclose(weight @ errors, 0.0, atol=1e-4)
+        variance = weight @ (errors**2).sum(-1) / np.sum(np.asarray(exact[side]) ** 2)
+        assert abs(found[side].variance - variance) < 5 * found[side].variance_error
+        assert found[side].variance_error < 0.1 * variance
+        assert abs(found[side].bias) < 5 * found[side].bias_error
+
+
+def test_straight_through_is_biased():
+    error = measured(names.STRAIGHT_THROUGH, num_draws=1_000)["phi"]
+    assert error.bias > 5 * error.bias_error
+
+
+def test_tuning_lowers_the_variance_and_leaves_the_model():
+    experiment = TINY.experiment(estimator=names.REBAR)
+    tune = jax.jit(gradient_measurement.tune_fn(experiment, NUM_PIXELS, TINY.tune_steps))
+    # Far from the best weight of the control variate.
+    start = {"control": {"eta": jnp.asarray(-1.0), "log_temperature": jnp.asarray(-1.0)}}
+    tuned, _ = tune({"network": network(), **start}, STATE, X, jax.random.key(8))
+    for a, b in zip(*map(jax.tree.leaves, (network(), tuned.pop("network"))), strict=True):
+        np.testing.assert_array_equal(a, b)
+    before, after = (measured(names.REBAR, auxiliary)["phi"] for auxiliary in (start, tuned))
+    assert after.variance + 5 * after.variance_error < before.variance
+
+
+@pytest.mark.parametrize("bias", [0.0, 0.3])
+def test_bias_is_unbiased_and_its_error_is_not_too_small(bias):
+    rng = np.random.default_rng(0)
+    scale = np.array([1.0, 0.5, 0.2, 0.1])
+    exact = np.array([2.0, 0.0, 0.0, 0.0])
+    draws = bias / 2 + scale * rng.normal(size=(2_000, gradient_measurement.NUM_GROUPS, 4))
+    ones = np.ones(gradient_measurement.NUM_GROUPS)
+    found = [gradient_measurement.summarize(means, ones, exact) for means in draws]
+    values = np.array([error.bias for error in found])
+    errors = np.array([error.bias_error for error in found])
+    true = 4 * (bias / 2) ** 2 / 4
+    assert abs(values.mean() - true) < 5 * values.std() / np.sqrt(len(values))
+    assert 0.95 < np.sqrt(np.mean(errors**2)) / values.std() < 1.4
+    assert np.mean(values - true > 3 * errors) < 0.005
+    assert found[0].variance == 0.25
+
+
+def test_every_estimator_is_a_case_of_its_own():
+    config = Config()
+    found = gradient_variance_config.cases(config)
+    assert len({case.label for case in found}) == len(found)
+    missing = {names.VIMCO, names.EXACT}
+    assert {case.settings["estimator"] for case in found} == set(names.ESTIMATORS) - missing
+    bounds = {(case.settings["estimator"], case.settings.get("bound", "joint")) for case in found}
+    assert {name for name, bound in bounds if bound == "marginal"} == set(names.WITH_DENSITY)
+    for case in found:
+        config.experiment(**case.settings)  # which checks them
+
+
+def test_report_of_a_small_run(tmp_path):
+    config = Config(
+        num_latents=4, hidden_units=8, batch_size=8, num_draws=200, train_steps=500, tune_steps=20,
+        estimators="nvil", train_estimator=names.REINFORCE_LOO,
+    )  # fmt: skip
+    images = binary_vae.prepare(config.experiment())
+    measurement = gradient_variance.measure(config, images, sharding.make_mesh(1))
+    before, after = measurement.stages
+    assert after.elbo > before.elbo + 1
+    record = gradient_variance.record(config, measurement, 1.0)
+    table = gradient_variance_report.write(record, tmp_path)
+    labels = [line.split("|")[1].strip() for line in table.splitlines()[2:]]
+    assert labels == ["nvil, tuned", "nvil, tuned, not rescaled"]
+    assert {p.name for p in tmp_path.iterdir()} == {
+        "report.md", "results.json", "bias_and_variance.png",
+    }  # fmt: skip
+    assert json.loads((tmp_path / "results.json").read_text()) == record
+    text = (tmp_path / "report.md").read_text()
+    assert table in text
+    assert "--num_draws=200" in text
+    published, free = (row["stages"] for row in record["estimators"])
+    assert published[0]["tuned"]["scale"] > 1
+    assert free[0]["tuned"]["scale"] == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"num_latents": 19}, "--num_latents=19 must be at most 18"),
+        ({"num_draws": 300}, "--num_draws=300 must be a multiple of 200"),
+        ({"train_steps": 10}, "--train_steps=10 must be a multiple of 500"),
+        ({"estimators": "rebar,vimco"}, "--estimators=vimco must be all or some of"),
+        ({"betas": "4,-1"}, "--betas=4,-1 must be positive numbers"),
+        ({"temperatures": "warm"}, "--temperatures=warm must be positive numbers"),
+        ({"batch_size": 0}, "--batch_size=0 must be at least 1"),
+        ({"batch_size": 2_000}, "--batch_size=2000 must be at most 1297"),
+        ({"out": "{file}"}, "cannot write to"),
+    ],
+)
+def test_bad_flags_end_in_one_line(tmp_path, monkeypatch, capsys, settings, text):
+    (tmp_path / "file").write_text("")
+    settings = {"out": str(tmp_path / "out"), **settings}
+    settings["out"] = settings["out"].format(file=tmp_path / "file" / "out")
+    monkeypatch.setattr(flags, "parse", lambda config_class: config_class(**settings))
+    with pytest.raises(SystemExit) as stopped:
+        gradient_variance.main(["gradient_variance"])
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert text in error
+    assert error.count("\n") == 1
