@@ -26,7 +26,7 @@ _SCORE_FUNCTION: dict[str, Settings] = {
     "nvil": dict(estimator="nvil"),
     "muprop": dict(estimator="muprop"),
     "rebar": dict(estimator="rebar", temperature=0.5),
-    "vimco": dict(estimator="vimco", num_samples=5),
+    "vimco": dict(estimator="vimco", num_samples=2),
     "disarm": dict(estimator="disarm"),
 }
 TABLE1_CELLS = (*_RELAXED, *_SCORE_FUNCTION)

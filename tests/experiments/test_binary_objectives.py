@@ -134,7 +134,14 @@ def test_nvil_is_unbiased_while_its_signal_is_not_rescaled(num_groups):
         assert_mean(-samples, expected, "nvil")
 
 
-@pytest.mark.parametrize("name", ["exponential", names.CONCRETE, names.STRAIGHT_THROUGH])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "exponential",
+        pytest.param(names.CONCRETE, marks=pytest.mark.slow),
+        pytest.param(names.STRAIGHT_THROUGH, marks=pytest.mark.slow),
+    ],
+)
 def test_sharp_relaxations_have_the_value_of_the_exact_bound(name):
     # At beta = 100 the exponential's zeta is within 1/100 of its bit.
     sharp = dict(beta=100.0, beta_final=100.0, temperature=0.01)
@@ -166,7 +173,7 @@ def test_beta_moves_linearly_and_stops():
     assert float(objectives.beta_at(constant, jnp.int32(7))) == 5
 
 
-@pytest.mark.parametrize("name", [names.REBAR, names.RELAX])
+@pytest.mark.parametrize("name", [pytest.param(names.REBAR, marks=pytest.mark.slow), names.RELAX])
 def test_the_variance_moves_only_the_control_variate(name):
     config = Config(**{**TINY, "estimator": name})
     params, _ = make(config)

@@ -48,9 +48,9 @@ def train(config, images, num_devices, num_steps=2):
 @pytest.mark.parametrize(
     "estimator",
     [
-        objectives.GS_SOFT,
-        objectives.VIMCO,
         objectives.VQ_EMA,
+        pytest.param(objectives.GS_SOFT, marks=pytest.mark.slow),
+        pytest.param(objectives.VIMCO, marks=pytest.mark.slow),
         pytest.param(objectives.GS_HARD, marks=pytest.mark.slow),
         pytest.param(objectives.VQ, marks=pytest.mark.slow),
     ],
