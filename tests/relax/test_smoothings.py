@@ -6,72 +6,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.special import ndtr
+from smoothing_oracles import (
+    BOUNDED,
+    DENSE,
+    EACH,
+    EACH_DENSE,
+    SIZE,
+    conditional_cdfs,
+    density_by_difference,
+    oracle_cdf,
+    oracle_icdf,
+    points,
+    sigmoid,
+)
 
 from dvae import relax
-
-DENSE = ["exponential", "logistic", "power", "gaussian", "uniform_exp"]  # have a density
-BOUNDED = ["spike_exp", "exponential", "power", "uniform_exp"]
-EACH = pytest.mark.parametrize("name", relax.SMOOTHINGS)
-EACH_DENSE = pytest.mark.parametrize("name", DENSE)
-SIZE = 4000  # of all arrays, so that each function is compiled once a family
-
-
-def sigmoid(x):
-    return 0.5 * (1 + np.tanh(0.5 * np.asarray(x, np.float64)))
-
-
-def conditional_cdfs(name, zeta, beta):
-    """R_0 and R_1 in float64, written as in the definitions."""
-    if name == "logistic":
-        return sigmoid(beta * zeta), sigmoid(beta * (zeta - 1))
-    if name == "gaussian":
-        return ndtr(np.sqrt(beta) * zeta), ndtr(np.sqrt(beta) * (zeta - 1))
-    if name == "power":
-        return zeta ** (1 / beta), 1 - (1 - zeta) ** (1 / beta)
-    r0 = (1 - np.exp(-beta * zeta)) / (1 - np.exp(-beta))
-    r1 = (np.exp(beta * zeta) - 1) / (np.exp(beta) - 1)
-    if name == "spike_exp":
-        return np.ones_like(r0), r1
-    share = 0.05 if name == "uniform_exp" else 0
-    return (1 - share) * r0 + share * zeta, (1 - share) * r1 + share * zeta
-
-
-def oracle_cdf(name, zeta, logits, beta):
-    r0, r1 = conditional_cdfs(name, zeta, beta)
-    return sigmoid(-logits) * r0 + sigmoid(logits) * r1
-
-
-def oracle_icdf(name, rho, logits, beta):
-    """Bisection on the float64 CDF."""
-    low, high = np.full(rho.shape, -30.0), np.full(rho.shape, 31.0)
-    if name in BOUNDED:
-        low, high = np.zeros(rho.shape), np.ones(rho.shape)
-    for _ in range(70):
-        middle = 0.5 * (low + high)
-        below = oracle_cdf(name, middle, logits, beta) < rho
-        low, high = np.where(below, middle, low), np.where(below, high, middle)
-    return 0.5 * (low + high)
-
-
-def density_by_difference(name, zeta, logits, beta):
-    step = 1e-6
-    low, high = zeta - step, zeta + step
-    if name in BOUNDED:
-        low, high = np.maximum(low, 0), np.minimum(high, 1)
-    ends = [oracle_cdf(name, x, logits, beta) for x in (low, high)]
-    return (ends[1] - ends[0]) / (high - low)
-
-
-def points(seed=0, size=SIZE):
-    """Points from float32: rho to 1e-7 of the ends, logits to +-80, beta in [0.5, 100]."""
-    rng = np.random.default_rng(seed)
-    rho = rng.uniform(1e-7, 1 - 1e-7, size)
-    rho[: size // 6] = 10 ** rng.uniform(-7, 0, size // 6)
-    rho[size // 6 : size // 3] = 1 - 10 ** rng.uniform(-6.5, 0, size // 3 - size // 6)
-    logits = np.where(rng.random(size) < 0.8, 4 * rng.normal(size=size), rng.uniform(-80, 80, size))
-    beta = 10 ** rng.uniform(np.log10(0.5), 2, size)
-    return np.float32(np.clip(rho, 1e-7, 1 - 1e-7)), np.float32(logits), np.float32(beta)
 
 
 @cache
@@ -365,74 +314,3 @@ def test_forward_and_second_order_differentiation(name):
     for i, step in enumerate(1e-2 * np.eye(3)):
         ends = [reverse(*(args + sign * step))[1] for sign in (-1, 1)]
         np.testing.assert_allclose(second[i], (ends[1] - ends[0]) / 2e-2, rtol=2e-2, atol=2e-3)
-
-
-@EACH
-@pytest.mark.parametrize("beta", [0, -1.0, np.float32(-2)])
-def test_beta_must_be_positive(name, beta):
-    with pytest.raises(ValueError, match="beta must be positive, got"):
-        relax.SMOOTHINGS[name].icdf(0.5, jnp.zeros(2), beta)
-    with pytest.raises(ValueError, match="beta must be positive, got"):
-        relax.SMOOTHINGS[name].sample(jax.random.key(0), jnp.zeros(2), beta)
-
-
-@EACH
-@pytest.mark.parametrize("rho", [0, 1.0, -0.1, 1.5])
-def test_rho_must_be_inside_the_unit_interval(name, rho):
-    with pytest.raises(ValueError, match=f"between 0 and 1, got {rho}"):
-        relax.SMOOTHINGS[name].icdf(rho, jnp.zeros(2), 8.0)
-
-
-@pytest.mark.parametrize("eps", [-0.1, 1.1])
-def test_eps_must_be_a_weight(eps):
-    with pytest.raises(ValueError, match=f"eps must be in .* got {eps}"):
-        relax.uniform_exp.icdf(0.5, jnp.zeros(2), 8.0, eps=eps)
-
-
-@EACH_DENSE
-def test_nothing_lies_outside_a_bounded_support(name):
-    module = relax.SMOOTHINGS[name]
-    outside = jnp.float32([-0.5, 1.5])
-    log_f = jax.jit(module.log_prob)(outside, jnp.zeros(2), 3.0)
-    if name in BOUNDED:
-        np.testing.assert_array_equal(log_f, [-np.inf, -np.inf])
-        np.testing.assert_array_equal(module.cdf(outside, jnp.zeros(2), 3.0), [0, 1])
-    else:
-        assert np.all(np.isfinite(log_f))
-
-
-def test_uniform_exp_has_the_exponential_and_the_uniform_as_its_limits():
-    rho, logits, _ = points(seed=10)
-    rho = np.clip(rho, 0.01, 0.99)
-    both = [jax.jit(relax.exponential.icdf)(rho, logits, 3.0)]
-    both.append(jax.jit(partial(relax.uniform_exp.icdf, eps=0.0))(rho, logits, 3.0))
-    np.testing.assert_allclose(*both, atol=2e-6)
-    uniform = jax.jit(partial(relax.uniform_exp.icdf, eps=1.0))(rho, logits, 3.0)
-    np.testing.assert_allclose(uniform, rho, atol=1e-6)
-    slope = jax.jit(jax.grad(lambda x: relax.uniform_exp.icdf(rho, x, 99.0).sum()))(logits)
-    assert np.max(slope) < 20  # 1 / eps, where the exponential's reaches e^{beta/2}
-
-
-def test_uniform_exp_log_prob_is_finite_at_both_limits():
-    for eps in (0.0, 1.0):
-        run = jax.jit(jax.grad(partial(relax.uniform_exp.log_prob, eps=eps), (0, 1, 2)))
-        assert np.all(np.isfinite(run(np.float32(0.3), np.float32(1.0), np.float32(4.0))))
-
-
-def test_power_density_is_finite_at_zeta_that_rounded_to_the_ends():
-    ends = jnp.float32([0.0, 1.0])
-    for function in (relax.power.log_prob, relax.power.posterior_logits):
-        value, slope = jax.vmap(jax.value_and_grad(partial(function, beta=50.0)))(ends, jnp.ones(2))
-        assert np.all(np.isfinite(value))
-        assert np.all(np.isfinite(slope))
-    np.testing.assert_array_equal(relax.power.cdf(ends, jnp.ones(2), 50.0), [0, 1])
-
-
-def test_step_is_hard_and_passes_no_gradient():
-    rho, logits = jnp.float32([0.1, 0.5, 0.9]), jnp.float32([3.0, 0.0, -4.0])
-    np.testing.assert_array_equal(relax.step.icdf(rho, logits, 8.0), [1, 1, 0])
-    gradient = jax.grad(lambda x: relax.step.icdf(rho, x).sum())(logits)
-    np.testing.assert_array_equal(gradient, [0, 0, 0])
-    draws = np.asarray(relax.step.sample(jax.random.key(0), jnp.full(20_000, 1.0)))
-    mean = float(sigmoid(1.0))
-    assert abs(draws.mean() - mean) < 5 * np.sqrt(mean * (1 - mean) / draws.size)

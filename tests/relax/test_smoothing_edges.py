@@ -1,0 +1,82 @@
+"""Bad input to the smoothings, and what single families promise at their limits."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from smoothing_oracles import BOUNDED, EACH, EACH_DENSE, points, sigmoid
+
+from dvae import relax
+
+
+@EACH
+@pytest.mark.parametrize("beta", [0, -1.0, np.float32(-2)])
+def test_beta_must_be_positive(name, beta):
+    with pytest.raises(ValueError, match="beta must be positive, got"):
+        relax.SMOOTHINGS[name].icdf(0.5, jnp.zeros(2), beta)
+    with pytest.raises(ValueError, match="beta must be positive, got"):
+        relax.SMOOTHINGS[name].sample(jax.random.key(0), jnp.zeros(2), beta)
+
+
+@EACH
+@pytest.mark.parametrize("rho", [0, 1.0, -0.1, 1.5])
+def test_rho_must_be_inside_the_unit_interval(name, rho):
+    with pytest.raises(ValueError, match=f"between 0 and 1, got {rho}"):
+        relax.SMOOTHINGS[name].icdf(rho, jnp.zeros(2), 8.0)
+
+
+@pytest.mark.parametrize("eps", [-0.1, 1.1])
+def test_eps_must_be_a_weight(eps):
+    with pytest.raises(ValueError, match=f"eps must be in .* got {eps}"):
+        relax.uniform_exp.icdf(0.5, jnp.zeros(2), 8.0, eps=eps)
+
+
+@EACH_DENSE
+def test_nothing_lies_outside_a_bounded_support(name):
+    module = relax.SMOOTHINGS[name]
+    outside = jnp.float32([-0.5, 1.5])
+    log_f = jax.jit(module.log_prob)(outside, jnp.zeros(2), 3.0)
+    if name in BOUNDED:
+        np.testing.assert_array_equal(log_f, [-np.inf, -np.inf])
+        np.testing.assert_array_equal(module.cdf(outside, jnp.zeros(2), 3.0), [0, 1])
+    else:
+        assert np.all(np.isfinite(log_f))
+
+
+def test_uniform_exp_has_the_exponential_and_the_uniform_as_its_limits():
+    rho, logits, _ = points(seed=10)
+    rho = np.clip(rho, 0.01, 0.99)
+    both = [jax.jit(relax.exponential.icdf)(rho, logits, 3.0)]
+    both.append(jax.jit(partial(relax.uniform_exp.icdf, eps=0.0))(rho, logits, 3.0))
+    np.testing.assert_allclose(*both, atol=2e-6)
+    uniform = jax.jit(partial(relax.uniform_exp.icdf, eps=1.0))(rho, logits, 3.0)
+    np.testing.assert_allclose(uniform, rho, atol=1e-6)
+    slope = jax.jit(jax.grad(lambda x: relax.uniform_exp.icdf(rho, x, 99.0).sum()))(logits)
+    assert np.max(slope) < 20  # 1 / eps, where the exponential's reaches e^{beta/2}
+
+
+def test_uniform_exp_log_prob_is_finite_at_both_limits():
+    for eps in (0.0, 1.0):
+        run = jax.jit(jax.grad(partial(relax.uniform_exp.log_prob, eps=eps), (0, 1, 2)))
+        assert np.all(np.isfinite(run(np.float32(0.3), np.float32(1.0), np.float32(4.0))))
+
+
+def test_power_density_is_finite_at_zeta_that_rounded_to_the_ends():
+    ends = jnp.float32([0.0, 1.0])
+    for function in (relax.power.log_prob, relax.power.posterior_logits):
+        value, slope = jax.vmap(jax.value_and_grad(partial(function, beta=50.0)))(ends, jnp.ones(2))
+        assert np.all(np.isfinite(value))
+        assert np.all(np.isfinite(slope))
+    np.testing.assert_array_equal(relax.power.cdf(ends, jnp.ones(2), 50.0), [0, 1])
+
+
+def test_step_is_hard_and_passes_no_gradient():
+    rho, logits = jnp.float32([0.1, 0.5, 0.9]), jnp.float32([3.0, 0.0, -4.0])
+    np.testing.assert_array_equal(relax.step.icdf(rho, logits, 8.0), [1, 1, 0])
+    gradient = jax.grad(lambda x: relax.step.icdf(rho, x).sum())(logits)
+    np.testing.assert_array_equal(gradient, [0, 0, 0])
+    draws = np.asarray(relax.step.sample(jax.random.key(0), jnp.full(20_000, 1.0)))
+    mean = float(sigmoid(1.0))
+    assert abs(draws.mean() - mean) < 5 * np.sqrt(mean * (1 - mean) / draws.size)
