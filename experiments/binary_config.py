@@ -25,6 +25,7 @@ WITH_DENSITY = tuple(name for name in RELAXED if name != "spike_exp")
 ONE_GROUP = (MUPROP, REBAR, RELAX, DISARM, EXACT)  # their f is a function of one group's bits
 MULTI_SAMPLE = (REINFORCE_LOO, VIMCO)
 ON_LOG_WEIGHTS = (NVIL, VIMCO)  # with one group too; the others add the divergence in closed form
+LEARNED_BASELINE = (NVIL, MUPROP)
 LEARNED_CONTROL = (REBAR, RELAX)
 JOINT, MARGINAL = "joint", "marginal"
 LINEAR, NONLINEAR = "linear", "nonlinear"

@@ -20,7 +20,7 @@ from experiments import binary_config as names
 from experiments.binary_config import Config
 
 PyTree = Any
-BASELINE_UNITS = 100  # of the networks that predict the signal (nvil) or its control (relax)
+BASELINE_UNITS = 100  # of the networks that predict a signal (nvil, muprop) or control it (relax)
 
 
 class Networks(NamedTuple):
@@ -39,7 +39,7 @@ class Terms(NamedTuple):
     distortion: jax.Array  # [B] -log p(x|z) at the sample
     kl: jax.Array  # [groups] mean over images
     auxiliary_loss: jax.Array  # [] of baselines and control variates; minimized
-    state: PyTree  # running moments of the signal (nvil)
+    state: PyTree  # running moments of the signal (nvil, muprop)
     metrics: dict[str, jax.Array]
 
 
@@ -140,6 +140,8 @@ def score_function(
     *,
     fixed_model: Networks,
     auxiliary: PyTree,
+    state: PyTree,
+    x: jax.Array,
     kl_weight: jax.Array,
 ) -> Terms:
     """One group: the estimator sees log p(x|z), the divergence is added in closed form.
@@ -161,7 +163,12 @@ def score_function(
     elif name == names.REINFORCE_LOO:
         estimate = estimators.reinforce_loo(key, f, logits, num_samples=config.num_samples)
     elif name == names.MUPROP:
-        estimate = estimators.muprop(key, f, logits)
+        # The residual is centered like NVIL's signal, but not rescaled: the divergence is apart.
+        predicted = predict(auxiliary["baseline"], x)
+        estimate = estimators.muprop(key, f, logits, baseline=predicted + state.mean)
+        residual = estimators.muprop_residual(jax.random.clone(key), f, logits)
+        auxiliary_loss = estimators.nvil_baseline_loss(residual, predicted, state).mean()
+        state = estimators.nvil_update(residual, state, baseline=predicted)
     elif name == names.DISARM:
         estimate = estimators.disarm(key, f, logits)
     elif name == names.REBAR:
@@ -197,7 +204,7 @@ def score_function(
         -estimate.value,
         kl.mean()[None],
         auxiliary_loss,
-        (),
+        state,
         metrics,
     )
 
@@ -280,7 +287,7 @@ def ancestral(
 
 def init_auxiliary(key: jax.Array, config: Config, num_pixels: int) -> PyTree:
     """Makes the parameters of a baseline or control variate; empty for the other estimators."""
-    if config.estimator == names.NVIL:
+    if config.estimator in names.LEARNED_BASELINE:
         return {"baseline": _init_predictor(key, num_pixels)}
     control: PyTree = {
         "log_temperature": jnp.log(jnp.asarray(config.temperature, jnp.float32)),

@@ -100,7 +100,7 @@ def init_fn(config: Config, pixel_mean: np.ndarray) -> state.InitFn:
         network = module.init(key_network, jnp.zeros((1, len(pixel_mean))))["params"]
         network["decoder"]["output"]["bias"] = jnp.asarray(np.log(clipped / (1 - clipped)))
         auxiliary = objectives.init_auxiliary(key_auxiliary, config, len(pixel_mean))
-        signal = estimators.nvil_init() if config.estimator == names.NVIL else ()
+        signal = estimators.nvil_init() if config.estimator in names.LEARNED_BASELINE else ()
         mean = jnp.asarray(pixel_mean)
         return {"network": network, **auxiliary}, {"mean": mean, "signal": signal}
 
@@ -116,6 +116,7 @@ def loss_fn(config: Config, num_pixels: int) -> state.LossFn:
     ) -> tuple[jax.Array, tuple[PyTree, state.Metrics]]:
         model = objectives.bind(module, params["network"], model_state["mean"], x)
         kl_weight = bounds.linear_warmup(step, config.kl_warmup_steps)
+        centered = x - model_state["mean"][None]
         if config.estimator in names.RELAXED + names.SURROGATE_GRADIENTS:
             terms = objectives.reparametrized(key, model, config, step=step, kl_weight=kl_weight)
         elif config.num_groups > 1 or config.estimator in names.ON_LOG_WEIGHTS:
@@ -125,7 +126,7 @@ def loss_fn(config: Config, num_pixels: int) -> state.LossFn:
                 config,
                 auxiliary=params,
                 state=model_state["signal"],
-                x=x - model_state["mean"][None],
+                x=centered,
                 kl_weight=kl_weight,
             )
         else:
@@ -136,6 +137,8 @@ def loss_fn(config: Config, num_pixels: int) -> state.LossFn:
                 config,
                 fixed_model=objectives.bind(module, network, model_state["mean"], x),
                 auxiliary=params,
+                state=model_state["signal"],
+                x=centered,
                 kl_weight=kl_weight,
             )
         metrics = {

@@ -154,7 +154,7 @@ def measure_case(
         key_init, key_tune, key_draw = jax.random.split(key_stage, 3)
         auxiliary = objectives.init_auxiliary(key_init, experiment, size)
         params = {"network": stage.network, **auxiliary}
-        signal = estimators.nvil_init() if experiment.estimator == names.NVIL else ()
+        signal = estimators.nvil_init() if experiment.estimator in names.LEARNED_BASELINE else ()
         model_state: PyTree = {"mean": pixel_mean, "signal": signal}
         tuned: dict[str, float] = {}
         if case.tuned:

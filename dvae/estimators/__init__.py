@@ -31,13 +31,14 @@ take arrays: log q there is summed over the units, and must be differentiable in
 from dvae.estimators._estimate import Estimate
 from dvae.estimators.disarm import disarm
 from dvae.estimators.exact import exact
-from dvae.estimators.muprop import muprop
+from dvae.estimators.muprop import muprop, muprop_residual
 from dvae.estimators.nvil import (
     NvilState,
     nvil,
     nvil_baseline_loss,
     nvil_init,
     nvil_surrogate,
+    nvil_update,
 )
 from dvae.estimators.rebar import rebar, rebar_variance
 from dvae.estimators.reinforce import (
@@ -55,10 +56,12 @@ __all__ = [
     "disarm",
     "exact",
     "muprop",
+    "muprop_residual",
     "nvil",
     "nvil_baseline_loss",
     "nvil_init",
     "nvil_surrogate",
+    "nvil_update",
     "rebar",
     "rebar_variance",
     "reinforce",

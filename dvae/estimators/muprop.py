@@ -10,16 +10,25 @@ from dvae.distributions import bernoulli
 from dvae.estimators._estimate import Estimate, check_reduced, logits_term
 
 
-def muprop(key: jax.Array, f: Callable[[jax.Array], jax.Array], logits: jax.Array) -> Estimate:
+def muprop(
+    key: jax.Array,
+    f: Callable[[jax.Array], jax.Array],
+    logits: jax.Array,
+    *,
+    baseline: jax.typing.ArrayLike = 0.0,
+) -> Estimate:
     """Estimates the gradient of E_q[f(z)] with the first-order expansion of f as control variate.
 
-    With mu = sigmoid(l), the gradient in the logits is
+    With mu = sigmoid(l) and the residual r = f(z) - f(mu) - f'(mu)^T (z - mu), the gradient in the
+    logits is
 
-        (f(z) - f(mu) - f'(mu)^T (z - mu)) grad log q(z) + f'(mu) dmu/dl + grad f(z),
+        (r - b) grad log q(z) + f'(mu) dmu/dl + grad f(z),
 
     where the last term is f's own dependence on the logits and on parameters: the expansion is
     taken as a fixed function of z, so that f(mu) adds no gradient of its own. f must treat the
-    examples of a batch apart. Unbiased; without variance where f is linear in z. Gu, Levine,
+    examples of a batch apart. Unbiased for every b that does not depend on z; without variance
+    where f is linear in z. Where f is curved, r has a mean of its own (half the trace of the
+    Hessian times the covariance of q, to second order), which a baseline takes away. Gu, Levine,
     Sutskever and Mnih, "MuProp: Unbiased Backpropagation for Stochastic Neural Networks" (2015).
 
     Args:
@@ -28,22 +37,58 @@ def muprop(key: jax.Array, f: Callable[[jax.Array], jax.Array], logits: jax.Arra
             at a sample and at mu. It may close over parameters and over logits, which receive its
             gradient at the sample.
         logits: [..., n] float.
+        baseline: b, a scalar or [...], nats; receives no gradient. Learn it from `muprop_residual`.
 
     Returns:
         Estimate of f(z), both [...], in the dtype that f returns.
 
     Raises:
+        ValueError: if f does not reduce z to one value for each example, or the baseline is neither
+            a scalar nor one value for each example.
+    """
+    values, residual, slope, score = _expand(key, f, logits)
+    if jnp.shape(baseline) not in ((), residual.shape):
+        raise ValueError(
+            f"muprop needs a scalar baseline or one for each value: values have shape "
+            f"{residual.shape}, the baseline has {jnp.shape(baseline)}"
+        )
+    signal = residual - jax.lax.stop_gradient(jnp.asarray(baseline, residual.dtype))
+    wide = jax.lax.stop_gradient(upcast(logits))
+    variance = jax.nn.sigmoid(wide) * jax.nn.sigmoid(-wide)
+    gradient = signal[..., None] * score + slope * variance
+    return Estimate(values, values + logits_term(gradient, logits).astype(values.dtype))
+
+
+def muprop_residual(
+    key: jax.Array, f: Callable[[jax.Array], jax.Array], logits: jax.Array
+) -> jax.Array:
+    """Evaluates the residual f(z) - f(mu) - f'(mu)^T (z - mu) that a baseline is to predict.
+
+    Args:
+        key: the key given to `muprop` (a `jax.random.clone` where key reuse is checked): the same
+            draw, so that a compiler can share the evaluations.
+        f: as in `muprop`; receives no gradient.
+        logits: [..., n] float; receive no gradient.
+
+    Returns:
+        [...] nats, at least float32.
+
+    Raises:
         ValueError: if f does not reduce z to one value for each example.
     """
+    return jax.lax.stop_gradient(_expand(key, f, logits)[1])
+
+
+def _expand(
+    key: jax.Array, f: Callable[[jax.Array], jax.Array], logits: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Returns f(z), the residual [...], f'(mu) and z - mu [..., n]; f(z) alone with gradient."""
     z = jax.lax.stop_gradient(bernoulli.sample(key, logits))
     values = f(z)
     check_reduced("muprop", values, logits)
-
-    wide = jax.lax.stop_gradient(upcast(logits))
-    mean = jax.nn.sigmoid(wide)
+    mean = jax.nn.sigmoid(jax.lax.stop_gradient(upcast(logits)))
     at_mean, pullback = jax.vjp(f, mean.astype(logits.dtype))
     slope = upcast(pullback(jnp.ones_like(at_mean))[0])
-    score = upcast(z) - mean  # also the displacement from mu
+    score = upcast(z) - mean  # of the logits; also the displacement from mu
     residual = upcast(values) - upcast(at_mean) - jnp.sum(slope * score, axis=-1)
-    gradient = residual[..., None] * score + slope * mean * jax.nn.sigmoid(-wide)
-    return Estimate(values, values + logits_term(gradient, logits).astype(values.dtype))
+    return (values, *jax.lax.stop_gradient((residual, slope, score)))

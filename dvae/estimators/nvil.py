@@ -124,6 +124,30 @@ def nvil_baseline_loss(
     return _residual(jax.lax.stop_gradient(values), baseline, state) ** 2
 
 
+def nvil_update(
+    values: jax.Array,
+    state: NvilState,
+    *,
+    baseline: jax.typing.ArrayLike = 0.0,
+    decay: float = 0.8,
+) -> NvilState:
+    """Mixes a batch into the running statistics, as `nvil` does; for other estimators' signals.
+
+    Args:
+        values: [...] learning signals, nats.
+        state: NvilState.
+        baseline: C(x), a scalar or [...], nats.
+        decay: in [0, 1], the weight of the past.
+
+    Returns:
+        NvilState, without gradient.
+
+    Raises:
+        ValueError: if baseline is neither a scalar nor of the shape of values.
+    """
+    return _update(state, jax.lax.stop_gradient(_residual(values, baseline, state)), decay)
+
+
 def _residual(values: jax.Array, baseline: jax.typing.ArrayLike, state: NvilState) -> jax.Array:
     """Returns f(z) - C(x) - c [...] in at least float32."""
     if jnp.shape(baseline) not in ((), values.shape):

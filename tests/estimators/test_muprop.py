@@ -19,23 +19,24 @@ def value_of(z, logits, theta):
     )
 
 
-def gradients(rows, theta, seed=0):
+def gradients(rows, theta, seed=0, baseline=0.0):
     """Gradients of the estimate for each row of logits [S, n], in the row and in theta."""
 
     def total(logits, theta):
         f = lambda z: value_of(z, logits, theta)
-        estimate = estimators.muprop(jax.random.key(seed), f, logits)
+        estimate = estimators.muprop(jax.random.key(seed), f, logits, baseline=baseline)
         return estimate.surrogate.sum(), estimate.value
 
     return jax.jit(jax.grad(total, (0, 1), has_aux=True))(rows, theta)
 
 
-def test_enumerated_draws_average_to_the_exact_gradient(monkeypatch):
+@pytest.mark.parametrize("baseline", [0.0, 1.7])
+def test_enumerated_draws_average_to_the_exact_gradient(monkeypatch, baseline):
     states = np.asarray(distributions.bernoulli.support(LOGITS))
     rows = np.broadcast_to(LOGITS, states.shape)
     thetas = np.broadcast_to(THETA, states.shape)
     monkeypatch.setattr(distributions.bernoulli, "sample", lambda key, logits: jnp.asarray(states))
-    (by_logits, by_theta), values = gradients(rows, thetas)
+    (by_logits, by_theta), values = gradients(rows, thetas, baseline=baseline)
     np.testing.assert_allclose(values, value_of(states, LOGITS, THETA), rtol=1e-5)
 
     p = 1 / (1 + np.exp(-np.float64(LOGITS)))
@@ -87,3 +88,27 @@ def test_f_must_reduce_the_units():
         jax.eval_shape(
             lambda x: estimators.muprop(jax.random.key(0), lambda z: z, x), jnp.zeros((5, 3))
         )
+
+
+def test_the_mean_residual_as_baseline_lowers_the_variance_of_a_curved_f():
+    rows = np.broadcast_to(LOGITS, (4_000, 3))
+    f = lambda z: -5 * jnp.sum(z - 0.5, axis=-1) ** 2
+    residual = jax.jit(lambda rows: estimators.muprop_residual(jax.random.key(5), f, rows))(rows)
+    # f is quadratic: half the trace of its Hessian times the covariance, -5 sum q (1 - q).
+    q = 1 / (1 + np.exp(-np.float64(LOGITS)))
+    error = np.std(residual) / np.sqrt(len(rows))
+    assert abs(np.mean(residual) + 5 * np.sum(q * (1 - q))) < 5 * error
+
+    def variance(baseline):
+        total = lambda rows: estimators.muprop(
+            jax.random.key(6), f, rows, baseline=baseline
+        ).surrogate.sum()
+        return np.var(jax.jit(jax.grad(total))(rows), axis=0).sum()
+
+    assert variance(np.mean(residual)) < 0.8 * variance(0.0)
+
+
+def test_a_baseline_of_another_shape_is_refused():
+    f = lambda z: z.sum(-1)
+    with pytest.raises(ValueError, match=r"shape \(5,\), the baseline has \(5, 1\)"):
+        estimators.muprop(jax.random.key(0), f, jnp.zeros((5, 3)), baseline=jnp.zeros((5, 1)))

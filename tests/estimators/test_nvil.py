@@ -149,3 +149,13 @@ def test_misuse_is_refused():
         estimators.nvil_surrogate(VALUES, VALUES, state, baseline=BASELINE[:, None])
     with pytest.raises(ValueError, match=r"values have shape \(4,\), log q\(z\) has \(4, 3\)"):
         estimators.nvil_surrogate(VALUES, np.zeros((4, 3), np.float32), state)
+
+
+def test_update_alone_keeps_the_same_statistics():
+    values, log_q = jnp.float32([1.0, 4.0, -2.0]), jnp.zeros(3)
+    state = estimators.NvilState(jnp.float32(0.5), jnp.float32(2.0), jnp.int32(7))
+    baseline = jnp.float32([0.1, 0.2, 0.3])
+    _, expected = estimators.nvil_surrogate(values, log_q, state, baseline=baseline)
+    found = estimators.nvil_update(values, state, baseline=baseline)
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(a, b)

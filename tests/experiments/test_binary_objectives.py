@@ -189,6 +189,8 @@ def test_the_variance_moves_only_the_control_variate(name):
             config,
             fixed_model=bound[1],
             auxiliary=params,
+            state=(),
+            x=X,
             kl_weight=jnp.ones(()),
         )
         return terms.auxiliary_loss
