@@ -60,7 +60,7 @@ def test_paper_preset_is_the_paper() -> None:
         ("estimator", "gumbel", "--estimator=gumbel must be one of gs_soft"),
         ("dataset", "imagenet", "--dataset=imagenet must be one of cifar10, patches"),
         ("temperature", 0.0, "--temperature=0.0 must be greater than 0"),
-        ("temperature", float("nan"), "--temperature=nan must be greater than 0"),
+        ("temperature", float("nan"), "--temperature=nan must be finite"),
         ("codebook_size", 1, "--codebook_size=1 must be at least 2"),
         ("num_latents", 0, "--num_latents=0 must be at least 1"),
         ("batch_size", -4, "--batch_size=-4 must be at least 1"),

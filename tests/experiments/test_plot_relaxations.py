@@ -149,7 +149,7 @@ def test_moments_of_the_exponential_equal_an_integral_over_zeta(logit) -> None:
     [
         ({"beta": 0.0}, "--beta=0.0 must be at least 0.5"),
         ({"beta": -1.0}, "--beta=-1.0 must be at least 0.5"),
-        ({"beta": math.nan}, "--beta=nan must be at least 0.5"),
+        ({"beta": math.nan}, "--beta=nan must be finite"),
         ({"beta": 1000.0}, "--beta=1000.0 must be at most 100"),
         ({"betas": "2,0"}, "--betas=2,0 must be 1 to 6 numbers in [0.5, 100]"),
         ({"betas": "2,-1"}, "--betas=2,-1 must be"),
