@@ -6,9 +6,8 @@ import optax
 
 from dvae import relax
 from dvae.models import mlp
-from dvae.train import loop
-from experiments import flags
-from experiments.flags import option
+from experiments.flags import changed, option
+from experiments.runner import RunConfig
 
 CONCRETE = "concrete"
 STRAIGHT_THROUGH, REINMAX, GUMBEL_RAO = "straight_through", "reinmax", "gumbel_rao"
@@ -43,7 +42,7 @@ MAX_EXACT_ROWS = 2**18  # states times images that `exact` decodes at once: a gi
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(RunConfig):
     """Everything that determines a run; sizes default to those of the paper's Table 1."""
 
     estimator: str = option("exponential", "Smoothing or gradient estimator.", choices=ESTIMATORS)
@@ -58,8 +57,6 @@ class Config:
         "Use the set's own binary pixels, or sample grey levels each time an image is seen.",
         choices=(AS_STORED, DYNAMIC),
     )
-    data_dir: str = option("", "Folder of prepared TFDS data sets.", identity=False)
-    workdir: str = option("", "Where results go; named after the run if empty.", identity=False)
     structure: str = option(
         NONLINEAR, "Affine maps, or tanh layers between groups.", choices=(LINEAR, NONLINEAR)
     )
@@ -79,7 +76,6 @@ class Config:
     )
     num_samples: int = option(5, "Samples of vimco, reinforce_loo and gumbel_rao.", minimum=1)
     kl_warmup_steps: int = option(0, "Steps over which the KL's weight rises to 1.", minimum=0)
-    batch_size: int = option(24, "Images a step, over all devices.", minimum=1)
     learning_rate: float = option(5e-4, "Of Adam, at its highest.", above=0)
     schedule: str = option(
         LINEAR,
@@ -92,26 +88,19 @@ class Config:
         above=0,
     )
     adam_eps: float = option(1e-8, "Of Adam.", above=0)
-    num_steps: int = option(300_000, "Optimizer steps.", minimum=1)
-    steps_per_call: int = option(500, "Steps in one compiled call.", minimum=1)
-    seed: int = option(0, "The first seed.", minimum=0)
-    num_seeds: int = option(1, "Seeds trained together by vmap: seed, seed + 1, ...", minimum=1)
-    log_interval: int = option(5_000, "Steps between records.", minimum=1)
-    eval_interval: int = option(20_000, "Steps between validations; 0 never.", minimum=0)
     eval_samples: int = option(100, "Importance samples an image, in training.", minimum=1)
-    num_eval_images: int = option(2_000, "Validation images used while training.", minimum=2)
     test_samples: int = option(4_000, "Importance samples an image, at the end.", minimum=1)
-    num_test_images: int = option(
-        0, "Evenly spaced images of each set in the final evaluation; 0 for all.", minimum=0
-    )
-    eval_batch_size: int = option(100, "Images an evaluation step.", minimum=1)
-    checkpoint_interval: int = option(
-        20_000, "Steps between checkpoints; 0 only at the end.", minimum=0
-    )
+    batch_size: int = changed(RunConfig, "batch_size", 24)
+    num_steps: int = changed(RunConfig, "num_steps", 300_000)
+    steps_per_call: int = changed(RunConfig, "steps_per_call", 500)
+    log_interval: int = changed(RunConfig, "log_interval", 5_000)
+    eval_interval: int = changed(RunConfig, "eval_interval", 20_000)
+    num_eval_images: int = changed(RunConfig, "num_eval_images", 2_000)
+    checkpoint_interval: int = changed(RunConfig, "checkpoint_interval", 20_000)
 
     def __post_init__(self) -> None:
         """Raises ValueError for settings that do not fit each other."""
-        flags.check_fields(self)
+        super().__post_init__()
         if self.bound == MARGINAL and self.estimator not in WITH_DENSITY:
             raise ValueError(
                 f"--bound=marginal needs an estimator whose zeta has a density, one of "
@@ -133,8 +122,6 @@ class Config:
                 f"--num_samples must be at least 2 for {self.estimator} (its baseline leaves one "
                 f"out), got {self.num_samples}"
             )
-        if self.num_test_images == 1:
-            raise ValueError("--num_test_images=1 has no standard error; use 0 (all) or at least 2")
 
     @property
     def hidden(self) -> tuple[int, ...]:
@@ -159,16 +146,6 @@ class Config:
             return adam(1.0)
         labels = lambda params: {name: name == "control" for name in params}
         return optax.multi_transform({False: adam(1.0), True: adam(self.control_rate)}, labels)
-
-    def loop(self) -> loop.LoopConfig:
-        """Returns the lengths of the run."""
-        return loop.LoopConfig(
-            self.num_steps,
-            self.steps_per_call,
-            self.log_interval,
-            self.eval_interval,
-            self.checkpoint_interval,
-        )
 
     def default_workdir(self) -> str:
         """Returns a name that tells runs of different kinds apart."""

@@ -9,8 +9,6 @@ config.json, metrics.jsonl, TensorBoard events, checkpoints, summary.json and pi
 command continues an interrupted run.
 """
 
-import dataclasses
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -20,9 +18,9 @@ from jax.sharding import Mesh
 
 from dvae import bounds, data, estimators
 from dvae.data import batches
-from dvae.train import checkpoint, loop, sharding, state
+from dvae.train import loop, sharding, state
 from experiments import binary_config as names
-from experiments import binary_evaluation, binary_report, flags
+from experiments import binary_evaluation, binary_report, runner
 from experiments import binary_objectives as objectives
 from experiments.binary_config import Config
 from experiments.binary_presets import PRESETS
@@ -161,16 +159,6 @@ def make_task(config: Config, images: data.Dataset, mesh: Mesh) -> loop.Task:
     train = images.train.reshape(len(images.train), -1)
     num_pixels = train.shape[1]
     pixel_mean = (train.mean(0, dtype=np.float64) / (255 if dynamic else 1)).astype(np.float32)
-    optimizer = config.optimizer()
-    init = init_fn(config, pixel_mean)
-    make_state = lambda key, data: state.init(init, optimizer, key, data)
-    step = state.make_step(loss_fn(config, num_pixels), draw_fn(config, dynamic, mesh), optimizer)
-    keys = [jax.random.split(jax.random.key(config.seed + i), 2) for i in range(config.num_seeds)]
-    if config.num_seeds == 1:
-        key_init, key_train = keys[0]
-    else:
-        key_init, key_train = jnp.stack(keys, axis=1)
-        make_state, step = jax.vmap(make_state, (0, None)), state.vmap_seeds(step)
     evaluator = binary_evaluation.Evaluator(config, num_pixels, mesh)
     held_out = binary_report.spread(images.validation, config.num_eval_images)
 
@@ -179,53 +167,23 @@ def make_task(config: Config, images: data.Dataset, mesh: Mesh) -> loop.Task:
         samples = config.eval_samples
         return evaluator.evaluate(params, model_state, held_out, num_samples=samples).means()
 
-    return loop.Task(
-        init=make_state,
-        step=step,
+    return runner.make_task(
+        config,
+        init_fn(config, pixel_mean),
+        loss_fn(config, num_pixels),
+        draw_fn(config, dynamic, mesh),
+        config.optimizer(),
         evaluate=evaluate,
         data=train,
-        key_init=key_init,
-        key_train=key_train,
-        images_per_step=config.batch_size * config.num_seeds,
         shown=("objective", "distortion", "kl"),
         monitor="nll",
     )
 
 
 def run(config: Config) -> dict[str, Any]:
-    """Trains, or continues, one run and returns its summary.
-
-    Raises:
-      SystemExit: a setting, the data set or the workdir is unusable; said in one line on stderr.
-      NonFiniteError, StoppedError: see `loop.fit`.
-    """
-    workdir = Path(config.workdir or config.default_workdir())
-    with flags.setup():
-        mesh = sharding.make_mesh()
-        lengths = config.loop()
-        sharding.check_batch_size(config.batch_size, mesh)
-        images = prepare(config)
-        if config.batch_size > len(images.train):
-            raise ValueError(
-                f"--batch_size={config.batch_size} must be at most {len(images.train)}, the "
-                f"training images of {images.name}"
-            )
-        free = flags.free_fields(config)
-        checkpoint.prepare_workdir(workdir, dataclasses.asdict(config), free=free)
-    task = make_task(config, images, mesh)
-    result = loop.fit(task, lengths, workdir, mesh)
-    return binary_report.write(config, result, images, workdir, mesh)
-
-
-def main(arguments: list[str]) -> None:
-    """Runs the experiment of the command line."""
-    with flags.setup():
-        if len(arguments) > 1:
-            raise ValueError(f"unexpected arguments: {' '.join(arguments[1:])}")
-        config = flags.parse(Config, PRESETS)
-    run(config)
+    """Trains, or continues, one run and returns its summary; see `runner.run`."""
+    return runner.run(config, prepare=prepare, make_task=make_task, write=binary_report.write)
 
 
 if __name__ == "__main__":
-    flags.define(Config, PRESETS)
-    flags.run(main)
+    runner.start(Config, PRESETS, run)

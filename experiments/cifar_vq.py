@@ -8,9 +8,7 @@ Variable Image Models" (2017). The workdir receives config.json, metrics.jsonl, 
 checkpoints, summary.json and pictures. The same command continues an interrupted run.
 """
 
-import dataclasses
 import math
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -22,8 +20,8 @@ from jax.sharding import Mesh
 from dvae import bounds, data, vq
 from dvae.data import batches
 from dvae.models import vq_conv
-from dvae.train import checkpoint, loop, sharding, state
-from experiments import flags, vq_evaluation, vq_report
+from dvae.train import loop, sharding, state
+from experiments import runner, vq_evaluation, vq_report
 from experiments import vq_objectives as objectives
 from experiments.vq_config import DATA, HISTOGRAM, PRESETS, Config
 
@@ -138,67 +136,33 @@ def loss_fn(config: Config) -> state.LossFn:
     return loss
 
 
+def prepare(config: Config) -> data.Dataset:
+    """Loads the data set; ValueError unless it has 32x32x3 images."""
+    images = data.load(config.dataset, config.data_dir or None)
+    vq_evaluation.check_images(images)
+    return images
+
+
 def make_task(config: Config, images: data.Dataset, mesh: Mesh) -> loop.Task:
     """Assembles model, objective and data into what the loop trains."""
-    optimizer = optax.adam(config.learning_rate)
-    init = init_fn(config, vq_evaluation.log_pixel_histogram(images.train))
-    make_state = lambda key, data: state.init(init, optimizer, key, data)
-    step = state.make_step(loss_fn(config), draw_fn(config, mesh), optimizer)
-    keys = [jax.random.split(jax.random.key(config.seed + i), 2) for i in range(config.num_seeds)]
     evaluator = vq_evaluation.Evaluator(config, mesh)
     validation = images.validation[: config.num_eval_images]
-    if config.num_seeds == 1:
-        key_init, key_train = keys[0]
-    else:
-        key_init, key_train = jnp.stack(keys, axis=1)
-        make_state, step = jax.vmap(make_state, (0, None)), state.vmap_seeds(step)
-    return loop.Task(
-        init=make_state,
-        step=step,
+    return runner.make_task(
+        config,
+        init_fn(config, vq_evaluation.log_pixel_histogram(images.train)),
+        loss_fn(config),
+        draw_fn(config, mesh),
+        optax.adam(config.learning_rate),
         evaluate=lambda train_state: evaluator.evaluate(train_state, validation).means(),
         data=images.train,
-        key_init=key_init,
-        key_train=key_train,
-        images_per_step=config.batch_size * config.num_seeds,
         shown=("bits_per_dim", "rate", "distortion"),
     )
 
 
 def run(config: Config) -> dict[str, Any]:
-    """Trains, or continues, one run and returns its summary.
-
-    Raises:
-      SystemExit: a setting, the data set or the workdir is unusable; said in one line on stderr.
-      NonFiniteError, StoppedError: see `loop.fit`.
-    """
-    workdir = Path(config.workdir or config.default_workdir())
-    with flags.setup():
-        mesh = sharding.make_mesh()
-        lengths = config.loop()
-        sharding.check_batch_size(config.batch_size, mesh)
-        images = data.load(config.dataset, config.data_dir or None)
-        vq_evaluation.check_images(images)
-        if config.batch_size > len(images.train):
-            raise ValueError(
-                f"--batch_size={config.batch_size} must be at most {len(images.train)}, the "
-                f"training images of {images.name}"
-            )
-        free = flags.free_fields(config)
-        checkpoint.prepare_workdir(workdir, dataclasses.asdict(config), free=free)
-    task = make_task(config, images, mesh)
-    result = loop.fit(task, lengths, workdir, mesh)
-    return vq_report.write(config, result, images, workdir, mesh)
-
-
-def main(arguments: list[str]) -> None:
-    """Runs the experiment of the command line."""
-    with flags.setup():
-        if len(arguments) > 1:
-            raise ValueError(f"unexpected arguments: {' '.join(arguments[1:])}")
-        config = flags.parse(Config, PRESETS)
-    run(config)
+    """Trains, or continues, one run and returns its summary; see `runner.run`."""
+    return runner.run(config, prepare=prepare, make_task=make_task, write=vq_report.write)
 
 
 if __name__ == "__main__":
-    flags.define(Config, PRESETS)
-    flags.run(main)
+    runner.start(Config, PRESETS, run)

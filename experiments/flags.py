@@ -45,6 +45,12 @@ def option(
     return dataclasses.field(default=default, metadata={**metadata, "identity": identity})
 
 
+def changed(base: type, name: str, default: Any) -> Any:
+    """Redeclares the field `name` of a base configuration with another default."""
+    field = next(field for field in dataclasses.fields(base) if field.name == name)
+    return dataclasses.field(default=default, metadata=field.metadata)
+
+
 def check_fields(config: Any) -> None:
     """Raises ValueError for a field outside what its `option` allows; for `__post_init__`."""
     for field in dataclasses.fields(config):

@@ -6,10 +6,9 @@ from typing import Any
 import jax.numpy as jnp
 
 from dvae.models import vq_conv
-from dvae.train import loop
-from experiments import flags
 from experiments import vq_objectives as objectives
-from experiments.flags import option
+from experiments.flags import changed, option
+from experiments.runner import RunConfig
 
 IMAGE_SHAPE = (32, 32, 3)
 NORMAL, DATA = "normal", "data"
@@ -17,13 +16,11 @@ ZEROS, HISTOGRAM = "zeros", "histogram"
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(RunConfig):
     """Everything that determines a run; sizes and rates default to the paper's."""
 
     estimator: str = option("gs_soft", "Training rule.", choices=objectives.ESTIMATORS)
     dataset: str = option("cifar10", "Images, 32x32x3.", choices=("cifar10", "patches"))
-    data_dir: str = option("", "Folder of prepared TFDS data sets.", identity=False)
-    workdir: str = option("", "Where results go; named after the run if empty.", identity=False)
     codebook_size: int = option(512, "Codes of each latent variable, C.", minimum=2)
     num_latents: int = option(8, "Latent variables at each position, n.", minimum=1)
     code_dim: int = option(64, "Dimension of a code vector, D.", minimum=1)
@@ -53,27 +50,13 @@ class Config:
         minimum=0,
     )
     crop: int = option(0, "Train on random crops of this size; 0 for whole images.", minimum=0)
-    batch_size: int = option(64, "Images a step, over all devices.", minimum=1)
     learning_rate: float = option(5e-4, "Of Adam.", above=0)
-    num_steps: int = option(250_000, "Optimizer steps.", minimum=1)
-    steps_per_call: int = option(1, "Steps in one compiled call.", minimum=1)
+    num_steps: int = changed(RunConfig, "num_steps", 250_000)
     dtype: str = option("float32", "Of the convolutions.", choices=("float32", "bfloat16"))
-    seed: int = option(0, "The first seed.", minimum=0)
-    num_seeds: int = option(1, "Seeds trained together by vmap: seed, seed + 1, ...", minimum=1)
-    log_interval: int = option(100, "Steps between records.", minimum=1)
-    eval_interval: int = option(5_000, "Steps between validations; 0 never.", minimum=0)
-    num_eval_images: int = option(1_000, "Validation images used while training.", minimum=1)
-    num_test_images: int = option(
-        0, "Evenly spaced test images of the final evaluation; 0 for all.", minimum=0
-    )
-    eval_batch_size: int = option(100, "Images an evaluation step.", minimum=1)
-    checkpoint_interval: int = option(
-        5_000, "Steps between checkpoints; 0 only at the end.", minimum=0
-    )
 
     def __post_init__(self) -> None:
         """Raises ValueError for settings that do not fit each other."""
-        flags.check_fields(self)
+        super().__post_init__()
         if self.estimator == objectives.VIMCO and self.num_samples < 2:
             raise ValueError(
                 "--num_samples must be at least 2 for vimco (its baseline leaves one out), got "
@@ -83,8 +66,6 @@ class Config:
             raise ValueError(
                 f"--ema_decay={self.ema_decay} must be below 1, or the codebook never moves"
             )
-        if self.num_test_images == 1:
-            raise ValueError("--num_test_images=1 has no standard error; use 0 (all) or at least 2")
         if self.crop % vq_conv.DOWNSAMPLING or self.crop > IMAGE_SHAPE[0]:
             raise ValueError(
                 f"--crop={self.crop} must be a multiple of {vq_conv.DOWNSAMPLING} (the model's "
@@ -107,16 +88,6 @@ class Config:
                 num_residual_blocks=self.num_residual_blocks,
                 dtype=jnp.dtype(self.dtype),
             )
-        )
-
-    def loop(self) -> loop.LoopConfig:
-        """Returns the lengths of the run."""
-        return loop.LoopConfig(
-            self.num_steps,
-            self.steps_per_call,
-            self.log_interval,
-            self.eval_interval,
-            self.checkpoint_interval,
         )
 
     def default_workdir(self) -> str:

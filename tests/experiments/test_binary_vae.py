@@ -1,19 +1,18 @@
 """The binary: every estimator trains, seeds, devices, resuming, evaluation, results and errors."""
 
-import functools
 import json
 
+import command_line
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from absl import flags as absl_flags
 
 from dvae import data
 from dvae.distributions import bernoulli
 from dvae.train import sharding
 from experiments import binary_config as names
-from experiments import binary_evaluation, binary_vae, flags
+from experiments import binary_evaluation, binary_vae, runner
 from experiments import binary_objectives as objectives
 from experiments.binary_config import Config
 from experiments.binary_presets import PRESETS, TABLE1_CELLS
@@ -151,7 +150,7 @@ def test_evaluation_approaches_the_enumerated_log_likelihood(images, num_groups)
 @pytest.fixture(name="one_device")
 def use_one_device(monkeypatch):
     mesh = sharding.make_mesh(1)
-    monkeypatch.setattr(binary_vae.sharding, "make_mesh", lambda: mesh)
+    monkeypatch.setattr(runner.sharding, "make_mesh", lambda: mesh)
 
 
 @pytest.mark.usefixtures("one_device")
@@ -217,21 +216,10 @@ def test_an_interrupted_run_of_seeds_ends_like_a_whole_one(tmp_path, monkeypatch
     ids=lambda x: "-".join(x) if isinstance(x, tuple) else "",
 )
 def test_mistakes_end_in_one_line(tmp_path, monkeypatch, capsys, arguments, message) -> None:
-    values = absl_flags.FlagValues()
-    bound = functools.partial(absl_flags.DEFINE, flag_values=values)
-    monkeypatch.setattr(flags.absl_flags, "DEFINE", bound)
-    monkeypatch.setattr(flags.absl_flags, "FLAGS", values)
-    monkeypatch.setattr(binary_vae, "make_task", lambda *_: pytest.fail("went on"))
-    flags.define(Config, PRESETS)
-    workdir = f"--workdir={tmp_path / 'run'}"
-    rest = values(["binary_vae", "--preset=smoke", workdir, *arguments])
-    with pytest.raises(SystemExit) as stopped:
-        binary_vae.main(rest)
-    assert stopped.value.code == 2
-    assert not (tmp_path / "run").exists()
-    error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert error.startswith("error: ")
+    given = ["--preset=smoke", f"--workdir={tmp_path / 'run'}", *arguments]
+    error = command_line.error_of(monkeypatch, capsys, binary_vae, Config, PRESETS, given)
     assert message in error
+    assert not (tmp_path / "run").exists(), "nothing is written before everything is checked"
 
 
 def test_images_that_are_not_binary_are_refused(images) -> None:

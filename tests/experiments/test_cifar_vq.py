@@ -9,15 +9,15 @@ import sys
 import time
 from pathlib import Path
 
+import command_line
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from absl import flags as absl_flags
 
 from dvae import data
 from dvae.train import checkpoint, sharding
-from experiments import cifar_vq, flags, vq_evaluation
+from experiments import cifar_vq, runner, vq_evaluation
 from experiments import vq_objectives as objectives
 from experiments.vq_config import PRESETS, Config
 
@@ -246,22 +246,10 @@ def test_killed_run_continues_to_the_same_bits(tmp_path, images) -> None:
     ids=lambda x: "-".join(x) if isinstance(x, tuple) else "",
 )
 def test_mistakes_end_in_one_line(tmp_path, monkeypatch, capsys, arguments, message) -> None:
-    """Run in this process: what matters is the line, and that nothing was compiled before it."""
-    values = absl_flags.FlagValues()
-    bound = functools.partial(absl_flags.DEFINE, flag_values=values)
-    monkeypatch.setattr(flags.absl_flags, "DEFINE", bound)
-    monkeypatch.setattr(flags.absl_flags, "FLAGS", values)
-    monkeypatch.setattr(cifar_vq, "make_task", lambda *_: pytest.fail("went on"))
-    flags.define(Config, PRESETS)
-    workdir = f"--workdir={tmp_path / 'run'}"
-    rest = values(["cifar_vq", "--preset=smoke", workdir, *arguments])
-    with pytest.raises(SystemExit) as stopped:
-        cifar_vq.main(rest)
-    assert stopped.value.code == 2
-    assert not (tmp_path / "run").exists(), "nothing is written before everything is checked"
-    error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert error.startswith("error: ")
+    given = ["--preset=smoke", f"--workdir={tmp_path / 'run'}", *arguments]
+    error = command_line.error_of(monkeypatch, capsys, cifar_vq, Config, PRESETS, given)
     assert message in error
+    assert not (tmp_path / "run").exists(), "nothing is written before everything is checked"
 
 
 def test_unknown_flag() -> None:
@@ -274,7 +262,7 @@ def test_unknown_flag() -> None:
 @pytest.fixture(name="one_device")
 def use_one_device(monkeypatch):
     mesh = sharding.make_mesh(1)
-    monkeypatch.setattr(cifar_vq.sharding, "make_mesh", lambda: mesh)
+    monkeypatch.setattr(runner.sharding, "make_mesh", lambda: mesh)
 
 
 @pytest.mark.usefixtures("one_device")

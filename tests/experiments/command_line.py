@@ -1,0 +1,25 @@
+"""How the tests give a training binary its command line without leaving the process."""
+
+import functools
+
+import pytest
+from absl import flags as absl_flags
+
+from experiments import flags, runner
+
+
+def error_of(monkeypatch, capsys, program, config_class, presets, arguments) -> str:
+    """Runs a mistaken command; returns its last line on stderr. Nothing may be compiled first."""
+    values = absl_flags.FlagValues()
+    bound = functools.partial(absl_flags.DEFINE, flag_values=values)
+    monkeypatch.setattr(flags.absl_flags, "DEFINE", bound)
+    monkeypatch.setattr(flags.absl_flags, "FLAGS", values)
+    monkeypatch.setattr(program, "make_task", lambda *_: pytest.fail("went on"))
+    # absl would parse sys.argv and exit; the rest of `start` is what is tested.
+    monkeypatch.setattr(flags, "run", lambda main: main(values([program.__name__, *arguments])))
+    with pytest.raises(SystemExit) as stopped:
+        runner.start(config_class, presets, program.run)
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: ")
+    return error
