@@ -30,6 +30,7 @@ JOINT, MARGINAL = "joint", "marginal"
 LINEAR, NONLINEAR = "linear", "nonlinear"
 AS_STORED, DYNAMIC = "as_stored", "dynamic"
 CONSTANT = "constant"
+BITS, SIGNS = "bits", "signs"
 DATASETS = (
     "mnist_static",
     "mnist_dynamic",
@@ -64,6 +65,9 @@ class Config(RunConfig):
     num_latents: int = option(200, "Bits of each group.", minimum=1)
     hidden_units: int = option(200, "Width of a tanh layer (nonlinear).", minimum=1)
     hidden_layers: int = option(2, "Tanh layers of every network (nonlinear).", minimum=1)
+    latent_inputs: str = option(
+        SIGNS, "Networks see latents zeta as they are, or 2 zeta - 1.", choices=(BITS, SIGNS)
+    )
     beta: float = option(8.0, "First inverse temperature (smoothings).", above=0)
     beta_final: float = option(
         0.0, "Last inverse temperature (smoothings); 0: as the first.", minimum=0
@@ -131,7 +135,8 @@ class Config(RunConfig):
     def model(self, num_pixels: int) -> mlp.BinaryVAE:
         """Returns the networks of these sizes."""
         sizes = (self.num_latents,) * self.num_groups
-        return mlp.BinaryVAE(mlp.BinaryVAEConfig(sizes, self.hidden, num_pixels))
+        signed = self.latent_inputs == SIGNS
+        return mlp.BinaryVAE(mlp.BinaryVAEConfig(sizes, self.hidden, num_pixels, signed))
 
     def optimizer(self) -> optax.GradientTransformation:
         """Returns Adam under the schedule; a control variate learns at a rate of its own."""

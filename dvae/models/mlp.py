@@ -37,6 +37,7 @@ class BinaryVAEConfig:
     group_sizes: tuple[int, ...] = (200,)  # bits of each group, in the order of q and p
     hidden: tuple[int, ...] = ()  # widths of the tanh layers of every network
     num_pixels: int = 784
+    signed_inputs: bool = True  # networks see 2 zeta - 1, centered like the pixels, or zeta itself
 
     def __post_init__(self) -> None:
         """Raises ValueError for sizes that make no model."""
@@ -76,17 +77,21 @@ class BinaryVAE(nn.Module):
           x: [..., D] float pixels, less their training mean.
           earlier: samples of the groups before, each [..., n].
         """
-        return self.encoders[len(earlier)](_join([x, *earlier]))
+        return self.encoders[len(earlier)](_join([x, *self._inputs(earlier)]))
 
     def prior_logits(self, earlier: Sequence[jax.Array]) -> jax.Array:
         """Evaluates the logits of p(z_g | earlier groups); [n] for the first group."""
         if not earlier:
             return self.first_prior_logits
-        return self.priors[len(earlier) - 1](_join(earlier))
+        return self.priors[len(earlier) - 1](_join(self._inputs(earlier)))
 
     def pixel_logits(self, groups: Sequence[jax.Array]) -> jax.Array:
         """Evaluates the logits of p(x | all groups), [..., D]."""
-        return self.decoder(_join(groups))
+        return self.decoder(_join(self._inputs(groups)))
+
+    def _inputs(self, groups: Sequence[jax.Array]) -> list[jax.Array]:
+        """What the networks see of the latents."""
+        return [2 * zeta - 1 for zeta in groups] if self.config.signed_inputs else list(groups)
 
 
 def _join(arrays: Sequence[jax.Array]) -> jax.Array:

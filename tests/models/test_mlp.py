@@ -1,5 +1,7 @@
 """Binary VAE networks: shapes, conditioning, affine maps."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -44,6 +46,21 @@ def test_linear_networks_are_affine():
     f = lambda z: apply(mlp.BinaryVAE.pixel_logits, [z])
     a, b = jax.random.normal(jax.random.key(1), (2, 3))
     np.testing.assert_allclose(f(a) + f(b), f(a + b) + f(jnp.zeros(3)), rtol=1e-5, atol=1e-6)
+
+
+def test_signed_inputs_are_the_same_networks_seen_at_plus_and_minus_one():
+    signed, params = make(CONFIG)
+    plain = mlp.BinaryVAE(dataclasses.replace(CONFIG, signed_inputs=False))
+    x, zeta1, zeta2 = jnp.ones((7, 5)), jnp.full((7, 3), 0.2), jnp.full((7, 2), 0.7)
+    calls = [
+        (mlp.BinaryVAE.posterior_logits, (x,), [zeta1]),
+        (mlp.BinaryVAE.prior_logits, (), [zeta1]),
+        (mlp.BinaryVAE.pixel_logits, (), [zeta1, zeta2]),
+    ]
+    for method, given, latents in calls:
+        shifted = [2 * zeta - 1 for zeta in latents]
+        expected = plain.apply({"params": params}, *given, shifted, method=method)
+        np.testing.assert_array_equal(signed(method, *given, latents), expected)
 
 
 @pytest.mark.parametrize("sizes", [(), (3, 0)])
