@@ -11,23 +11,51 @@ As a prior of hierarchical posteriors (`kl.hierarchical`), trained by plain auto
     log_z = rbm.log_z_with_gradient(params, estimate.value, state.z1, state.z2)
     kl = rbm.kl.hierarchical(params, logits, log_ratios, log_z)    # [batch] nats
 
-Samplers are `init` and `step` on an explicit state, for many chains at once.
+or through densities of smoothed bits: `relaxed` priors have them, and with them importance-weighted
+bounds; `rolfe` makes the gradient where the smoothing has no density.
+
+Samplers are `init` and `step` on an explicit state, for many chains at once: `gibbs`, `tempering`,
+`annealing`; `graph` does it for machines with couplings between any units.
 """
 
-from dvae.rbm import ais, exact, gibbs, kl
-from dvae.rbm.energy import RBM, energy, free_energy_1, free_energy_2, logits_1, logits_2
+from dvae.rbm import (
+    ais,
+    annealing,
+    exact,
+    gibbs,
+    graph,
+    kl,
+    relaxed,
+    rolfe,
+    tempering,
+)
+from dvae.rbm.energy import (
+    RBM,
+    centered_biases,
+    energy,
+    free_energy_1,
+    free_energy_2,
+    logits_1,
+    logits_2,
+)
 from dvae.rbm.kl import log_z_with_gradient
 
 __all__ = [
     "RBM",
     "ais",
+    "annealing",
+    "centered_biases",
     "energy",
     "exact",
     "free_energy_1",
     "free_energy_2",
     "gibbs",
+    "graph",
     "kl",
     "log_z_with_gradient",
     "logits_1",
     "logits_2",
+    "relaxed",
+    "rolfe",
+    "tempering",
 ]

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dvae.rbm.energy import RBM, check
+from dvae.rbm.energy import RBM, centered_biases, check
 from dvae.rbm.gibbs import draw
 
 
@@ -53,7 +53,8 @@ def log_z(
         params: RBM; no gradient flows.
         num_temperatures: steps from b = 0 to b = 1, at least 1, equally spaced.
         num_chains: at least 2.
-        base: logits [n1] and [n2] of the independent units; the machine's own biases by default.
+        base: logits [n1] and [n2] of the independent units; `centered_biases` by default. A base
+            in one mode of several can miss the others, and nothing in the result shows it.
 
     Returns:
         LogZ; its value is, in the mean over keys, at most log Z.
@@ -113,7 +114,7 @@ def _check(
     check(params)
     if num_temperatures < 1:
         raise ValueError(f"num_temperatures must be at least 1, got {num_temperatures}")
-    chosen = (params.bias1, params.bias2) if base is None else base
+    chosen = centered_biases(params) if base is None else base
     if (chosen[0].shape, chosen[1].shape) != (params.bias1.shape, params.bias2.shape):
         raise ValueError(
             f"base must hold the logits of {params.weights.shape[0]} and "

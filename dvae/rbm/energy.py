@@ -93,6 +93,20 @@ def transpose(params: RBM) -> RBM:
     return RBM(params.bias2, params.bias1, params.weights.T)
 
 
+def centered_biases(params: RBM) -> tuple[jax.Array, jax.Array]:
+    """Evaluates c1 = a1 + W 1/2 and c2 = a2 + W^T 1/2, where annealing and tempering start.
+
+    Up to a constant E = -c1.z1 - c2.z2 - (z1 - 1/2)^T W (z2 - 1/2), so that taking the last term
+    away favors neither value of a unit. The biases alone may: where they balance large weights
+    (a2 = -W^T 1/2) they hold all units at 0, and a path from there never sees the mode near 1.
+
+    Returns:
+        [n1] and [n2] float32.
+    """
+    a1, a2, w = (p.astype(jnp.float32) for p in params)
+    return a1 + w.sum(1) / 2, a2 + w.sum(0) / 2
+
+
 def _check_side(name: str, z: jax.Array, bias: jax.Array) -> None:
     if z.ndim < 1 or z.shape[-1] != bias.shape[0]:
         raise ValueError(

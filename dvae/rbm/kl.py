@@ -60,7 +60,13 @@ def hierarchical(
     return log_z - entropy + linear + interaction
 
 
-def log_z_with_gradient(params: RBM, log_z: jax.Array, z1: jax.Array, z2: jax.Array) -> jax.Array:
+def log_z_with_gradient(
+    params: RBM,
+    log_z: jax.Array,
+    z1: jax.Array,
+    z2: jax.Array,
+    log_weights: jax.Array | None = None,
+) -> jax.Array:
     """Returns an estimate of log Z whose gradient is that of the negative phase.
 
         d log Z / d theta = -E_p[dE/d theta], the mean over samples of the machine.
@@ -73,12 +79,26 @@ def log_z_with_gradient(params: RBM, log_z: jax.Array, z1: jax.Array, z2: jax.Ar
         log_z: [] nats, the current estimate (of `exact`, say); receives none.
         z1: [chains, n1] samples of the machine; receive none.
         z2: [chains, n2] likewise.
+        log_weights: [chains] of a population (`annealing`), of which the mean is taken with weights
+            proportional to their exponential; equal ones by default.
 
     Returns:
         [] nats, equal to log_z.
+
+    Raises:
+        ValueError: if the sizes do not fit.
     """
     z1, z2 = jax.lax.stop_gradient((z1, z2))
-    negative_phase = -jnp.mean(energy(params, z1, z2))
+    energies = energy(params, z1, z2)
+    if log_weights is None:
+        negative_phase = -jnp.mean(energies)
+    else:
+        if log_weights.shape != energies.shape:
+            raise ValueError(
+                f"log_weights must have one entry for each of the {energies.shape} chains, got "
+                f"shape {log_weights.shape}"
+            )
+        negative_phase = -jnp.sum(jax.nn.softmax(jax.lax.stop_gradient(log_weights)) * energies)
     # The difference is exactly 0, so it must be formed before it is added.
     return jax.lax.stop_gradient(log_z) + (negative_phase - jax.lax.stop_gradient(negative_phase))
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from test_energy_and_exact import machine
 
-from dvae.rbm import ais, exact
+from dvae.rbm import RBM, ais, exact
 
 STATIC = ("num_temperatures", "num_chains")
 log_z = jax.jit(ais.log_z, static_argnames=STATIC)
@@ -28,6 +28,15 @@ def test_any_base_gives_the_same_log_z():
     key = jax.random.key(1)
     found = log_z(key, params, num_temperatures=200, num_chains=2_000, base=base)
     assert abs(found.value - exact.log_z(params)) < 5 * found.std_error
+
+
+def test_both_modes_of_a_balanced_machine_are_found():
+    # From the machine's own biases, which hold every unit at 0, half of Z would stay unseen.
+    weights = jnp.ones((10, 10))
+    params = RBM(-weights.sum(1) / 2, -weights.sum(0) / 2, weights)
+    found = log_z(jax.random.key(5), params, num_temperatures=300, num_chains=1_000)
+    assert abs(found.value - exact.log_z(params)) < 5 * found.std_error
+    assert found.std_error < 0.1
 
 
 def test_few_temperatures_bracket_log_z_from_both_sides():

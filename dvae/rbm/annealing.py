@@ -1,0 +1,270 @@
+"""Population annealing of RBMs: weighted chains that are resampled, and log Z as a by-product.
+
+    state, info = annealing.anneal(key, params, num_chains=1000)      # info.log_z, info.std_error
+    state, info = annealing.step(key, params, state, num_sweeps=40)   # after params have changed
+
+A population of R chains with weights w_i of mean 1 stands for the machine it was last moved to:
+mean_i w_i f(z_i) estimates E[f(z)]. When the machine changes, from E to E', every chain is
+reweighted, and the mean of the new weights estimates Z' / Z:
+
+    w_i' = w_i e^{F(z2_i) - F'(z2_i)},    log Z' = log Z + log mean_i w_i',    w_i <- w_i' / mean w'
+
+with F(z2) = -log sum_{z1} e^{-E(z1, z2)}. Summing z1 out is right because the sweep that follows
+redraws z1 from z2 before it reads it, so only z2 has to have the law p'(z2), which is proportional
+to e^{-F'(z2)}; and it is better than the ratio of the joint laws, of which it is the mean given z2:
+the weights vary less. Then the chains are swept under the new machine, after resampling if the
+effective sample size of the weights is below R/2: more often gains little in log Z, and ends
+families, which its error is read from. Up to the resolution of `gibbs.draw`, the mean of e^{log_z}
+over keys is Z at any number of chains and sweeps, if the machines do not depend on the chains.
+
+`anneal` moves in this way from independent units to the machine, along
+
+    E_b(z) = -c1.z1 - c2.z2 - b (z1 - 1/2)^T W (z2 - 1/2),    b from 0 to 1,
+
+(c of `centered_biases`; at b = 1 the machine, up to a constant that the biases below do not have),
+
+and `step` moves from the machine of the last update to that of the present one, which makes the
+population the negative phase of training. Where equal weights are needed:
+
+    index = annealing.systematic_resample(key, state.log_weights)
+    z1, z2 = state.z1[index], state.z2[index]
+
+Hukushima and Iba, "Population Annealing and Its Application to a Spin Glass" (2003); Del Moral,
+Doucet and Jasra, "Sequential Monte Carlo Samplers" (2006), for resampling by need; Wang, Machta and
+Katzgraber, "Population annealing: Theory and application in spin glasses" (2015), for families; Lee
+and Whiteley, "Variance estimation in the particle filter" (2018), for the error read from them.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dvae._numerics import upcast
+from dvae.rbm import gibbs
+from dvae.rbm.energy import RBM, centered_biases, check, logits_1
+
+
+class AnnealingState(NamedTuple):
+    """A population and the machine that it stands for: arrays only, to be kept in checkpoints."""
+
+    z1: jax.Array  # [chains, n1] bits, in the dtype of the weights
+    z2: jax.Array  # [chains, n2] bits
+    log_weights: jax.Array  # [chains] float32; the weights have mean 1
+    log_z: jax.Array  # [] float32, nats
+    lost: jax.Array  # [] float32, what rounding has taken from log_z so far
+    family: jax.Array  # [chains] int32, which of the chains of `init` this one descends from
+    params: RBM  # the machine
+
+
+class AnnealingInfo(NamedTuple):
+    """What a move did, and how far its estimate can be trusted."""
+
+    log_z: jax.Array  # [] nats
+    std_error: jax.Array  # [] nats, of log_z, if families are independent; near 1 says nothing
+    ess: jax.Array  # [] (sum w)^2 / sum w^2 before resampling, in [1, chains]
+    resampled: jax.Array  # [] 1.0 if it was, else 0.0
+    flips: jax.Array  # [] fraction of all bits that the sweeps changed
+    families: jax.Array  # [] int32, families that still have a chain
+    effective_families: jax.Array  # [] 1 / sum_f s_f^2, s_f the share of the weight in family f
+
+
+def init(
+    key: jax.Array,
+    params: RBM,
+    num_chains: int,
+    *,
+    num_temperatures: int = 1000,
+    num_sweeps: int = 1,
+) -> AnnealingState:
+    """Starts a population from independent units: the state of `anneal`, which see."""
+    return anneal(
+        key, params, num_chains, num_temperatures=num_temperatures, num_sweeps=num_sweeps
+    )[0]
+
+
+def anneal(
+    key: jax.Array,
+    params: RBM,
+    num_chains: int,
+    *,
+    num_temperatures: int = 1000,
+    num_sweeps: int = 1,
+) -> tuple[AnnealingState, AnnealingInfo]:
+    """Anneals a population from exact draws of the independent units to the machine.
+
+    Args:
+        key: typed PRNG key.
+        params: RBM; no gradient flows.
+        num_chains: R, at least 2.
+        num_temperatures: moves from b = 0 to b = 1, at least 1, equally spaced.
+        num_sweeps: Gibbs sweeps in each move, at least 1; for the same number in total, more
+            temperatures of one sweep each give the better log Z.
+
+    Returns:
+        AnnealingState, and AnnealingInfo of the last move, except that ess is the least of all
+        moves, and resampled the fraction of the moves that did.
+
+    Raises:
+        ValueError: if a number is too small, or the sizes of the parameters do not fit.
+    """
+    check(params)
+    _check_sweeps(num_sweeps)
+    if num_chains < 2:
+        raise ValueError(
+            f"num_chains must be at least 2 (weights are relative to each other), got {num_chains}"
+        )
+    if num_temperatures < 1:
+        raise ValueError(f"num_temperatures must be at least 1, got {num_temperatures}")
+    key_start, key_move = jax.random.split(key)
+    params = RBM(*(jax.lax.stop_gradient(jnp.asarray(p)) for p in params))
+    # In half precision b W would be rounded, to other machines than those of the weights.
+    machine = RBM(*(upcast(p) for p in params))
+    base = centered_biases(machine)
+    chains = gibbs.init(key_start, params._replace(bias1=base[0], bias2=base[1]), num_chains)
+    state = AnnealingState(
+        *chains,
+        log_weights=jnp.zeros(num_chains, jnp.float32),
+        log_z=jax.nn.softplus(base[0]).sum() + jax.nn.softplus(base[1]).sum(),
+        lost=jnp.zeros((), jnp.float32),
+        family=jnp.arange(num_chains, dtype=jnp.int32),
+        params=RBM(*base, jnp.zeros_like(machine.weights)),
+    )
+
+    def move(state: AnnealingState, index: jax.Array) -> tuple[AnnealingState, AnnealingInfo]:
+        b = (index + 1).astype(jnp.float32) / num_temperatures
+        biases = (c + b * (a - c) for c, a in zip(base, machine[:2], strict=True))
+        target = RBM(*biases, b * machine.weights)
+        key = jax.random.fold_in(key_move, index)
+        return _move(key, target, state, num_sweeps)
+
+    state, infos = jax.lax.scan(move, state, jnp.arange(num_temperatures))
+    last = jax.tree.map(lambda x: x[-1], infos)
+    info = last._replace(ess=jnp.min(infos.ess), resampled=jnp.mean(infos.resampled))
+    return state._replace(params=params), info
+
+
+def step(
+    key: jax.Array, params: RBM, state: AnnealingState, *, num_sweeps: int = 1
+) -> tuple[AnnealingState, AnnealingInfo]:
+    """Moves the population to a machine near its own.
+
+    log Z is carried along: each move adds an error of its own and takes none away, so that log_z
+    does a random walk about the truth, to which weights and sweeps do not pull it back. Its error
+    grows with the number of moves; std_error follows it until few families are left and then
+    stays at 1. `init` again, once in a while or when effective_families is small, brings it back;
+    the chains themselves remain good samples. No gradient flows.
+
+    Args:
+        key: typed PRNG key.
+        params: RBM, the new machine.
+        state: AnnealingState of any number of chains.
+        num_sweeps: at least 1.
+
+    Returns:
+        AnnealingState and AnnealingInfo.
+
+    Raises:
+        ValueError: if num_sweeps < 1, or the sizes of parameters and state do not fit.
+    """
+    check(params)
+    _check_sweeps(num_sweeps)
+    sizes = state.z1.shape[-1], state.z2.shape[-1]
+    if sizes != params.weights.shape:
+        raise ValueError(
+            f"the state has {sizes[0]} and {sizes[1]} units, the RBM {params.weights.shape[0]} and "
+            f"{params.weights.shape[1]}: start a population with init for this machine"
+        )
+    params = RBM(*(jnp.asarray(p) for p in params))
+    params, state = jax.lax.stop_gradient((params, state))
+    return _move(key, params, state, num_sweeps)
+
+
+def systematic_resample(key: jax.Array, log_weights: jax.Array) -> jax.Array:
+    """Draws R indices of R weights by a comb of R teeth with one random offset.
+
+    Index i comes floor(R s_i) or ceil(R s_i) times, and R s_i times in the mean, s the weights
+    divided by their sum. Carpenter, Clifford and Fearnhead, "Improved Particle Filter for Nonlinear
+    Problems" (1999).
+
+    Args:
+        key: typed PRNG key.
+        log_weights: [R] float, nats, up to a common constant; -inf is a weight of 0.
+
+    Returns:
+        [R] int32, ascending.
+    """
+    return _comb(jax.random.uniform(key, (), jnp.float32), log_weights)
+
+
+def _comb(u: jax.Array, log_weights: jax.Array) -> jax.Array:
+    """Finds the weight under each of the teeth (i + u) / R, u in [0, 1)."""
+    num_chains = log_weights.shape[0]
+    cumulative = jnp.cumsum(jax.nn.softmax(log_weights.astype(jnp.float32)))
+    teeth = (jnp.arange(num_chains, dtype=jnp.float32) + u) * (cumulative[-1] / num_chains)
+    # R - 1 + u may round to R: that tooth would miss every weight, and land on the last, even a 0.
+    teeth = jnp.minimum(teeth, jnp.nextafter(cumulative[-1], jnp.float32(0)))
+    return jnp.searchsorted(cumulative, teeth, side="right").astype(jnp.int32)
+
+
+def _check_sweeps(num_sweeps: int) -> None:
+    if num_sweeps < 1:
+        raise ValueError(f"num_sweeps must be at least 1, got {num_sweeps}")
+
+
+def _move(
+    key: jax.Array, params: RBM, state: AnnealingState, num_sweeps: int
+) -> tuple[AnnealingState, AnnealingInfo]:
+    """Reweights, resamples if ess < chains / 2, and sweeps."""
+    num_chains = state.log_weights.shape[0]
+    key_resample, key_sweep = jax.random.split(key)
+    log_weights = state.log_weights + _log_ratio(state.params, params, state.z2)
+    log_mean = jax.nn.logsumexp(log_weights) - np.float32(np.log(num_chains))
+    log_weights = log_weights - log_mean
+    ess = num_chains / jnp.mean(jnp.exp(2 * log_weights))
+    # Kahan's sum: a small change of a large log Z would be lost in float32, update after update.
+    term = log_mean - state.lost
+    log_z = state.log_z + term
+    lost = (log_z - state.log_z) - term
+
+    offset = jax.random.uniform(key_resample, (), jnp.float32)
+
+    def resample(population: tuple) -> tuple:
+        index = _comb(offset, population[-1])
+        return *(x[index] for x in population[:-1]), jnp.zeros_like(population[-1])
+
+    resampled = ess < num_chains / 2
+    population = state.z1, state.z2, state.family, log_weights
+    z1, z2, family, log_weights = jax.lax.cond(
+        resampled, resample, lambda population: population, population
+    )
+    chains, swept = gibbs.step(key_sweep, params, gibbs.GibbsState(z1, z2), num_sweeps=num_sweeps)
+    concentration, families = _families(family, log_weights)
+    # 1/R is what equal weights leave; max keeps rounding below it from the square root.
+    excess = jnp.maximum(concentration - 1 / num_chains, 0) * (num_chains / (num_chains - 1))
+    info = AnnealingInfo(
+        log_z=log_z,
+        std_error=jnp.sqrt(excess),
+        ess=ess,
+        resampled=resampled.astype(jnp.float32),
+        flips=swept.flips,
+        families=families,
+        effective_families=1 / concentration,
+    )
+    return AnnealingState(*chains, log_weights, log_z, lost, family, params), info
+
+
+def _log_ratio(old: RBM, new: RBM, z2: jax.Array) -> jax.Array:
+    """Evaluates F_old(z2) - F_new(z2), unit by unit: the free energies are far larger."""
+    right = upcast(z2) @ (upcast(new.bias2) - upcast(old.bias2))
+    left = jax.nn.softplus(logits_1(new, z2)) - jax.nn.softplus(logits_1(old, z2))
+    return (right + left.sum(-1)).astype(jnp.float32)
+
+
+def _families(family: jax.Array, log_weights: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Evaluates sum_f s_f^2 and the number of families that have a chain."""
+    num_chains = family.shape[0]
+    shares = jax.ops.segment_sum(jnp.exp(log_weights) / num_chains, family, num_chains)
+    sizes = jax.ops.segment_sum(jnp.ones_like(family), family, num_chains)
+    return jnp.sum(shares**2), jnp.sum(sizes > 0, dtype=jnp.int32)

@@ -1,0 +1,255 @@
+"""RBM priors made continuous: log-densities of zeta, so that importance weights exist.
+
+The machine's bits z get a conditional r(zeta|z), and p(zeta) = sum_z p(z) r(zeta|z) becomes the
+prior of a VAE with continuous zeta [..., n1 + n2], the left side first. Vahdat, Andriyash and
+Macready, "DVAE#: Discrete Variational Autoencoders with Relaxed Boltzmann Priors" (2018). There
+are two choices of r:
+
+Overlapping: independent units, any of the smoothings with a density. The sum over z is again the
+partition function of an RBM, and a mean field bounds it from below:
+
+    log_ratio = relax.exponential.log_ratio(zeta, beta)
+    log_r0 = relax.exponential.log_prob_0(zeta, beta)
+    log_p = relaxed.overlapping_log_prob(params, zeta, log_ratio, log_r0, log_z)     # [...] nats
+
+Gaussian integral: normal noise whose covariance cancels the couplings, so that the sum is exact:
+
+    lam = 1.1 * relaxed.min_lambda(params)
+    log_p = relaxed.gaussian_integral_log_prob(params, zeta, lam, log_z)             # [...] nats
+    zeta = relaxed.gaussian_integral_sample(key, params, z1, z2, lam)                # to generate
+
+In both, log Z is usually that of `log_z_with_gradient`; then log p(x|zeta) + log p(zeta) -
+log q(zeta|x) is the log-weight of an importance weighted bound, trained by plain autodiff. Models
+are evaluated with the bits themselves and the discrete machine.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dvae._numerics import ArrayLike, upcast
+from dvae.distributions import bernoulli
+from dvae.rbm.energy import RBM, check, transpose
+
+
+def overlapping_log_prob(
+    params: RBM,
+    zeta: jax.Array,
+    log_ratio: jax.Array,
+    log_r0: jax.Array,
+    log_z: jax.Array,
+    *,
+    num_sweeps: int = 5,
+) -> jax.Array:
+    """Bounds log p(zeta) = log Z(zeta) - log Z from below, for independent r(zeta_i|z_i).
+
+        log Z(zeta) = log sum_z exp(-E(z) + b.z) + sum_i log r(zeta_i|0),
+        b_i = log r(zeta_i|1) - log r(zeta_i|0):
+
+    the log partition function of the RBM with biases a + b. With independent z1 of means m, and z2
+    summed out at m, it is at least
+
+        L(m) = (a1 + b1).m + H(m) + sum_j softplus((a2 + b2 + W^T m)_j),
+
+    which is the mean-field bound -E(m, m2) + b.(m, m2) + H(m) + H(m2) maximized over m2: equal to
+    it where m2 has just been updated, above it elsewhere. The sweeps, each an update of both sides,
+    start at m = 1/2. Gradients hold m constant; by the envelope theorem that is the gradient of the
+    bound at its fixed point, where dL/dm = 0, and at any m it is that of a lower bound.
+    Vahdat et al. (2018), DVAE#.
+
+    Args:
+        params: RBM.
+        zeta: [..., n1 + n2] float; only its shape is used, to name mistakes.
+        log_ratio: [..., n1 + n2] float, b at zeta: `relax.NAME.log_ratio(zeta, beta)`.
+        log_r0: [..., n1 + n2] float, `relax.NAME.log_prob_0(zeta, beta)`, nats.
+        log_z: [] log Z in nats.
+        num_sweeps: at least 1.
+
+    Returns:
+        [...] nats, at least float32; at most log p(zeta), exact for independent units, and -inf
+        outside the support of r.
+
+    Raises:
+        ValueError: if num_sweeps < 1, or the sizes do not fit.
+    """
+    _check_units(params, zeta)
+    if num_sweeps < 1:
+        raise ValueError(f"num_sweeps must be at least 1, got {num_sweeps}")
+    if not log_ratio.shape == log_r0.shape == zeta.shape:
+        raise ValueError(
+            f"log_ratio and log_r0 must be evaluated at zeta: got shapes {log_ratio.shape} and "
+            f"{log_r0.shape} for zeta {zeta.shape}"
+        )
+    params = RBM(*map(upcast, params))
+    n1 = params.bias1.shape[0]
+    biases = upcast(log_ratio) + jnp.broadcast_to(jnp.concatenate(params[:2]), zeta.shape)
+    bias1, bias2 = biases[..., :n1], biases[..., n1:]
+    fields1 = jax.lax.stop_gradient(_mean_fields(params.weights, bias1, bias2, num_sweeps))
+    mean1 = jax.nn.sigmoid(fields1)
+    bound = jnp.sum(bias1 * mean1 + bernoulli.entropy(fields1), axis=-1)
+    bound = bound + jax.nn.softplus(bias2 + mean1 @ params.weights).sum(-1)
+    return bound + upcast(log_r0).sum(-1) - log_z
+
+
+def gaussian_integral_log_prob(
+    params: RBM, zeta: jax.Array, lam: ArrayLike, log_z: jax.Array
+) -> jax.Array:
+    """Evaluates log p(zeta) for r(zeta|z) = N(zeta; z, S^-1), S = [[lam I, W], [W^T, lam I]].
+
+    As z_i^2 = z_i, the couplings are those of S: -E(z) = a.z + z^T S z / 2 - lam/2 sum_i z_i. The
+    quadratic form of the normal density, -(zeta - z)^T S (zeta - z) / 2, takes z^T S z away again:
+
+        log p(z) r(zeta|z) = -log Z + log det(S) / 2 - n/2 log(2 pi) - zeta^T S zeta / 2
+                             + (S zeta + a - lam/2).z,
+
+    and what is left of z factorizes, so that the sum over z is exact:
+
+        log p(zeta) = -log Z + log det(S) / 2 - n/2 log(2 pi) - zeta^T S zeta / 2
+                      + sum_i softplus((S zeta + a - lam/2)_i).
+
+    S is positive definite for lam > `min_lambda(params)`. Its determinant is that of the smaller
+    side, lam^(n1 + n2) det(I - W^T W / lam^2). Differentiable in params, zeta and lam.
+    Vahdat et al. (2018), DVAE#.
+
+    Args:
+        params: RBM.
+        zeta: [..., n1 + n2] float.
+        lam: [] float > min_lambda(params).
+        log_z: [] log Z in nats.
+
+    Returns:
+        [...] nats, at least float32; NaN if lam is too small and it, or params, is traced.
+
+    Raises:
+        ValueError: if the sizes do not fit, or lam is too small and its value and that of params
+            are known.
+    """
+    _check_units(params, zeta)
+    _check_lambda(params, lam)
+    params, zeta = RBM(*map(upcast, params)), upcast(zeta)
+    n1, n2 = params.weights.shape
+    lam = jnp.asarray(lam, params.weights.dtype)
+    zeta1, zeta2 = zeta[..., :n1], zeta[..., n1:]
+    products = jnp.concatenate([zeta2 @ params.weights.T, zeta1 @ params.weights], axis=-1)
+    s_zeta = products + lam * zeta
+    biases = jnp.broadcast_to(jnp.concatenate(params[:2]), zeta.shape)
+    per_unit = jax.nn.softplus(s_zeta + biases - lam / 2) - zeta * s_zeta / 2
+    pivots = jnp.diagonal(_cholesky(_small_side_second(params), lam))
+    # NaN for a negative lam, too: the square in the determinant would hide its sign.
+    log_norm = jnp.log(pivots).sum() + (n1 + n2) / 2 * (jnp.log(lam) - math.log(2 * math.pi))
+    return per_unit.sum(-1) + log_norm - log_z
+
+
+def gaussian_integral_sample(
+    key: jax.Array, params: RBM, z1: jax.Array, z2: jax.Array, lam: ArrayLike
+) -> jax.Array:
+    """Draws zeta ~ N(z, S^-1), the conditional of `gaussian_integral_log_prob`.
+
+    With samples z of the machine, zeta is a sample of the prior. Reparametrized: differentiable in
+    params, z1, z2 and lam. With e normal noise and C C^T = I - W^T W / lam^2,
+
+        zeta2 = z2 + C^-T e2 / sqrt(lam),    zeta1 = z1 + e1 / sqrt(lam) - W (zeta2 - z2) / lam,
+
+    for n1 >= n2, else with the sides exchanged, so that the smaller side is the one factorized.
+
+    Args:
+        key: typed PRNG key.
+        params: RBM.
+        z1: [..., n1] bits.
+        z2: [..., n2] bits, the leading axes those of z1.
+        lam: [] float > min_lambda(params).
+
+    Returns:
+        [..., n1 + n2] zeta, in the dtype of the bits; NaN if lam is too small and it, or params, is
+        traced.
+
+    Raises:
+        ValueError: as in `gaussian_integral_log_prob`.
+    """
+    n1, n2 = params.weights.shape
+    if z1.shape[:-1] != z2.shape[:-1]:
+        raise ValueError(f"z1 and z2 must have equal leading axes, got {z1.shape} and {z2.shape}")
+    z = jnp.concatenate([z1, z2], axis=-1)
+    _check_units(params, z)
+    _check_lambda(params, lam)
+    params = RBM(*map(upcast, params))
+    lam = jnp.asarray(lam, params.weights.dtype)
+    noise = jax.random.normal(key, (math.prod(z.shape[:-1]), n1 + n2), lam.dtype) / jnp.sqrt(lam)
+    small = _small_side_second(params)
+    split = small.weights.shape[0]
+    # Rows times C^-1 are columns solved with C^T.
+    inner = jax.lax.linalg.triangular_solve(
+        _cholesky(small, lam), noise[:, split:], left_side=False, lower=True
+    )
+    outer = noise[:, :split] - inner @ (small.weights / lam).T
+    sides = [outer, inner] if n1 >= n2 else [inner, outer]
+    return (upcast(z) + jnp.concatenate(sides, axis=-1).reshape(z.shape)).astype(z.dtype)
+
+
+def min_lambda(params: RBM) -> jax.Array:
+    """Evaluates the largest singular value of W, which lam of the Gaussian integral must exceed.
+
+    The eigenvalues of [[0, W], [W^T, 0]] are the singular values of W, with both signs, and zeros.
+    At lam itself S is singular. Differentiable where the largest singular value is a single one.
+
+    Args:
+        params: RBM.
+
+    Returns:
+        [] at least 0, at least float32.
+    """
+    check(params)
+    return jnp.linalg.norm(upcast(params.weights), ord=2)
+
+
+def _mean_fields(
+    weights: jax.Array, bias1: jax.Array, bias2: jax.Array, num_sweeps: int
+) -> jax.Array:
+    """Returns the left side's logits after sweeps from 1/2, each z2 given z1 and back."""
+    weights, bias1, bias2 = jax.lax.stop_gradient((weights, bias1, bias2))
+
+    def sweep(_: jax.Array, fields1: jax.Array) -> jax.Array:
+        mean2 = jax.nn.sigmoid(bias2 + jax.nn.sigmoid(fields1) @ weights)
+        return bias1 + mean2 @ weights.T
+
+    return jax.lax.fori_loop(0, num_sweeps, sweep, jnp.zeros_like(bias1))
+
+
+def _small_side_second(params: RBM) -> RBM:
+    """Exchanges the sides if the left one is the smaller."""
+    return params if params.weights.shape[0] >= params.weights.shape[1] else transpose(params)
+
+
+def _cholesky(params: RBM, lam: jax.Array) -> jax.Array:
+    """Factorizes I - W^T W / lam^2; NaN unless lam, or -lam, is large enough."""
+    scaled = params.weights / lam
+    return jnp.linalg.cholesky(jnp.eye(scaled.shape[1], dtype=scaled.dtype) - scaled.T @ scaled)
+
+
+def _check_lambda(params: RBM, lam: ArrayLike) -> None:
+    """Raises ValueError if the values of lam and W are known and S is not positive definite."""
+    if jnp.ndim(lam) != 0:
+        raise ValueError(f"lam must be a single number, got shape {jnp.shape(lam)}")
+    if isinstance(lam, jax.core.Tracer) or isinstance(params.weights, jax.core.Tracer):
+        return
+    # In NumPy: inside a jitted caller even operations on known arrays would be traced.
+    smallest = np.linalg.norm(np.asarray(params.weights, np.float64), ord=2)
+    value = float(np.asarray(lam))
+    if not value > smallest:
+        raise ValueError(
+            f"lam must exceed {smallest:.6g}, the largest singular value of the weights "
+            f"(rbm.relaxed.min_lambda), got {value:.6g}"
+        )
+
+
+def _check_units(params: RBM, zeta: jax.Array) -> None:
+    """Raises ValueError unless zeta has the machine's units."""
+    check(params)
+    n1, n2 = params.weights.shape
+    if zeta.ndim < 1 or zeta.shape[-1] != n1 + n2:
+        raise ValueError(
+            f"zeta must end in an axis of {n1} + {n2} units, the left side first, got shape "
+            f"{zeta.shape}"
+        )
