@@ -1,72 +1,71 @@
-"""The configuration of `binary_vae`, its checks and its presets."""
+"""The configuration of `binary_vae` and its checks."""
 
 from dataclasses import dataclass
+from typing import Any
 
+import jax
 import optax
 
-from dvae import relax
 from dvae.models import mlp
+from experiments import binary_names as names
 from experiments.flags import changed, option
 from experiments.runner import RunConfig
 
-CONCRETE = "concrete"
-STRAIGHT_THROUGH, REINMAX, GUMBEL_RAO = "straight_through", "reinmax", "gumbel_rao"
-NVIL, MUPROP, REBAR, RELAX, DISARM = "nvil", "muprop", "rebar", "relax", "disarm"
-REINFORCE, REINFORCE_LOO, VIMCO, EXACT = "reinforce", "reinforce_loo", "vimco", "exact"
-SMOOTHINGS = tuple(relax.SMOOTHINGS)
-RELAXED = (*SMOOTHINGS, CONCRETE)
-SURROGATE_GRADIENTS = (STRAIGHT_THROUGH, REINMAX, GUMBEL_RAO)
-SCORE_FUNCTION = (REINFORCE, REINFORCE_LOO, NVIL, VIMCO, MUPROP, REBAR, RELAX, DISARM, EXACT)
-ESTIMATORS = (*RELAXED, *SURROGATE_GRADIENTS, *SCORE_FUNCTION)
-# zeta has a density, whose divergence from the prior's the marginal bound takes. That of Concrete,
-# whose zeta decides its bit, is the larger one, not the smaller.
-WITH_DENSITY = tuple(name for name in RELAXED if name != "spike_exp")
-ONE_GROUP = (MUPROP, REBAR, RELAX, DISARM, EXACT)  # their f is a function of one group's bits
-MULTI_SAMPLE = (REINFORCE_LOO, VIMCO)
-ON_LOG_WEIGHTS = (NVIL, VIMCO)  # with one group too; the others add the divergence in closed form
-LEARNED_BASELINE = (NVIL, MUPROP)
-LEARNED_CONTROL = (REBAR, RELAX)
-JOINT, MARGINAL = "joint", "marginal"
-LINEAR, NONLINEAR = "linear", "nonlinear"
-AS_STORED, DYNAMIC = "as_stored", "dynamic"
-CONSTANT = "constant"
-BITS, SIGNS = "bits", "signs"
-DATASETS = (
-    "mnist_static",
-    "mnist_dynamic",
-    "omniglot",
-    "caltech101_silhouettes",
-    "fashion_mnist",
-    "digits",
-)
-MAX_EXACT_ROWS = 2**18  # states times images that `exact` decodes at once: a gigabyte of logits
+# Fractions of the run at which the staircase changes, and the rates from there on.
+_STAIRCASE = ((0.0, 0.1), (0.02, 1.0), (0.6, 1 / 3), (0.75, 1 / 10), (0.95, 1 / 33))
+_DECAYED = ("kernel", "scale", "weights")  # of layers, of batch norm, of the Boltzmann machine
 
 
 @dataclass(frozen=True)
 class Config(RunConfig):
     """Everything that determines a run; sizes default to those of the paper's Table 1."""
 
-    estimator: str = option("exponential", "Smoothing or gradient estimator.", choices=ESTIMATORS)
-    bound: str = option(
-        JOINT,
-        "KL of the bits, or (with smoothings and concrete) of the relaxed variables.",
-        choices=(JOINT, MARGINAL),
+    prior: str = option(
+        names.DIRECTED,
+        "Factorial groups, each given the ones before, or a restricted Boltzmann machine.",
+        choices=(names.DIRECTED, names.BOLTZMANN),
     )
-    dataset: str = option("mnist_static", "Binary images.", choices=DATASETS)
+    estimator: str = option(
+        names.EXPONENTIAL,
+        "Smoothing or gradient estimator (prior=directed).",
+        choices=names.ESTIMATORS,
+    )
+    method: str = option(
+        names.DVAEPP,
+        "prior=rbm: spikes and Rolfe's gradient; overlapping smoothings and the analytic KL; or "
+        "relaxed priors.",
+        choices=tuple(names.SMOOTHINGS_OF),
+    )
+    smoothing: str = option(
+        "",
+        "Of the bits (prior=rbm); empty: spike_exp for dvae, else exponential.",
+        choices=("", *names.SMOOTHINGS, names.GAUSSIAN_INTEGRAL),
+    )
+    bound: str = option(
+        "",
+        "prior=directed: KL of the bits (joint, the default) or of relaxed variables (marginal). "
+        "prior=rbm: elbo (the default), or importance-weighted with num_samples (iw).",
+        choices=("", names.JOINT, names.MARGINAL, names.ELBO, names.IW),
+    )
+    dataset: str = option("mnist_static", "Binary images.", choices=names.DATASETS)
     binarization: str = option(
-        AS_STORED,
+        names.AS_STORED,
         "Use the set's own binary pixels, or sample grey levels each time an image is seen.",
-        choices=(AS_STORED, DYNAMIC),
+        choices=(names.AS_STORED, names.DYNAMIC),
     )
     structure: str = option(
-        NONLINEAR, "Affine maps, or tanh layers between groups.", choices=(LINEAR, NONLINEAR)
+        names.NONLINEAR,
+        "Affine maps, or tanh layers between groups.",
+        choices=(names.LINEAR, names.NONLINEAR),
     )
     num_groups: int = option(1, "Groups of latent bits.", minimum=1)
     num_latents: int = option(200, "Bits of each group.", minimum=1)
     hidden_units: int = option(200, "Width of a tanh layer (nonlinear).", minimum=1)
     hidden_layers: int = option(2, "Tanh layers of every network (nonlinear).", minimum=1)
     latent_inputs: str = option(
-        SIGNS, "Networks see latents zeta as they are, or 2 zeta - 1.", choices=(BITS, SIGNS)
+        names.SIGNS,
+        "Networks see latents zeta as they are, or 2 zeta - 1.",
+        choices=(names.BITS, names.SIGNS),
     )
     beta: float = option(8.0, "First inverse temperature (smoothings).", above=0)
     beta_final: float = option(
@@ -78,13 +77,34 @@ class Config(RunConfig):
     temperature: float = option(
         0.4, "Of concrete and gumbel_rao; the first one of rebar and relax.", above=0
     )
-    num_samples: int = option(5, "Samples of vimco, reinforce_loo and gumbel_rao.", minimum=1)
+    num_samples: int = option(
+        5, "Samples of vimco, reinforce_loo, gumbel_rao, and of bound=iw.", minimum=1
+    )
+    sampler: str = option(
+        names.PCD,
+        "Of the prior (prior=rbm): Gibbs chains, parallel tempering or population annealing.",
+        choices=(names.PCD, names.TEMPERING, names.ANNEALING),
+    )
+    num_chains: int = option(1_000, "Persistent chains of the sampler.", minimum=1)
+    num_sweeps: int = option(40, "Gibbs sweeps of every chain in a step.", minimum=1)
+    num_temperatures: int = option(10, "Replicas of a chain (sampler=tempering).", minimum=2)
+    ais_temperatures: int = option(1_000, "Of evaluations of log Z (prior=rbm).", minimum=1)
+    ais_chains: int = option(1_024, "Of evaluations of log Z (prior=rbm).", minimum=2)
+    normalization: str = option(
+        names.NONE,
+        "Batch normalization before every tanh, or none (relaxations, nonlinear).",
+        choices=(names.NONE, names.BATCH),
+    )
+    weight_decay: float = option(
+        0.0, "Of half the squared kernels, norm scales and couplings of the prior.", minimum=0
+    )
     kl_warmup_steps: int = option(0, "Steps over which the KL's weight rises to 1.", minimum=0)
     learning_rate: float = option(5e-4, "Of Adam, at its highest.", above=0)
     schedule: str = option(
-        LINEAR,
-        "The learning rate stays, or falls linearly to zero.",
-        choices=(CONSTANT, LINEAR),
+        names.LINEAR,
+        "The learning rate stays, falls linearly to zero, or goes in steps: 0.1 at first, 1 from "
+        "2 % of the run on, 1/3 from 60 %, 1/10 from 75 %, 1/33 from 95 %.",
+        choices=(names.CONSTANT, names.LINEAR, names.STAIRCASE),
     )
     control_rate: float = option(
         10.0,
@@ -105,57 +125,178 @@ class Config(RunConfig):
     def __post_init__(self) -> None:
         """Raises ValueError for settings that do not fit each other."""
         super().__post_init__()
-        if self.bound == MARGINAL and self.estimator not in WITH_DENSITY:
+        boltzmann = self.prior == names.BOLTZMANN
+        # What is left open is settled here, so that records and resumed runs name it.
+        if not self.bound:
+            object.__setattr__(self, "bound", names.ELBO if boltzmann else names.JOINT)
+        if boltzmann and not self.smoothing:
+            spikes = self.method == names.DVAE
+            object.__setattr__(self, "smoothing", names.SPIKE_EXP if spikes else names.EXPONENTIAL)
+        if boltzmann:
+            _check_boltzmann(self)
+        else:
+            _check_directed(self)
+        if self.normalization == names.BATCH and not self.hidden:
             raise ValueError(
-                f"--bound=marginal needs an estimator whose zeta has a density, one of "
-                f"{', '.join(WITH_DENSITY)}, got --estimator={self.estimator}; use --bound=joint"
-            )
-        if self.estimator in ONE_GROUP and self.num_groups > 1:
-            raise ValueError(
-                f"--estimator={self.estimator} takes one group of bits, got --num_groups="
-                f"{self.num_groups}; use a relaxation, reinforce, reinforce_loo, nvil or vimco"
-            )
-        if self.estimator == EXACT and self.batch_size * 2**self.num_latents > MAX_EXACT_ROWS:
-            raise ValueError(
-                f"--estimator=exact decodes all 2^n states of every image, at most {MAX_EXACT_ROWS}"
-                f" in all, got --num_latents={self.num_latents} and --batch_size="
-                f"{self.batch_size}; use fewer latents, a smaller batch or another estimator"
-            )
-        if self.estimator in MULTI_SAMPLE and self.num_samples < 2:
-            raise ValueError(
-                f"--num_samples must be at least 2 for {self.estimator} (its baseline leaves one "
-                f"out), got {self.num_samples}"
+                "--normalization=batch goes before a tanh, and --structure=linear has none; use "
+                "--structure=nonlinear"
             )
 
     @property
     def hidden(self) -> tuple[int, ...]:
         """Widths of the tanh layers."""
-        return () if self.structure == LINEAR else (self.hidden_units,) * self.hidden_layers
+        return () if self.structure == names.LINEAR else (self.hidden_units,) * self.hidden_layers
+
+    @property
+    def relaxation(self) -> str:
+        """The estimator of directed priors, the smoothing of Boltzmann priors."""
+        return self.estimator if self.prior == names.DIRECTED else self.smoothing
 
     def model(self, num_pixels: int) -> mlp.BinaryVAE:
         """Returns the networks of these sizes."""
-        sizes = (self.num_latents,) * self.num_groups
-        signed = self.latent_inputs == SIGNS
-        return mlp.BinaryVAE(mlp.BinaryVAEConfig(sizes, self.hidden, num_pixels, signed))
+        return mlp.BinaryVAE(
+            mlp.BinaryVAEConfig(
+                group_sizes=(self.num_latents,) * self.num_groups,
+                hidden=self.hidden,
+                num_pixels=num_pixels,
+                signed_inputs=self.latent_inputs == names.SIGNS,
+                directed=self.prior == names.DIRECTED,
+                batch_norm=self.normalization == names.BATCH,
+            )
+        )
+
+    def learning_rates(self) -> optax.Schedule:
+        """Returns the learning rate of every step."""
+        if self.schedule == names.LINEAR:
+            return optax.linear_schedule(self.learning_rate, 0.0, self.num_steps)
+        steps = _STAIRCASE if self.schedule == names.STAIRCASE else ((0.0, 1.0),)
+        return optax.join_schedules(
+            [optax.constant_schedule(self.learning_rate * rate) for _, rate in steps],
+            [int(start * self.num_steps) for start, _ in steps[1:]],
+        )
 
     def optimizer(self) -> optax.GradientTransformation:
         """Returns Adam under the schedule; a control variate learns at a rate of its own."""
-        rate = self.learning_rate
-        adam = lambda scale: optax.adam(
-            optax.linear_schedule(scale * rate, 0.0, self.num_steps)
-            if self.schedule == LINEAR
-            else scale * rate,
-            eps=self.adam_eps,
-        )
-        if self.estimator not in LEARNED_CONTROL:
-            return adam(1.0)
+        rates = self.learning_rates()
+        model = optax.adam(rates, eps=self.adam_eps)
+        if self.weight_decay:
+            # Added to the gradient, as the derivative of the penalty is, not to Adam's step.
+            model = optax.chain(optax.add_decayed_weights(self.weight_decay, _decayed), model)
+        if self.estimator not in names.LEARNED_CONTROL:
+            return model
+        faster = lambda step: self.control_rate * rates(step)
         labels = lambda params: {name: name == "control" for name in params}
-        return optax.multi_transform({False: adam(1.0), True: adam(self.control_rate)}, labels)
+        control = optax.adam(faster, eps=self.adam_eps)
+        return optax.multi_transform({False: model, True: control}, labels)
 
     def default_workdir(self) -> str:
         """Returns a name that tells runs of different kinds apart."""
-        bound = f"-{self.bound}" if self.estimator in WITH_DENSITY else ""
+        kind = self.relaxation
+        if self.prior == names.BOLTZMANN:
+            samples = self.num_samples if self.bound == names.IW else ""
+            kind = f"{self.method}-{kind}-{self.bound}{samples}"
+        elif self.estimator in names.WITH_DENSITY:
+            kind = f"{kind}-{self.bound}"
         return (
-            f"runs/binary_vae-{self.dataset}-{self.num_groups}{self.structure}-{self.estimator}"
-            f"{bound}-seed{self.seed}"
+            f"runs/binary_vae-{self.dataset}-{self.num_groups}{self.structure}-{kind}"
+            f"-seed{self.seed}"
         )
+
+
+def _decayed(params: Any) -> Any:
+    """Marks the parameters of the model that weight decay acts on."""
+
+    def decays(path: Any, _: Any) -> bool:
+        first, last = (getattr(k, "key", getattr(k, "name", None)) for k in (path[0], path[-1]))
+        return first in ("network", "prior") and last in _DECAYED
+
+    return jax.tree_util.tree_map_with_path(decays, params)
+
+
+def _check_directed(config: Config) -> None:
+    """Raises ValueError for what a directed prior cannot be trained with."""
+    if config.smoothing:
+        raise ValueError(
+            f"--smoothing={config.smoothing} goes with --prior=rbm; use --estimator="
+            f"{config.smoothing} for a directed prior"
+        )
+    if config.bound not in (names.JOINT, names.MARGINAL):
+        raise ValueError(
+            f"--bound={config.bound} goes with --prior=rbm; use --bound=joint or marginal"
+        )
+    if config.bound == names.MARGINAL and config.estimator not in names.WITH_DENSITY:
+        raise ValueError(
+            f"--bound=marginal needs an estimator whose zeta has a density, one of "
+            f"{', '.join(names.WITH_DENSITY)}, got --estimator={config.estimator}; use "
+            "--bound=joint"
+        )
+    if config.estimator in names.ONE_GROUP and config.num_groups > 1:
+        raise ValueError(
+            f"--estimator={config.estimator} takes one group of bits, got --num_groups="
+            f"{config.num_groups}; use a relaxation, reinforce, reinforce_loo, nvil or vimco"
+        )
+    rows = config.batch_size * 2**config.num_latents
+    if config.estimator == names.EXACT and rows > names.MAX_EXACT_ROWS:
+        raise ValueError(
+            f"--estimator=exact decodes all 2^n states of every image, at most "
+            f"{names.MAX_EXACT_ROWS} in all, got --num_latents={config.num_latents} and "
+            f"--batch_size={config.batch_size}; use fewer latents, a smaller batch or another "
+            "estimator"
+        )
+    if config.estimator in names.MULTI_SAMPLE and config.num_samples < 2:
+        raise ValueError(
+            f"--num_samples must be at least 2 for {config.estimator} (its baseline leaves one "
+            f"out), got {config.num_samples}"
+        )
+    if config.normalization == names.BATCH and config.estimator in names.SCORE_FUNCTION:
+        raise ValueError(
+            f"--normalization=batch makes an image's likelihood depend on the other images' bits, "
+            f"which biases --estimator={config.estimator}; use a relaxation"
+        )
+
+
+def _check_boltzmann(config: Config) -> None:
+    """Raises ValueError for what a Boltzmann prior cannot be trained with."""
+    if config.estimator != names.EXPONENTIAL:
+        raise ValueError(
+            f"--estimator={config.estimator} goes with --prior=directed; with --prior=rbm choose "
+            "--method and --smoothing"
+        )
+    allowed = names.SMOOTHINGS_OF[config.method]
+    if config.smoothing not in allowed:
+        raise ValueError(
+            f"--method={config.method} takes --smoothing={' or '.join(allowed)}, got "
+            f"{config.smoothing}: {_WHY_SMOOTHING[config.method]}"
+        )
+    if config.bound not in (names.ELBO, names.IW):
+        raise ValueError(
+            f"--bound={config.bound} goes with --prior=directed; use --bound=elbo or iw"
+        )
+    if config.bound == names.IW and config.method != names.DVAES:
+        raise ValueError(
+            f"--method={config.method} trains by the ELBO alone: its KL is a mean in closed form, "
+            "and importance weights need log p(zeta) of a sample; use --method=dvaes, or "
+            "--bound=elbo"
+        )
+    if config.num_groups > 1 and config.num_groups % 2:
+        raise ValueError(
+            f"--num_groups={config.num_groups}: half of the groups form each side of the machine; "
+            "use 1 or an even number"
+        )
+    if config.num_groups == 1 and config.num_latents % 2:
+        raise ValueError(
+            f"--num_latents={config.num_latents}: a single group is split into two sides of the "
+            "machine; use an even number"
+        )
+    if config.sampler == names.ANNEALING and config.num_chains < 2:
+        raise ValueError(
+            f"--num_chains={config.num_chains}: a population needs at least 2 for its weights"
+        )
+
+
+_WHY_SMOOTHING = {
+    names.DVAE: "its gradient is made for a spike at zero; use --method=dvaepp for the others",
+    names.DVAEPP: "the smooth posterior of a bit given zeta carries the gradient, and spikes have "
+    "none; use --method=dvae for spike_exp, --method=dvaes for gaussian_integral",
+    names.DVAES: "it needs the density of zeta, and spikes have none; use --method=dvae for them",
+}

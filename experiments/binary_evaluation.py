@@ -4,6 +4,7 @@ The log-likelihood is estimated with K importance samples z ~ q(z|x) an image (a
 mean, close to log p(x) for large K); with one sample it is the ELBO.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -12,18 +13,20 @@ import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from dvae import bounds
+from dvae import bounds, rbm
 from dvae.data import batches
 from dvae.distributions import bernoulli
 from dvae.models import mlp
 from dvae.train import sharding
-from experiments import binary_objectives as objectives
+from experiments import binary_model, binary_prior
+from experiments import binary_names as names
 from experiments.binary_config import Config
 
 PyTree = Any
 CHUNK_SIZE = 10  # samples decoded at once: a thousand rows of logits stay in the cache
 ACTIVE_VARIANCE = 0.01  # of E[z|x] over images, above which a unit counts as active
 _EVALUATION = 2  # the role that is folded into a seed's key; training uses the halves of a split
+_LOG_Z = 2**31 - 1  # folded into that, apart from the indices of batches
 
 
 class Evaluation(NamedTuple):
@@ -32,8 +35,10 @@ class Evaluation(NamedTuple):
     log_likelihood: np.ndarray  # [S, images] nats, K samples
     ess: np.ndarray  # [S, images] effective number of the K samples
     elbo: np.ndarray  # [S, images] nats, one sample
-    kl: np.ndarray  # [S, groups] nats, log q - log p of that sample, mean over images
+    kl: np.ndarray  # [S, parts] log q - log p of that sample, mean over images; parts: the groups
+    # of a directed prior, or 1
     unit_variance: np.ndarray  # [S, n] variance of q(z=1|x) over images, first group
+    log_z: rbm.ais.LogZ | None = None  # [S] each, of Boltzmann priors
 
     def means(self) -> dict[str, np.ndarray]:
         """Averages over the images, [S] each; a scalar for one seed."""
@@ -45,6 +50,8 @@ class Evaluation(NamedTuple):
         }
         if self.kl.shape[-1] > 1:
             values |= {f"kl_{g + 1}": self.kl[:, g] for g in range(self.kl.shape[-1])}
+        if self.log_z is not None:
+            values |= {"log_z": self.log_z.value, "log_z_ess": self.log_z.ess}
         return {name: value[0] if len(value) == 1 else value for name, value in values.items()}
 
 
@@ -60,6 +67,10 @@ class Evaluator:
         self._mesh = mesh
         self._module = config.model(num_pixels)
         self._evaluate_seeds = jax.jit(self._batch_of_seeds, static_argnames="num_samples")
+        evaluate_log_z = lambda key, prior: binary_prior.evaluate_log_z(
+            jax.random.fold_in(key, _LOG_Z), config, prior
+        )
+        self._log_z = jax.jit(jax.vmap(evaluate_log_z))
         self._reconstruct = jax.jit(self._mean_images)
         self._sample = jax.jit(self._prior_images, static_argnames="num_images")
 
@@ -68,16 +79,24 @@ class Evaluator:
         seeds = range(self._config.seed, self._config.seed + self._config.num_seeds)
         return [jax.random.fold_in(jax.random.key(seed), _EVALUATION) for seed in seeds]
 
+    def _bind(self, params: PyTree, fixed: PyTree, x: jax.Array) -> binary_model.Networks:
+        network, mean, stats = params["network"], fixed["mean"], fixed["batch_stats"]
+        return binary_model.bind(self._module, network, mean, x, stats)
+
     def _batch(
-        self, params: PyTree, mean: jax.Array, key: jax.Array, x: jax.Array, *, num_samples: int
+        self, params: PyTree, fixed: PyTree, key: jax.Array, x: jax.Array, *, num_samples: int
     ) -> tuple[jax.Array, ...]:
         """One seed: log-likelihood, ESS, ELBO, KLs and first posterior means of images [B, D]."""
-        model = objectives.bind(self._module, params["network"], mean, x)
+        model = self._bind(params, fixed, x)
         logits = model.posterior_logits([])
         encoded = model._replace(
             posterior_logits=lambda earlier: model.posterior_logits(earlier) if earlier else logits
         )
-        draw = lambda key: objectives.ancestral(key, encoded, self._config.num_groups)
+        log_prior = None
+        if "log_z" in fixed:
+            log_prior = functools.partial(binary_prior.log_prob, params["prior"], fixed["log_z"])
+        num_groups = self._config.num_groups
+        draw = lambda key: binary_model.ancestral(key, encoded, num_groups, log_prior=log_prior)
         log_weight = lambda drawn: drawn.log_likelihood - drawn.log_ratios.sum(0)
         key_weights, key_elbo = jax.random.split(key)
         estimate = bounds.log_likelihood(
@@ -87,13 +106,13 @@ class Evaluator:
             chunk_size=CHUNK_SIZE,
         )
         drawn = draw(key_elbo)
-        kls = jnp.moveaxis(drawn.log_ratios, 0, -1)  # [B, groups]
+        kls = jnp.moveaxis(drawn.log_ratios, 0, -1)  # [B, parts]
         return estimate.value, estimate.ess, log_weight(drawn), kls, jax.nn.sigmoid(logits)
 
     def _batch_of_seeds(
         self,
         params: PyTree,
-        mean: jax.Array,
+        fixed: PyTree,
         keys: jax.Array,
         index: jax.Array,
         images: jax.Array,
@@ -102,10 +121,10 @@ class Evaluator:
     ) -> tuple[jax.Array, ...]:
         """The same of parameters and keys [S, ...], with the images sharded over the devices."""
         x = sharding.shard_batch(self._mesh, images.astype(jnp.float32))
-        one_seed = lambda params, mean, key: self._batch(
-            params, mean, jax.random.fold_in(key, index), x, num_samples=num_samples
+        one_seed = lambda params, fixed, key: self._batch(
+            params, fixed, jax.random.fold_in(key, index), x, num_samples=num_samples
         )
-        return jax.vmap(one_seed)(params, mean, keys)
+        return jax.vmap(one_seed)(params, fixed, keys)
 
     def evaluate(
         self, params: PyTree, model_state: PyTree, images: np.ndarray, *, num_samples: int
@@ -118,10 +137,14 @@ class Evaluator:
           images: uint8 [N, ...], 0 or 1.
           num_samples: K.
         """
-        mean = model_state["mean"]
+        fixed = _fixed(model_state)
         if self._config.num_seeds == 1:
-            params, mean = jax.tree.map(lambda x: x[None], (params, mean))
+            params, fixed = jax.tree.map(lambda x: x[None], (params, fixed))
         keys = jnp.stack(self._keys())
+        log_z = None
+        if self._config.prior == names.BOLTZMANN:
+            log_z = self._log_z(jnp.stack(self._keys()), params["prior"])
+            fixed["log_z"] = log_z.value
         size = min(self._config.eval_batch_size, len(images))
         size += -size % self._mesh.size  # padding makes it divisible by the devices
         pixels = images.reshape(len(images), -1)
@@ -134,41 +157,58 @@ class Evaluator:
             disable=None,  # shown in a terminal only
         )
         for i, (batch, mask) in enumerate(bar):
-            out = self._evaluate_seeds(params, mean, keys, i, batch, num_samples=num_samples)
+            out = self._evaluate_seeds(params, fixed, keys, i, batch, num_samples=num_samples)
             parts.append([values[:, mask] for values in jax.device_get(out)])
         value, ess, elbo, kls, probs = (np.concatenate(p, axis=1) for p in zip(*parts, strict=True))
-        return Evaluation(value, ess, elbo, kls.mean(1), probs.astype(np.float64).var(1))
+        variances = probs.astype(np.float64).var(1)
+        return Evaluation(value, ess, elbo, kls.mean(1), variances, jax.device_get(log_z))
 
     def _mean_images(
-        self, params: PyTree, mean: jax.Array, key: jax.Array, x: jax.Array
+        self, params: PyTree, fixed: PyTree, key: jax.Array, x: jax.Array
     ) -> jax.Array:
-        model = objectives.bind(self._module, params["network"], mean, x)
-        groups = objectives.ancestral(key, model, self._config.num_groups).groups
-        return self._pixel_means(params, groups)
-
-    def _prior_images(self, params: PyTree, key: jax.Array, *, num_images: int) -> jax.Array:
+        model = self._bind(params, fixed, x)
         groups: list[jax.Array] = []
         for key_group in jax.random.split(key, self._config.num_groups):
-            logits = objectives.apply(
-                self._module, params["network"], mlp.BinaryVAE.prior_logits, groups
-            )
+            groups.append(bernoulli.sample(key_group, model.posterior_logits(groups)))
+        return self._pixel_means(params, fixed, groups)
+
+    def _prior_images(
+        self, params: PyTree, model_state: PyTree, key: jax.Array, *, num_images: int
+    ) -> jax.Array:
+        config, fixed = self._config, _fixed(model_state)
+        if config.prior == names.BOLTZMANN:
+            chains = model_state["chains"]
+            groups = binary_prior.sample(key, config, params["prior"], chains, num_images)
+            return self._pixel_means(params, fixed, groups)
+        groups = []
+        for key_group in jax.random.split(key, config.num_groups):
+            logits = self._run(params, fixed, mlp.BinaryVAE.prior_logits, groups)
             shape = () if groups else (num_images,)
             groups.append(bernoulli.sample(key_group, logits, shape))
-        return self._pixel_means(params, groups)
+        return self._pixel_means(params, fixed, groups)
 
-    def _pixel_means(self, params: PyTree, groups: list[jax.Array]) -> jax.Array:
-        logits = objectives.apply(
-            self._module, params["network"], mlp.BinaryVAE.pixel_logits, groups
-        )
+    def _pixel_means(self, params: PyTree, fixed: PyTree, groups: list[jax.Array]) -> jax.Array:
+        logits = self._run(params, fixed, mlp.BinaryVAE.pixel_logits, groups)
         return jnp.round(255 * jax.nn.sigmoid(logits)).astype(jnp.uint8)
+
+    def _run(self, params: PyTree, fixed: PyTree, method: Any, groups: list[jax.Array]) -> Any:
+        network, stats = params["network"], fixed["batch_stats"]
+        return binary_model.apply(self._module, network, method, groups, batch_stats=stats)
 
     def reconstruct(self, params: PyTree, model_state: PyTree, images: np.ndarray) -> np.ndarray:
         """Returns E[x|z] at z ~ q(z|x) for images [N, ...], as grey levels; of one seed."""
         x = images.reshape(len(images), -1).astype(np.float32)
-        pixels = self._reconstruct(params, model_state["mean"], self._keys()[0], x)
+        pixels = self._reconstruct(params, _fixed(model_state), self._keys()[0], x)
         return np.asarray(pixels).reshape(images.shape)
 
-    def sample_prior(self, params: PyTree, num_images: int, shape: tuple[int, ...]) -> np.ndarray:
+    def sample_prior(
+        self, params: PyTree, model_state: PyTree, num_images: int, shape: tuple[int, ...]
+    ) -> np.ndarray:
         """Returns E[x|z] at z ~ p(z) as grey levels [num_images, *shape], of one seed."""
-        pixels = self._sample(params, self._keys()[0], num_images=num_images)
+        pixels = self._sample(params, model_state, self._keys()[0], num_images=num_images)
         return np.asarray(pixels).reshape(num_images, *shape)
+
+
+def _fixed(model_state: PyTree) -> PyTree:
+    """What an evaluation needs of the model state."""
+    return {"mean": model_state["mean"], "batch_stats": model_state["batch_stats"]}

@@ -6,29 +6,22 @@ log-likelihood (one group: its divergence stays analytic) or the log-weight (sev
 several samples) to `dvae.estimators`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from dvae import bounds, estimators, relax
 from dvae.distributions import bernoulli
 from dvae.models import mlp
-from experiments import binary_config as names
+from experiments import binary_model
+from experiments import binary_names as names
 from experiments.binary_config import Config
+from experiments.binary_model import Networks
 
 PyTree = Any
 BASELINE_UNITS = 100  # of the networks that predict a signal (nvil, muprop) or control it (relax)
-
-
-class Networks(NamedTuple):
-    """The model at given parameters, as functions; x is float 0 or 1."""
-
-    posterior_logits: Callable[[Sequence[jax.Array]], jax.Array]  # of one batch of images
-    prior_logits: Callable[[Sequence[jax.Array]], jax.Array]
-    log_likelihood: Callable[[Sequence[jax.Array]], jax.Array]  # log p(x | groups), [..., B]
 
 
 class Terms(NamedTuple):
@@ -41,27 +34,6 @@ class Terms(NamedTuple):
     auxiliary_loss: jax.Array  # [] of baselines and control variates; minimized
     state: PyTree  # running moments of the signal (nvil, muprop)
     metrics: dict[str, jax.Array]
-
-
-def apply(module: nn.Module, params: PyTree, method: Callable[..., jax.Array], *args: Any) -> Any:
-    """Calls a method of a module at the given parameters."""
-    return module.apply({"params": params}, *args, method=method)
-
-
-def bind(module: mlp.BinaryVAE, network: PyTree, mean: jax.Array, x: jax.Array) -> Networks:
-    """Returns the functions of the model on images x [B, D], given the training mean [D]."""
-    centered = x - mean[None]
-    run = lambda method, *args: apply(module, network, method, *args)
-
-    def log_likelihood(groups: Sequence[jax.Array]) -> jax.Array:
-        logits = run(mlp.BinaryVAE.pixel_logits, groups)
-        return bernoulli.log_prob(jnp.broadcast_to(x, logits.shape), logits).sum(-1)
-
-    return Networks(
-        lambda earlier: run(mlp.BinaryVAE.posterior_logits, centered, earlier),
-        lambda earlier: run(mlp.BinaryVAE.prior_logits, earlier),
-        log_likelihood,
-    )
 
 
 def beta_at(config: Config, step: jax.Array) -> jax.Array:
@@ -225,7 +197,7 @@ def log_weight_estimate(
     """
     several = config.estimator in names.MULTI_SAMPLE
     lead = (config.num_samples,) if several else ()
-    draw = ancestral(key, model, config.num_groups, lead)
+    draw = binary_model.ancestral(key, model, config.num_groups, lead)
     log_weights = draw.log_likelihood - kl_weight * draw.log_ratios.sum(0)
     if config.estimator != names.VIMCO:
         # grad log q(z|x) has mean zero here, and would only add noise; VIMCO weighs its samples.
@@ -258,33 +230,6 @@ def log_weight_estimate(
     )
 
 
-class Draw(NamedTuple):
-    """Bits drawn group by group, without gradient, and their log-probabilities, with it."""
-
-    groups: list[jax.Array]  # one [*lead, B, n] a group
-    log_likelihood: jax.Array  # [*lead, B] log p(x|z)
-    log_q: jax.Array  # [*lead, B] sum over groups
-    log_ratios: jax.Array  # [groups, *lead, B] log q(z_g|.) - log p(z_g|.)
-
-
-def ancestral(
-    key: jax.Array, model: Networks, num_groups: int, shape: tuple[int, ...] = ()
-) -> Draw:
-    """Draws z_1 ~ q(z_1|x), z_2 ~ q(z_2|x, z_1), ...; `shape` is the first group's sample shape."""
-    groups: list[jax.Array] = []
-    log_q: list[jax.Array] = []
-    ratios: list[jax.Array] = []
-    for key_group in jax.random.split(key, num_groups):
-        logits = model.posterior_logits(groups)
-        # Later groups' logits already have the sample axes of the earlier ones.
-        z = jax.lax.stop_gradient(bernoulli.sample(key_group, logits, () if groups else shape))
-        log_q.append(bernoulli.log_prob(z, jnp.broadcast_to(logits, z.shape)).sum(-1))
-        prior = jnp.broadcast_to(model.prior_logits(groups), z.shape)
-        ratios.append(log_q[-1] - bernoulli.log_prob(z, prior).sum(-1))
-        groups.append(z)
-    return Draw(groups, model.log_likelihood(groups), sum(log_q[1:], log_q[0]), jnp.stack(ratios))
-
-
 def init_auxiliary(key: jax.Array, config: Config, num_pixels: int) -> PyTree:
     """Makes the parameters of a baseline or control variate; empty for the other estimators."""
     if config.estimator in names.LEARNED_BASELINE:
@@ -312,4 +257,4 @@ def _init_predictor(key: jax.Array, num_inputs: int) -> PyTree:
 
 def predict(params: PyTree, x: jax.Array) -> jax.Array:
     """One number for each row: [..., D] to [...]."""
-    return apply(_PREDICTOR, params, mlp.Mlp.__call__, x)[..., 0]
+    return binary_model.apply(_PREDICTOR, params, mlp.Mlp.__call__, x)[..., 0]

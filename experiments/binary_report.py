@@ -13,9 +13,11 @@ from dvae import analysis
 from dvae.data import Dataset
 from dvae.train import checkpoint, loop
 from experiments import binary_evaluation, run_record
+from experiments import binary_names as names
 from experiments.binary_config import Config
 
 NUM_PICTURES = 16
+MIN_ESS = 0.05  # of the chains of annealed importance sampling
 
 
 def spread(images: np.ndarray, count: int) -> np.ndarray:
@@ -60,7 +62,8 @@ def summarize(
     network = jax.tree.leaves(result.state.params["network"])
     return {
         "dataset": images.name,
-        "estimator": config.estimator,
+        "prior": config.prior,
+        "estimator": _method(config),
         "bound": config.bound,
         "log_likelihood_is": (
             f"log of the mean of {config.test_samples} importance weights, in the binary limit; "
@@ -68,6 +71,7 @@ def summarize(
         ),
         "elbo_and_kl_are": "estimates from one sample an image, in the binary limit; nats an image",
         **{name: _of_set(evaluation) for name, evaluation in sets.items()},
+        **log_z_record(config, sets["test"]),
         "evaluated_step": np.asarray(step).tolist(),
         "chosen_by": "lowest validation nll in training" if config.eval_interval else "last step",
         "num_steps": config.num_steps,
@@ -103,6 +107,36 @@ def _of_set(evaluation: binary_evaluation.Evaluation) -> dict[str, Any]:
     return record
 
 
+def _method(config: Config) -> str:
+    """Names how the run is trained."""
+    if config.prior == names.DIRECTED:
+        return config.estimator
+    samples = f" of {config.num_samples} samples" if config.bound == names.IW else ""
+    return f"{config.method}, {config.smoothing}{samples}"
+
+
+def log_z_record(config: Config, evaluation: binary_evaluation.Evaluation) -> dict[str, Any]:
+    """Returns log Z of a Boltzmann prior with its error, and says when it is not to be trusted."""
+    if evaluation.log_z is None:
+        return {}
+    value, error, ess = (np.asarray(x, np.float64) for x in evaluation.log_z)
+    record: dict[str, Any] = {
+        "nats": run_record.per_seed(value),
+        "standard_error": run_record.per_seed(error),
+        "effective_samples": run_record.per_seed(ess),
+        "is": (
+            f"annealed importance sampling, {config.ais_temperatures} temperatures, "
+            f"{config.ais_chains} chains: a lower bound in the mean, which makes the nll one too"
+        ),
+    }
+    if (ess < MIN_ESS * config.ais_chains).any():
+        record["warning"] = (
+            f"fewer than {MIN_ESS:.0%} of the chains carry the estimate: neither log Z nor any nll "
+            "here is to be trusted; more --ais_temperatures help"
+        )
+    return {"log_z": record}
+
+
 def _draw(
     config: Config,
     chosen: Any,
@@ -116,10 +150,10 @@ def _draw(
     params, model_state = jax.device_get(chosen)
     if config.num_seeds > 1:
         params, model_state = jax.tree.map(lambda x: x[0], (params, model_state))
-    figures, name = analysis.figures, config.estimator
+    figures, name = analysis.figures, _method(config)
     originals = spread(images.test, NUM_PICTURES)
     reconstructions = evaluator.reconstruct(params, model_state, originals)
-    samples = evaluator.sample_prior(params, 4 * NUM_PICTURES, images.test.shape[1:])
+    samples = evaluator.sample_prior(params, model_state, 4 * NUM_PICTURES, images.test.shape[1:])
     pictures = {
         "reconstructions": figures.reconstructions(255 * originals, reconstructions),
         "samples": figures.samples(samples),
@@ -145,20 +179,28 @@ def _draw(
 
 def _describe(summary: dict[str, Any], workdir: Path) -> str:
     """The result in a few lines for the terminal."""
-    samples = summary["config"]["test_samples"]
+    config = summary["config"]
+    samples = config["test_samples"]
     rows = []
     for name in ("validation", "test"):
         record = summary[name]
         rows += [
             (f"{name} nll", record["nll"], f"nats an image, {samples} importance samples"),
             ("  -elbo", -np.asarray(record["elbo"]), "nats, one sample"),
-            ("  kl", np.atleast_1d(record["kl"]).ravel(), "nats, group by group"),
+            ("  kl", np.atleast_1d(record["kl"]).ravel(), "nats, group by group, or of all"),
             ("  active units", record["active_units"], "of the first group"),
         ]
     if "nll_mean_over_seeds" in summary["test"]:
         test = summary["test"]
         spread_of = (test["nll_mean_over_seeds"], test["nll_standard_deviation_over_seeds"])
         rows.append(("over seeds", spread_of, "mean and standard deviation of the test nll"))
+    if "log_z" in summary:
+        log_z = summary["log_z"]
+        rows += [
+            ("log Z", log_z["nats"], "nats, annealed importance sampling"),
+            ("  +-", log_z["standard_error"], "nats, one standard error"),
+            ("  samples", log_z["effective_samples"], f"effective, of {config['ais_chains']}"),
+        ]
     lines = [
         f"{label:<16}{' '.join(f'{v:.5g}' for v in np.atleast_1d(value)):>12}  {text}"
         for label, value, text in rows
@@ -168,5 +210,8 @@ def _describe(summary: dict[str, Any], workdir: Path) -> str:
         f"{summary['num_steps']} steps, seeds {summary['seeds']}, evaluated at step "
         f"{summary['evaluated_step']}, {summary['wall_seconds']:.0f} s on {summary['hardware']}"
     )
+    warning = summary.get("log_z", {}).get("warning")
+    if warning:
+        lines += ["", f"warning: {warning}"]
     pictures = ", ".join(sorted(p.name for p in workdir.glob("*.png")))
     return "\n".join(["", header, *lines, "", f"pictures in {workdir}: {pictures}"])

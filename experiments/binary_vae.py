@@ -4,7 +4,9 @@
     python -m experiments.binary_vae --preset=table1_nonlinear_rebar --data_dir=DIR
     python -m experiments.binary_vae --estimator=exponential --bound=marginal --num_groups=2
 
-The models are those of Vahdat et al., "DVAE++" (2018), with directed priors. The workdir receives
+    python -m experiments.binary_vae --prior=rbm --method=dvaes --smoothing=power --bound=iw
+
+The models are those of Vahdat et al., "DVAE++" and "DVAE#" (2018). The workdir receives
 config.json, metrics.jsonl, TensorBoard events, checkpoints, summary.json and pictures. The same
 command continues an interrupted run.
 """
@@ -19,9 +21,16 @@ from jax.sharding import Mesh
 from dvae import bounds, data, estimators
 from dvae.data import batches
 from dvae.train import loop, sharding, state
-from experiments import binary_config as names
-from experiments import binary_evaluation, binary_report, runner
+from experiments import (
+    binary_evaluation,
+    binary_model,
+    binary_prior,
+    binary_report,
+    runner,
+)
+from experiments import binary_names as names
 from experiments import binary_objectives as objectives
+from experiments import boltzmann_objectives as boltzmann
 from experiments.binary_config import Config
 from experiments.binary_presets import PRESETS
 
@@ -94,13 +103,24 @@ def init_fn(config: Config, pixel_mean: np.ndarray) -> state.InitFn:
 
     def init(key: jax.Array, images: jax.Array) -> tuple[PyTree, PyTree]:
         del images
-        key_network, key_auxiliary = jax.random.split(key)
-        network = module.init(key_network, jnp.zeros((1, len(pixel_mean))))["params"]
+        key_network, key_rest = jax.random.split(key)
+        variables = module.init(key_network, jnp.zeros((1, len(pixel_mean))))
+        network = variables["params"]
         network["decoder"]["output"]["bias"] = jnp.asarray(np.log(clipped / (1 - clipped)))
-        auxiliary = objectives.init_auxiliary(key_auxiliary, config, len(pixel_mean))
-        signal = estimators.nvil_init() if config.estimator in names.LEARNED_BASELINE else ()
-        mean = jnp.asarray(pixel_mean)
-        return {"network": network, **auxiliary}, {"mean": mean, "signal": signal}
+        params = {"network": network}
+        model_state = {
+            "mean": jnp.asarray(pixel_mean),
+            "batch_stats": variables.get("batch_stats", {}),
+            "signal": (),
+        }
+        if config.prior == names.BOLTZMANN:
+            params |= {"prior": binary_prior.init(config), **boltzmann.init_posterior(config)}
+            model_state["chains"] = binary_prior.init_chains(key_rest, config, params["prior"])
+        else:
+            params |= objectives.init_auxiliary(key_rest, config, len(pixel_mean))
+            if config.estimator in names.LEARNED_BASELINE:
+                model_state["signal"] = estimators.nvil_init()
+        return params, model_state
 
     return init
 
@@ -108,49 +128,83 @@ def init_fn(config: Config, pixel_mean: np.ndarray) -> state.InitFn:
 def loss_fn(config: Config, num_pixels: int) -> state.LossFn:
     """Returns the loss: the negative objective in nats an image, and what baselines minimize."""
     module = config.model(num_pixels)
+    terms_of = _boltzmann_terms if config.prior == names.BOLTZMANN else _directed_terms
 
     def loss(
         params: PyTree, model_state: PyTree, x: jax.Array, key: jax.Array, step: jax.Array
     ) -> tuple[jax.Array, tuple[PyTree, state.Metrics]]:
-        model = objectives.bind(module, params["network"], model_state["mean"], x)
-        kl_weight = bounds.linear_warmup(step, config.kl_warmup_steps)
-        centered = x - model_state["mean"][None]
-        if config.estimator in names.RELAXED + names.SURROGATE_GRADIENTS:
-            terms = objectives.reparametrized(key, model, config, step=step, kl_weight=kl_weight)
-        elif config.num_groups > 1 or config.estimator in names.ON_LOG_WEIGHTS:
-            terms = objectives.log_weight_estimate(
-                key,
-                model,
-                config,
-                auxiliary=params,
-                state=model_state["signal"],
-                x=centered,
-                kl_weight=kl_weight,
+        mean, batch_stats = model_state["mean"], model_state["batch_stats"]
+        if config.normalization == names.BATCH:
+            model, moved = binary_model.bind_training(
+                module, params["network"], mean, x, batch_stats
             )
         else:
-            network = jax.lax.stop_gradient(params["network"])
-            terms = objectives.score_function(
-                key,
-                model,
-                config,
-                fixed_model=objectives.bind(module, network, model_state["mean"], x),
-                auxiliary=params,
-                state=model_state["signal"],
-                x=centered,
-                kl_weight=kl_weight,
-            )
+            model = binary_model.bind(module, params["network"], mean, x)
+            moved = lambda: batch_stats
+        inputs = (key, config, model, params, model_state, x, step)
+        terms, new_state = terms_of(*inputs)
         metrics = {
             "objective": terms.objective.mean(),
             "distortion": terms.distortion.mean(),
             "kl": terms.kl.sum(),
             **terms.metrics,
         }
-        if config.num_groups > 1:
-            metrics |= {f"kl_{g + 1}": terms.kl[g] for g in range(config.num_groups)}
-        new_state = {**model_state, "signal": terms.state}
+        if len(terms.kl) > 1:
+            metrics |= {f"kl_{g + 1}": value for g, value in enumerate(terms.kl)}
+        new_state = {**model_state, **new_state, "batch_stats": moved()}
         return terms.auxiliary_loss - terms.surrogate.mean(), (new_state, metrics)
 
     return loss
+
+
+def _directed_terms(
+    key: jax.Array,
+    config: Config,
+    model: binary_model.Networks,
+    params: PyTree,
+    model_state: PyTree,
+    x: jax.Array,
+    step: jax.Array,
+) -> tuple[objectives.Terms, PyTree]:
+    """Returns the objective under a directed prior, and the moments of its signal."""
+    kl_weight = bounds.linear_warmup(step, config.kl_warmup_steps)
+    if config.estimator in names.RELAXED + names.SURROGATE_GRADIENTS:
+        terms = objectives.reparametrized(key, model, config, step=step, kl_weight=kl_weight)
+        return terms, {}
+    mean = model_state["mean"]
+    given = dict(
+        auxiliary=params, state=model_state["signal"], x=x - mean[None], kl_weight=kl_weight
+    )
+    if config.num_groups > 1 or config.estimator in names.ON_LOG_WEIGHTS:
+        terms = objectives.log_weight_estimate(key, model, config, **given)
+    else:
+        network = jax.lax.stop_gradient(params["network"])
+        fixed_model = binary_model.bind(config.model(x.shape[-1]), network, mean, x)
+        terms = objectives.score_function(key, model, config, fixed_model=fixed_model, **given)
+    return terms, {"signal": terms.state}
+
+
+def _boltzmann_terms(
+    key: jax.Array,
+    config: Config,
+    model: binary_model.Networks,
+    params: PyTree,
+    model_state: PyTree,
+    x: jax.Array,
+    step: jax.Array,
+) -> tuple[objectives.Terms, PyTree]:
+    """Returns the objective under a Boltzmann prior, and the chains of its negative phase."""
+    key_chains, key_latent = jax.random.split(key)
+    prior = params["prior"]
+    phase = binary_prior.negative_phase(key_chains, config, prior, model_state["chains"])
+    given = dict(step=step, kl_weight=bounds.linear_warmup(step, config.kl_warmup_steps))
+    if config.method == names.DVAES:
+        given["components"] = params.get("components")
+        terms = boltzmann.relaxed(key_latent, model, config, prior, phase.log_z, **given)
+    else:
+        terms = boltzmann.analytic(key_latent, model, config, prior, phase.log_z, **given)
+    terms = terms._replace(metrics={**terms.metrics, **phase.metrics})
+    return terms, {"chains": phase.chains}
 
 
 def make_task(config: Config, images: data.Dataset, mesh: Mesh) -> loop.Task:

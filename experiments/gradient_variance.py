@@ -36,15 +36,16 @@ from jax.sharding import Mesh
 
 from dvae import data, estimators
 from dvae.train import sharding, state
-from experiments import binary_config as names
-from experiments import binary_objectives as objectives
 from experiments import (
+    binary_config,
     binary_vae,
     flags,
     gradient_measurement,
     gradient_variance_report,
     run_record,
 )
+from experiments import binary_names as names
+from experiments import binary_objectives as objectives
 from experiments.gradient_measurement import SIDES, Error
 from experiments.gradient_variance_config import STEPS_PER_CALL, Case, Config, cases
 
@@ -116,7 +117,9 @@ def measure(config: Config, images: data.Dataset, mesh: Mesh) -> Measurement:
     stages = []
     titles = ("at initialization", f"after {config.train_steps:,} steps")
     for title, network in zip(titles, train(config, images, mesh), strict=True):
-        elbo, gradient = exact({"network": network}, {"mean": pixel_mean, "signal": ()}, x)
+        elbo, gradient = exact(
+            {"network": network}, {"mean": pixel_mean, "batch_stats": {}, "signal": ()}, x
+        )
         stages.append(Stage(title, network, float(elbo), jax.device_get(gradient)))
         say(f"{title}: exact ELBO {float(elbo):.3f} nats an image")
     results = {}
@@ -131,7 +134,7 @@ def measure(config: Config, images: data.Dataset, mesh: Mesh) -> Measurement:
 
 @functools.cache
 def compiled(
-    experiment: names.Config, num_pixels: int, tune_steps: int, num_draws: int
+    experiment: binary_config.Config, num_pixels: int, tune_steps: int, num_draws: int
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """Returns `tune_fn` and `draw_fn`, jitted once for cases that differ in neither."""
     tune = gradient_measurement.tune_fn(experiment, num_pixels, tune_steps)
@@ -155,7 +158,7 @@ def measure_case(
         auxiliary = objectives.init_auxiliary(key_init, experiment, size)
         params = {"network": stage.network, **auxiliary}
         signal = estimators.nvil_init() if experiment.estimator in names.LEARNED_BASELINE else ()
-        model_state: PyTree = {"mean": pixel_mean, "signal": signal}
+        model_state: PyTree = {"mean": pixel_mean, "batch_stats": {}, "signal": signal}
         tuned: dict[str, float] = {}
         if case.tuned:
             params, model_state = tune(params, model_state, x, key_tune)

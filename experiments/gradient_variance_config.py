@@ -4,8 +4,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from experiments import binary_config as names
-from experiments import flags
+from experiments import binary_config, flags
+from experiments import binary_names as names
 from experiments.flags import option
 from experiments.gradient_measurement import CHUNK_SIZE, NUM_GROUPS
 
@@ -79,11 +79,13 @@ class Config:
             raise ValueError(f"--{name}={text} must be positive numbers, such as 4,8")
         return values
 
-    def experiment(self, **settings: Any) -> names.Config:
+    def experiment(self, **settings: Any) -> binary_config.Config:
         """Returns the configuration of `binary_vae` of this model."""
         own = {field.name for field in dataclasses.fields(self)}
-        shared = own & {field.name for field in dataclasses.fields(names.Config)}
-        return names.Config(**{**{name: getattr(self, name) for name in shared}, **settings})
+        shared = own & {field.name for field in dataclasses.fields(binary_config.Config)}
+        return binary_config.Config(
+            **{**{name: getattr(self, name) for name in shared}, **settings}
+        )
 
 
 class Case(NamedTuple):

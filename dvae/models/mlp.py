@@ -16,17 +16,33 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+BATCH_NORM_MOMENTUM, BATCH_NORM_EPSILON = 0.8, 1e-2  # of the published models
+
 
 class Mlp(nn.Module):
-    """Tanh layers and an affine output named `output`; [..., I] to [..., num_outputs]."""
+    """Tanh layers and an affine output named `output`; [..., I] to [..., num_outputs].
+
+    With `batch_norm` each layer is normalized before its tanh, over all axes but the last: by the
+    batch's moments where `train`, else by their moving averages in `batch_stats`.
+    """
 
     hidden: tuple[int, ...]
     num_outputs: int
+    batch_norm: bool = False
+    train: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         for i, features in enumerate(self.hidden):
-            x = jnp.tanh(nn.Dense(features, name=f"hidden_{i}")(x))
+            x = nn.Dense(features, use_bias=not self.batch_norm, name=f"hidden_{i}")(x)
+            if self.batch_norm:
+                x = nn.BatchNorm(
+                    use_running_average=not self.train,
+                    momentum=BATCH_NORM_MOMENTUM,
+                    epsilon=BATCH_NORM_EPSILON,
+                    name=f"norm_{i}",
+                )(x)
+            x = jnp.tanh(x)
         return nn.Dense(self.num_outputs, name="output")(x)
 
 
@@ -38,6 +54,8 @@ class BinaryVAEConfig:
     hidden: tuple[int, ...] = ()  # widths of the tanh layers of every network
     num_pixels: int = 784
     signed_inputs: bool = True  # networks see 2 zeta - 1, centered like the pixels, or zeta itself
+    directed: bool = True  # p(z) is a chain of networks; else it is not part of this model
+    batch_norm: bool = False  # before every tanh
 
     def __post_init__(self) -> None:
         """Raises ValueError for sizes that make no model."""
@@ -52,22 +70,26 @@ class BinaryVAE(nn.Module):
     """The networks and the prior; see the module's docstring for the shapes."""
 
     config: BinaryVAEConfig
+    train: bool = False  # batch norm takes the moments of the batch and updates its averages
 
     def setup(self) -> None:
         c = self.config
-        self.encoders = [Mlp(c.hidden, size) for size in c.group_sizes]
-        self.priors = [Mlp(c.hidden, size) for size in c.group_sizes[1:]]
-        self.first_prior_logits = self.param(
-            "prior_logits", nn.initializers.zeros, c.group_sizes[:1]
-        )
-        self.decoder = Mlp(c.hidden, c.num_pixels)
+        network = lambda size: Mlp(c.hidden, size, c.batch_norm, self.train)
+        self.encoders = [network(size) for size in c.group_sizes]
+        self.decoder = network(c.num_pixels)
+        if c.directed:
+            self.priors = [network(size) for size in c.group_sizes[1:]]
+            self.first_prior_logits = self.param(
+                "prior_logits", nn.initializers.zeros, c.group_sizes[:1]
+            )
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Runs every network once, in order to make its parameters; returns pixel logits."""
         groups: list[jax.Array] = []
         for _ in self.config.group_sizes:
             groups.append(self.posterior_logits(x, groups))
-            self.prior_logits(groups[:-1])
+            if self.config.directed:
+                self.prior_logits(groups[:-1])
         return self.pixel_logits(groups)
 
     def posterior_logits(self, x: jax.Array, earlier: Sequence[jax.Array]) -> jax.Array:

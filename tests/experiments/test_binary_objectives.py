@@ -9,9 +9,9 @@ import pytest
 
 from dvae import estimators
 from dvae.distributions import bernoulli
-from experiments import binary_config as names
+from experiments import binary_model, binary_vae
+from experiments import binary_names as names
 from experiments import binary_objectives as objectives
-from experiments import binary_vae
 from experiments.binary_config import Config
 
 NUM_PIXELS = 5
@@ -36,7 +36,7 @@ def make(config):
 
 def enumerated(config, network, num_samples=1):
     """The exact E[log 1/K sum_k w_k] of every image, over all bits of all samples and groups."""
-    model = objectives.bind(config.model(NUM_PIXELS), network, MEAN, X)
+    model = binary_model.bind(config.model(NUM_PIXELS), network, MEAN, X)
     bits = config.num_latents * config.num_groups
     states = np.array(list(itertools.product((0.0, 1.0), repeat=bits)), np.float32)
     groups = [
@@ -180,7 +180,7 @@ def test_the_variance_moves_only_the_control_variate(name):
 
     def auxiliary_loss(params):
         bound = [
-            objectives.bind(config.model(NUM_PIXELS), network, MEAN, X)
+            binary_model.bind(config.model(NUM_PIXELS), network, MEAN, X)
             for network in (params["network"], jax.lax.stop_gradient(params["network"]))
         ]
         terms = objectives.score_function(

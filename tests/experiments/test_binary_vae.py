@@ -11,9 +11,8 @@ import pytest
 from dvae import data
 from dvae.distributions import bernoulli
 from dvae.train import sharding
-from experiments import binary_config as names
-from experiments import binary_evaluation, binary_vae, runner
-from experiments import binary_objectives as objectives
+from experiments import binary_evaluation, binary_model, binary_vae, runner
+from experiments import binary_names as names
 from experiments.binary_config import Config
 from experiments.binary_presets import PRESETS, TABLE1_CELLS
 
@@ -125,7 +124,7 @@ def test_evaluation_approaches_the_enumerated_log_likelihood(images, num_groups)
     evaluator = binary_evaluation.Evaluator(config, 64, mesh)
     found = evaluator.evaluate(start.params, start.model_state, x, num_samples=2_000)
     pixels = jnp.asarray(x.reshape(12, -1), jnp.float32)
-    model = objectives.bind(
+    model = binary_model.bind(
         config.model(64), start.params["network"], start.model_state["mean"], pixels
     )
     states = np.array(np.meshgrid(*[[0.0, 1.0]] * 4)).reshape(4, -1).T.astype(np.float32)

@@ -11,9 +11,8 @@ import pytest
 
 from dvae.distributions import bernoulli
 from dvae.train import sharding
-from experiments import binary_config as names
-from experiments import binary_objectives as objectives
 from experiments import (
+    binary_model,
     binary_vae,
     flags,
     gradient_measurement,
@@ -21,6 +20,7 @@ from experiments import (
     gradient_variance_config,
     gradient_variance_report,
 )
+from experiments import binary_names as names
 from experiments.gradient_measurement import SIDES
 from experiments.gradient_variance_config import Config
 
@@ -28,7 +28,7 @@ NUM_PIXELS = 5
 TINY = Config(num_latents=3, hidden_units=4, batch_size=2, num_draws=200, tune_steps=300)
 X = np.random.default_rng(0).integers(0, 2, (TINY.batch_size, NUM_PIXELS)).astype(np.float32)
 MEAN = np.full(NUM_PIXELS, 0.4, np.float32)
-STATE = {"mean": MEAN, "signal": ()}
+STATE = {"mean": MEAN, "batch_stats": {}, "signal": ()}
 
 
 @functools.cache
@@ -75,7 +75,7 @@ def test_reinforce_has_the_enumerated_variance_and_no_bias():
     states = np.stack([np.repeat(bits, 8, axis=0), np.tile(bits, (8, 1))], axis=1)
 
     def terms(params, z):
-        model = objectives.bind(module, params, MEAN, X)
+        model = binary_model.bind(module, params, MEAN, X)
         logits = model.posterior_logits([])
         log_q = bernoulli.log_prob(z, logits).sum(-1)
         log_p = bernoulli.log_prob(z, jnp.broadcast_to(model.prior_logits([]), z.shape)).sum(-1)

@@ -1,0 +1,127 @@
+"""The networks of `binary_vae` as functions of latents, at given parameters and images."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from dvae.distributions import bernoulli
+from dvae.models import mlp
+
+PyTree = Any
+Groups = Sequence[jax.Array]  # latents, one array [..., n] a group
+
+
+class Networks(NamedTuple):
+    """The model at given parameters, as functions of latents; x is float 0 or 1."""
+
+    posterior_logits: Callable[[Groups], jax.Array]  # of one batch of images
+    prior_logits: Callable[[Groups], jax.Array]  # of directed priors
+    log_likelihood: Callable[[Groups], jax.Array]  # log p(x | groups), [..., B]
+
+
+def apply(
+    module: nn.Module,
+    params: PyTree,
+    method: Callable[..., jax.Array],
+    *args: Any,
+    batch_stats: PyTree = None,
+) -> Any:
+    """Calls a method of a module at the given parameters, and moving averages if it has them."""
+    return module.apply(_variables(params, batch_stats), *args, method=method)
+
+
+def _variables(params: PyTree, batch_stats: PyTree) -> PyTree:
+    return {"params": params, **({"batch_stats": batch_stats} if batch_stats else {})}
+
+
+def bind(
+    module: mlp.BinaryVAE,
+    network: PyTree,
+    mean: jax.Array,
+    x: jax.Array,
+    batch_stats: PyTree = None,
+) -> Networks:
+    """Returns the functions of the model on images x [B, D], given the training mean [D].
+
+    Batch norm, if there is any, uses the moving averages `batch_stats`.
+    """
+    run = lambda method, *args: apply(module, network, method, *args, batch_stats=batch_stats)
+    return _networks(run, mean, x)
+
+
+def bind_training(
+    module: mlp.BinaryVAE, network: PyTree, mean: jax.Array, x: jax.Array, batch_stats: PyTree
+) -> tuple[Networks, Callable[[], PyTree]]:
+    """Returns the functions of the model, batch norm by the batch, and the averages after them.
+
+    The averages move at every call of a network, so each may be called once a step.
+    """
+    trained = module.clone(train=True)
+    bound = trained.bind(_variables(network, batch_stats), mutable=["batch_stats"])
+    run = lambda method, *args: method(bound, *args)
+    return _networks(run, mean, x), lambda: bound.variables.get("batch_stats", {})
+
+
+def _networks(run: Callable[..., jax.Array], mean: jax.Array, x: jax.Array) -> Networks:
+    centered = x - mean[None]
+
+    def log_likelihood(groups: Sequence[jax.Array]) -> jax.Array:
+        logits = run(mlp.BinaryVAE.pixel_logits, groups)
+        return bernoulli.log_prob(jnp.broadcast_to(x, logits.shape), logits).sum(-1)
+
+    return Networks(
+        lambda earlier: run(mlp.BinaryVAE.posterior_logits, centered, earlier),
+        lambda earlier: run(mlp.BinaryVAE.prior_logits, earlier),
+        log_likelihood,
+    )
+
+
+class Draw(NamedTuple):
+    """Bits drawn group by group, without gradient, and their log-probabilities, with it."""
+
+    groups: list[jax.Array]  # one [*lead, B, n] a group
+    log_likelihood: jax.Array  # [*lead, B] log p(x|z)
+    log_q: jax.Array  # [*lead, B] sum over groups
+    log_ratios: jax.Array  # [parts, *lead, B] log q - log p, one part for each of the prior's
+
+
+def ancestral(
+    key: jax.Array,
+    model: Networks,
+    num_groups: int,
+    shape: tuple[int, ...] = (),
+    *,
+    log_prior: Callable[[Groups], jax.Array] | None = None,
+) -> Draw:
+    """Draws z_1 ~ q(z_1|x), z_2 ~ q(z_2|x, z_1), ...
+
+    Args:
+      key: typed PRNG key.
+      model: networks on B images.
+      num_groups: of the posterior.
+      shape: the first group's sample shape, `lead`.
+      log_prior: log p(z) of all groups in one part, [*lead, B]; by default the model's directed
+        prior, one part a group.
+    """
+    groups: list[jax.Array] = []
+    log_q: list[jax.Array] = []
+    log_p: list[jax.Array] = []
+    for key_group in jax.random.split(key, num_groups):
+        logits = model.posterior_logits(groups)
+        # Later groups' logits already have the sample axes of the earlier ones.
+        z = jax.lax.stop_gradient(bernoulli.sample(key_group, logits, () if groups else shape))
+        log_q.append(bernoulli.log_prob(z, jnp.broadcast_to(logits, z.shape)).sum(-1))
+        if log_prior is None:
+            prior = jnp.broadcast_to(model.prior_logits(groups), z.shape)
+            log_p.append(bernoulli.log_prob(z, prior).sum(-1))
+        groups.append(z)
+    total = sum(log_q[1:], log_q[0])
+    ratios = (
+        jnp.stack(log_q) - jnp.stack(log_p)
+        if log_prior is None
+        else (total - log_prior(groups))[None]
+    )
+    return Draw(groups, model.log_likelihood(groups), total, ratios)
