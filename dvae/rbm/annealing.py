@@ -134,8 +134,8 @@ def anneal(
 
     def move(state: AnnealingState, index: jax.Array) -> tuple[AnnealingState, AnnealingInfo]:
         b = (index + 1).astype(jnp.float32) / num_temperatures
-        biases = (c + b * (a - c) for c, a in zip(base, machine[:2], strict=True))
-        target = RBM(*biases, b * machine.weights)
+        bias1, bias2 = (c + b * (a - c) for c, a in zip(base, machine[:2], strict=True))
+        target = RBM(bias1, bias2, b * machine.weights)
         key = jax.random.fold_in(key_move, index)
         return _move(key, target, state, num_sweeps)
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from experiments import table1
+from experiments import result_tables, table1, table2
 
 
 def summary(**config):
@@ -36,6 +36,7 @@ def summary(**config):
             "num_latents": 200,
             "hidden_units": 200,
             "hidden_layers": 2,
+            "workdir": "/somewhere/here",
             **config,
         },
     }
@@ -53,7 +54,7 @@ def test_rows_hold_the_published_value_of_their_cell(tmp_path):
         write(tmp_path / "b", summary()),
         write(tmp_path / "c", summary(estimator="exponential")),
     ]
-    table = table1.compare(runs, tmp_path / "out")
+    table = result_tables.compare(table1.TABLE, runs, tmp_path / "out")
     lines = [line for line in table.splitlines() if "mnist_static" in line]
     assert [line.split("|")[3].strip() for line in lines] == [
         "rebar",
@@ -66,7 +67,8 @@ def test_rows_hold_the_published_value_of_their_cell(tmp_path):
     assert "107.98 ± 0.10" in lines[1]
     assert "±" not in lines[2]
     assert (tmp_path / "out" / "table1.md").read_text().startswith(table)
-    assert len(json.loads((tmp_path / "out" / "table1.json").read_text())) == 3
+    records = json.loads((tmp_path / "out" / "table1.json").read_text())
+    assert [record["config"]["workdir"] for record in records] == [""] * 3
 
 
 @pytest.mark.parametrize(
@@ -87,21 +89,59 @@ def test_bounds_are_told_apart(config, name):
     "config", [{"num_latents": 50}, {"test_samples": 4_000}, {"num_test_images": 100}]
 )
 def test_other_models_and_evaluations_have_nothing_published(config):
-    assert "107.65 ± 0.08" in table1.row(summary())
-    assert "107.65 ± 0.08" not in table1.row(summary(**config))
+    assert result_tables.row(table1.TABLE, summary())["published"] == "107.65 ± 0.08"
+    assert result_tables.row(table1.TABLE, summary(**config))["published"] == ""
 
 
 def test_several_seeds_show_their_spread():
     several = summary()
     several["test"] |= {"nll": [108.0, 109.0], "nll_standard_deviation_over_seeds": 0.707}
-    assert "108.50 ± 0.71" in table1.row(several)
+    assert result_tables.row(table1.TABLE, several)["test NLL"] == "108.50 ± 0.71"
 
 
 def test_other_directories_are_refused(tmp_path):
     with pytest.raises(ValueError, match="is the run finished"):
-        table1.read_run(tmp_path)
-    with pytest.raises(ValueError, match="not the summary of a binary_vae run with one group"):
-        table1.read_run(write(tmp_path / "two", summary(num_groups=2)))
+        result_tables.read_run(table1.TABLE, tmp_path)
+    with pytest.raises(ValueError, match="has no place in table1: its models have one group"):
+        result_tables.read_run(table1.TABLE, write(tmp_path / "two", summary(num_groups=2)))
+    (tmp_path / "summary.json").write_text("{}")
+    with pytest.raises(ValueError, match="not the summary of a binary_vae run"):
+        result_tables.read_run(table1.TABLE, tmp_path)
     (tmp_path / "summary.json").write_text("{")
     with pytest.raises(ValueError, match="not valid JSON"):
-        table1.read_run(tmp_path)
+        result_tables.read_run(table1.TABLE, tmp_path)
+
+
+RBM = dict(prior="rbm", method="dvaepp", smoothing="exponential", bound="elbo", num_samples=5)
+RBM |= dict(structure="nonlinear", test_samples=4_000, sampler="pcd", num_chains=100, num_sweeps=5)
+
+
+@pytest.mark.parametrize(
+    ("config", "name", "known"),
+    [
+        (dict(estimator="exponential", bound="marginal"), "directed, marginal", "95.06 ± 0.08"),
+        (RBM, "rbm, exponential", "85.41 ± 0.04"),
+        ({**RBM, "num_groups": 2, "method": "dvae"}, "rbm, Rolfe", "84.52 ± 0.05"),
+        ({**RBM, "smoothing": "power"}, "rbm, power", ""),
+        ({**RBM, "method": "dvaes"}, "relaxed rbm, exponential, K = 1", ""),
+        ({**RBM, "method": "dvaes", "bound": "iw"}, "relaxed rbm, exponential, K = 5", ""),
+    ],
+    ids=lambda x: x if isinstance(x, str) else "",
+)
+def test_priors_find_their_column_of_table_2(config, name, known):
+    run = summary(**{"structure": "nonlinear", "test_samples": 4_000, **config})
+    if "prior" in config:
+        run["log_z"] = {"nats": 120.5, "standard_error": 0.25, "effective_samples": 900.0}
+    cells = result_tables.row(table2.TABLE, run)
+    assert cells["trained by"] == name
+    assert cells["published"] == known
+    assert cells["log Z"] == ("120.50 ± 0.25" if "prior" in config else "")
+    assert cells["chains x sweeps"] == ("pcd, 100 x 5" if "prior" in config else "")
+
+
+def test_table_2_says_when_log_z_is_not_to_be_trusted(tmp_path):
+    run = summary(**RBM)
+    run["log_z"] = {"nats": 1.0, "standard_error": 0.9, "warning": "fewer"}
+    assert "not to be trusted" in result_tables.row(table2.TABLE, run)["log Z"]
+    with pytest.raises(ValueError, match="trained with --estimator=exponential"):
+        result_tables.read_run(table2.TABLE, write(tmp_path / "nvil", summary(estimator="nvil")))

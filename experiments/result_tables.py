@@ -1,0 +1,142 @@
+"""Puts finished runs of `binary_vae` beside a published table: what the tables share."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from absl import flags as absl_flags
+
+from dvae.analysis import tables
+from dvae.train import checkpoint
+from experiments import flags, run_record
+
+Summary = Mapping[str, Any]
+Published = dict[tuple[str, str], dict[str, tuple[float, float]]]
+
+
+class Table(NamedTuple):
+    """A published table, and what of a run is written beside it."""
+
+    name: str  # of the files
+    source: str  # said below the table
+    published: Published  # (data set, structure) -> column -> mean and deviation over runs, nats
+    wanted: dict[str, Any]  # settings of the published model and evaluation
+    accepts: Callable[[Summary], str]  # why a run has no place in the table; empty if it has
+    structure: Callable[[Summary], str]
+    column: Callable[[Summary], str]
+    more: tuple[tuple[str, Callable[[Summary], object]], ...]  # further columns
+
+
+def read_run(table: Table, directory: Path) -> dict[str, Any]:
+    """Reads the summary of a finished run.
+
+    Raises:
+      ValueError: the directory does not hold one, or one that has no place in the table.
+    """
+    path = directory / run_record.SUMMARY_FILE
+    try:
+        summary = json.loads(path.read_text())
+    except OSError as error:
+        raise ValueError(
+            f"{path} cannot be read ({error.strerror}): is the run finished?"
+        ) from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not valid JSON ({error})") from error
+    if "effective_samples" not in summary.get("test", {}):
+        raise ValueError(f"{path} is not the summary of a binary_vae run")
+    why_not = table.accepts(summary)
+    if why_not:
+        raise ValueError(f"{path} has no place in {table.name}: {why_not}")
+    return summary
+
+
+def published(table: Table, summary: Summary) -> tuple[float, float] | None:
+    """Returns the published mean and deviation, if model and evaluation are the published ones."""
+    config = summary["config"]
+    if any(config[name] != value for name, value in table.wanted.items()):
+        return None
+    cells = table.published.get((config["dataset"], table.structure(summary)), {})
+    return cells.get(table.column(summary))
+
+
+def row(table: Table, summary: Summary) -> dict[str, object]:
+    """One row of the table, in nats; several seeds give their mean and standard deviation."""
+    config, test = summary["config"], summary["test"]
+    nll = float(np.mean(test["nll"]))
+    deviation = test.get("nll_standard_deviation_over_seeds")
+    known = published(table, summary)
+    return {
+        "data set": summary["dataset"],
+        "structure": table.structure(summary),
+        "trained by": table.column(summary),
+        "test NLL": f"{nll:.2f}" + (f" ± {deviation:.2f}" if deviation is not None else ""),
+        "SE (images)": f"{np.mean(test['nll_standard_error']):.2f}",
+        "published": f"{known[0]:.2f} ± {known[1]:.2f}" if known else "",
+        "difference": f"{nll - known[0]:+.2f}" if known else "",
+        "steps": f"{summary['num_steps']:,}",
+        "seeds": " ".join(str(seed) for seed in summary["seeds"]),
+        "samples": config["test_samples"],
+        "batch": config["batch_size"],
+        "learning rate": f"{config['learning_rate']:g}",
+        "best step": f"{int(np.mean(summary['evaluated_step'])):,}",
+        "-ELBO": f"{-np.mean(test['elbo']):.2f}",
+        "active units": f"{np.mean(test['active_units']):.0f}",
+        "minutes": f"{summary['wall_seconds'] / 60:.0f}",
+        **{title: cell(summary) for title, cell in table.more},
+    }
+
+
+def compare(table: Table, directories: list[Path], out: Path) -> str:
+    """Writes the table as Markdown and its records as JSON into `out`; returns the Markdown.
+
+    Raises:
+      ValueError: a directory holds no fitting run, or `out` cannot be written.
+    """
+    summaries = [read_run(table, directory) for directory in directories]
+    order = [name for columns in table.published.values() for name in columns]
+
+    def place(summary: Summary) -> tuple[object, ...]:
+        name = table.column(summary)
+        rank = order.index(name) if name in order else len(order)
+        return summary["dataset"], table.structure(summary), rank, name
+
+    summaries.sort(key=place)
+    rows = [row(table, summary) for summary in summaries]
+    text = tables.markdown(tuple(rows[0]), [list(cells.values()) for cells in rows])
+    hardware = sorted({summary["hardware"] for summary in summaries})
+    notes = (
+        "Test NLL in nats an image, by importance samples in the binary limit, at the step with "
+        "the lowest validation NLL (± the standard deviation over seeds, where there are several); "
+        f"SE over the test images, -ELBO with one sample. Published: {table.source}. Difference: "
+        f"ours less theirs. Hardware: {', '.join(hardware)}."
+    )
+    # Where a run lay on this machine is of no use elsewhere.
+    for summary in summaries:
+        summary["config"] |= {"workdir": "", "data_dir": ""}
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / f"{table.name}.md").write_text(f"{text}\n\n{notes}\n")
+        checkpoint.write_json(out / f"{table.name}.json", summaries)
+    except OSError as error:
+        raise ValueError(f"cannot write to {out} ({error.strerror}); try --out") from error
+    return text
+
+
+def start(table: Table) -> None:
+    """Reports on the directories of the command line: what `__main__` calls."""
+
+    def main(arguments: list[str]) -> None:
+        with flags.setup():
+            directories = [Path(argument) for argument in arguments[1:]]
+            if not directories:
+                raise ValueError(
+                    f"name at least one run directory: python -m experiments.{table.name} RUN_DIR"
+                )
+            out = Path(absl_flags.FLAGS.out)
+            print(compare(table, directories, out))
+            print(f"\nwritten to {out}")
+
+    absl_flags.DEFINE_string("out", f"runs/{table.name}", "Directory of the table.")
+    flags.run(main)
