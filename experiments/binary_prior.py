@@ -1,11 +1,13 @@
 """The Boltzmann prior of `binary_vae`: its chains in the train state, and log Z.
 
     prior = init(config)                                   # parameters, an RBM
-    chains = init_chains(key, config, prior)               # kept in the model state
-    phase = negative_phase(key, config, prior, chains)     # every step: phase.log_z has a gradient
+    chains = init_chains(key, config, prior)               # kept in the model state, and
+    log_z = init_log_z(prior)
+    phase = negative_phase(key, config, prior, chains, log_z, step)        # phase.log_z: gradient
 
-The value of log Z while training is the sampler's own running estimate, good for a curve; the
-evaluation's comes from annealed importance sampling.
+The value of log Z matters to no gradient. For the training's curve it is estimated every now and
+then; an estimate carried from step to step, as that of `rbm.annealing`, would drift: updates raise
+the energy of the very chains that they are made from.
 """
 
 from collections.abc import Callable
@@ -21,14 +23,7 @@ from experiments.binary_config import Config
 
 PyTree = Any
 PICTURE_SWEEPS = 1_000  # from the training's chains to the samples that are drawn
-
-
-class GibbsPhase(NamedTuple):
-    """Chains of persistent contrastive divergence, and log Z carried along."""
-
-    chains: rbm.gibbs.GibbsState
-    params: rbm.RBM  # that the chains last moved under
-    log_z: jax.Array  # [] nats
+TRAIN_TEMPERATURES, TRAIN_CHAINS = 500, 128  # of the estimates of log Z for the training's curve
 
 
 class Phase(NamedTuple):
@@ -36,6 +31,7 @@ class Phase(NamedTuple):
 
     chains: PyTree  # for the next step
     log_z: jax.Array  # [] nats, with the gradient -E_p[dE/d theta]
+    last_log_z: jax.Array  # [] its value, for the next step
     metrics: dict[str, jax.Array]
 
 
@@ -58,23 +54,39 @@ def init_chains(key: jax.Array, config: Config, params: rbm.RBM) -> PyTree:
         )
     if config.sampler == names.ANNEALING:
         return rbm.annealing.init(key, params, config.num_chains, num_temperatures=1, num_sweeps=1)
-    log_z = jax.nn.softplus(params.bias1).sum() + jax.nn.softplus(params.bias2).sum()
-    return GibbsPhase(rbm.gibbs.init(key, params, config.num_chains), params, log_z)
+    return rbm.gibbs.init(key, params, config.num_chains)
 
 
-def negative_phase(key: jax.Array, config: Config, params: rbm.RBM, chains: PyTree) -> Phase:
+def init_log_z(params: rbm.RBM) -> jax.Array:
+    """Returns log Z of a machine without couplings."""
+    return jax.nn.softplus(params.bias1).sum() + jax.nn.softplus(params.bias2).sum()
+
+
+def negative_phase(
+    key: jax.Array,
+    config: Config,
+    params: rbm.RBM,
+    chains: PyTree,
+    last_log_z: jax.Array,
+    step: jax.Array,
+) -> Phase:
     """Moves the chains under the machine and returns log Z with their gradient."""
     move: dict[str, Callable[..., _Moved]] = {
         names.PCD: _gibbs,
         names.TEMPERING: _tempering,
         names.ANNEALING: _annealing,
     }
+    key_chains, key_log_z = jax.random.split(key)
     fixed = jax.lax.stop_gradient(params)
-    moved = move[config.sampler](key, config, fixed, chains)
-    norm = jnp.linalg.norm(fixed.weights)
-    metrics = {**moved.metrics, "log_z": moved.log_z, "coupling_norm": norm}
-    log_z = rbm.log_z_with_gradient(params, moved.log_z, moved.z1, moved.z2, moved.log_weights)
-    return Phase(moved.chains, log_z, metrics)
+    moved = move[config.sampler](key_chains, config, fixed, chains)
+    estimate = lambda: rbm.ais.log_z(
+        key_log_z, fixed, num_temperatures=TRAIN_TEMPERATURES, num_chains=TRAIN_CHAINS
+    )
+    due = step % config.log_z_interval == 0
+    value = jax.lax.cond(due, lambda: estimate().value, lambda: last_log_z)
+    metrics = {**moved.metrics, "log_z": value, "coupling_norm": jnp.linalg.norm(fixed.weights)}
+    log_z = rbm.log_z_with_gradient(params, value, moved.z1, moved.z2, moved.log_weights)
+    return Phase(moved.chains, log_z, value, metrics)
 
 
 class _Moved(NamedTuple):
@@ -84,17 +96,13 @@ class _Moved(NamedTuple):
     z1: jax.Array
     z2: jax.Array
     log_weights: jax.Array | None
-    log_z: jax.Array
     metrics: dict[str, jax.Array]
 
 
-def _gibbs(key: jax.Array, config: Config, params: rbm.RBM, state: GibbsPhase) -> _Moved:
-    log_z = state.log_z + _log_ratio(state, params)
-    before = rbm.free_energy_2(params, state.chains.z2)
-    chains, _ = rbm.gibbs.step(key, params, state.chains, num_sweeps=config.num_sweeps)
-    mixing = _correlation(before, rbm.free_energy_2(params, chains.z2))
-    after = GibbsPhase(chains, params, log_z)
-    return _Moved(after, chains.z1, chains.z2, None, log_z, {"autocorrelation": mixing})
+def _gibbs(key: jax.Array, config: Config, params: rbm.RBM, state: rbm.gibbs.GibbsState) -> _Moved:
+    after, _ = rbm.gibbs.step(key, params, state, num_sweeps=config.num_sweeps)
+    energies = (rbm.free_energy_2(params, z2) for z2 in (state.z2, after.z2))
+    return _Moved(after, *after, None, {"autocorrelation": _correlation(*energies)})
 
 
 def _tempering(
@@ -102,8 +110,9 @@ def _tempering(
 ) -> _Moved:
     after, info = rbm.tempering.step(key, params, state, num_sweeps=config.num_sweeps)
     rates = info.swap_rates
-    metrics = {"swap_rate": rates.mean(), "lowest_swap_rate": rates.min(), "flips": info.flips}
-    return _Moved(after, after.z1, after.z2, None, info.log_z, metrics)
+    metrics = {"swap_rate": rates.mean(), "lowest_swap_rate": rates.min()}
+    metrics |= {"flips": info.flips, "sampler_log_z": info.log_z}
+    return _Moved(after, after.z1, after.z2, None, metrics)
 
 
 def _annealing(
@@ -115,15 +124,9 @@ def _annealing(
         "resampled": info.resampled,
         "effective_families": info.effective_families,
         "flips": info.flips,
+        "sampler_log_z": info.log_z,
     }
-    return _Moved(after, after.z1, after.z2, after.log_weights, info.log_z, metrics)
-
-
-def _log_ratio(chains: GibbsPhase, params: rbm.RBM) -> jax.Array:
-    """Estimates log Z of the machine less that of the chains' own, one small update before."""
-    z2 = chains.chains.z2
-    log_weights = rbm.free_energy_2(chains.params, z2) - rbm.free_energy_2(params, z2)
-    return jax.nn.logsumexp(log_weights) - np.float32(np.log(len(z2)))
+    return _Moved(after, after.z1, after.z2, after.log_weights, metrics)
 
 
 def _correlation(x: jax.Array, y: jax.Array) -> jax.Array:
@@ -157,9 +160,8 @@ def sample(
     key: jax.Array, config: Config, params: rbm.RBM, chains: PyTree, num_samples: int
 ) -> list[jax.Array]:
     """Continues some of the training's chains for long and returns their bits, group by group."""
-    chosen = chains.chains if isinstance(chains, GibbsPhase) else chains
-    index = np.arange(num_samples) % len(chosen.z1)
-    start = rbm.gibbs.GibbsState(chosen.z1[index], chosen.z2[index])
+    index = np.arange(num_samples) % len(chains.z1)
+    start = rbm.gibbs.GibbsState(chains.z1[index], chains.z2[index])
     after, _ = rbm.gibbs.step(key, params, start, num_sweeps=PICTURE_SWEEPS)
     joined = jnp.concatenate([after.z1, after.z2], axis=-1)
     return jnp.split(joined, config.num_groups, axis=-1)

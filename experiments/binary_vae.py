@@ -116,6 +116,7 @@ def init_fn(config: Config, pixel_mean: np.ndarray) -> state.InitFn:
         if config.prior == names.BOLTZMANN:
             params |= {"prior": binary_prior.init(config), **boltzmann.init_posterior(config)}
             model_state["chains"] = binary_prior.init_chains(key_rest, config, params["prior"])
+            model_state["log_z"] = binary_prior.init_log_z(params["prior"])
         else:
             params |= objectives.init_auxiliary(key_rest, config, len(pixel_mean))
             if config.estimator in names.LEARNED_BASELINE:
@@ -196,7 +197,9 @@ def _boltzmann_terms(
     """Returns the objective under a Boltzmann prior, and the chains of its negative phase."""
     key_chains, key_latent = jax.random.split(key)
     prior = params["prior"]
-    phase = binary_prior.negative_phase(key_chains, config, prior, model_state["chains"])
+    phase = binary_prior.negative_phase(
+        key_chains, config, prior, model_state["chains"], model_state["log_z"], step
+    )
     given = dict(step=step, kl_weight=bounds.linear_warmup(step, config.kl_warmup_steps))
     if config.method == names.DVAES:
         given["components"] = params.get("components")
@@ -204,7 +207,7 @@ def _boltzmann_terms(
     else:
         terms = boltzmann.analytic(key_latent, model, config, prior, phase.log_z, **given)
     terms = terms._replace(metrics={**terms.metrics, **phase.metrics})
-    return terms, {"chains": phase.chains}
+    return terms, {"chains": phase.chains, "log_z": phase.last_log_z}
 
 
 def make_task(config: Config, images: data.Dataset, mesh: Mesh) -> loop.Task:

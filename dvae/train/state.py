@@ -87,5 +87,16 @@ def scan_steps(step_fn: StepFn, num_steps: int) -> StepFn:
 
 
 def vmap_seeds(step_fn: StepFn) -> StepFn:
-    """Returns the step of several seeds: states, keys and metrics gain a leading axis [S]."""
-    return jax.vmap(step_fn, in_axes=(0, None, 0))
+    """Returns the step of several seeds: states, keys and metrics gain a leading axis [S].
+
+    All seeds are at the same step, and `step_fn` sees it as one number: what it does at some steps
+    only (`lax.cond`) is then done at those only, not computed at every step and thrown away.
+    """
+    axes = TrainState(None, 0, 0, 0)  # type: ignore[arg-type]
+    mapped = jax.vmap(step_fn, in_axes=(axes, None, 0), out_axes=(axes, 0))
+
+    def step(state: TrainState, data: PyTree, key: jax.Array) -> tuple[TrainState, Metrics]:
+        after, metrics = mapped(state._replace(step=state.step[0]), data, key)
+        return after._replace(step=jnp.broadcast_to(after.step, state.step.shape)), metrics
+
+    return step
