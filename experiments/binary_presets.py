@@ -39,22 +39,79 @@ PRESETS: dict[str, Settings] = {
     for cells, rate in zip((_RELAXED, _SCORE_FUNCTION), rates, strict=True)
     for cell, settings in cells.items()
 }
-# The directed columns of Table 2 at its two-group sizes, with its KL warm-up; the paper's models
-# have batch normalization too.
-PRESETS |= {
-    f"table2_2{structure}_{bound}": dict(
+# Table 2 of the same paper and the relaxed priors of "DVAE#" (2018), with the settings of both:
+# smoothings' inverse temperatures for linear, one-group and several-group nonlinear models.
+_TABLE2_CELLS: dict[str, tuple[Settings, tuple[float, float, float]]] = {
+    "rbm": (dict(prior="rbm", method="dvaepp"), (12.0, 14.0, 10.0)),
+    "rbm_power": (dict(prior="rbm", method="dvaepp", smoothing="power"), (40.0, 30.0, 30.0)),
+    "rbm_rolfe": (dict(prior="rbm", method="dvae"), (5.0, 5.0, 4.0)),
+    "joint": (dict(), (12.0, 14.0, 10.0)),
+    "marginal": (dict(bound="marginal"), (12.0, 14.0, 10.0)),
+    **{
+        f"relaxed_{smoothing}_k{k}": (
+            dict(
+                prior="rbm",
+                method="dvaes",
+                smoothing=smoothing,
+                bound="elbo" if k == 1 else "iw",
+                num_samples=k,
+            ),
+            betas,
+        )
+        for smoothing, betas in (
+            ("exponential", (12.0, 12.0, 10.0)),
+            ("power", (40.0, 40.0, 30.0)),
+            ("gaussian_integral", (40.0, 30.0, 30.0)),
+        )
+        for k in (1, 5, 25)
+    },
+}
+_TABLE2_GROUPS = {1: 200, 2: 200, 4: 100}  # number of groups -> bits of each
+_BUDGETS: dict[str, Settings] = {
+    "table2": dict(num_steps=1_000_000, num_chains=1_000, num_sweeps=40),
+    # For a CPU: a tenth of the steps, a twentieth of the sampling.
+    "table2_cpu": dict(
+        num_steps=100_000,
+        num_chains=100,
+        num_sweeps=20,
+        eval_interval=10_000,
+        checkpoint_interval=10_000,
+        num_eval_images=1_000,
+    ),
+}
+
+
+def _table2(budget: str, structure: str, num_groups: int, cell: str) -> Settings:
+    settings, betas = _TABLE2_CELLS[cell]
+    deep = structure == "nonlinear"
+    return dict(
+        settings,
+        **_BUDGETS[budget],
         structure=structure,
-        num_groups=2,
-        estimator="exponential",
-        bound=bound,
-        beta=8.0,
-        beta_final=14.0,
+        num_groups=num_groups,
+        num_latents=_TABLE2_GROUPS[num_groups],
+        beta=betas[(1 if num_groups == 1 else 2) if deep else 0],
         batch_size=100,
-        learning_rate=rates[0],
-        kl_warmup_steps=90_000,
+        learning_rate=3e-3,
+        schedule="staircase",
+        adam_eps=1e-3,
+        weight_decay=1e-4,
+        normalization="batch" if deep else "none",
+        kl_warmup_steps=3 * _BUDGETS[budget]["num_steps"] // 10,
     )
-    for structure, rates in _RATES.items()
-    for bound in ("joint", "marginal")
+
+
+PRESETS |= {
+    f"{budget}_{num_groups}{structure}_{cell}": _table2(budget, structure, num_groups, cell)
+    for budget in _BUDGETS
+    for structure, num_groups in (
+        ("linear", 1),
+        ("linear", 2),
+        ("nonlinear", 1),
+        ("nonlinear", 2),
+        ("nonlinear", 4),
+    )
+    for cell in _TABLE2_CELLS
 }
 PRESETS |= {
     "demo": dict(

@@ -20,6 +20,7 @@ from dvae.train.loop import NonFiniteError, StoppedError
 
 Config = TypeVar("Config")
 Presets = Mapping[str, Mapping[str, Any]]
+_FEW_PRESETS = 10  # whose values fit into --help; of more, the names
 
 
 def option(
@@ -89,9 +90,10 @@ def define(config_class: type, presets: Presets | None = None) -> None:
         define_one(field.name, parsers[type(field.default)](), text)
     if presets is None:
         return
-    listed = "; ".join(
-        f"{name}: {' '.join(f'{k}={v}' for k, v in values.items())}"
-        for name, values in presets.items()
+    settings = lambda values: f": {' '.join(f'{k}={v}' for k, v in values.items())}"
+    short = len(presets) <= _FEW_PRESETS
+    listed = ("; " if short else ", ").join(
+        name + (settings(values) if short else "") for name, values in presets.items()
     )
     text = f"Named settings, which further flags override. {listed}"
     define_one("preset", absl_flags.ArgumentParser(), text)

@@ -66,7 +66,8 @@ def test_leave_one_out_signals():
 
     by_value, by_log_q = jax.jit(jax.grad(total, (0, 1)))(values, np.zeros_like(values))
     others = (values.sum(0) - values) / 2
-    np.testing.assert_allclose(by_log_q, (values - others) / 3, rtol=1e-5)
+    # An ulp of 7,000 is 5e-4, whichever way the compiler adds.
+    np.testing.assert_allclose(by_log_q, (values - others) / 3, rtol=1e-5, atol=3e-4)
     np.testing.assert_allclose(by_value, np.full((3, 2), 1 / 3), rtol=1e-6)
 
 
