@@ -28,7 +28,10 @@ def spread(images: np.ndarray, count: int) -> np.ndarray:
 def write(
     config: Config, result: loop.Result, images: Dataset, workdir: Path, mesh: Mesh
 ) -> dict[str, Any]:
-    """Evaluates validation and test sets, writes summary.json and PNGs, prints the result."""
+    """Evaluates validation and test sets, writes summary.json and PNGs, prints the result.
+
+    A Boltzmann prior is written to prior.npz: bias1, bias2 and weights, seeds first if several.
+    """
     assert result.best is not None
     # Without a validation on the way there is nothing to choose from but the last step.
     chosen = result.best if config.eval_interval else result.state
@@ -45,6 +48,9 @@ def write(
     }
     summary = summarize(config, result, images, sets)
     checkpoint.write_json(workdir / run_record.SUMMARY_FILE, summary)
+    if config.prior == names.BOLTZMANN:
+        machine = jax.device_get(chosen.params["prior"])._asdict()
+        np.savez(workdir / run_record.PRIOR_FILE, **machine)
     _draw(config, (chosen.params, chosen.model_state), images, workdir, evaluator, sets)
     print(_describe(summary, workdir))
     return summary

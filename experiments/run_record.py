@@ -13,6 +13,7 @@ import numpy as np
 from dvae.train import metrics
 
 SUMMARY_FILE = "summary.json"
+PRIOR_FILE = "prior.npz"
 
 
 def read_curve(workdir: Path, split: str, *names: str) -> tuple[np.ndarray, ...]:

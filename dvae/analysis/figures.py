@@ -16,6 +16,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from numpy.typing import ArrayLike
 
 from dvae.analysis._codebooks import codebook_pca, explained_variance
+from dvae.analysis._convergence import convergence
 from dvae.analysis._drawing import (
     INK,
     draw_arrows,
@@ -43,6 +44,7 @@ __all__ = [
     "bias_and_variance",
     "bits_per_dim_by_codebook_size",
     "codebook_pca",
+    "convergence",
     "explained_variance",
     "image_grid",
     "inverse_cdfs",

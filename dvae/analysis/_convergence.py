@@ -1,0 +1,56 @@
+"""Errors against effort, on logarithmic axes."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
+
+from dvae.analysis._drawing import looks, new_figure, require, styled
+
+Curves = Mapping[str, tuple[ArrayLike, ArrayLike]]
+
+
+@styled
+def convergence(rows: Mapping[str, Mapping[str, Curves]], *, xlabel: str) -> Figure:
+    """Draws how errors fall with effort: one row a quantity, one column a problem.
+
+    Args:
+        rows: quantity -> problem -> method -> (effort [T], error [T]), all positive.
+        xlabel: what the effort is.
+
+    Returns:
+        A figure with one set of axes for each quantity and problem, the efforts' shared.
+
+    Raises:
+        ValueError: if there is nothing to draw, or a number is not positive.
+    """
+    require(rows, "rows")
+    problems = list(dict.fromkeys(name for row in rows.values() for name in row))
+    methods = dict.fromkeys(m for row in rows.values() for curves in row.values() for m in curves)
+    require(methods, "rows")
+    look = looks(methods)
+    figure = new_figure(1.4 + 3.2 * len(problems), 0.6 + 2.7 * len(rows))
+    grid = figure.subplots(len(rows), len(problems), squeeze=False, sharex=True)
+    for i, (quantity, row) in enumerate(rows.items()):
+        for j, problem in enumerate(problems):
+            axes = grid[i, j]
+            axes.set(xscale="log", yscale="log", title=problem if i == 0 else "")
+            for method, (x, y) in row.get(problem, {}).items():
+                x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+                if not (np.all(x > 0) and np.all(y > 0)):
+                    raise ValueError(
+                        f"{quantity} of {method} on {problem} must be positive on logarithmic axes"
+                    )
+                color, marker = look[method]
+                axes.plot(x, y, color=color, marker=marker, label=method)
+            if i == len(rows) - 1:
+                axes.set_xlabel(xlabel)
+        grid[i, 0].set_ylabel(quantity)
+    handles = {
+        label: handle
+        for axes in grid.flat
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(handles.values(), handles.keys(), loc="outside right upper")
+    return figure

@@ -1,0 +1,34 @@
+"""The figure of errors against effort."""
+
+import pytest
+
+from dvae.analysis import figures
+
+ROWS = {
+    "error of a": {
+        "small": {"gibbs": ([1, 10], [0.5, 0.1]), "ais": ([1, 10], [0.2, 0.02])},
+        "large": {"gibbs": ([1, 10], [0.9, 0.8])},
+    },
+    "error of b": {"small": {"ais": ([1, 10], [3.0, 1.0])}},
+}
+
+
+def test_rows_are_quantities_and_columns_problems() -> None:
+    figure = figures.convergence(ROWS, xlabel="sweeps")
+    upper_small, upper_large, lower_small, lower_large = figure.axes
+    assert [axes.get_title() for axes in figure.axes] == ["small", "large", "", ""]
+    assert (upper_small.get_ylabel(), lower_small.get_ylabel()) == ("error of a", "error of b")
+    assert [len(axes.lines) for axes in figure.axes] == [2, 1, 1, 0]
+    assert upper_large.lines[0].get_color() == upper_small.lines[0].get_color()
+    assert upper_small.lines[1].get_color() == lower_small.lines[0].get_color()
+    assert [text.get_text() for text in figure.legends[0].texts] == ["gibbs", "ais"]
+    assert lower_large.get_xlabel() == "sweeps"
+    assert upper_small.get_yscale() == "log"
+
+
+def test_what_cannot_be_drawn_is_named() -> None:
+    with pytest.raises(ValueError, match="rows"):
+        figures.convergence({}, xlabel="sweeps")
+    zero = {"error": {"small": {"ais": ([1, 2], [0.0, 1.0])}}}
+    with pytest.raises(ValueError, match="error of ais on small must be positive"):
+        figures.convergence(zero, xlabel="sweeps")

@@ -1,0 +1,63 @@
+"""The comparison of samplers: errors, files, mistakes."""
+
+import json
+
+import numpy as np
+import pytest
+
+from dvae import rbm
+from experiments import compare_samplers
+from experiments.compare_samplers import Config, Machine, Measured
+
+
+def test_errors_are_root_mean_squares_over_runs():
+    moments = rbm.exact.Moments(np.zeros(1), np.zeros(1), np.zeros((1, 1)))
+    machine = Machine("m", None, moments, 5.0, 0.0, "")
+    runs = rbm.exact.Moments(np.ones((2, 1)), np.zeros((2, 1)), np.zeros((2, 1, 1)))
+    found = compare_samplers.record(machine, "s", 10, Measured(runs, np.array([5.0, 9.0])))
+    assert found["moments_rms"] == pytest.approx(np.sqrt(1 / 3))
+    assert found["log_z_bias"] == 2
+    assert found["log_z_bias_standard_error"] == pytest.approx(2)
+    assert found["log_z_rms"] == pytest.approx(np.sqrt(8))
+    only = compare_samplers.record(machine, "s", 10, Measured(None, np.array([5.0, 9.0])))
+    assert "moments_rms" not in only
+
+
+def test_files_of_a_small_comparison(tmp_path):
+    rng = np.random.default_rng(0)
+    arrays = {"bias1": rng.normal(size=(2, 3)), "bias2": rng.normal(size=(2, 4))}
+    arrays["weights"] = rng.normal(size=(2, 3, 4))  # two seeds, of which the first is taken
+    run = tmp_path / "run"
+    run.mkdir()
+    np.savez(run / "prior.npz", **{name: a.astype(np.float32) for name, a in arrays.items()})
+    config = Config(
+        out=str(tmp_path / "out"),
+        sweeps="10,100",
+        num_chains=200,
+        num_runs=2,
+        reference_temperatures=200,
+        small_scale=0.5,
+    )
+    table = compare_samplers.compare(config, [run])
+    text = (tmp_path / "out" / "samplers.md").read_text()
+    assert text.startswith(table)
+    written = json.loads((tmp_path / "out" / "samplers.json").read_text())
+    assert len(written["records"]) == 2 * 4 * 2
+    first = rbm.RBM(*(arrays[name][0].astype(np.float32) for name in rbm.RBM._fields))
+    trained = written["references"]["3x4, run"]
+    assert abs(trained["log_z"] - rbm.exact.log_z(first)) < 5 * trained["standard_error"]
+    for record in written["records"]:
+        if record["sweeps"] == 100 and "log_z_rms" in record:
+            assert record["log_z_rms"] < 0.2, record
+        if record["sweeps"] == 100 and "moments_rms" in record:
+            assert record["moments_rms"] < 0.05, record
+    assert (tmp_path / "out" / "samplers.png").stat().st_size > 10_000
+
+
+def test_mistakes_are_named(tmp_path):
+    with pytest.raises(ValueError, match="--sweeps=10,15 must be multiples of ten"):
+        Config(sweeps="10,15")
+    with pytest.raises(ValueError, match="--sweeps=ten must be"):
+        Config(sweeps="ten")
+    with pytest.raises(ValueError, match="is it a finished run of binary_vae --prior=rbm"):
+        compare_samplers.compare(Config(), [tmp_path])
