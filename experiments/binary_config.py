@@ -88,6 +88,9 @@ class Config(RunConfig):
     num_chains: int = option(1_000, "Persistent chains of the sampler.", minimum=1)
     num_sweeps: int = option(40, "Gibbs sweeps of every chain in a step.", minimum=1)
     num_temperatures: int = option(10, "Replicas of a chain (sampler=tempering).", minimum=2)
+    adapt_interval: int = option(
+        0, "Steps between adaptations of the ladder (sampler=tempering); 0 never.", minimum=0
+    )
     log_z_interval: int = option(
         1_000, "Steps between the curve's estimates of log Z (prior=rbm).", minimum=1
     )

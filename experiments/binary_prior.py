@@ -78,7 +78,7 @@ def negative_phase(
     }
     key_chains, key_log_z = jax.random.split(key)
     fixed = jax.lax.stop_gradient(params)
-    moved = move[config.sampler](key_chains, config, fixed, chains)
+    moved = move[config.sampler](key_chains, config, fixed, chains, step)
     estimate = lambda: rbm.ais.log_z(
         key_log_z, fixed, num_temperatures=TRAIN_TEMPERATURES, num_chains=TRAIN_CHAINS
     )
@@ -106,17 +106,29 @@ def _gibbs(key: jax.Array, config: Config, params: rbm.RBM, state: rbm.gibbs.Gib
 
 
 def _tempering(
-    key: jax.Array, config: Config, params: rbm.RBM, state: rbm.tempering.TemperingState
+    key: jax.Array,
+    config: Config,
+    params: rbm.RBM,
+    state: rbm.tempering.TemperingState,
+    step: jax.Array,
 ) -> _Moved:
     after, info = rbm.tempering.step(key, params, state, num_sweeps=config.num_sweeps)
     rates = info.swap_rates
+    if config.adapt_interval:
+        # The machine moves anyway, so that replicas of a moved ladder are no further behind.
+        adapted = lambda: rbm.tempering.adapt(after, rates)
+        after = jax.lax.cond(step % config.adapt_interval == 0, adapted, lambda: after)
     metrics = {"swap_rate": rates.mean(), "lowest_swap_rate": rates.min()}
     metrics |= {"flips": info.flips, "sampler_log_z": info.log_z}
     return _Moved(after, after.z1, after.z2, None, metrics)
 
 
 def _annealing(
-    key: jax.Array, config: Config, params: rbm.RBM, state: rbm.annealing.AnnealingState
+    key: jax.Array,
+    config: Config,
+    params: rbm.RBM,
+    state: rbm.annealing.AnnealingState,
+    step: jax.Array,
 ) -> _Moved:
     after, info = rbm.annealing.step(key, params, state, num_sweeps=config.num_sweeps)
     metrics = {

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dvae._numerics import upcast
 
@@ -24,13 +25,24 @@ class RBM(NamedTuple):
 
 
 def check(params: RBM) -> None:
-    """Raises ValueError unless the sizes of the parameters fit each other."""
+    """Raises ValueError unless the sizes of the parameters fit, and known values are finite."""
     shapes = params.bias1.shape, params.bias2.shape, params.weights.shape
     if len(shapes[0]) != 1 or len(shapes[1]) != 1 or shapes[2] != shapes[0] + shapes[1]:
         raise ValueError(
             "an RBM has bias1 [n1], bias2 [n2] and weights [n1, n2], got shapes "
             f"{shapes[0]}, {shapes[1]} and {shapes[2]}"
         )
+    for name, value in zip(RBM._fields, params, strict=True):
+        # Traced values, and those on other hosts, can only be checked by whoever reads the result.
+        traced = isinstance(value, jax.core.Tracer)
+        if traced or not getattr(value, "is_fully_addressable", True):
+            continue
+        bad = np.size(value) - np.isfinite(np.asarray(value, np.float32)).sum()
+        if bad:
+            raise ValueError(
+                f"{name} of the RBM has {bad} entries that are NaN or infinite: did its training "
+                "diverge? Start from the last checkpoint before that"
+            )
 
 
 def energy(params: RBM, z1: jax.Array, z2: jax.Array) -> jax.Array:

@@ -150,6 +150,23 @@ def test_log_z_is_estimated_now_and_then(images, sampler) -> None:
         np.testing.assert_allclose(moved.metrics["sampler_log_z"], rbm.exact.log_z(prior), atol=0.2)
 
 
+def test_the_ladder_is_adapted_on_request(images) -> None:
+    settings = {"sampler": names.TEMPERING, "num_chains": 200, "adapt_interval": 2}
+    config = Config(**{**TINY, **settings})
+    _, first, prior = start(config, images)
+    strong = prior._replace(weights=8 * prior.weights)
+    phase = jax.jit(binary_prior.negative_phase, static_argnames="config")
+    chains, log_z = first.model_state["chains"], first.model_state["log_z"]
+    ladders = []
+    for step in (1, 2):
+        key = jax.random.fold_in(jax.random.key(0), step)
+        moved = phase(key, config, strong, chains, log_z, jnp.int32(step))
+        ladders.append(np.array(moved.chains.betas))
+    np.testing.assert_array_equal(ladders[0], chains.betas)
+    assert not np.allclose(ladders[1], chains.betas, atol=1e-3)
+    assert (ladders[1][0], ladders[1][-1]) == (0, 1)
+
+
 @pytest.mark.parametrize("sampler", [names.PCD, names.ANNEALING])
 def test_gradient_of_the_prior_is_that_of_its_likelihood(images, sampler) -> None:
     config = Config(**{**TINY, "sampler": sampler, "num_chains": 20_000, "num_sweeps": 30})

@@ -89,3 +89,20 @@ def test_mistakes_are_named():
         rbm.energy(machine(3, 4)._replace(weights=jnp.zeros((4, 3))), jnp.ones(3), jnp.ones(4))
     with pytest.raises(ValueError, match="z2 must end in an axis of 4 units"):
         rbm.energy(machine(3, 4), jnp.ones(3), jnp.ones(3))
+
+
+@pytest.mark.parametrize("name", rbm.RBM._fields)
+def test_parameters_that_are_not_numbers_are_named(name):
+    params = machine(2, 3)
+    broken = params._replace(**{name: jnp.asarray(getattr(params, name)).at[0].set(jnp.nan)})
+    key = jax.random.key(0)
+    for f in (
+        lambda: exact.log_z(broken),
+        lambda: rbm.energy(broken, jnp.zeros(2), jnp.zeros(3)),
+        lambda: rbm.gibbs.init(key, broken, 4),
+        lambda: rbm.tempering.init(key, broken, 4),
+        lambda: rbm.annealing.init(key, broken, 4),
+        lambda: rbm.ais.log_z(key, broken),
+    ):
+        with pytest.raises(ValueError, match=f"{name} of the RBM has [13] entries that are NaN"):
+            f()
