@@ -16,8 +16,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from dvae import rbm
+from dvae.train.sharding import AXIS, replicated
 from experiments import binary_names as names
 from experiments.binary_config import Config
 
@@ -69,8 +71,13 @@ def negative_phase(
     chains: PyTree,
     last_log_z: jax.Array,
     step: jax.Array,
+    mesh: Mesh | None = None,
 ) -> Phase:
-    """Moves the chains under the machine and returns log Z with their gradient."""
+    """Moves the chains under the machine and returns log Z with their gradient.
+
+    The devices of a mesh share the chains if they can do so equally; between steps the chains are
+    replicated like the rest of the state.
+    """
     move: dict[str, Callable[..., _Moved]] = {
         names.PCD: _gibbs,
         names.TEMPERING: _tempering,
@@ -78,7 +85,12 @@ def negative_phase(
     }
     key_chains, key_log_z = jax.random.split(key)
     fixed = jax.lax.stop_gradient(params)
+    if mesh is not None and config.num_chains % mesh.size == 0:
+        chains = _share(chains, config.num_chains, NamedSharding(mesh, PartitionSpec(AXIS)))
     moved = move[config.sampler](key_chains, config, fixed, chains, step)
+    if mesh is not None:
+        kept = _share(moved.chains, config.num_chains, replicated(mesh))
+        moved = moved._replace(chains=kept)
     estimate = lambda: rbm.ais.log_z(
         key_log_z, fixed, num_temperatures=TRAIN_TEMPERATURES, num_chains=TRAIN_CHAINS
     )
@@ -99,7 +111,14 @@ class _Moved(NamedTuple):
     metrics: dict[str, jax.Array]
 
 
-def _gibbs(key: jax.Array, config: Config, params: rbm.RBM, state: rbm.gibbs.GibbsState) -> _Moved:
+def _gibbs(
+    key: jax.Array,
+    config: Config,
+    params: rbm.RBM,
+    state: rbm.gibbs.GibbsState,
+    step: jax.Array,
+) -> _Moved:
+    del step
     after, _ = rbm.gibbs.step(key, params, state, num_sweeps=config.num_sweeps)
     energies = (rbm.free_energy_2(params, z2) for z2 in (state.z2, after.z2))
     return _Moved(after, *after, None, {"autocorrelation": _correlation(*energies)})
@@ -130,6 +149,7 @@ def _annealing(
     state: rbm.annealing.AnnealingState,
     step: jax.Array,
 ) -> _Moved:
+    del step
     after, info = rbm.annealing.step(key, params, state, num_sweeps=config.num_sweeps)
     metrics = {
         "population_ess": info.ess,
@@ -139,6 +159,13 @@ def _annealing(
         "sampler_log_z": info.log_z,
     }
     return _Moved(after, after.z1, after.z2, after.log_weights, metrics)
+
+
+def _share(chains: PyTree, num_chains: int, layout: NamedSharding) -> PyTree:
+    """Lays out what has one row a chain; a layout changes no value."""
+    per_chain = lambda x: x.ndim > 0 and x.shape[0] == num_chains
+    constrain = jax.lax.with_sharding_constraint
+    return jax.tree.map(lambda x: constrain(x, layout) if per_chain(x) else x, chains)
 
 
 def _correlation(x: jax.Array, y: jax.Array) -> jax.Array:

@@ -11,6 +11,7 @@ config.json, metrics.jsonl, TensorBoard events, checkpoints, summary.json and pi
 command continues an interrupted run.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -126,10 +127,17 @@ def init_fn(config: Config, pixel_mean: np.ndarray) -> state.InitFn:
     return init
 
 
-def loss_fn(config: Config, num_pixels: int) -> state.LossFn:
-    """Returns the loss: the negative objective in nats an image, and what baselines minimize."""
+def loss_fn(config: Config, num_pixels: int, mesh: Mesh | None = None) -> state.LossFn:
+    """Returns the loss: the negative objective in nats an image, and what baselines minimize.
+
+    Args:
+      config: everything.
+      num_pixels: of an image.
+      mesh: whose devices share the chains of a Boltzmann prior; without one nothing is shared.
+    """
     module = config.model(num_pixels)
-    terms_of = _boltzmann_terms if config.prior == names.BOLTZMANN else _directed_terms
+    boltzmann_terms = functools.partial(_boltzmann_terms, mesh=mesh)
+    terms_of = boltzmann_terms if config.prior == names.BOLTZMANN else _directed_terms
 
     def loss(
         params: PyTree, model_state: PyTree, x: jax.Array, key: jax.Array, step: jax.Array
@@ -193,12 +201,14 @@ def _boltzmann_terms(
     model_state: PyTree,
     x: jax.Array,
     step: jax.Array,
+    *,
+    mesh: Mesh | None,
 ) -> tuple[objectives.Terms, PyTree]:
     """Returns the objective under a Boltzmann prior, and the chains of its negative phase."""
     key_chains, key_latent = jax.random.split(key)
     prior = params["prior"]
     phase = binary_prior.negative_phase(
-        key_chains, config, prior, model_state["chains"], model_state["log_z"], step
+        key_chains, config, prior, model_state["chains"], model_state["log_z"], step, mesh
     )
     given = dict(step=step, kl_weight=bounds.linear_warmup(step, config.kl_warmup_steps))
     if config.method == names.DVAES:
@@ -227,7 +237,7 @@ def make_task(config: Config, images: data.Dataset, mesh: Mesh) -> loop.Task:
     return runner.make_task(
         config,
         init_fn(config, pixel_mean),
-        loss_fn(config, num_pixels),
+        loss_fn(config, num_pixels, mesh),
         draw_fn(config, dynamic, mesh),
         config.optimizer(),
         evaluate=evaluate,

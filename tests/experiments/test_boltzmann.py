@@ -221,8 +221,10 @@ def test_batch_norm_learns_its_averages_and_devices_agree(images) -> None:
         task, state, _ = start(config, images, num_devices)
         averages = state.model_state["batch_stats"]
         step = jax.jit(task.step)
+        data = jax.device_put(task.data, jax.tree.leaves(state)[0].sharding)
         for _ in range(2):
-            state, _ = step(state, task.data, task.key_train)
+            state, _ = step(state, data, task.key_train)
+        assert step._cache_size() == 1  # the shared chains come back as they went in
         after[num_devices] = state
     moved = after[1].model_state["batch_stats"]
     for a, b in zip(jax.tree.leaves(moved), jax.tree.leaves(averages), strict=True):
