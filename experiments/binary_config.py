@@ -7,6 +7,7 @@ import jax
 import optax
 
 from dvae.models import mlp
+from experiments import binary_checks
 from experiments import binary_names as names
 from experiments.flags import changed, option
 from experiments.runner import RunConfig
@@ -31,10 +32,10 @@ class Config(RunConfig):
         choices=names.ESTIMATORS,
     )
     method: str = option(
-        names.DVAEPP,
-        "prior=rbm: spikes and Rolfe's gradient; overlapping smoothings and the analytic KL; or "
-        "relaxed priors.",
-        choices=tuple(names.SMOOTHINGS_OF),
+        "",
+        "prior=rbm: spikes and Rolfe's gradient; overlapping smoothings and the analytic KL (the "
+        "default, dvaepp); or relaxed priors.",
+        choices=("", *names.SMOOTHINGS_OF),
     )
     smoothing: str = option(
         "",
@@ -44,7 +45,7 @@ class Config(RunConfig):
     bound: str = option(
         "",
         "prior=directed: KL of the bits (joint, the default) or of relaxed variables (marginal). "
-        "prior=rbm: elbo (the default), or importance-weighted with num_samples (iw).",
+        "prior=rbm: elbo, or importance-weighted with num_samples (iw, the default of dvaes).",
         choices=("", names.JOINT, names.MARGINAL, names.ELBO, names.IW),
     )
     dataset: str = option("mnist_static", "Binary images.", choices=names.DATASETS)
@@ -81,12 +82,16 @@ class Config(RunConfig):
         5, "Samples of vimco, reinforce_loo, gumbel_rao, and of bound=iw.", minimum=1
     )
     sampler: str = option(
-        names.PCD,
-        "Of the prior (prior=rbm): Gibbs chains, parallel tempering or population annealing.",
-        choices=(names.PCD, names.TEMPERING, names.ANNEALING),
+        "",
+        "prior=rbm: Gibbs chains (the default, pcd), parallel tempering or population annealing.",
+        choices=("", names.PCD, names.TEMPERING, names.ANNEALING),
     )
-    num_chains: int = option(1_000, "Persistent chains of the sampler.", minimum=1)
-    num_sweeps: int = option(40, "Gibbs sweeps of every chain in a step.", minimum=1)
+    num_chains: int = option(
+        1_000,
+        "Persistent chains of the prior (prior=rbm); shared by the devices if they divide it.",
+        minimum=1,
+    )
+    num_sweeps: int = option(40, "Gibbs sweeps of every chain in a step (prior=rbm).", minimum=1)
     num_temperatures: int = option(10, "Replicas of a chain (sampler=tempering).", minimum=2)
     adapt_interval: int = option(
         0, "Steps between adaptations of the ladder (sampler=tempering); 0 never.", minimum=0
@@ -131,22 +136,33 @@ class Config(RunConfig):
     def __post_init__(self) -> None:
         """Raises ValueError for settings that do not fit each other."""
         super().__post_init__()
-        boltzmann = self.prior == names.BOLTZMANN
-        # What is left open is settled here, so that records and resumed runs name it.
-        if not self.bound:
-            object.__setattr__(self, "bound", names.ELBO if boltzmann else names.JOINT)
-        if boltzmann and not self.smoothing:
-            spikes = self.method == names.DVAE
-            object.__setattr__(self, "smoothing", names.SPIKE_EXP if spikes else names.EXPONENTIAL)
-        if boltzmann:
-            _check_boltzmann(self)
+        if self.prior == names.BOLTZMANN:
+            self._settle(method=names.DVAEPP, sampler=names.PCD)
+            spikes, relaxed = self.method == names.DVAE, self.method == names.DVAES
+            self._settle(
+                smoothing=names.SPIKE_EXP if spikes else names.EXPONENTIAL,
+                bound=names.IW if relaxed else names.ELBO,
+            )
+            binary_checks.boltzmann(self)
         else:
-            _check_directed(self)
+            self._settle(bound=names.JOINT)
+            binary_checks.directed(self)
+        if self.kl_warmup_steps > self.num_steps:
+            raise ValueError(
+                f"--kl_warmup_steps={self.kl_warmup_steps} exceeds --num_steps={self.num_steps}: "
+                "the KL would never have its full weight; give a smaller --kl_warmup_steps"
+            )
         if self.normalization == names.BATCH and not self.hidden:
             raise ValueError(
                 "--normalization=batch goes before a tanh, and --structure=linear has none; use "
                 "--structure=nonlinear"
             )
+
+    def _settle(self, **defaults: str) -> None:
+        """Fills in what was left open, so that records and resumed runs name it."""
+        for name, value in defaults.items():
+            if not getattr(self, name):
+                object.__setattr__(self, name, value)
 
     @property
     def hidden(self) -> tuple[int, ...]:
@@ -217,92 +233,3 @@ def _decayed(params: Any) -> Any:
         return first in ("network", "prior") and last in _DECAYED
 
     return jax.tree_util.tree_map_with_path(decays, params)
-
-
-def _check_directed(config: Config) -> None:
-    """Raises ValueError for what a directed prior cannot be trained with."""
-    if config.smoothing:
-        raise ValueError(
-            f"--smoothing={config.smoothing} goes with --prior=rbm; use --estimator="
-            f"{config.smoothing} for a directed prior"
-        )
-    if config.bound not in (names.JOINT, names.MARGINAL):
-        raise ValueError(
-            f"--bound={config.bound} goes with --prior=rbm; use --bound=joint or marginal"
-        )
-    if config.bound == names.MARGINAL and config.estimator not in names.WITH_DENSITY:
-        raise ValueError(
-            f"--bound=marginal needs an estimator whose zeta has a density, one of "
-            f"{', '.join(names.WITH_DENSITY)}, got --estimator={config.estimator}; use "
-            "--bound=joint"
-        )
-    if config.estimator in names.ONE_GROUP and config.num_groups > 1:
-        raise ValueError(
-            f"--estimator={config.estimator} takes one group of bits, got --num_groups="
-            f"{config.num_groups}; use a relaxation, reinforce, reinforce_loo, nvil or vimco"
-        )
-    rows = config.batch_size * 2**config.num_latents
-    if config.estimator == names.EXACT and rows > names.MAX_EXACT_ROWS:
-        raise ValueError(
-            f"--estimator=exact decodes all 2^n states of every image, at most "
-            f"{names.MAX_EXACT_ROWS} in all, got --num_latents={config.num_latents} and "
-            f"--batch_size={config.batch_size}; use fewer latents, a smaller batch or another "
-            "estimator"
-        )
-    if config.estimator in names.MULTI_SAMPLE and config.num_samples < 2:
-        raise ValueError(
-            f"--num_samples must be at least 2 for {config.estimator} (its baseline leaves one "
-            f"out), got {config.num_samples}"
-        )
-    if config.normalization == names.BATCH and config.estimator in names.SCORE_FUNCTION:
-        raise ValueError(
-            f"--normalization=batch makes an image's likelihood depend on the other images' bits, "
-            f"which biases --estimator={config.estimator}; use a relaxation"
-        )
-
-
-def _check_boltzmann(config: Config) -> None:
-    """Raises ValueError for what a Boltzmann prior cannot be trained with."""
-    if config.estimator != names.EXPONENTIAL:
-        raise ValueError(
-            f"--estimator={config.estimator} goes with --prior=directed; with --prior=rbm choose "
-            "--method and --smoothing"
-        )
-    allowed = names.SMOOTHINGS_OF[config.method]
-    if config.smoothing not in allowed:
-        raise ValueError(
-            f"--method={config.method} takes --smoothing={' or '.join(allowed)}, got "
-            f"{config.smoothing}: {_WHY_SMOOTHING[config.method]}"
-        )
-    if config.bound not in (names.ELBO, names.IW):
-        raise ValueError(
-            f"--bound={config.bound} goes with --prior=directed; use --bound=elbo or iw"
-        )
-    if config.bound == names.IW and config.method != names.DVAES:
-        raise ValueError(
-            f"--method={config.method} trains by the ELBO alone: its KL is a mean in closed form, "
-            "and importance weights need log p(zeta) of a sample; use --method=dvaes, or "
-            "--bound=elbo"
-        )
-    if config.num_groups > 1 and config.num_groups % 2:
-        raise ValueError(
-            f"--num_groups={config.num_groups}: half of the groups form each side of the machine; "
-            "use 1 or an even number"
-        )
-    if config.num_groups == 1 and config.num_latents % 2:
-        raise ValueError(
-            f"--num_latents={config.num_latents}: a single group is split into two sides of the "
-            "machine; use an even number"
-        )
-    if config.sampler == names.ANNEALING and config.num_chains < 2:
-        raise ValueError(
-            f"--num_chains={config.num_chains}: a population needs at least 2 for its weights"
-        )
-
-
-_WHY_SMOOTHING = {
-    names.DVAE: "its gradient is made for a spike at zero; use --method=dvaepp for the others",
-    names.DVAEPP: "the smooth posterior of a bit given zeta carries the gradient, and spikes have "
-    "none; use --method=dvae for spike_exp, --method=dvaes for gaussian_integral",
-    names.DVAES: "it needs the density of zeta, and spikes have none; use --method=dvae for them",
-}

@@ -24,9 +24,12 @@ from experiments.binary_config import Config
 
 PyTree = Any
 CHUNK_SIZE = 10  # samples decoded at once: a thousand rows of logits stay in the cache
+MIN_ESS = 0.05  # of the chains of annealed importance sampling: below, log Z is not to be trusted
 ACTIVE_VARIANCE = 0.01  # of E[z|x] over images, above which a unit counts as active
 _EVALUATION = 2  # the role that is folded into a seed's key; training uses the halves of a split
-_LOG_Z = 2**31 - 1  # folded into that, apart from the indices of batches
+# Folded into that, apart from the indices of batches.
+_LOG_Z, _RECONSTRUCTIONS, _SAMPLES = (2**31 - 1 - role for role in range(3))
+TRUSTED_NLL = "trusted_nll"  # what the best step is chosen by under Boltzmann priors
 
 
 class Evaluation(NamedTuple):
@@ -39,6 +42,7 @@ class Evaluation(NamedTuple):
     # of a directed prior, or 1
     unit_variance: np.ndarray  # [S, n] variance of q(z=1|x) over images, first group
     log_z: rbm.ais.LogZ | None = None  # [S] each, of Boltzmann priors
+    trusted: np.ndarray | None = None  # [S] bool, whether log Z rests on enough chains
 
     def means(self) -> dict[str, np.ndarray]:
         """Averages over the images, [S] each; a scalar for one seed."""
@@ -50,8 +54,12 @@ class Evaluation(NamedTuple):
         }
         if self.kl.shape[-1] > 1:
             values |= {f"kl_{g + 1}": self.kl[:, g] for g in range(self.kl.shape[-1])}
-        if self.log_z is not None:
+        if self.log_z is not None and self.trusted is not None:
+            # A collapsed estimate is too low, which must not make a step the best one. Finite, for
+            # records.
+            worst = np.finfo(np.float32).max
             values |= {"log_z": self.log_z.value, "log_z_ess": self.log_z.ess}
+            values[TRUSTED_NLL] = np.where(self.trusted, values["nll"], worst)
         return {name: value[0] if len(value) == 1 else value for name, value in values.items()}
 
 
@@ -161,7 +169,11 @@ class Evaluator:
             parts.append([values[:, mask] for values in jax.device_get(out)])
         value, ess, elbo, kls, probs = (np.concatenate(p, axis=1) for p in zip(*parts, strict=True))
         variances = probs.astype(np.float64).var(1)
-        return Evaluation(value, ess, elbo, kls.mean(1), variances, jax.device_get(log_z))
+        found = Evaluation(value, ess, elbo, kls.mean(1), variances)
+        if log_z is None:
+            return found
+        log_z = jax.device_get(log_z)
+        return found._replace(log_z=log_z, trusted=log_z.ess >= MIN_ESS * self._config.ais_chains)
 
     def _mean_images(
         self, params: PyTree, fixed: PyTree, key: jax.Array, x: jax.Array
@@ -198,14 +210,17 @@ class Evaluator:
     def reconstruct(self, params: PyTree, model_state: PyTree, images: np.ndarray) -> np.ndarray:
         """Returns E[x|z] at z ~ q(z|x) for images [N, ...], as grey levels; of one seed."""
         x = images.reshape(len(images), -1).astype(np.float32)
-        pixels = self._reconstruct(params, _fixed(model_state), self._keys()[0], x)
+        pixels = self._reconstruct(
+            params, _fixed(model_state), jax.random.fold_in(self._keys()[0], _RECONSTRUCTIONS), x
+        )
         return np.asarray(pixels).reshape(images.shape)
 
     def sample_prior(
         self, params: PyTree, model_state: PyTree, num_images: int, shape: tuple[int, ...]
     ) -> np.ndarray:
         """Returns E[x|z] at z ~ p(z) as grey levels [num_images, *shape], of one seed."""
-        pixels = self._sample(params, model_state, self._keys()[0], num_images=num_images)
+        key = jax.random.fold_in(self._keys()[0], _SAMPLES)
+        pixels = self._sample(params, model_state, key, num_images=num_images)
         return np.asarray(pixels).reshape(num_images, *shape)
 
 

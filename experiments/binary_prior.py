@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from dvae import rbm
@@ -24,6 +23,7 @@ from experiments import binary_names as names
 from experiments.binary_config import Config
 
 PyTree = Any
+ADAPT_RATE = 0.1  # of the way to the ladder with equal rejection rates
 PICTURE_SWEEPS = 1_000  # from the training's chains to the samples that are drawn
 TRAIN_TEMPERATURES, TRAIN_CHAINS = 500, 128  # of the estimates of log Z for the training's curve
 
@@ -135,7 +135,7 @@ def _tempering(
     rates = info.swap_rates
     if config.adapt_interval:
         # The machine moves anyway, so that replicas of a moved ladder are no further behind.
-        adapted = lambda: rbm.tempering.adapt(after, rates)
+        adapted = lambda: rbm.tempering.adapt(after, rates, rate=ADAPT_RATE)
         after = jax.lax.cond(step % config.adapt_interval == 0, adapted, lambda: after)
     metrics = {"swap_rate": rates.mean(), "lowest_swap_rate": rates.min()}
     metrics |= {"flips": info.flips, "sampler_log_z": info.log_z}
@@ -199,8 +199,11 @@ def sample(
     key: jax.Array, config: Config, params: rbm.RBM, chains: PyTree, num_samples: int
 ) -> list[jax.Array]:
     """Continues some of the training's chains for long and returns their bits, group by group."""
-    index = np.arange(num_samples) % len(chains.z1)
+    key_resample, key_sweep = jax.random.split(key)
+    index = jnp.arange(num_samples) % len(chains.z1)
+    if config.sampler == names.ANNEALING:
+        index = rbm.annealing.systematic_resample(key_resample, chains.log_weights)[index]
     start = rbm.gibbs.GibbsState(chains.z1[index], chains.z2[index])
-    after, _ = rbm.gibbs.step(key, params, start, num_sweeps=PICTURE_SWEEPS)
+    after, _ = rbm.gibbs.step(key_sweep, params, start, num_sweeps=PICTURE_SWEEPS)
     joined = jnp.concatenate([after.z1, after.z2], axis=-1)
     return jnp.split(joined, config.num_groups, axis=-1)

@@ -36,6 +36,11 @@ from experiments.binary_config import Config
 from experiments.binary_presets import PRESETS
 
 PyTree = Any
+ADVICE = {
+    False: loop.ADVICE,
+    True: "Its --beta must exceed the largest singular value of the prior's couplings, see the "
+    "metric largest_singular_value: try a larger --beta",
+}
 MIN_PIXEL_MEAN = 1e-3  # where the first output biases, logits of the pixels' means, are clipped
 
 
@@ -229,6 +234,8 @@ def make_task(config: Config, images: data.Dataset, mesh: Mesh) -> loop.Task:
     evaluator = binary_evaluation.Evaluator(config, num_pixels, mesh)
     held_out = binary_report.spread(images.validation, config.num_eval_images)
 
+    boltzmann_prior = config.prior == names.BOLTZMANN
+
     def evaluate(train_state: state.TrainState) -> dict[str, np.ndarray]:
         params, model_state = train_state.params, train_state.model_state
         samples = config.eval_samples
@@ -243,7 +250,8 @@ def make_task(config: Config, images: data.Dataset, mesh: Mesh) -> loop.Task:
         evaluate=evaluate,
         data=train,
         shown=("objective", "distortion", "kl"),
-        monitor="nll",
+        monitor=binary_evaluation.TRUSTED_NLL if boltzmann_prior else "nll",
+        advice=ADVICE[config.smoothing == names.GAUSSIAN_INTEGRAL],
     )
 
 

@@ -13,6 +13,7 @@ from dvae.train import checkpoint
 from experiments import flags, run_record
 
 Summary = Mapping[str, Any]
+PAPER_SIZES = dict(num_latents=200, hidden_units=200, hidden_layers=2, num_test_images=0)
 Published = dict[tuple[str, str], dict[str, tuple[float, float]]]
 
 
@@ -22,7 +23,7 @@ class Table(NamedTuple):
     name: str  # of the files
     source: str  # said below the table
     published: Published  # (data set, structure) -> column -> mean and deviation over runs, nats
-    wanted: dict[str, Any]  # settings of the published model and evaluation
+    comparable: Callable[[Summary], bool]  # whether model and evaluation are the published ones
     accepts: Callable[[Summary], str]  # why a run has no place in the table; empty if it has
     structure: Callable[[Summary], str]
     column: Callable[[Summary], str]
@@ -54,10 +55,9 @@ def read_run(table: Table, directory: Path) -> dict[str, Any]:
 
 def published(table: Table, summary: Summary) -> tuple[float, float] | None:
     """Returns the published mean and deviation, if model and evaluation are the published ones."""
-    config = summary["config"]
-    if any(config[name] != value for name, value in table.wanted.items()):
+    if not table.comparable(summary):
         return None
-    cells = table.published.get((config["dataset"], table.structure(summary)), {})
+    cells = table.published.get((summary["config"]["dataset"], table.structure(summary)), {})
     return cells.get(table.column(summary))
 
 

@@ -265,9 +265,12 @@ def _check(params: BoltzmannMachine, z: jax.Array | None = None) -> None:
         )
     if z is not None and z.shape[-1:] != bias.shape:
         raise ValueError(f"z must end in an axis of {bias.shape[0]} units, got shape {z.shape}")
-    if isinstance(weights, jax.core.Tracer):
+    if isinstance(weights, jax.core.Tracer) or isinstance(bias, jax.core.Tracer):
         return
     known = np.asarray(weights)
+    for name, value in (("bias", np.asarray(bias)), ("weights", known)):
+        if not np.all(np.isfinite(value.astype(np.float32))):
+            raise ValueError(f"{name} must be finite, got NaN or infinity: did training diverge?")
     if np.any(known != known.T) or np.any(np.diagonal(known)):
         raise ValueError("weights must be symmetric with a zero diagonal: use graph.on_edges")
 

@@ -26,6 +26,7 @@ from dvae.train.metrics import MetricsWriter, Progress, read_metrics
 from dvae.train.state import StepFn, TrainState, scan_steps
 
 PyTree = Any
+ADVICE = "A smaller learning rate or float32 usually helps"
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class Task(NamedTuple):
     images_per_step: int  # for the speed that is shown
     shown: tuple[str, ...] = ("loss",)  # the metrics beside the progress bar
     monitor: str | None = None  # the validation metric, lower is better, whose best step is kept
+    advice: str = ADVICE  # against non-finite metrics
 
 
 class Result(NamedTuple):
@@ -110,7 +112,7 @@ class _StopSignals:
 
 
 def _check_finite(
-    metrics: Mapping[str, np.ndarray], first: int, last: int, saved: int | None
+    metrics: Mapping[str, np.ndarray], first: int, last: int, saved: int | None, advice: str
 ) -> None:
     bad = sorted(name for name, value in metrics.items() if not np.isfinite(value).all())
     if bad:
@@ -121,7 +123,7 @@ def _check_finite(
         )
         raise NonFiniteError(
             f"{', '.join(bad)} became non-finite between steps {first + 1} and {last}; {good}. "
-            "A smaller learning rate or float32 usually helps"
+            f"{advice}"
         )
 
 
@@ -210,7 +212,7 @@ def fit(task: Task, config: LoopConfig, workdir: Path, mesh: Mesh) -> Result:
                 if saving or evaluating or _multiple(step, config.log_interval):
                     window = _fetch(pending, scanned)
                     pending = []
-                    _check_finite(window, logged, step, saved)
+                    _check_finite(window, logged, step, saved, task.advice)
                     means = {name: value.mean(0) for name, value in window.items()}
                     shown = {name: float(means[name].mean()) for name in task.shown}
                     speed = progress.update(step, shown)

@@ -152,9 +152,24 @@ def use_one_device(monkeypatch):
     monkeypatch.setattr(runner.sharding, "make_mesh", lambda: mesh)
 
 
+BOLTZMANN = dict(prior="rbm", num_chains=8, num_sweeps=1, ais_temperatures=20, ais_chains=20)
+BOLTZMANN |= dict(log_z_interval=3, normalization="batch")
+
+
 @pytest.mark.usefixtures("one_device")
-def test_an_interrupted_run_of_seeds_ends_like_a_whole_one(tmp_path, monkeypatch) -> None:
-    settings = {**TINY, "estimator": names.NVIL, "num_groups": 2, "num_seeds": 2}
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(dict(estimator=names.NVIL), id=names.NVIL, marks=pytest.mark.slow),
+        pytest.param(dict(BOLTZMANN, sampler=names.PCD), id=names.PCD, marks=pytest.mark.slow),
+        pytest.param(
+            dict(BOLTZMANN, sampler=names.TEMPERING), id=names.TEMPERING, marks=pytest.mark.slow
+        ),
+        pytest.param(dict(BOLTZMANN, sampler=names.ANNEALING), id=names.ANNEALING),
+    ],
+)
+def test_an_interrupted_run_of_seeds_ends_like_a_whole_one(tmp_path, monkeypatch, kind) -> None:
+    settings = {**TINY, **kind, "num_groups": 2, "num_seeds": 2}
     whole = binary_vae.run(Config(**settings, workdir=str(tmp_path / "whole")))
     cut = Config(**settings, workdir=str(tmp_path / "cut"))
     evaluate = binary_evaluation.Evaluator.evaluate
@@ -172,8 +187,8 @@ def test_an_interrupted_run_of_seeds_ends_like_a_whole_one(tmp_path, monkeypatch
             binary_vae.run(cut)
     assert not (tmp_path / "cut" / "summary.json").exists()
     resumed = binary_vae.run(cut)
-    for name in ("validation", "test", "evaluated_step"):
-        assert resumed[name] == whole[name]
+    for name in ("validation", "test", "evaluated_step", "log_z"):
+        assert resumed.get(name) == whole.get(name)
     files = {p.name for p in (tmp_path / "cut").iterdir()}
     assert files >= {
         "config.json", "metrics.jsonl", "tensorboard", "checkpoints", "summary.json",
@@ -183,7 +198,11 @@ def test_an_interrupted_run_of_seeds_ends_like_a_whole_one(tmp_path, monkeypatch
     # Two seeds, each evaluated at the step of its lowest validation NLL, and their spread.
     assert json.loads((tmp_path / "whole" / "summary.json").read_text()) == whole
     test = whole["test"]
-    assert np.shape(test["kl"]) == (2, 2)
+    assert np.shape(test["kl"]) == (2, 1 if "prior" in kind else 2)
+    if "prior" in kind:
+        assert np.shape(whole["log_z"]["nats"]) == (2,)
+        with np.load(tmp_path / "whole" / "prior.npz") as machine:
+            assert machine["weights"].shape == (2, 6, 6)
     np.testing.assert_allclose(test["nll_mean_over_seeds"], np.mean(test["nll"]), atol=2e-4)
     spread = test["nll_standard_deviation_over_seeds"]
     np.testing.assert_allclose(spread, np.std(test["nll"], ddof=1), atol=2e-4)

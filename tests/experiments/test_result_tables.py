@@ -37,6 +37,7 @@ def summary(**config):
             "hidden_units": 200,
             "hidden_layers": 2,
             "workdir": "/somewhere/here",
+            "normalization": "batch",
             **config,
         },
     }
@@ -142,6 +143,10 @@ def test_priors_find_their_column_of_table_2(config, name, known):
 def test_table_2_says_when_log_z_is_not_to_be_trusted(tmp_path):
     run = summary(**RBM)
     run["log_z"] = {"nats": 1.0, "standard_error": 0.9, "warning": "fewer"}
-    assert "not to be trusted" in result_tables.row(table2.TABLE, run)["log Z"]
+    cells = result_tables.row(table2.TABLE, run)
+    assert "not to be trusted" in cells["log Z"]
+    assert cells["published"] == cells["difference"] == ""
+    plain = summary(**{**RBM, "normalization": "none"})
+    assert result_tables.row(table2.TABLE, plain)["published"] == ""
     with pytest.raises(ValueError, match="trained with --estimator=exponential"):
         result_tables.read_run(table2.TABLE, write(tmp_path / "nvil", summary(estimator="nvil")))

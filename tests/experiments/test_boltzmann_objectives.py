@@ -1,0 +1,138 @@
+"""`binary_vae` under Boltzmann priors: objectives and negative phases against enumeration."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from boltzmann_cases import TINY, bits_of, start
+
+from dvae import data, rbm
+from dvae.distributions import bernoulli
+from experiments import binary_model, binary_prior, boltzmann_objectives
+from experiments import binary_names as names
+from experiments.binary_config import Config
+
+
+@pytest.fixture(name="images", scope="module")
+def load_images():
+    return data.load("digits")
+
+
+def enumerate_states(config, model, prior, num_images):
+    """All bits of a posterior of G groups: log q, log p(x|z) and log p(z), [states, images]."""
+    states = bits_of(config.num_groups * config.num_latents)
+    groups = [
+        jnp.broadcast_to(part[:, None], (len(states), num_images, config.num_latents))
+        for part in np.split(states, config.num_groups, axis=-1)
+    ]
+    log_q = 0.0
+    for g, z in enumerate(groups):
+        logits = jnp.broadcast_to(model.posterior_logits(groups[:g]), z.shape)
+        log_q += bernoulli.log_prob(z, logits).sum(-1)
+    return (
+        log_q,
+        model.log_likelihood(groups),
+        binary_prior.log_prob(prior, rbm.exact.log_z(prior), groups),
+    )
+
+
+@pytest.mark.parametrize("num_groups", [1, 2])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        dict(method=names.DVAE),
+        dict(method=names.DVAEPP),
+        dict(method=names.DVAES, bound=names.ELBO),
+        dict(method=names.DVAES, bound=names.IW, num_samples=2),
+        dict(method=names.DVAES, bound=names.ELBO, smoothing=names.GAUSSIAN_INTEGRAL),
+    ],
+    ids=lambda s: "-".join(map(str, s.values())),
+)
+def test_sharp_objectives_approach_the_enumerated_bound(images, settings, num_groups) -> None:
+    # The mean field of dvaes is exact once every zeta gives its bit away.
+    sizes = {"num_groups": num_groups, "num_latents": 4 // num_groups, "beta": 300.0}
+    config = Config(**{**TINY, **settings, **sizes})
+    _, first, prior = start(config, images)
+    x = jnp.asarray(images.test[:6].reshape(6, -1), jnp.float32)
+    model = binary_model.bind(
+        config.model(64), first.params["network"], first.model_state["mean"], x
+    )
+    inputs = (model, config, prior, rbm.exact.log_z(prior))
+    weight = 0.7
+    given = dict(step=jnp.int32(0), kl_weight=weight)
+
+    def objective(key):
+        if config.method == names.DVAES:
+            components = first.params.get("components")
+            return boltzmann_objectives.relaxed(
+                key, *inputs, components=components, **given
+            ).objective
+        return boltzmann_objectives.analytic(key, *inputs, **given).objective
+
+    found = np.asarray(jax.jit(jax.vmap(objective))(jax.random.split(jax.random.key(3), 4_000)))
+    log_q, log_likelihood, log_p = enumerate_states(config, model, prior, 6)
+    log_weights = log_likelihood + weight * (log_p - log_q)
+    if config.bound == names.IW:
+        pairs = jnp.logaddexp(log_weights[:, None], log_weights[None]) - np.log(2)
+        expected = (jnp.exp(log_q[:, None] + log_q[None]) * pairs).sum((0, 1))
+    else:
+        expected = (jnp.exp(log_q) * log_weights).sum(0)
+    error = found.std(0) / np.sqrt(len(found))
+    assert (error < 0.1).all()
+    # A bit's relaxation is off by 1/300, which moves the likelihood's mean by about as much.
+    np.testing.assert_array_less(abs(found.mean(0) - expected), 5 * error + 0.05)
+
+
+@pytest.mark.parametrize("sampler", [names.PCD, names.TEMPERING, names.ANNEALING])
+def test_log_z_is_estimated_now_and_then(images, sampler) -> None:
+    settings = {"sampler": sampler, "num_chains": 1_000, "num_latents": 8, "log_z_interval": 3}
+    config = Config(**{**TINY, **settings})
+    _, first, prior = start(config, images)
+    phase = jax.jit(binary_prior.negative_phase, static_argnames="config")
+    chains, log_z = first.model_state["chains"], first.model_state["log_z"]
+    np.testing.assert_allclose(log_z, rbm.exact.log_z(first.params["prior"]), rtol=1e-6)
+    keys = jax.random.split(jax.random.key(1), 30)
+    for step in range(3, 33):
+        moved = phase(keys[step - 3], config, prior, chains, log_z, jnp.int32(step))
+        assert (moved.last_log_z != log_z) == (step % 3 == 0)
+        assert moved.log_z == moved.last_log_z == moved.metrics["log_z"]
+        chains, log_z = moved.chains, moved.last_log_z
+    np.testing.assert_allclose(log_z, rbm.exact.log_z(prior), atol=0.1)
+    assert abs(rbm.exact.log_z(prior) - first.model_state["log_z"]) > 0.5
+    np.testing.assert_allclose(
+        moved.metrics["coupling_norm"], np.linalg.norm(prior.weights), rtol=1e-5
+    )
+    if sampler != names.PCD:  # on a machine that stays, the samplers know log Z themselves
+        np.testing.assert_allclose(moved.metrics["sampler_log_z"], rbm.exact.log_z(prior), atol=0.2)
+
+
+def test_the_ladder_is_adapted_on_request(images) -> None:
+    settings = {"sampler": names.TEMPERING, "num_chains": 200, "adapt_interval": 2}
+    config = Config(**{**TINY, **settings})
+    _, first, prior = start(config, images)
+    strong = prior._replace(weights=8 * prior.weights)
+    phase = jax.jit(binary_prior.negative_phase, static_argnames="config")
+    chains, log_z = first.model_state["chains"], first.model_state["log_z"]
+    ladders = []
+    for step in (1, 2):
+        key = jax.random.fold_in(jax.random.key(0), step)
+        moved = phase(key, config, strong, chains, log_z, jnp.int32(step))
+        ladders.append(np.array(moved.chains.betas))
+    np.testing.assert_array_equal(ladders[0], chains.betas)
+    assert not np.allclose(ladders[1], chains.betas, atol=1e-3)
+    assert (ladders[1][0], ladders[1][-1]) == (0, 1)
+
+
+@pytest.mark.parametrize("sampler", [names.PCD, names.ANNEALING])
+def test_gradient_of_the_prior_is_that_of_its_likelihood(images, sampler) -> None:
+    config = Config(**{**TINY, "sampler": sampler, "num_chains": 20_000, "num_sweeps": 30})
+    _, first, prior = start(config, images)
+
+    def log_z(prior):
+        state = first.model_state
+        inputs = (config, prior, state["chains"], state["log_z"], jnp.int32(1))
+        return binary_prior.negative_phase(jax.random.key(0), *inputs).log_z
+
+    found = jax.jit(jax.grad(log_z))(prior)
+    for a, b in zip(found, rbm.exact.moments(prior), strict=True):
+        np.testing.assert_allclose(a, b, atol=5 * 0.5 / np.sqrt(20_000) * 1.5)
