@@ -94,6 +94,12 @@ def test_other_models_and_evaluations_have_nothing_published(config):
     assert result_tables.row(table1.TABLE, summary(**config))["published"] == ""
 
 
+def test_other_splits_have_no_difference():
+    run = summary() | {"dataset": "mnist_static (own split)"}
+    cells = result_tables.row(table1.TABLE, run)
+    assert (cells["published"], cells["difference"]) == ("107.65 ± 0.08", "")
+
+
 def test_several_seeds_show_their_spread():
     several = summary()
     several["test"] |= {"nll": [108.0, 109.0], "nll_standard_deviation_over_seeds": 0.707}
