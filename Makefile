@@ -28,7 +28,7 @@ demo: $(READY) ## Train a small model on embedded photographs (about three minut
 	@$(BIN)/python -m experiments.cifar_vq --preset=demo --workdir=$(DEMO_DIR)
 
 test: $(READY) ## Run the tests; TFDS_DATA_DIR=... adds those on real data sets, ARGS=--slow the long ones
-	@$(BIN)/python -m pytest -q -n auto $(ARGS)
+	@$(BIN)/python -m pytest -q -n auto --dist worksteal $(ARGS)
 
 lint: $(READY) ## Check style, formatting and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

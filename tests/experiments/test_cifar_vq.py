@@ -194,6 +194,8 @@ def last_checkpoint(workdir, config, images):
     return store.restore(config.num_steps, like, sharding.replicated(mesh))[0]
 
 
+# Three processes that compile; the loop's tests stop and resume within one.
+@pytest.mark.slow
 def test_killed_run_continues_to_the_same_bits(tmp_path, images) -> None:
     """kill -9 after the first checkpoint, and the same command again, against one whole run."""
     settings = {**TINY, "num_steps": 60, "eval_interval": 0, "checkpoint_interval": 5}
