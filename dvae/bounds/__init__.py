@@ -17,11 +17,15 @@ These numbers share the unit of nats, and not all of them say something about lo
     and in p, not of the binary one that it tends to.
 *   any of the others with a relaxed zeta in place of z, or with another `kl_weight`: a training
     objective that bounds nothing. Report hard samples.
+*   `balanced_kl`, `free_bits` and `capacity_penalty` turn KLs into terms of a training objective:
+    with them it bounds nothing either (the first one only until its warm-up is over).
 
 All functions keep the batch axes; means over the batch are the caller's, so that standard errors
 over images can be had (`mean_and_standard_error`).
 """
 
+from dvae.bounds.balancing import balanced_kl, balancing_coefficients, free_bits
+from dvae.bounds.capacity import capacity_penalty, capacity_schedule, max_discrete_capacity
 from dvae.bounds.elbo import bits_per_dim, elbo, linear_warmup, sum_per_example
 from dvae.bounds.evaluate import (
     LogLikelihood,
@@ -35,14 +39,20 @@ from dvae.bounds.smoothed import joint_elbo, marginal_elbo
 __all__ = [
     "LogLikelihood",
     "MeanEstimate",
+    "balanced_kl",
+    "balancing_coefficients",
     "bits_per_dim",
+    "capacity_penalty",
+    "capacity_schedule",
     "dreg",
     "elbo",
+    "free_bits",
     "iwae",
     "joint_elbo",
     "linear_warmup",
     "log_likelihood",
     "marginal_elbo",
+    "max_discrete_capacity",
     "mean_and_standard_error",
     "sum_per_example",
 ]

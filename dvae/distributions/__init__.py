@@ -1,4 +1,4 @@
-"""Discrete distributions parametrised by logits: free functions, one module per family.
+"""Distributions as free functions, one module per family; the discrete ones take logits.
 
     z = distributions.bernoulli.sample(key, logits)        # logits [..., n] -> z [..., n] in {0, 1}
     z = distributions.categorical.sample(key, logits)      # logits [..., C] -> one-hot z [..., C]
@@ -9,8 +9,12 @@ last axis is its class axis): nothing is summed behind the caller's back. All va
 
 Samples carry no gradient; `dvae.relax` and `dvae.estimators` supply one. Outputs keep the dtype of
 the inputs, computed in float32 inside.
+
+`normal` has the same functions of a mean and the log of a standard deviation, and its samples do
+carry gradients. `discretized_logistic`, mixtures over the levels of images, has `sample` and
+`log_prob` only, the latter of whole pixels and in float32.
 """
 
-from dvae.distributions import bernoulli, categorical
+from dvae.distributions import bernoulli, categorical, discretized_logistic, normal
 
-__all__ = ["bernoulli", "categorical"]
+__all__ = ["bernoulli", "categorical", "discretized_logistic", "normal"]
