@@ -20,8 +20,9 @@ These numbers share the unit of nats, and not all of them say something about lo
 *   `balanced_kl`, `free_bits` and `capacity_penalty` turn KLs into terms of a training objective:
     with them it bounds nothing either (the first one only until its warm-up is over).
 
-All functions keep the batch axes; means over the batch are the caller's, so that standard errors
-over images can be had (`mean_and_standard_error`).
+All functions but `capacity_penalty`, which is one of a mean over images, keep the batch axes; means
+over the batch are the caller's, so that standard errors over images can be had
+(`mean_and_standard_error`).
 """
 
 from dvae.bounds.balancing import balanced_kl, balancing_coefficients, free_bits

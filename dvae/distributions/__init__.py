@@ -10,9 +10,9 @@ last axis is its class axis): nothing is summed behind the caller's back. All va
 Samples carry no gradient; `dvae.relax` and `dvae.estimators` supply one. Outputs keep the dtype of
 the inputs, computed in float32 inside.
 
-`normal` has the same functions of a mean and the log of a standard deviation, and its samples do
-carry gradients. `discretized_logistic`, mixtures over the levels of images, has `sample` and
-`log_prob` only, the latter of whole pixels and in float32.
+`normal` has the same functions but `support`, of a mean and the log of a standard deviation, and
+its samples do carry gradients. `discretized_logistic`, mixtures over the levels of images, has
+`sample` and `log_prob` only, the latter of whole pixels and in float32.
 """
 
 from dvae.distributions import bernoulli, categorical, discretized_logistic, normal

@@ -280,7 +280,7 @@ def test_presets_are_valid() -> None:
     "dataset",
     [
         pytest.param("mnist_static", marks=pytest.mark.slow),
-        "omniglot",
+        pytest.param("omniglot", marks=pytest.mark.slow),
         pytest.param("caltech101_silhouettes", marks=pytest.mark.slow),
     ],
 )

@@ -103,6 +103,7 @@ def test_batch_norm_learns_its_averages_and_devices_agree(images) -> None:
         np.testing.assert_allclose(b, a, rtol=1e-3, atol=5e-4)
 
 
+@pytest.mark.slow
 def test_seeds_trained_together_are_those_trained_alone(images) -> None:
     settings = {**TINY, **METHODS["dvaepp"], "sampler": names.ANNEALING}
     found = []

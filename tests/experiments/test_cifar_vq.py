@@ -78,6 +78,7 @@ def test_every_parameter_moves(images) -> None:
         assert not np.array_equal(a, b), jax.tree_util.keystr(path)
 
 
+@pytest.mark.slow
 def test_seeds_trained_together_are_those_trained_alone(images) -> None:
     together, _ = train(Config(**{**TINY, "num_seeds": 2, "seed": 3}), images, 1)
     alone, _ = train(Config(**{**TINY, "seed": 4}), images, 1)
