@@ -36,6 +36,40 @@ def sample_once(images: np.ndarray, seed: int) -> np.ndarray:
     return (uniform < images).astype(np.uint8)
 
 
+def resized(dataset: Dataset, size: int) -> Dataset:
+    """Resizes grey or color images to size x size, by Pillow's antialiased bilinear filter.
+
+    Raises:
+      ValueError: size is less than 1, or pixels are binary and would not stay so.
+    """
+    if size < 1:
+        raise ValueError(f"size must be at least 1, got {size}")
+    if dataset.binarization != "none":
+        raise ValueError(
+            f"{dataset.name} has binary pixels ({dataset.binarization}), and a filter makes grey "
+            "ones of them; read its levels with data.load_grey first"
+        )
+    return dataset._replace(
+        train=_resize(dataset.train, size),
+        validation=_resize(dataset.validation, size),
+        test=_resize(dataset.test, size),
+    )
+
+
+def _resize(images: np.ndarray, size: int) -> np.ndarray:
+    """Resizes uint8 [N, H, W, C] to [N, size, size, C]."""
+    from PIL import Image
+
+    if images.shape[1:3] == (size, size):
+        return images
+    out = np.empty((len(images), size, size, images.shape[-1]), np.uint8)
+    for i, image in enumerate(images):
+        picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+        pixels = np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR))
+        out[i] = pixels.reshape(out.shape[1:])
+    return out
+
+
 def binarized(dataset: Dataset) -> Dataset:
     """Reads the grey levels of a data set as probabilities of binary pixels.
 

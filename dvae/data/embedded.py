@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dvae.data._dataset import Dataset, sample_once
+from dvae.data._dataset import Dataset
 
 PATCH_SIZE = 32
 PHOTOGRAPHS = ("china.jpg", "flower.jpg")  # both 427 x 640
@@ -18,13 +18,13 @@ PATCH_SPLITS = {
 
 
 def digits() -> Dataset:
-    """Loads scikit-learn's 1,797 handwritten 8x8 digits, to be binarized as they are seen.
+    """Loads scikit-learn's 1,797 handwritten 8x8 digits, in grey.
 
     The 17 grey levels v are scaled to round(255 v / 16); one fixed permutation cuts the set into
     1,297 / 250 / 250. Source: Alpaydin and Kaynak, Optical Recognition of Handwritten Digits (UCI).
 
     Returns:
-      A "dynamic" data set of uint8 [N, 8, 8, 1] with labels 0..9.
+      A "none" data set of uint8 [N, 8, 8, 1] with labels 0..9.
     """
     from sklearn.datasets import load_digits
 
@@ -36,9 +36,9 @@ def digits() -> Dataset:
     return Dataset(
         "digits",
         train,
-        sample_once(validation, seed=1),
-        sample_once(test, seed=2),
-        "dynamic",
+        validation,
+        test,
+        "none",
         *np.split(labels, [1297, 1547]),
     )
 

@@ -6,13 +6,13 @@ import os
 import numpy as np
 
 from dvae.data import _tfds
-from dvae.data._dataset import Dataset, sample_once
+from dvae.data._dataset import Dataset
 
 NUM_TRAIN, NUM_VALIDATION, NUM_TEST = 23_000, 1_345, 8_070
 
 
 def omniglot(data_dir: str) -> Dataset:
-    """Loads OMNIGLOT: 23,000 training, 1,345 validation and 8,070 test drawings, ink positive.
+    """Loads OMNIGLOT in grey: 23,000 training, 1,345 validation and 8,070 test drawings.
 
     `omniglot/chardata.mat` in `data_dir` is the split of Burda et al., "Importance Weighted
     Autoencoders" (ICLR 2016), 24,345 / 8,070. Without it, all 32,460 drawings of TFDS `omniglot`
@@ -21,7 +21,7 @@ def omniglot(data_dir: str) -> Dataset:
     only roughly. Either way the last 1,345 training images are for validation.
 
     Returns:
-      A "dynamic" data set of uint8 [N, 28, 28, 1]; background 0, ink 255.
+      A "none" data set of uint8 [N, 28, 28, 1]; background 0, ink 255.
     """
     published = os.path.join(data_dir, "omniglot", "chardata.mat")
     if os.path.isfile(published):
@@ -37,14 +37,7 @@ def omniglot(data_dir: str) -> Dataset:
         train, test, _ = np.split(
             pool, [NUM_TRAIN + NUM_VALIDATION, NUM_TRAIN + NUM_VALIDATION + NUM_TEST]
         )
-    validation = train[NUM_TRAIN:]
-    return Dataset(
-        name,
-        train[:NUM_TRAIN],
-        sample_once(validation, seed=1),
-        sample_once(test, seed=2),
-        "dynamic",
-    )
+    return Dataset(name, train[:NUM_TRAIN], train[NUM_TRAIN:], test, "none")
 
 
 def _read_published(path: str) -> tuple[np.ndarray, np.ndarray]:

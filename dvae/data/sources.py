@@ -2,6 +2,7 @@
 
 | name | images | splits | labels | binarization |
 |---|---|---|---|---|
+| mnist | 28x28x1 | 50,000 / 10,000 / 10,000 | yes | none |
 | mnist_static | 28x28x1 | 50,000 / 10,000 / 10,000 | own binarization only | static |
 | mnist_dynamic | 28x28x1 | 50,000 / 10,000 / 10,000 | yes | dynamic |
 | omniglot | 28x28x1 | 23,000 / 1,345 / 8,070 | no | dynamic |
@@ -12,6 +13,7 @@
 | patches | 32x32x3 | 20,000 / 1,000 / 2,000 | no | none |
 
 Validation images are the last of the training split as stored; order is the order of the files.
+`load_grey` gives the levels of all splits where `load` samples them.
 """
 
 import os
@@ -52,10 +54,46 @@ def load(name: str, data_dir: str | None = None) -> Dataset:
       ValueError: unknown name, or stored images of unexpected shape or dtype.
       DataUnavailableError: the set is not in `data_dir` and cannot be downloaded and prepared.
     """
+    return _loader(name)(_folder(data_dir))
+
+
+def load_grey(name: str, data_dir: str | None = None) -> Dataset:
+    """Loads a data set with levels 0..255 in every split, whatever `load` makes of them.
+
+    Sets that `load` samples ("dynamic") come unsampled; binary pixels ("static") become 0 and 255.
+
+    Args:
+      name: one of `NAMES`.
+      data_dir: as for `load`.
+
+    Returns:
+      A "none" data set.
+
+    Raises:
+      ValueError, DataUnavailableError: as for `load`.
+    """
+    found = _GREY.get(name, _loader(name))(_folder(data_dir))
+    if found.binarization == "static":
+        levels = {split: 255 * getattr(found, split) for split in ("train", "validation", "test")}
+        found = found._replace(**levels, binarization="none")
+    return found
+
+
+def _loader(name: str) -> Callable[[str], Dataset]:
     if name not in _LOADERS:
         raise ValueError(f"unknown data set {name!r}; choose one of: {', '.join(NAMES)}")
-    folder = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    return _LOADERS[name](os.path.expanduser(folder))
+    return _LOADERS[name]
+
+
+def _folder(data_dir: str | None) -> str:
+    return os.path.expanduser(
+        data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    )
+
+
+def _mnist(data_dir: str) -> Dataset:
+    """MNIST (LeCun et al., 1998), in grey."""
+    return _tfds_splits("mnist", data_dir, shape=(28, 28, 1), num_validation=10_000)
 
 
 def _mnist_static(data_dir: str) -> Dataset:
@@ -66,7 +104,7 @@ def _mnist_static(data_dir: str) -> Dataset:
             for split in ("train", "validation", "test")
         )
     except DataUnavailableError:
-        grey = _tfds_splits("mnist", data_dir, shape=(28, 28, 1), num_validation=10_000)
+        grey = _mnist(data_dir)
         return grey._replace(
             name="mnist_static (own binarization)",
             train=sample_once(grey.train, seed=0),
@@ -79,8 +117,7 @@ def _mnist_static(data_dir: str) -> Dataset:
 
 def _mnist_dynamic(data_dir: str) -> Dataset:
     """MNIST whose training pixels are sampled each time they are seen."""
-    grey = _tfds_splits("mnist", data_dir, shape=(28, 28, 1), num_validation=10_000)
-    return binarized(grey)._replace(name="mnist_dynamic")
+    return binarized(_mnist(data_dir))._replace(name="mnist_dynamic")
 
 
 def _caltech101_silhouettes(data_dir: str) -> Dataset:
@@ -135,14 +172,20 @@ def _tfds_splits(
     )
 
 
+_GREY: dict[str, Callable[[str], Dataset]] = {
+    "mnist_dynamic": _mnist,
+    "omniglot": omniglot,
+    "digits": lambda _: embedded.digits(),
+}
 _LOADERS: dict[str, Callable[[str], Dataset]] = {
+    "mnist": _mnist,
     "mnist_static": _mnist_static,
     "mnist_dynamic": _mnist_dynamic,
-    "omniglot": omniglot,
+    "omniglot": lambda data_dir: binarized(omniglot(data_dir)),
     "caltech101_silhouettes": _caltech101_silhouettes,
     "cifar10": _cifar10,
     "fashion_mnist": _fashion_mnist,
-    "digits": lambda _: embedded.digits(),
+    "digits": lambda _: binarized(embedded.digits()),
     "patches": lambda _: embedded.patches(),
 }
 NAMES: tuple[str, ...] = tuple(_LOADERS)

@@ -108,6 +108,7 @@ def fake_tfds(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "num_train", "num_validation", "binarization", "label"),
     [
+        ("mnist", 50_000, 10_000, "none", "mnist"),
         ("mnist_static", 50_000, 10_000, "static", "mnist_static"),
         ("mnist_dynamic", 50_000, 10_000, "dynamic", "mnist_dynamic"),
         ("fashion_mnist", 50_000, 10_000, "none", "fashion_mnist"),
@@ -166,8 +167,8 @@ def test_data_dir_defaults_to_the_environment(monkeypatch):
 
 
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(ValueError, match=r"unknown data set 'mnist'") as error:
-        data.load("mnist")
+    with pytest.raises(ValueError, match=r"unknown data set 'mnits'") as error:
+        data.load("mnits")
     for name in data.NAMES:
         assert name in str(error.value)
 
@@ -256,3 +257,42 @@ def test_grey_levels_are_sampled_on_request():
     np.testing.assert_array_equal(sampled.test, data.binarized(grey).test)
     with pytest.raises(ValueError, match="is binary already"):
         data.binarized(sampled)
+
+
+@pytest.mark.parametrize("name", ["mnist_static", "mnist_dynamic", "mnist", "digits", "patches"])
+def test_grey_levels_of_any_set(fake_tfds, name):
+    grey = data.load_grey(name)
+    assert grey.binarization == "none"
+    known = data.load(name)
+    for split in ("train", "validation", "test"):
+        levels = getattr(grey, split)
+        assert levels.max() == 255
+        assert levels.shape == getattr(known, split).shape
+    if known.binarization == "static":
+        np.testing.assert_array_equal(grey.test, 255 * known.test)
+    elif known.binarization == "dynamic":
+        # What load samples is drawn from these levels.
+        np.testing.assert_array_equal(data.binarized(grey).test, known.test)
+        np.testing.assert_array_equal(grey.train, known.train)
+    with pytest.raises(ValueError, match="unknown data set"):
+        data.load_grey("mnits")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_are_resized(channels):
+    ramp = np.arange(0, 240, 30, dtype=np.uint8)[:, None]  # rises from left to right
+    images = np.broadcast_to(ramp, (2, 8, 8, channels))
+    dataset = data.Dataset("ramp", images, images[:1], images[:0], "none")
+    found = data.resized(dataset, 16)
+    assert found.train.shape == (2, 16, 16, channels)
+    assert found.test.shape == (0, 16, 16, channels)
+    assert found.train.dtype == np.uint8
+    # Pixel centers: output j lies at (j + 1/2) / 2 - 1/2 of the input, and stops at its ends.
+    at = np.clip((np.arange(16) + 0.5) / 2 - 0.5, 0, 7)
+    expected = np.broadcast_to((30 * at)[None, :, None], (16, 16, channels))
+    np.testing.assert_allclose(found.train[1], expected, atol=0.51)
+    assert data.resized(dataset, 8).train is images
+    with pytest.raises(ValueError, match="load_grey"):
+        data.resized(dataset._replace(binarization="static"), 16)
+    with pytest.raises(ValueError, match="at least 1"):
+        data.resized(dataset, 0)
