@@ -104,7 +104,32 @@ def join_phase_taps(taps: list[jax.Array], shape: tuple[int, ...]) -> jax.Array:
 
 def _conv_transpose_matmul(x: jax.Array, kernel: jax.Array) -> list[jax.Array]:
     """Phases of the output in the order of `phase_patches`, each [B, H, W, O]."""
+    # Half precision would round every tap's product before they are added.
+    if 4 * kernel.shape[3] < kernel.shape[2] and x.dtype == jnp.float32:
+        return _conv_transpose_scattered(x, kernel)
     return [_matmul(p, w) for p, w in zip(phase_patches(x), phase_taps(kernel), strict=True)]
+
+
+def _conv_transpose_scattered(x: jax.Array, kernel: jax.Array) -> list[jax.Array]:
+    """The same: every tap's product first, then sums of those that meet at a pixel.
+
+    Moves 16 O numbers a position where the windows have 16 I, so it is for few output channels.
+    """
+    features_in, features = kernel.shape[2:]
+    products = _matmul(x, kernel.transpose(2, 0, 1, 3).reshape(features_in, 16 * features))
+    products = products.reshape(*x.shape[:3], 4, 4, features)
+    products = jnp.pad(products, ((0, 0), (1, 1), (1, 1), (0, 0), (0, 0), (0, 0)))
+    height, width = x.shape[1:3]
+
+    def phase(a: int, b: int) -> jax.Array:
+        meeting = [
+            products[:, a + s : a + s + height, b + t : b + t + width, a + 2 * s, b + 2 * t]
+            for s in range(2)
+            for t in range(2)
+        ]
+        return sum(meeting[1:], meeting[0])
+
+    return [phase(a, b) for a in range(2) for b in range(2)]
 
 
 def conv(x: jax.Array, kernel: jax.Array, *, stride: int = 1) -> jax.Array:

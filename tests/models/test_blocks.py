@@ -38,11 +38,12 @@ def test_convolutions_agree(monkeypatch, size, stride, shape) -> None:
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
-def test_transposed_convolutions_agree(monkeypatch) -> None:
-    x = jax.random.normal(jax.random.key(0), (2, 3, 5, 4))
-    kernel = jax.random.normal(jax.random.key(1), (4, 4, 4, 6))
+@pytest.mark.parametrize(("features_in", "features"), [(4, 6), (9, 2)])
+def test_transposed_convolutions_agree(monkeypatch, features_in, features) -> None:
+    x = jax.random.normal(jax.random.key(0), (2, 3, 5, features_in))
+    kernel = jax.random.normal(jax.random.key(1), (4, 4, features_in, features))
     matrix, ordinary = both_forms(monkeypatch, blocks.conv_transpose, x, kernel)
-    assert matrix[0].shape == (2, 6, 10, 6)
+    assert matrix[0].shape == (2, 6, 10, features)
     for a, b in zip(matrix, ordinary, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
