@@ -16,14 +16,18 @@ SUMMARY_FILE = "summary.json"
 PRIOR_FILE = "prior.npz"
 
 
-def read_curve(workdir: Path, split: str, *names: str) -> tuple[np.ndarray, ...]:
+def read_curve(
+    workdir: Path, split: str, *names: str, first_seed: bool = False
+) -> tuple[np.ndarray, ...]:
     """Reads recorded metrics of `train` or `validation`: steps [T] and one array [T] a name.
 
-    Several seeds are averaged; the arrays are empty where nothing was recorded.
+    Several seeds are averaged, or the first one is taken; the arrays are empty where nothing was
+    recorded.
     """
     records = [r for r in metrics.read_metrics(workdir) if f"{split}/{names[0]}" in r]
     steps = np.array([r["step"] for r in records])
-    return steps, *(np.array([np.mean(r[f"{split}/{name}"]) for r in records]) for name in names)
+    value = (lambda x: np.ravel(x)[0]) if first_seed else np.mean
+    return steps, *(np.array([value(r[f"{split}/{name}"]) for r in records]) for name in names)
 
 
 def describe_hardware() -> str:

@@ -1,4 +1,4 @@
-"""Looks at trained models: principal components of codebooks, figures and tables.
+"""Looks at trained models: principal components of codebooks, codes, figures and tables.
 
 NumPy arrays in, matplotlib figures and strings out; nothing here needs a display.
 
@@ -7,6 +7,6 @@ NumPy arrays in, matplotlib figures and strings out; nothing here needs a displa
     print(tables.markdown(("estimator", "bits/dim"), rows))
 """
 
-from dvae.analysis import figures, pca, tables
+from dvae.analysis import codes, figures, pca, tables
 
-__all__ = ["figures", "pca", "tables"]
+__all__ = ["codes", "figures", "pca", "tables"]

@@ -26,7 +26,7 @@ def image_grid(images: ArrayLike, *, num_columns: int, title: str | None = None)
     Raises:
         ValueError: if `images` has another shape or dtype, or is empty, or `num_columns` < 1.
     """
-    images = _checked_images(images, num_columns)
+    images = checked_images(images, num_columns)
     return _mosaic(images, min(num_columns, len(images)), title=title)
 
 
@@ -47,8 +47,8 @@ def reconstructions(
     Raises:
         ValueError: if the shapes differ, or as for `image_grid`.
     """
-    originals = _checked_images(originals, num_columns)
-    decoded = _checked_images(reconstructions, num_columns)
+    originals = checked_images(originals, num_columns)
+    decoded = checked_images(reconstructions, num_columns)
     if originals.shape != decoded.shape:
         raise ValueError(
             "originals and reconstructions must have the same shape, got "
@@ -128,7 +128,7 @@ def _mosaic(
     return figure
 
 
-def _checked_images(images: ArrayLike, num_columns: int) -> NDArray[np.uint8]:
+def checked_images(images: ArrayLike, num_columns: int) -> NDArray[np.uint8]:
     """Returns the images as an array, or says what is wrong with them."""
     array = np.asarray(images)
     if array.ndim != 4 or array.shape[-1] not in (1, 3) or array.size == 0:

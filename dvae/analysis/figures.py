@@ -1,4 +1,4 @@
-"""Figures: images, rate against distortion, codebooks, relaxations and results.
+"""Figures: images, rate against distortion, codebooks, latents, relaxations and results.
 
 Every function takes NumPy arrays and returns a `matplotlib.figure.Figure`, drawn without pyplot and
 so without global state or a display; `save` writes it. An estimator has the same color in every
@@ -28,6 +28,7 @@ from dvae.analysis._drawing import (
     styled,
 )
 from dvae.analysis._images import image_grid, reconstructions, samples
+from dvae.analysis._latents import confusion_matrices, kl_per_dimension, traversals
 from dvae.analysis._relaxations import (
     RelaxedBit,
     inverse_cdfs,
@@ -44,10 +45,12 @@ __all__ = [
     "bias_and_variance",
     "bits_per_dim_by_codebook_size",
     "codebook_pca",
+    "confusion_matrices",
     "convergence",
     "explained_variance",
     "image_grid",
     "inverse_cdfs",
+    "kl_per_dimension",
     "learning_curve",
     "mixture_densities",
     "rate_distortion_path",
@@ -56,6 +59,7 @@ __all__ = [
     "samples",
     "save",
     "smoothing_densities",
+    "traversals",
 ]
 
 

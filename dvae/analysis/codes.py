@@ -1,0 +1,73 @@
+"""What discrete codes say of the classes of images: counts, majority classes and accuracy.
+
+counts = codes.confusion(train_codes, train_labels, num_codes=10, num_classes=10)
+classes = codes.majority_classes(counts)                       # of each code
+accuracy = codes.accuracy(classes, test_codes, test_labels)
+"""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+def confusion(
+    codes: ArrayLike, labels: ArrayLike, *, num_codes: int, num_classes: int
+) -> NDArray[np.int64]:
+    """Counts the images of every class and code.
+
+    Args:
+        codes: int [N], 0 to num_codes - 1.
+        labels: int [N], 0 to num_classes - 1.
+        num_codes: how many codes there are.
+        num_classes: how many classes there are.
+
+    Returns:
+        [num_classes, num_codes].
+
+    Raises:
+        ValueError: if the shapes differ, or a code or label is out of range.
+    """
+    codes, labels = np.asarray(codes), np.asarray(labels)
+    if codes.ndim != 1 or codes.shape != labels.shape:
+        raise ValueError(
+            f"codes and labels must be [N] alike, got shapes {codes.shape} and {labels.shape}"
+        )
+    for name, values, size in (("codes", codes, num_codes), ("labels", labels, num_classes)):
+        if len(values) and not 0 <= values.min() <= values.max() < size:
+            raise ValueError(
+                f"{name} must be 0 to {size - 1}, got {values.min()} to {values.max()}"
+            )
+    cells = np.bincount(labels * num_codes + codes, minlength=num_classes * num_codes)
+    return cells.reshape(num_classes, num_codes)
+
+
+def majority_classes(counts: ArrayLike) -> NDArray[np.int64]:
+    """Returns the commonest class of every code; an unused code gets the commonest of all.
+
+    Args:
+        counts: [num_classes, num_codes], of the images that classes are read off.
+
+    Returns:
+        int [num_codes].
+    """
+    counts = np.asarray(counts)
+    return np.where(counts.sum(0) > 0, counts.argmax(0), counts.sum(1).argmax())
+
+
+def accuracy(classes: ArrayLike, codes: ArrayLike, labels: ArrayLike) -> float:
+    """Returns the share of images whose code has their class.
+
+    Args:
+        classes: int [num_codes], from `majority_classes` of other images.
+        codes: int [N].
+        labels: int [N].
+
+    Raises:
+        ValueError: if there are no images, or the shapes differ.
+    """
+    codes, labels = np.asarray(codes), np.asarray(labels)
+    if not len(codes) or codes.shape != labels.shape:
+        raise ValueError(
+            f"codes and labels must be [N] alike with N at least 1, got shapes {codes.shape} and "
+            f"{labels.shape}"
+        )
+    return float((np.asarray(classes)[codes] == labels).mean())

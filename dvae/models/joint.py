@@ -1,0 +1,134 @@
+"""Convolutional model of images with continuous and discrete latent variables (JointVAE).
+
+    x [B, S, S, C] in [0, 1]  --encode-->  q(h | x) = N(mean, exp(log_scale)^2)      [B, n]
+                                           q(c_j | x) = Cat(softmax(logits_j))        [B, n_j] each
+    h [..., n], c_j [..., n_j] (one-hot or relaxed)  --pixel_logits-->  logits of p(x | h, c)
+    p(h) = N(0, 1), p(c_j) uniform
+
+Dupont, "Learning Disentangled Joint Continuous and Discrete Representations" (2018), appendix A: at
+S = 32, 4x4 convolutions of stride 2 with 32, 64 and 64 maps and a dense layer of 256 units, and the
+same mirrored. A pixel is the mean of a Bernoulli, so grey levels are targets of a cross entropy.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from dvae.distributions import bernoulli, categorical, normal
+from dvae.models import blocks
+
+DOWNSAMPLING = 8
+
+
+@dataclass(frozen=True)
+class JointConfig:
+    """Sizes of the model; the defaults are those published for MNIST."""
+
+    image_size: int = 32  # height and width, a multiple of 8
+    channels: int = 1
+    num_continuous: int = 10
+    discrete: tuple[int, ...] = (10,)  # classes of each discrete variable
+    features: int = 32  # of the outer convolutions; the inner ones have twice as many
+    hidden_units: int = 256
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for sizes that make no model."""
+        if self.image_size < DOWNSAMPLING or self.image_size % DOWNSAMPLING:
+            raise ValueError(
+                f"image_size must be a multiple of {DOWNSAMPLING} (three convolutions of stride "
+                f"2), got {self.image_size}"
+            )
+        if self.num_continuous < 0 or any(size < 2 for size in self.discrete):
+            raise ValueError(
+                f"num_continuous must be at least 0 and every discrete variable have at least 2 "
+                f"classes, got {self.num_continuous} and {self.discrete}"
+            )
+        if not self.num_continuous and not self.discrete:
+            raise ValueError("the model needs a latent variable, continuous or discrete")
+
+
+class Posterior(NamedTuple):
+    """Parameters of q(h, c | x)."""
+
+    mean: jax.Array  # [B, n]
+    log_scale: jax.Array  # [B, n], logarithm of the standard deviation
+    logits: tuple[jax.Array, ...]  # [B, n_j] each
+
+
+class JointVAE(nn.Module):
+    """The networks; see the module's docstring for the shapes."""
+
+    config: JointConfig
+
+    def setup(self) -> None:
+        c = self.config
+        maps = (c.features, 2 * c.features, 2 * c.features)
+        self.convolutions = [blocks.Conv(features, 4, stride=2) for features in maps]
+        self.hidden = nn.Dense(c.hidden_units)
+        if c.num_continuous:
+            self.mean = nn.Dense(c.num_continuous)
+            self.log_scale = nn.Dense(c.num_continuous)
+        self.class_logits = [nn.Dense(size) for size in c.discrete]
+        self.from_latents = nn.Dense(c.hidden_units)
+        self.to_maps = nn.Dense((c.image_size // DOWNSAMPLING) ** 2 * maps[-1])
+        self.transposed = [
+            blocks.ConvTranspose(features) for features in (maps[1], maps[0], c.channels)
+        ]
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Runs both networks once, in order to make their parameters; returns pixel logits."""
+        q = self.encode(x)
+        return self.pixel_logits(q.mean + q.log_scale, q.logits)
+
+    def encode(self, x: jax.Array) -> Posterior:
+        """Encodes float32 images [B, S, S, C] in [0, 1]."""
+        for convolution in self.convolutions:
+            x = nn.relu(convolution(x))
+        x = nn.relu(self.hidden(x.reshape(len(x), -1)))
+        logits = tuple(layer(x) for layer in self.class_logits)
+        if not self.config.num_continuous:
+            return Posterior(x[:, :0], x[:, :0], logits)
+        return Posterior(self.mean(x), self.log_scale(x), logits)
+
+    def pixel_logits(self, h: jax.Array, c: Sequence[jax.Array]) -> jax.Array:
+        """Decodes h [B, n] and c, [B, n_j] each, to logits of the pixels' means [B, S, S, C]."""
+        side = self.config.image_size // DOWNSAMPLING
+        x = nn.relu(self.from_latents(jnp.concatenate([h, *c], axis=-1)))
+        x = nn.relu(self.to_maps(x)).reshape(len(x), side, side, -1)
+        for i, layer in enumerate(self.transposed):
+            x = layer(x if i == 0 else nn.relu(x))
+        return x
+
+
+def log_likelihood(x: jax.Array, pixel_logits: jax.Array) -> jax.Array:
+    """Evaluates sum over pixels of x log p + (1 - x) log(1 - p), nats [B], for x in [0, 1].
+
+    The log-likelihood of binary pixels, for grey ones minus a cross entropy: it bounds nothing.
+    """
+    return bernoulli.log_prob(x, pixel_logits).sum((-3, -2, -1))
+
+
+class Divergences(NamedTuple):
+    """KL of every latent variable to its prior, nats."""
+
+    continuous: jax.Array  # [B, n] from N(0, 1)
+    discrete: jax.Array  # [B, j] from the uniform distribution
+
+
+def divergences(q: Posterior) -> Divergences:
+    """Evaluates the KL of every latent variable, analytically."""
+    discrete = [categorical.kl(logits, jnp.zeros_like(logits)) for logits in q.logits]
+    none = jnp.zeros((*q.mean.shape[:-1], 0))
+    stacked = jnp.stack(discrete, axis=-1) if discrete else none
+    return Divergences(normal.kl(q.mean, q.log_scale, 0.0, 0.0), stacked)
+
+
+def likeliest(q: Posterior) -> jax.Array:
+    """Returns the likeliest class of every discrete variable, int32 [B, j]."""
+    codes = [logits.argmax(-1).astype(jnp.int32) for logits in q.logits]
+    none = jnp.zeros((*q.mean.shape[:-1], 0), jnp.int32)
+    return jnp.stack(codes, axis=-1) if codes else none

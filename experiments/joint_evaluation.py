@@ -1,0 +1,240 @@
+"""Evaluation of `joint_vae`: reconstruction, KL of every latent variable, and what codes predict.
+
+Images are reconstructed from the mean of q(h|x) and the likeliest codes. Each code stands for the
+class that is commonest among its training images; the accuracy is that of held-out images.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.stats
+from jax.sharding import Mesh
+
+from dvae import bounds
+from dvae.analysis import codes as code_tables
+from dvae.data import Dataset, batches
+from dvae.distributions import categorical, normal
+from dvae.models import joint
+from dvae.train import sharding
+from experiments import run_record
+from experiments.joint_config import Config
+
+PyTree = Any
+QUANTILES = np.linspace(0.05, 0.95, 10)  # of the prior, where continuous variables are drawn
+_EVALUATION = 2  # the role that is folded into a seed's key; training uses the halves of a split
+
+
+def as_float(images: jax.Array) -> jax.Array:
+    """Maps uint8 levels to [0, 1], float32."""
+    return images.astype(jnp.float32) / 255
+
+
+def model(config: Config, images: Dataset) -> joint.JointVAE:
+    """Returns the network for these images."""
+    return joint.JointVAE(config.model_config(images.train.shape[-1]))
+
+
+def bind(module: joint.JointVAE, params: PyTree) -> Callable[..., Any]:
+    """Returns the module's methods at these parameters: (method, *arguments) -> value."""
+    return lambda method, *args: module.apply({"params": params}, *args, method=method)
+
+
+def kl_metrics(continuous: Any, discrete: Any) -> dict[str, Any]:
+    """Names the KL of both kinds, and of every latent variable, from [..., n] and [..., j]."""
+    metrics = {"kl_continuous": continuous.sum(-1), "kl_discrete": discrete.sum(-1)}
+    for kind, values in (("continuous", continuous), ("discrete", discrete)):
+        for i in range(values.shape[-1]):
+            metrics[f"kl_{kind}_{i + 1}"] = values[..., i]
+    return metrics
+
+
+class Evaluation(NamedTuple):
+    """Results on N images; S is the number of seeds."""
+
+    codes: np.ndarray  # int32 [S, N, j], the likeliest class of every discrete variable
+    distortion: np.ndarray  # [S, N] nats, -log p(x | mean of h, likeliest c)
+    squared_error: np.ndarray  # [S, N] mean over pixels, levels in [0, 1]
+    elbo: np.ndarray  # [S, N] nats, one sample of h and of c, one-hot
+    kl_continuous: np.ndarray  # [S, N, n] nats
+    kl_discrete: np.ndarray  # [S, N, j] nats
+
+    def means(self) -> dict[str, np.ndarray]:
+        """Averages over the images, [S] each."""
+        return {
+            "distortion": self.distortion.mean(1),
+            "rmse": np.sqrt(self.squared_error.mean(1)),
+            "elbo": self.elbo.mean(1),
+            **kl_metrics(self.kl_continuous.mean(1), self.kl_discrete.mean(1)),
+        }
+
+
+def joint_codes(config: Config, codes: np.ndarray) -> tuple[np.ndarray, int]:
+    """Numbers the combinations of codes [..., j]; returns [...] and how many there can be."""
+    sizes = config.discrete_sizes
+    return np.ravel_multi_index(tuple(np.moveaxis(codes, -1, 0)), sizes), int(np.prod(sizes))
+
+
+def accuracy(
+    config: Config,
+    fit: tuple[np.ndarray, np.ndarray],
+    held_out: tuple[np.ndarray, np.ndarray],
+    variable: int | None = None,
+) -> float:
+    """How well codes predict the classes of images.
+
+    Args:
+      config: sizes of the discrete variables.
+      fit: codes [N, j] and labels [N] that each code's class is read off.
+      held_out: codes and labels that are scored.
+      variable: which discrete variable; None for all of them together.
+    """
+
+    def numbers(codes: np.ndarray) -> tuple[np.ndarray, int]:
+        if variable is None:
+            return joint_codes(config, codes)
+        return codes[:, variable], config.discrete_sizes[variable]
+
+    (fit_codes, num_codes), fit_labels = numbers(fit[0]), fit[1]
+    num_classes = 1 + int(fit_labels.max())
+    counts = code_tables.confusion(
+        fit_codes, fit_labels, num_codes=num_codes, num_classes=num_classes
+    )
+    classes = code_tables.majority_classes(counts)
+    return code_tables.accuracy(classes, numbers(held_out[0])[0], held_out[1])
+
+
+class Evaluator:
+    """Compiles the evaluation once and runs it over any number of images."""
+
+    def __init__(self, config: Config, images: Dataset, mesh: Mesh) -> None:
+        self._config = config
+        self._images = images
+        self._mesh = mesh
+        self._module = model(config, images)
+        self._evaluate_seeds = jax.jit(self._batch_of_seeds)
+        self._decode = jax.jit(self._mean_images)
+
+    def _keys(self) -> list[jax.Array]:
+        """One key a seed, apart from those of its training."""
+        seeds = range(self._config.seed, self._config.seed + self._config.num_seeds)
+        return [jax.random.fold_in(jax.random.key(seed), _EVALUATION) for seed in seeds]
+
+    def _one_hot(self, codes: jax.Array) -> list[jax.Array]:
+        """One-hot c_j [B, n_j] of codes [B, j]."""
+        sizes = self._config.discrete_sizes
+        return [jax.nn.one_hot(codes[:, j], size) for j, size in enumerate(sizes)]
+
+    def _batch(self, params: PyTree, key: jax.Array, images: jax.Array) -> tuple[jax.Array, ...]:
+        """One seed's fields of `Evaluation` on a batch."""
+        apply = bind(self._module, params)
+        x = as_float(images)
+        q = apply(joint.JointVAE.encode, x)
+        codes, kl = joint.likeliest(q), joint.divergences(q)
+        decode = lambda h, c: apply(joint.JointVAE.pixel_logits, h, c)
+        best = decode(q.mean, self._one_hot(codes))
+        key_h, *keys = jax.random.split(key, 1 + len(q.logits))
+        c = [categorical.sample(k, logits) for k, logits in zip(keys, q.logits, strict=True)]
+        drawn = decode(normal.sample(key_h, q.mean, q.log_scale), c)
+        elbo = bounds.elbo(
+            joint.log_likelihood(x, drawn), kl.continuous.sum(-1) + kl.discrete.sum(-1)
+        )
+        error = jnp.square(jax.nn.sigmoid(best) - x).mean((1, 2, 3))
+        return codes, -joint.log_likelihood(x, best), error, elbo, kl.continuous, kl.discrete
+
+    def _batch_of_seeds(
+        self, params: PyTree, keys: jax.Array, index: jax.Array, images: jax.Array
+    ) -> tuple[jax.Array, ...]:
+        """The same of parameters and keys [S, ...], with the images sharded over the devices."""
+        shared = sharding.shard_batch(self._mesh, images)
+        one_seed = lambda p, key: self._batch(p, jax.random.fold_in(key, index), shared)
+        return jax.vmap(one_seed)(params, keys)
+
+    def evaluate(self, params: PyTree, images: np.ndarray) -> Evaluation:
+        """Evaluates every image once, with the same random numbers at every call.
+
+        Args:
+          params: of one seed, or of `num_seeds` along a leading axis.
+          images: uint8 [N, S, S, C].
+        """
+        if self._config.num_seeds == 1:
+            params = jax.tree.map(lambda x: x[None], params)
+        keys = jnp.stack(self._keys())
+        size = min(self._config.eval_batch_size, len(images))
+        size += -size % self._mesh.size  # padding makes it divisible by the devices
+        parts = []
+        for i, (batch, mask) in enumerate(batches.padded_batches(images, size)):
+            found = jax.device_get(self._evaluate_seeds(params, keys, i, batch))
+            parts.append([values[:, mask] for values in found])
+        return Evaluation(*(np.concatenate(values, 1) for values in zip(*parts, strict=True)))
+
+    def validate(self, params: PyTree) -> Mapping[str, np.ndarray]:
+        """Evaluates some validation images; the codes' classes are those of as many others."""
+        images, count = self._images, self._config.num_eval_images
+        held_out = run_record.spread_indices(
+            len(images.validation), min(count, len(images.validation))
+        )
+        found = self.evaluate(params, images.validation[held_out])
+        values = found.means()
+        if images.train_labels is not None and self._config.discrete_sizes:
+            assert images.validation_labels is not None
+            chosen = run_record.spread_indices(len(images.train), min(count, len(images.train)))
+            fit = self.evaluate(params, images.train[chosen])
+            labels = images.train_labels[chosen], images.validation_labels[held_out]
+            values["accuracy"] = np.array(
+                [
+                    accuracy(self._config, (a, labels[0]), (b, labels[1]))
+                    for a, b in zip(fit.codes, found.codes, strict=True)
+                ]
+            )
+        return {name: value[0] if len(value) == 1 else value for name, value in values.items()}
+
+    def _mean_images(self, params: PyTree, h: jax.Array, codes: jax.Array) -> jax.Array:
+        decode = joint.JointVAE.pixel_logits
+        logits = bind(self._module, params)(decode, h, self._one_hot(codes))
+        return jnp.round(255 * jax.nn.sigmoid(logits)).astype(jnp.uint8)
+
+    def decode(self, params: PyTree, h: np.ndarray, codes: np.ndarray) -> np.ndarray:
+        """Returns E[x | h, c] as uint8 for h [B, n] and codes [B, j]; parameters of one seed."""
+        return np.asarray(self._decode(params, jnp.asarray(h, jnp.float32), jnp.asarray(codes)))
+
+    def reconstruct(self, params: PyTree, images: np.ndarray) -> np.ndarray:
+        """Returns E[x | mean of h, likeliest c] of uint8 images, like them; of one seed."""
+        q = bind(self._module, params)(joint.JointVAE.encode, as_float(jnp.asarray(images)))
+        return self.decode(params, np.asarray(q.mean), np.asarray(joint.likeliest(q)))
+
+    def sample_prior(self, params: PyTree, num_images: int) -> np.ndarray:
+        """Returns E[x | h, c] at h and c drawn from the prior, uint8, of one seed."""
+        key_h, key_c = jax.random.split(self._keys()[0])
+        h = jax.random.normal(key_h, (num_images, self._config.continuous))
+        sizes = jnp.array(self._config.discrete_sizes, jnp.int32)
+        codes = jax.random.randint(key_c, (num_images, len(sizes)), 0, sizes[None])
+        return self.decode(params, np.asarray(h), np.asarray(codes))
+
+    def traverse(
+        self, params: PyTree, base_codes: np.ndarray
+    ) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Decodes every latent variable over its range, the others at h = 0 and `base_codes`.
+
+        Args:
+          params: of one seed.
+          base_codes: int [j].
+
+        Returns:
+          Images of each continuous variable at `QUANTILES` of the prior, and of each discrete one
+          at all its codes.
+        """
+        config, values = self._config, scipy.stats.norm.ppf(QUANTILES)
+        moved = np.zeros((config.continuous, len(values), config.continuous))
+        for i in range(config.continuous):
+            moved[i, :, i] = values
+        held = np.tile(base_codes, (len(values), 1))
+        continuous = [self.decode(params, h, held) for h in moved]
+        discrete = []
+        for j, size in enumerate(config.discrete_sizes):
+            codes = np.tile(base_codes, (size, 1))
+            codes[:, j] = np.arange(size)
+            discrete.append(self.decode(params, np.zeros((size, config.continuous)), codes))
+        return continuous, discrete

@@ -1,0 +1,137 @@
+"""Trains a VAE with continuous and discrete latent variables on images: JointVAE.
+
+    python -m experiments.joint_vae --preset=demo                      # embedded digits, no files
+    python -m experiments.joint_vae --preset=mnist --data_dir=DIR
+    python -m experiments.joint_vae --discrete=10,3 --objective=elbo --dataset=fashion_mnist
+
+The model is that of Dupont, "Learning Disentangled Joint Continuous and Discrete Representations"
+(2018). The workdir receives config.json, metrics.jsonl, TensorBoard events, checkpoints,
+summary.json and pictures. The same command continues an interrupted run.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from dvae import bounds, data, relax
+from dvae.data import batches
+from dvae.distributions import normal
+from dvae.models import joint
+from dvae.train import loop, sharding, state
+from experiments import joint_evaluation, joint_report, runner
+from experiments.joint_config import CAPACITY, ELBO, PRESETS, Config
+
+PyTree = Any
+
+
+def sample(
+    key: jax.Array, q: joint.Posterior, temperature: float
+) -> tuple[jax.Array, list[jax.Array]]:
+    """Draws h and the relaxed c_j, differentiable in q."""
+    key_h, *keys = jax.random.split(key, 1 + len(q.logits))
+    relaxed = [
+        relax.gumbel_softmax.sample(k, logits, temperature)
+        for k, logits in zip(keys, q.logits, strict=True)
+    ]
+    return normal.sample(key_h, q.mean, q.log_scale), relaxed
+
+
+def penalty(
+    config: Config, kl: joint.Divergences, step: jax.Array
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Returns what the objective subtracts from the log-likelihood, nats, and the capacities."""
+    total = bounds.sum_per_example
+    if config.objective != CAPACITY:
+        weight = 1.0 if config.objective == ELBO else config.kl_weight
+        return weight * (total(kl.continuous) + total(kl.discrete)).mean(), {}
+    rise = functools.partial(bounds.capacity_schedule, step, num_steps=config.capacity_steps)
+    value, capacities = jnp.zeros(()), {}
+    if config.continuous:
+        capacity = rise(final=config.capacity_continuous)
+        value += bounds.capacity_penalty(total(kl.continuous), capacity, gamma=config.gamma)
+        capacities["capacity_continuous"] = capacity
+    if sizes := config.discrete_sizes:
+        limit = bounds.max_discrete_capacity(sizes)
+        capacity = rise(final=config.capacity_discrete, limit=limit)
+        value += bounds.capacity_penalty(total(kl.discrete), capacity, gamma=config.gamma)
+        capacities["capacity_discrete"] = capacity
+    return value, capacities
+
+
+def draw_fn(config: Config, mesh: Mesh) -> state.DrawFn:
+    """Returns the function that draws a step's batch of training images, uint8."""
+
+    def draw(key: jax.Array, images: jax.Array, step: jax.Array) -> jax.Array:
+        batch = batches.draw(key, images, step, batch_size=config.batch_size)
+        return sharding.shard_batch(mesh, batch)
+
+    return draw
+
+
+def init_fn(module: joint.JointVAE) -> state.InitFn:
+    """Returns the function that makes the parameters."""
+
+    def init(key: jax.Array, images: jax.Array) -> tuple[PyTree, PyTree]:
+        return module.init(key, joint_evaluation.as_float(images[:1]))["params"], ()
+
+    return init
+
+
+def loss_fn(config: Config, module: joint.JointVAE) -> state.LossFn:
+    """Returns the loss: the negative objective in nats per sub-pixel."""
+
+    def loss(
+        params: PyTree, model_state: PyTree, images: jax.Array, key: jax.Array, step: jax.Array
+    ) -> tuple[jax.Array, tuple[PyTree, state.Metrics]]:
+        apply = joint_evaluation.bind(module, params)
+        x = joint_evaluation.as_float(images)
+        q = apply(joint.JointVAE.encode, x)
+        h, c = sample(key, q, config.temperature)
+        log_px = joint.log_likelihood(x, apply(joint.JointVAE.pixel_logits, h, c)).mean()
+        kl = joint.divergences(q)
+        subtracted, capacities = penalty(config, kl, step)
+        objective = log_px - subtracted
+        metrics = {
+            "objective": objective,
+            "distortion": -log_px,
+            **joint_evaluation.kl_metrics(kl.continuous.mean(0), kl.discrete.mean(0)),
+            **capacities,
+        }
+        return -objective / images[0].size, (model_state, metrics)
+
+    return loss
+
+
+def prepare(config: Config) -> data.Dataset:
+    """Loads the levels of the data set and resizes its images."""
+    images = data.load_grey(config.dataset, config.data_dir or None)
+    return data.resized(images, config.image_size)
+
+
+def make_task(config: Config, images: data.Dataset, mesh: Mesh) -> loop.Task:
+    """Assembles model, objective and data into what the loop trains."""
+    module = joint_evaluation.model(config, images)
+    evaluator = joint_evaluation.Evaluator(config, images, mesh)
+    return runner.make_task(
+        config,
+        init_fn(module),
+        loss_fn(config, module),
+        draw_fn(config, mesh),
+        optax.adam(config.learning_rate),
+        evaluate=lambda train_state: evaluator.validate(train_state.params),
+        data=images.train,
+        shown=("objective", "distortion", "kl_continuous", "kl_discrete"),
+    )
+
+
+def run(config: Config) -> dict[str, Any]:
+    """Trains, or continues, one run and returns its summary; see `runner.run`."""
+    return runner.run(config, prepare=prepare, make_task=make_task, write=joint_report.write)
+
+
+if __name__ == "__main__":
+    runner.start(Config, PRESETS, run)

@@ -1,0 +1,42 @@
+"""Counts, majority classes and accuracy of codes."""
+
+import numpy as np
+import pytest
+
+from dvae.analysis import codes
+
+
+def test_codes_are_scored_by_the_classes_of_other_images():
+    fit_codes, fit_labels = np.array([0, 0, 0, 2, 2, 2]), np.array([1, 1, 0, 1, 0, 0])
+    counts = codes.confusion(fit_codes, fit_labels, num_codes=4, num_classes=2)
+    np.testing.assert_array_equal(counts, [[1, 0, 2, 0], [2, 0, 1, 0]])
+    classes = codes.majority_classes(counts)
+    # Codes 1 and 3 are unused: the commonest class of all, the first of two equals.
+    np.testing.assert_array_equal(classes, [1, 0, 0, 0])
+    assert codes.accuracy(classes, np.array([0, 0, 2, 3]), np.array([1, 0, 0, 0])) == 0.75
+
+
+def test_confusion_against_counting():
+    rng = np.random.default_rng(0)
+    a, b = rng.integers(0, 5, 200), rng.integers(0, 3, 200)
+    expected = [[((b == i) & (a == j)).sum() for j in range(5)] for i in range(3)]
+    np.testing.assert_array_equal(codes.confusion(a, b, num_codes=5, num_classes=3), expected)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "message"),
+    [
+        ([0, 1], [0], r"\[N\] alike"),
+        ([[0]], [[0]], r"\[N\] alike"),
+        ([0, 3], [0, 0], "codes must be 0 to 2, got 0 to 3"),
+        ([0, 0], [0, -1], "labels must be 0 to 1, got -1 to 0"),
+    ],
+)
+def test_what_cannot_be_counted(a, b, message):
+    with pytest.raises(ValueError, match=message):
+        codes.confusion(a, b, num_codes=3, num_classes=2)
+
+
+def test_accuracy_needs_images():
+    with pytest.raises(ValueError, match="N at least 1"):
+        codes.accuracy([0, 1], [], [])

@@ -1,0 +1,187 @@
+"""`joint_vae`: objectives, devices, seeds, resumed runs, records, mistakes."""
+
+import json
+
+import command_line
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dvae.models import joint
+from dvae.train import sharding
+from experiments import joint_evaluation, joint_vae
+from experiments.joint_config import PRESETS, Config
+
+TINY = PRESETS["smoke"]
+# What an objective without capacities refuses is left out.
+WITHOUT_CAPACITIES = {name: value for name, value in TINY.items() if name != "capacity_steps"}
+
+
+@pytest.fixture(name="images", scope="module")
+def load_images():
+    return joint_vae.prepare(Config(**TINY))
+
+
+def train(config, images, num_devices=1, num_steps=2):
+    mesh = sharding.make_mesh(num_devices)
+    everywhere = sharding.replicated(mesh)
+    task = joint_vae.make_task(config, images, mesh)
+    first = jax.jit(task.init, out_shardings=everywhere)(task.key_init, images.train)
+    state, step = first, jax.jit(task.step)
+    train_data = jax.device_put(task.data, everywhere)
+    for _ in range(num_steps):
+        state, metrics = step(state, train_data, task.key_train)
+    return first, state, metrics
+
+
+@pytest.mark.parametrize("objective", ["capacity", "elbo", "beta"])
+def test_every_parameter_moves(images, objective) -> None:
+    settings = TINY if objective == "capacity" else WITHOUT_CAPACITIES
+    first, after, metrics = train(Config(**{**settings, "objective": objective}), images)
+    paths = jax.tree_util.tree_leaves_with_path(after.params)
+    for (path, a), b in zip(paths, jax.tree.leaves(first.params), strict=True):
+        assert not np.array_equal(a, b), jax.tree_util.keystr(path)
+    assert all(np.isfinite(value) for value in metrics.values())
+    names = {"kl_continuous_1", "kl_continuous_2", "kl_discrete_1", "distortion"}
+    assert names <= set(metrics)
+    assert ("capacity_discrete" in metrics) == (objective == "capacity")
+
+
+def test_penalties_against_their_definitions() -> None:
+    kl = joint.Divergences(jnp.array([[1.0, 2.0], [3.0, 1.0]]), jnp.array([[0.5], [0.9]]))
+    base = {**TINY, "capacity_continuous": 8.0, "capacity_steps": 100, "gamma": 10.0}
+    penalty, capacities = joint_vae.penalty(Config(**base), kl, jnp.int32(50))
+    # C_h = 8/2, C_c = min(5/2, log 3), KL_h = 3.5, KL_c = 0.7 in the mean.
+    np.testing.assert_allclose(capacities["capacity_continuous"], 4.0)
+    np.testing.assert_allclose(capacities["capacity_discrete"], np.log(3), rtol=1e-6)
+    expected = 10 * (abs(3.5 - 4) + abs(0.7 - np.log(3)))
+    np.testing.assert_allclose(penalty, expected, rtol=1e-5)
+    for settings, weight in ((dict(objective="elbo"), 1), (dict(objective="beta"), 4)):
+        value, none = joint_vae.penalty(
+            Config(**{**WITHOUT_CAPACITIES, **settings}), kl, jnp.int32(50)
+        )
+        np.testing.assert_allclose(value, weight * 4.2, rtol=1e-6)
+        assert not none
+
+
+def test_objective_is_the_elbo_of_samples(images) -> None:
+    """With sharp codes the relaxed objective is the ELBO that the evaluation estimates."""
+    config = Config(
+        **{**WITHOUT_CAPACITIES, "objective": "elbo", "discrete": "3,2", "temperature": 0.01}
+    )
+    module = joint_evaluation.model(config, images)
+    loss = jax.jit(joint_vae.loss_fn(config, module))
+    params = jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))["params"]
+    x = images.test[:8]
+    keys = jax.random.split(jax.random.key(1), 400)
+    one = lambda key: loss(params, (), x, key, jnp.int32(0))[1][1]["objective"]
+    trained = jax.lax.map(one, keys)
+    evaluator = joint_evaluation.Evaluator(config, images, sharding.make_mesh(1))
+    evaluate = jax.jit(evaluator._batch)
+    elbo = lambda key: evaluate(params, key, jnp.asarray(x))[3].mean()
+    evaluated = jax.lax.map(elbo, jax.random.split(jax.random.key(2), 400))
+    error = np.sqrt((trained.var() + evaluated.var()) / 400)
+    assert abs(trained.mean() - evaluated.mean()) < 5 * error
+    assert error < 0.1
+
+
+def test_eight_devices_train_like_one(images) -> None:
+    config = Config(**TINY)
+    (_, one, metrics), (_, eight, shared) = (train(config, images, n) for n in (1, 8))
+    for name, value in metrics.items():
+        np.testing.assert_allclose(shared[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
+    for a, b in zip(jax.tree.leaves(eight), jax.tree.leaves(one), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-5)
+
+
+@pytest.mark.slow
+def test_seeds_trained_together_are_those_trained_alone(images) -> None:
+    together = train(Config(**{**TINY, "num_seeds": 2, "seed": 3}), images)[1]
+    alone = train(Config(**{**TINY, "seed": 4}), images)[1]
+    for a, b in zip(jax.tree.leaves(together), jax.tree.leaves(alone), strict=True):
+        np.testing.assert_allclose(a[1], b, rtol=1e-3, atol=2e-5)
+
+
+def test_traversals_move_one_variable_at_a_time(images) -> None:
+    config = Config(**{**TINY, "discrete": "3,2"})
+    first, _, _ = train(config, images, num_steps=1)
+    evaluator = joint_evaluation.Evaluator(config, images, sharding.make_mesh(1))
+    base = np.array([2, 1], np.int32)
+    continuous, discrete = evaluator.traverse(first.params, base)
+    assert [len(row) for row in continuous] == [10, 10]
+    assert [len(row) for row in discrete] == [3, 2]
+    # All others rest: both discrete rows meet at the base.
+    np.testing.assert_array_equal(discrete[0][2], discrete[1][1])
+    h = np.zeros((1, 2))
+    h[0, 1] = 1.6448536  # the 95 % quantile
+    np.testing.assert_array_equal(
+        evaluator.decode(first.params, h, base[None])[0], continuous[1][-1]
+    )
+
+
+def test_accuracy_of_codes() -> None:
+    config = Config(**{**TINY, "discrete": "3,2"})
+    fit = np.array([[0, 0], [0, 1], [1, 0], [1, 1]]), np.array([0, 1, 1, 0])
+    held_out = np.array([[0, 1], [1, 1], [1, 1]]), np.array([1, 0, 1])
+    together = joint_evaluation.accuracy(config, fit, held_out)
+    np.testing.assert_allclose(together, 2 / 3)
+    # Either variable alone says nothing: each code's classes are tied, the first one wins.
+    np.testing.assert_allclose(joint_evaluation.accuracy(config, fit, held_out, 0), 1 / 3)
+
+
+def test_an_interrupted_run_of_seeds_ends_like_a_whole_one(tmp_path, monkeypatch) -> None:
+    settings = {**TINY, "discrete": "3,2", "num_seeds": 2}
+    whole = joint_vae.run(Config(**settings, workdir=str(tmp_path / "whole")))
+    cut = Config(**settings, workdir=str(tmp_path / "cut"))
+    validate = joint_evaluation.Evaluator.validate
+
+    calls = []
+
+    def interrupted(self, params):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return validate(self, params)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(joint_evaluation.Evaluator, "validate", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            joint_vae.run(cut)
+    assert not (tmp_path / "cut" / "summary.json").exists()
+    assert joint_vae.run(cut)["test"] == whole["test"]
+
+    names = {path.name for path in (tmp_path / "cut").iterdir()}
+    pictures = ("reconstructions", "samples", "traversals", "confusion", "kl_per_dimension")
+    assert names >= {f"{picture}.png" for picture in (*pictures, "learning_curve")}
+    assert json.loads((tmp_path / "whole" / "summary.json").read_text()) == whole
+    test = whole["test"]
+    assert len(test["accuracy"]) == len(test["accuracy_of_each_variable"]) == 2
+    np.testing.assert_allclose(test["accuracy_mean_over_seeds"], np.mean(test["accuracy"]))
+    assert np.shape(test["kl_continuous_nats"]) == np.shape(test["kl_discrete_nats"]) == (2, 2)
+
+
+def test_sets_without_labels_have_no_accuracy(tmp_path) -> None:
+    config = Config(**{**TINY, "dataset": "patches", "discrete": "", "workdir": str(tmp_path)})
+    summary = joint_vae.run(config)
+    assert "accuracy" not in summary["test"]
+    assert not (tmp_path / "confusion.png").exists()
+    assert (tmp_path / "traversals.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--image_size=30"], "multiple of 8"),
+        (["--discrete=10,x"], "must list numbers of classes"),
+        (["--discrete=10,1"], "at least 2 classes"),
+        (["--discrete=", "--continuous=0"], "needs a latent variable"),
+        (["--objective=elbo", "--gamma=3"], "--gamma=3.0 goes with --objective=capacity"),
+        (["--kl_weight=2"], "--kl_weight=2.0 goes with --objective=beta"),
+        (["--objective=gamma"], "capacity, elbo, beta"),
+        (["--temperature=0"], "greater than 0"),
+    ],
+)
+def test_mistakes_end_in_one_line(monkeypatch, capsys, arguments, message) -> None:
+    error = command_line.error_of(monkeypatch, capsys, joint_vae, Config, PRESETS, arguments)
+    assert message in error
