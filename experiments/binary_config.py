@@ -125,6 +125,9 @@ class Config(RunConfig):
     adam_eps: float = option(1e-8, "Of Adam.", above=0)
     eval_samples: int = option(100, "Importance samples an image, in training.", minimum=1)
     test_samples: int = option(4_000, "Importance samples an image, at the end.", minimum=1)
+    num_validation_images: int = option(
+        0, "Of the final evaluation, evenly spaced; 0: as num_test_images says.", minimum=0
+    )
     batch_size: int = changed(RunConfig, "batch_size", 24)
     num_steps: int = changed(RunConfig, "num_steps", 300_000)
     steps_per_call: int = changed(RunConfig, "steps_per_call", 500)
@@ -147,6 +150,10 @@ class Config(RunConfig):
         else:
             self._settle(bound=names.JOINT)
             binary_checks.directed(self)
+        if self.num_validation_images == 1:
+            raise ValueError(
+                "--num_validation_images=1 has no standard error; use 0 (all) or at least 2"
+            )
         if self.kl_warmup_steps > self.num_steps:
             raise ValueError(
                 f"--kl_warmup_steps={self.kl_warmup_steps} exceeds --num_steps={self.num_steps}: "

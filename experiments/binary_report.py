@@ -36,14 +36,18 @@ def write(
     chosen = result.best if config.eval_interval else result.state
     evaluator = binary_evaluation.Evaluator(config, images.train[0].size, mesh)
     print(f"evaluating with {config.test_samples} samples an image", file=sys.stderr, flush=True)
+    counts = {
+        "validation": config.num_validation_images or config.num_test_images,
+        "test": config.num_test_images,
+    }
     sets = {
         name: evaluator.evaluate(
             chosen.params,
             chosen.model_state,
-            spread(getattr(images, name), config.num_test_images),
+            spread(getattr(images, name), count),
             num_samples=config.test_samples,
         )
-        for name in ("validation", "test")
+        for name, count in counts.items()
     }
     summary = summarize(config, result, images, sets)
     checkpoint.write_json(workdir / run_record.SUMMARY_FILE, summary)
@@ -183,12 +187,22 @@ def _draw(
             f"{name}, {config.eval_samples} samples": (held_steps, held_nll),
         }
         pictures["bounds"] = figures.learning_curve(
-            {f"{name}, objective": (steps, -bound)},
+            {f"{name}, {_objective(config)}": (steps, -bound)},
             held_out if len(held_steps) else None,
-            unit="nats: -bound",
+            unit="nats an image, negated",
         )
     for title, figure in pictures.items():
         figures.save(figure, workdir / f"{title}.png")
+
+
+def _objective(config: Config) -> str:
+    """Says why the curve of a training objective need not be that of a bound."""
+    caveats = []
+    if config.kl_warmup_steps:
+        caveats.append(f"KL weighted down until step {config.kl_warmup_steps:,}")
+    if config.prior == names.BOLTZMANN:
+        caveats.append(f"log Z of every {config.log_z_interval:,} steps")
+    return f"objective ({', '.join(caveats)})" if caveats else "objective"
 
 
 def _describe(summary: dict[str, Any], workdir: Path) -> str:

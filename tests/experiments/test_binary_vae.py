@@ -169,7 +169,7 @@ BOLTZMANN |= dict(log_z_interval=3, normalization="batch")
     ],
 )
 def test_an_interrupted_run_of_seeds_ends_like_a_whole_one(tmp_path, monkeypatch, kind) -> None:
-    settings = {**TINY, **kind, "num_groups": 2, "num_seeds": 2}
+    settings = {**TINY, **kind, "num_groups": 2, "num_seeds": 2, "num_validation_images": 12}
     whole = binary_vae.run(Config(**settings, workdir=str(tmp_path / "whole")))
     cut = Config(**settings, workdir=str(tmp_path / "cut"))
     evaluate = binary_evaluation.Evaluator.evaluate
@@ -198,6 +198,7 @@ def test_an_interrupted_run_of_seeds_ends_like_a_whole_one(tmp_path, monkeypatch
     # Two seeds, each evaluated at the step of its lowest validation NLL, and their spread.
     assert json.loads((tmp_path / "whole" / "summary.json").read_text()) == whole
     test = whole["test"]
+    assert (whole["validation"]["num_images"], test["num_images"]) == (12, 16)
     assert np.shape(test["kl"]) == (2, 1 if "prior" in kind else 2)
     if "prior" in kind:
         assert np.shape(whole["log_z"]["nats"]) == (2,)
