@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from experiments import binary_names as names
+from experiments import boltzmann_config
 
 if TYPE_CHECKING:
     from experiments.binary_config import Config
@@ -82,22 +83,4 @@ def boltzmann(config: "Config") -> None:
             "and importance weights need log p(zeta) of a sample; use --method=dvaes, or "
             "--bound=elbo"
         )
-    if config.num_groups > 1 and config.num_groups % 2:
-        raise ValueError(
-            f"--num_groups={config.num_groups}: half of the groups form each side of the machine; "
-            "use 1 or an even number"
-        )
-    if config.num_groups == 1 and config.num_latents % 2:
-        raise ValueError(
-            f"--num_latents={config.num_latents}: a single group is split into two sides of the "
-            "machine; use an even number"
-        )
-    if config.adapt_interval and config.sampler != names.TEMPERING:
-        raise ValueError(
-            f"--adapt_interval={config.adapt_interval} adapts the ladder of --sampler=tempering, "
-            f"got --sampler={config.sampler}"
-        )
-    if config.sampler == names.ANNEALING and config.num_chains < 2:
-        raise ValueError(
-            f"--num_chains={config.num_chains}: a population needs at least 2 for its weights"
-        )
+    boltzmann_config.check_machine(config)

@@ -9,6 +9,7 @@ import optax
 from dvae.models import mlp
 from experiments import binary_checks
 from experiments import binary_names as names
+from experiments.boltzmann_config import BoltzmannConfig
 from experiments.flags import changed, option
 from experiments.runner import RunConfig
 
@@ -18,7 +19,7 @@ _DECAYED = ("kernel", "scale", "weights")  # of layers, of batch norm, of the Bo
 
 
 @dataclass(frozen=True)
-class Config(RunConfig):
+class Config(BoltzmannConfig):
     """Everything that determines a run; sizes default to those of the paper's Table 1."""
 
     prior: str = option(
@@ -59,8 +60,6 @@ class Config(RunConfig):
         "Affine maps, or tanh layers between groups.",
         choices=(names.LINEAR, names.NONLINEAR),
     )
-    num_groups: int = option(1, "Groups of latent bits.", minimum=1)
-    num_latents: int = option(200, "Bits of each group.", minimum=1)
     hidden_units: int = option(200, "Width of a tanh layer (nonlinear).", minimum=1)
     hidden_layers: int = option(2, "Tanh layers of every network (nonlinear).", minimum=1)
     latent_inputs: str = option(
@@ -81,26 +80,6 @@ class Config(RunConfig):
     num_samples: int = option(
         5, "Samples of vimco, reinforce_loo, gumbel_rao, and of bound=iw.", minimum=1
     )
-    sampler: str = option(
-        "",
-        "prior=rbm: Gibbs chains (the default, pcd), parallel tempering or population annealing.",
-        choices=("", names.PCD, names.TEMPERING, names.ANNEALING),
-    )
-    num_chains: int = option(
-        1_000,
-        "Persistent chains of the prior (prior=rbm); shared by the devices if they divide it.",
-        minimum=1,
-    )
-    num_sweeps: int = option(40, "Gibbs sweeps of every chain in a step (prior=rbm).", minimum=1)
-    num_temperatures: int = option(10, "Replicas of a chain (sampler=tempering).", minimum=2)
-    adapt_interval: int = option(
-        0, "Steps between adaptations of the ladder (sampler=tempering); 0 never.", minimum=0
-    )
-    log_z_interval: int = option(
-        1_000, "Steps between the curve's estimates of log Z (prior=rbm).", minimum=1
-    )
-    ais_temperatures: int = option(1_000, "Of evaluations of log Z (prior=rbm).", minimum=1)
-    ais_chains: int = option(1_024, "Of evaluations of log Z (prior=rbm).", minimum=2)
     normalization: str = option(
         names.NONE,
         "Batch normalization before every tanh, or none (relaxations, nonlinear).",
@@ -140,15 +119,15 @@ class Config(RunConfig):
         """Raises ValueError for settings that do not fit each other."""
         super().__post_init__()
         if self.prior == names.BOLTZMANN:
-            self._settle(method=names.DVAEPP, sampler=names.PCD)
+            self.settle(method=names.DVAEPP, sampler=names.PCD)
             spikes, relaxed = self.method == names.DVAE, self.method == names.DVAES
-            self._settle(
+            self.settle(
                 smoothing=names.SPIKE_EXP if spikes else names.EXPONENTIAL,
                 bound=names.IW if relaxed else names.ELBO,
             )
             binary_checks.boltzmann(self)
         else:
-            self._settle(bound=names.JOINT)
+            self.settle(bound=names.JOINT)
             binary_checks.directed(self)
         if self.num_validation_images == 1:
             raise ValueError(
@@ -164,12 +143,6 @@ class Config(RunConfig):
                 "--normalization=batch goes before a tanh, and --structure=linear has none; use "
                 "--structure=nonlinear"
             )
-
-    def _settle(self, **defaults: str) -> None:
-        """Fills in what was left open, so that records and resumed runs name it."""
-        for name, value in defaults.items():
-            if not getattr(self, name):
-                object.__setattr__(self, name, value)
 
     @property
     def hidden(self) -> tuple[int, ...]:

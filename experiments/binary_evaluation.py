@@ -11,25 +11,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from tqdm import tqdm
 
 from dvae import bounds, rbm
-from dvae.data import batches
 from dvae.distributions import bernoulli
 from dvae.models import mlp
 from dvae.train import sharding
-from experiments import binary_model, binary_prior
+from experiments import binary_model, boltzmann_prior, evaluation
 from experiments import binary_names as names
 from experiments.binary_config import Config
 
 PyTree = Any
 CHUNK_SIZE = 10  # samples decoded at once: a thousand rows of logits stay in the cache
-MIN_ESS = 0.05  # of the chains of annealed importance sampling: below, log Z is not to be trusted
 ACTIVE_VARIANCE = 0.01  # of E[z|x] over images, above which a unit counts as active
-_EVALUATION = 2  # the role that is folded into a seed's key; training uses the halves of a split
-# Folded into that, apart from the indices of batches.
+# Folded into a seed's key, apart from the indices of batches.
 _LOG_Z, _RECONSTRUCTIONS, _SAMPLES = (2**31 - 1 - role for role in range(3))
-TRUSTED_NLL = "trusted_nll"  # what the best step is chosen by under Boltzmann priors
 
 
 class Evaluation(NamedTuple):
@@ -55,11 +50,7 @@ class Evaluation(NamedTuple):
         if self.kl.shape[-1] > 1:
             values |= {f"kl_{g + 1}": self.kl[:, g] for g in range(self.kl.shape[-1])}
         if self.log_z is not None and self.trusted is not None:
-            # A collapsed estimate is too low, which must not make a step the best one. Finite, for
-            # records.
-            worst = np.finfo(np.float32).max
-            values |= {"log_z": self.log_z.value, "log_z_ess": self.log_z.ess}
-            values[TRUSTED_NLL] = np.where(self.trusted, values["nll"], worst)
+            values |= boltzmann_prior.validation_metrics(self.log_z, self.trusted, values["nll"])
         return {name: value[0] if len(value) == 1 else value for name, value in values.items()}
 
 
@@ -75,17 +66,12 @@ class Evaluator:
         self._mesh = mesh
         self._module = config.model(num_pixels)
         self._evaluate_seeds = jax.jit(self._batch_of_seeds, static_argnames="num_samples")
-        evaluate_log_z = lambda key, prior: binary_prior.evaluate_log_z(
+        evaluate_log_z = lambda key, prior: boltzmann_prior.evaluate_log_z(
             jax.random.fold_in(key, _LOG_Z), config, prior
         )
         self._log_z = jax.jit(jax.vmap(evaluate_log_z))
         self._reconstruct = jax.jit(self._mean_images)
         self._sample = jax.jit(self._prior_images, static_argnames="num_images")
-
-    def _keys(self) -> list[jax.Array]:
-        """One key a seed, apart from those of its training."""
-        seeds = range(self._config.seed, self._config.seed + self._config.num_seeds)
-        return [jax.random.fold_in(jax.random.key(seed), _EVALUATION) for seed in seeds]
 
     def _bind(self, params: PyTree, fixed: PyTree, x: jax.Array) -> binary_model.Networks:
         network, mean, stats = params["network"], fixed["mean"], fixed["batch_stats"]
@@ -102,7 +88,7 @@ class Evaluator:
         )
         log_prior = None
         if "log_z" in fixed:
-            log_prior = functools.partial(binary_prior.log_prob, params["prior"], fixed["log_z"])
+            log_prior = functools.partial(boltzmann_prior.log_prob, params["prior"], fixed["log_z"])
         num_groups = self._config.num_groups
         draw = lambda key: binary_model.ancestral(key, encoded, num_groups, log_prior=log_prior)
         log_weight = lambda drawn: drawn.log_likelihood - drawn.log_ratios.sum(0)
@@ -146,34 +132,28 @@ class Evaluator:
           num_samples: K.
         """
         fixed = _fixed(model_state)
-        if self._config.num_seeds == 1:
-            params, fixed = jax.tree.map(lambda x: x[None], (params, fixed))
-        keys = jnp.stack(self._keys())
+        params, fixed = evaluation.with_seed_axis(self._config, (params, fixed))
+        keys = jnp.stack(evaluation.seed_keys(self._config))
         log_z = None
         if self._config.prior == names.BOLTZMANN:
-            log_z = self._log_z(jnp.stack(self._keys()), params["prior"])
+            log_z = self._log_z(jnp.stack(evaluation.seed_keys(self._config)), params["prior"])
             fixed["log_z"] = log_z.value
-        size = min(self._config.eval_batch_size, len(images))
-        size += -size % self._mesh.size  # padding makes it divisible by the devices
         pixels = images.reshape(len(images), -1)
-        parts: list[list[np.ndarray]] = []
-        bar = tqdm(
-            batches.padded_batches(pixels, size),
-            total=-(-len(images) // size),
-            desc=f"{len(images)} images, {num_samples} samples each",
-            leave=False,
-            disable=None,  # shown in a terminal only
+        value, ess, elbo, kls, probs = evaluation.over_images(
+            self._config,
+            self._mesh,
+            pixels,
+            lambda i, batch: self._evaluate_seeds(
+                params, fixed, keys, i, batch, num_samples=num_samples
+            ),
+            description=f"{len(images)} images, {num_samples} samples each",
         )
-        for i, (batch, mask) in enumerate(bar):
-            out = self._evaluate_seeds(params, fixed, keys, i, batch, num_samples=num_samples)
-            parts.append([values[:, mask] for values in jax.device_get(out)])
-        value, ess, elbo, kls, probs = (np.concatenate(p, axis=1) for p in zip(*parts, strict=True))
         variances = probs.astype(np.float64).var(1)
         found = Evaluation(value, ess, elbo, kls.mean(1), variances)
         if log_z is None:
             return found
         log_z = jax.device_get(log_z)
-        return found._replace(log_z=log_z, trusted=log_z.ess >= MIN_ESS * self._config.ais_chains)
+        return found._replace(log_z=log_z, trusted=boltzmann_prior.trusted(self._config, log_z))
 
     def _mean_images(
         self, params: PyTree, fixed: PyTree, key: jax.Array, x: jax.Array
@@ -190,7 +170,7 @@ class Evaluator:
         config, fixed = self._config, _fixed(model_state)
         if config.prior == names.BOLTZMANN:
             chains = model_state["chains"]
-            groups = binary_prior.sample(key, config, params["prior"], chains, num_images)
+            groups = boltzmann_prior.sample(key, config, params["prior"], chains, num_images)
             return self._pixel_means(params, fixed, groups)
         groups = []
         for key_group in jax.random.split(key, config.num_groups):
@@ -211,7 +191,10 @@ class Evaluator:
         """Returns E[x|z] at z ~ q(z|x) for images [N, ...], as grey levels; of one seed."""
         x = images.reshape(len(images), -1).astype(np.float32)
         pixels = self._reconstruct(
-            params, _fixed(model_state), jax.random.fold_in(self._keys()[0], _RECONSTRUCTIONS), x
+            params,
+            _fixed(model_state),
+            jax.random.fold_in(evaluation.seed_keys(self._config)[0], _RECONSTRUCTIONS),
+            x,
         )
         return np.asarray(pixels).reshape(images.shape)
 
@@ -219,7 +202,7 @@ class Evaluator:
         self, params: PyTree, model_state: PyTree, num_images: int, shape: tuple[int, ...]
     ) -> np.ndarray:
         """Returns E[x|z] at z ~ p(z) as grey levels [num_images, *shape], of one seed."""
-        key = jax.random.fold_in(self._keys()[0], _SAMPLES)
+        key = jax.random.fold_in(evaluation.seed_keys(self._config)[0], _SAMPLES)
         pixels = self._sample(params, model_state, key, num_images=num_images)
         return np.asarray(pixels).reshape(num_images, *shape)
 

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from dvae import analysis
 from dvae.data import Dataset
 from dvae.train import checkpoint, loop
-from experiments import binary_evaluation, run_record
+from experiments import binary_evaluation, boltzmann_prior, run_record
 from experiments import binary_names as names
 from experiments.binary_config import Config
 
@@ -68,6 +68,7 @@ def summarize(
     """Returns the record of a finished run; several seeds give lists in their order."""
     assert result.best is not None
     step = result.best.step if config.eval_interval else result.state.step
+    log_z = sets["test"].log_z
     model = [result.state.params.get(part, ()) for part in ("network", "prior", "components")]
     return {
         "dataset": images.name,
@@ -80,7 +81,7 @@ def summarize(
         ),
         "elbo_and_kl_are": "estimates from one sample an image, in the binary limit; nats an image",
         **{name: _of_set(evaluation) for name, evaluation in sets.items()},
-        **log_z_record(config, sets["test"]),
+        **(boltzmann_prior.log_z_record(config, log_z) if log_z is not None else {}),
         "evaluated_step": np.asarray(step).tolist(),
         "chosen_by": _chosen_by(config),
         "num_steps": config.num_steps,
@@ -130,29 +131,6 @@ def _chosen_by(config: Config) -> str:
         return "last step"
     trusted = " of steps whose log Z is to be trusted" if config.prior == names.BOLTZMANN else ""
     return f"lowest validation nll{trusted}"
-
-
-def log_z_record(config: Config, evaluation: binary_evaluation.Evaluation) -> dict[str, Any]:
-    """Returns log Z of a Boltzmann prior with its error, and says when it is not to be trusted."""
-    if evaluation.log_z is None:
-        return {}
-    value, error, ess = (np.asarray(x, np.float64) for x in evaluation.log_z)
-    record: dict[str, Any] = {
-        "nats": run_record.per_seed(value),
-        "standard_error": run_record.per_seed(error),
-        "effective_samples": run_record.per_seed(ess),
-        "is": (
-            f"annealed importance sampling, {config.ais_temperatures} temperatures, "
-            f"{config.ais_chains} chains: too low in the mean, by about half the squared error, as "
-            "the nll then is; the finite number of samples makes the nll too high"
-        ),
-    }
-    if not np.all(evaluation.trusted):
-        record["warning"] = (
-            f"fewer than {binary_evaluation.MIN_ESS:.0%} of the chains carry the estimate: neither "
-            "log Z nor any nll here is to be trusted; more --ais_temperatures help"
-        )
-    return {"log_z": record}
 
 
 def _draw(
@@ -223,12 +201,7 @@ def _describe(summary: dict[str, Any], workdir: Path) -> str:
         spread_of = (test["nll_mean_over_seeds"], test["nll_standard_deviation_over_seeds"])
         rows.append(("over seeds", spread_of, "mean and standard deviation of the test nll"))
     if "log_z" in summary:
-        log_z = summary["log_z"]
-        rows += [
-            ("log Z", log_z["nats"], "nats, annealed importance sampling"),
-            ("  +-", log_z["standard_error"], "nats, one standard error"),
-            ("  samples", log_z["effective_samples"], f"effective, of {config['ais_chains']}"),
-        ]
+        rows += boltzmann_prior.log_z_rows(summary)
     lines = [
         f"{label:<16}{' '.join(f'{v:.5g}' for v in np.atleast_1d(value)):>12}  {text}"
         for label, value, text in rows

@@ -25,8 +25,8 @@ from dvae.train import loop, sharding, state
 from experiments import (
     binary_evaluation,
     binary_model,
-    binary_prior,
     binary_report,
+    boltzmann_prior,
     runner,
 )
 from experiments import binary_names as names
@@ -120,9 +120,9 @@ def init_fn(config: Config, pixel_mean: np.ndarray) -> state.InitFn:
             "signal": (),
         }
         if config.prior == names.BOLTZMANN:
-            params |= {"prior": binary_prior.init(config), **boltzmann.init_posterior(config)}
-            model_state["chains"] = binary_prior.init_chains(key_rest, config, params["prior"])
-            model_state["log_z"] = binary_prior.init_log_z(params["prior"])
+            params |= {"prior": boltzmann_prior.init(config), **boltzmann.init_posterior(config)}
+            model_state["chains"] = boltzmann_prior.init_chains(key_rest, config, params["prior"])
+            model_state["log_z"] = boltzmann_prior.init_log_z(params["prior"])
         else:
             params |= objectives.init_auxiliary(key_rest, config, len(pixel_mean))
             if config.estimator in names.LEARNED_BASELINE:
@@ -212,7 +212,7 @@ def _boltzmann_terms(
     """Returns the objective under a Boltzmann prior, and the chains of its negative phase."""
     key_chains, key_latent = jax.random.split(key)
     prior = params["prior"]
-    phase = binary_prior.negative_phase(
+    phase = boltzmann_prior.negative_phase(
         key_chains, config, prior, model_state["chains"], model_state["log_z"], step, mesh
     )
     given = dict(step=step, kl_weight=bounds.linear_warmup(step, config.kl_warmup_steps))
@@ -234,8 +234,6 @@ def make_task(config: Config, images: data.Dataset, mesh: Mesh) -> loop.Task:
     evaluator = binary_evaluation.Evaluator(config, num_pixels, mesh)
     held_out = binary_report.spread(images.validation, config.num_eval_images)
 
-    boltzmann_prior = config.prior == names.BOLTZMANN
-
     def evaluate(train_state: state.TrainState) -> dict[str, np.ndarray]:
         params, model_state = train_state.params, train_state.model_state
         samples = config.eval_samples
@@ -250,7 +248,7 @@ def make_task(config: Config, images: data.Dataset, mesh: Mesh) -> loop.Task:
         evaluate=evaluate,
         data=train,
         shown=("objective", "distortion", "kl"),
-        monitor=binary_evaluation.TRUSTED_NLL if boltzmann_prior else "nll",
+        monitor=boltzmann_prior.TRUSTED_NLL if config.prior == names.BOLTZMANN else "nll",
         advice=ADVICE[config.smoothing == names.GAUSSIAN_INTEGRAL],
     )
 

@@ -15,16 +15,15 @@ from jax.sharding import Mesh
 
 from dvae import bounds
 from dvae.analysis import codes as code_tables
-from dvae.data import Dataset, batches
+from dvae.data import Dataset
 from dvae.distributions import categorical, normal
 from dvae.models import joint
 from dvae.train import sharding
-from experiments import run_record
+from experiments import evaluation, run_record
 from experiments.joint_config import Config
 
 PyTree = Any
 QUANTILES = np.linspace(0.05, 0.95, 10)  # of the prior, where continuous variables are drawn
-_EVALUATION = 2  # the role that is folded into a seed's key; training uses the halves of a split
 
 
 def as_float(images: jax.Array) -> jax.Array:
@@ -117,11 +116,6 @@ class Evaluator:
         self._evaluate_seeds = jax.jit(self._batch_of_seeds)
         self._decode = jax.jit(self._mean_images)
 
-    def _keys(self) -> list[jax.Array]:
-        """One key a seed, apart from those of its training."""
-        seeds = range(self._config.seed, self._config.seed + self._config.num_seeds)
-        return [jax.random.fold_in(jax.random.key(seed), _EVALUATION) for seed in seeds]
-
     def _one_hot(self, codes: jax.Array) -> list[jax.Array]:
         """One-hot c_j [B, n_j] of codes [B, j]."""
         sizes = self._config.discrete_sizes
@@ -159,16 +153,15 @@ class Evaluator:
           params: of one seed, or of `num_seeds` along a leading axis.
           images: uint8 [N, S, S, C].
         """
-        if self._config.num_seeds == 1:
-            params = jax.tree.map(lambda x: x[None], params)
-        keys = jnp.stack(self._keys())
-        size = min(self._config.eval_batch_size, len(images))
-        size += -size % self._mesh.size  # padding makes it divisible by the devices
-        parts = []
-        for i, (batch, mask) in enumerate(batches.padded_batches(images, size)):
-            found = jax.device_get(self._evaluate_seeds(params, keys, i, batch))
-            parts.append([values[:, mask] for values in found])
-        return Evaluation(*(np.concatenate(values, 1) for values in zip(*parts, strict=True)))
+        params = evaluation.with_seed_axis(self._config, params)
+        keys = jnp.stack(evaluation.seed_keys(self._config))
+        fields = evaluation.over_images(
+            self._config,
+            self._mesh,
+            images,
+            lambda i, batch: self._evaluate_seeds(params, keys, i, batch),
+        )
+        return Evaluation(*fields)
 
     def validate(self, params: PyTree) -> Mapping[str, np.ndarray]:
         """Evaluates some validation images; the codes' classes are those of as many others."""
@@ -207,7 +200,7 @@ class Evaluator:
 
     def sample_prior(self, params: PyTree, num_images: int) -> np.ndarray:
         """Returns E[x | h, c] at h and c drawn from the prior, uint8, of one seed."""
-        key_h, key_c = jax.random.split(self._keys()[0])
+        key_h, key_c = jax.random.split(evaluation.seed_keys(self._config)[0])
         h = jax.random.normal(key_h, (num_images, self._config.continuous))
         sizes = jnp.array(self._config.discrete_sizes, jnp.int32)
         codes = jax.random.randint(key_c, (num_images, len(sizes)), 0, sizes[None])

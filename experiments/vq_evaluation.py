@@ -20,12 +20,12 @@ from dvae.distributions import categorical
 from dvae.models import vq_conv
 from dvae.train import sharding
 from dvae.train.state import TrainState
+from experiments import evaluation
 from experiments import vq_objectives as objectives
 from experiments.vq_config import IMAGE_SHAPE, Config
 
 PyTree = Any
 NUM_DIMS = math.prod(IMAGE_SHAPE)
-_EVALUATION = 2  # the role that is folded into a seed's key; training uses the halves of a split
 
 
 class Evaluation(NamedTuple):
@@ -96,11 +96,6 @@ class Evaluator:
         self._evaluate_seeds = jax.jit(self._evaluate_batch_of_seeds)
         self._reconstruct = jax.jit(self._reconstruct_images)
 
-    def _keys(self) -> list[jax.Array]:
-        """One key a seed, apart from those of its training."""
-        seeds = range(self._config.seed, self._config.seed + self._config.num_seeds)
-        return [jax.random.fold_in(jax.random.key(seed), _EVALUATION) for seed in seeds]
-
     def _codes(
         self,
         network: PyTree,
@@ -164,7 +159,7 @@ class Evaluator:
         params, model_state = state.params, state.model_state
         if self._config.num_seeds == 1:
             params, model_state = jax.tree.map(lambda x: x[None], (params, model_state))
-        keys = jnp.stack(self._keys())
+        keys = jnp.stack(evaluation.seed_keys(self._config))
         rates, distortions, counts = [], [], 0
         size = min(self._config.eval_batch_size, len(images))
         size += -size % self._mesh.size  # padding makes it divisible by the devices
@@ -194,7 +189,9 @@ class Evaluator:
 
     def reconstruct(self, params: PyTree, model_state: PyTree, images: np.ndarray) -> np.ndarray:
         """Returns E[x | z] at hard codes of uint8 images [N, H, W, 3], like them; of one seed."""
-        return np.asarray(self._reconstruct(params, model_state, self._keys()[0], images))
+        return np.asarray(
+            self._reconstruct(params, model_state, evaluation.seed_keys(self._config)[0], images)
+        )
 
     def sample_prior(self, params: PyTree, model_state: PyTree, num_images: int) -> np.ndarray:
         """Returns E[x | z] at codes drawn from the prior, uint8 [N, 32, 32, 3], of one seed."""
@@ -202,5 +199,7 @@ class Evaluator:
         model = objectives.bind(self._module, params["network"], codebook)
         side = IMAGE_SHAPE[0] // vq_conv.DOWNSAMPLING
         shape = (num_images, side, side)
-        codes = categorical.sample_codes(self._keys()[0], model.log_prior, shape)
+        codes = categorical.sample_codes(
+            evaluation.seed_keys(self._config)[0], model.log_prior, shape
+        )
         return np.asarray(jax.jit(self._decode)(params["network"], codebook, codes))

@@ -14,9 +14,8 @@ from dvae.train import sharding
 from experiments import (
     binary_evaluation,
     binary_model,
-    binary_prior,
-    binary_report,
     binary_vae,
+    boltzmann_prior,
 )
 from experiments import binary_names as names
 from experiments.binary_config import Config
@@ -63,7 +62,7 @@ def test_evaluation_approaches_the_enumerated_log_likelihood(images) -> None:
     )
     states = bits_of(4)
     z = [jnp.broadcast_to(g[:, None], (16, 12, 2)) for g in np.split(states, 2, 1)]
-    log_p = binary_prior.log_prob(prior, rbm.exact.log_z(prior), z)
+    log_p = boltzmann_prior.log_prob(prior, rbm.exact.log_z(prior), z)
     exact = jax.nn.logsumexp(model.log_likelihood(z) + log_p, 0)
     log_z_error = float(found.log_z.value[0] - rbm.exact.log_z(prior))
     assert abs(log_z_error) < 5 * found.log_z.std_error[0]
@@ -78,7 +77,7 @@ def test_pictures_of_the_prior_come_from_its_chains(images) -> None:
     _, first, prior = start(config, images)
     sure = prior._replace(bias1=jnp.full(2, 30.0), bias2=jnp.full(2, -30.0))
     chains = first.model_state["chains"]
-    bits = binary_prior.sample(jax.random.key(0), config, sure, chains, 50)
+    bits = boltzmann_prior.sample(jax.random.key(0), config, sure, chains, 50)
     np.testing.assert_array_equal(bits[0], np.tile([1.0, 1.0, 0.0, 0.0], (50, 1)))
 
 
@@ -122,11 +121,13 @@ def test_a_collapsed_log_z_is_reported() -> None:
     evaluation = binary_evaluation.Evaluation(
         empty, empty, empty, empty, empty, log_z, np.array([False])
     )
-    record = binary_report.log_z_record(config, evaluation)["log_z"]
+    record = boltzmann_prior.log_z_record(config, log_z)["log_z"]
     assert "is to be trusted" in record["warning"]
+    assert not boltzmann_prior.trusted(config, log_z).any()
+    many = log_z._replace(ess=np.float32([60.0]))
+    assert boltzmann_prior.trusted(config, many).all()
+    assert "warning" not in boltzmann_prior.log_z_record(config, many)["log_z"]
     sound = evaluation._replace(trusted=np.array([True]))
-    assert "warning" not in binary_report.log_z_record(config, sound)["log_z"]
-    assert binary_report.log_z_record(config, evaluation._replace(log_z=None)) == {}
     # Its likelihood looks the better the more log Z falls short, and must not be chosen for it.
     assert evaluation.means()["trusted_nll"] > 1e30
     assert sound.means()["trusted_nll"] == sound.means()["nll"]

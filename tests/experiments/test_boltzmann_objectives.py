@@ -8,7 +8,7 @@ from boltzmann_cases import TINY, bits_of, start
 
 from dvae import data, rbm
 from dvae.distributions import bernoulli
-from experiments import binary_model, binary_prior, boltzmann_objectives
+from experiments import binary_model, boltzmann_objectives, boltzmann_prior
 from experiments import binary_names as names
 from experiments.binary_config import Config
 
@@ -32,7 +32,7 @@ def enumerate_states(config, model, prior, num_images):
     return (
         log_q,
         model.log_likelihood(groups),
-        binary_prior.log_prob(prior, rbm.exact.log_z(prior), groups),
+        boltzmann_prior.log_prob(prior, rbm.exact.log_z(prior), groups),
     )
 
 
@@ -95,7 +95,7 @@ def test_log_z_is_estimated_now_and_then(images, sampler) -> None:
     settings = {"sampler": sampler, "num_chains": 1_000, "num_latents": 8, "log_z_interval": 3}
     config = Config(**{**TINY, **settings})
     _, first, prior = start(config, images)
-    phase = jax.jit(binary_prior.negative_phase, static_argnames="config")
+    phase = jax.jit(boltzmann_prior.negative_phase, static_argnames="config")
     chains, log_z = first.model_state["chains"], first.model_state["log_z"]
     np.testing.assert_allclose(log_z, rbm.exact.log_z(first.params["prior"]), rtol=1e-6)
     keys = jax.random.split(jax.random.key(1), 30)
@@ -118,7 +118,7 @@ def test_the_ladder_is_adapted_on_request(images) -> None:
     config = Config(**{**TINY, **settings})
     _, first, prior = start(config, images)
     strong = prior._replace(weights=8 * prior.weights)
-    phase = jax.jit(binary_prior.negative_phase, static_argnames="config")
+    phase = jax.jit(boltzmann_prior.negative_phase, static_argnames="config")
     chains, log_z = first.model_state["chains"], first.model_state["log_z"]
     ladders = []
     for step in (1, 2):
@@ -138,7 +138,7 @@ def test_gradient_of_the_prior_is_that_of_its_likelihood(images, sampler) -> Non
     def log_z(prior):
         state = first.model_state
         inputs = (config, prior, state["chains"], state["log_z"], jnp.int32(1))
-        return binary_prior.negative_phase(jax.random.key(0), *inputs).log_z
+        return boltzmann_prior.negative_phase(jax.random.key(0), *inputs).log_z
 
     found = jax.jit(jax.grad(log_z))(prior)
     for a, b in zip(found, rbm.exact.moments(prior), strict=True):

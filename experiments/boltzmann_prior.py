@@ -1,4 +1,4 @@
-"""The Boltzmann prior of `binary_vae`: its chains in the train state, and log Z.
+"""A Boltzmann prior in training: its chains in the train state, and log Z.
 
     prior = init(config)                                   # parameters, an RBM
     chains = init_chains(key, config, prior)               # kept in the model state, and
@@ -15,16 +15,20 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from dvae import rbm
 from dvae.train.sharding import AXIS, replicated
 from experiments import binary_names as names
-from experiments.binary_config import Config
+from experiments import run_record
+from experiments.boltzmann_config import BoltzmannConfig
 
 PyTree = Any
 ADAPT_RATE = 0.1  # of the way to the ladder with equal rejection rates
 PICTURE_SWEEPS = 1_000  # from the training's chains to the samples that are drawn
+MIN_ESS = 0.05  # of the chains of annealed importance sampling: below, log Z is not to be trusted
+TRUSTED_NLL = "trusted_nll"  # what the best step is chosen by
 TRAIN_TEMPERATURES, TRAIN_CHAINS = 500, 128  # of the estimates of log Z for the training's curve
 
 
@@ -37,18 +41,18 @@ class Phase(NamedTuple):
     metrics: dict[str, jax.Array]
 
 
-def side(config: Config) -> int:
+def side(config: BoltzmannConfig) -> int:
     """Returns the number of units on each side of the machine."""
     return config.num_groups * config.num_latents // 2
 
 
-def init(config: Config) -> rbm.RBM:
+def init(config: BoltzmannConfig) -> rbm.RBM:
     """Returns the first machine: fair independent bits, whose log Z is known."""
     n = side(config)
     return rbm.RBM(jnp.zeros(n), jnp.zeros(n), jnp.zeros((n, n)))
 
 
-def init_chains(key: jax.Array, config: Config, params: rbm.RBM) -> PyTree:
+def init_chains(key: jax.Array, config: BoltzmannConfig, params: rbm.RBM) -> PyTree:
     """Returns the sampler's state; exact samples, as the first machine has no couplings."""
     if config.sampler == names.TEMPERING:
         return rbm.tempering.init(
@@ -66,7 +70,7 @@ def init_log_z(params: rbm.RBM) -> jax.Array:
 
 def negative_phase(
     key: jax.Array,
-    config: Config,
+    config: BoltzmannConfig,
     params: rbm.RBM,
     chains: PyTree,
     last_log_z: jax.Array,
@@ -113,7 +117,7 @@ class _Moved(NamedTuple):
 
 def _gibbs(
     key: jax.Array,
-    config: Config,
+    config: BoltzmannConfig,
     params: rbm.RBM,
     state: rbm.gibbs.GibbsState,
     step: jax.Array,
@@ -126,7 +130,7 @@ def _gibbs(
 
 def _tempering(
     key: jax.Array,
-    config: Config,
+    config: BoltzmannConfig,
     params: rbm.RBM,
     state: rbm.tempering.TemperingState,
     step: jax.Array,
@@ -144,7 +148,7 @@ def _tempering(
 
 def _annealing(
     key: jax.Array,
-    config: Config,
+    config: BoltzmannConfig,
     params: rbm.RBM,
     state: rbm.annealing.AnnealingState,
     step: jax.Array,
@@ -175,11 +179,57 @@ def _correlation(x: jax.Array, y: jax.Array) -> jax.Array:
     return jnp.where(scale > 0, (x * y).mean() / jnp.where(scale > 0, scale, 1.0), 1.0)
 
 
-def evaluate_log_z(key: jax.Array, config: Config, params: rbm.RBM) -> rbm.ais.LogZ:
+def evaluate_log_z(key: jax.Array, config: BoltzmannConfig, params: rbm.RBM) -> rbm.ais.LogZ:
     """Estimates log Z by annealed importance sampling."""
     return rbm.ais.log_z(
         key, params, num_temperatures=config.ais_temperatures, num_chains=config.ais_chains
     )
+
+
+def trusted(config: BoltzmannConfig, log_z: rbm.ais.LogZ) -> np.ndarray:
+    """Returns whether estimates of log Z rest on enough chains, bool of their shape."""
+    return np.asarray(log_z.ess) >= MIN_ESS * config.ais_chains
+
+
+def validation_metrics(
+    log_z: rbm.ais.LogZ, is_trusted: np.ndarray, nll: np.ndarray
+) -> dict[str, Any]:
+    """Returns log Z and the NLL that a best step may be chosen by, [S] each."""
+    # A collapsed estimate is too low, which must not make a step the best one. Finite, for records.
+    worst = np.finfo(np.float32).max
+    chosen = np.where(is_trusted, nll, worst)
+    return {"log_z": log_z.value, "log_z_ess": log_z.ess, TRUSTED_NLL: chosen}
+
+
+def log_z_record(config: BoltzmannConfig, log_z: rbm.ais.LogZ) -> dict[str, Any]:
+    """Returns what a summary says of log Z: its error, and when it is not to be trusted."""
+    value, error, ess = (np.asarray(x, np.float64) for x in log_z)
+    record: dict[str, Any] = {
+        "nats": run_record.per_seed(value),
+        "standard_error": run_record.per_seed(error),
+        "effective_samples": run_record.per_seed(ess),
+        "is": (
+            f"annealed importance sampling, {config.ais_temperatures} temperatures, "
+            f"{config.ais_chains} chains: too low in the mean, by about half the squared error, as "
+            "the nll then is; the finite number of samples makes the nll too high"
+        ),
+    }
+    if not np.all(trusted(config, log_z)):
+        record["warning"] = (
+            f"fewer than {MIN_ESS:.0%} of the chains carry the estimate: neither log Z nor any nll "
+            "here is to be trusted; more --ais_temperatures help"
+        )
+    return {"log_z": record}
+
+
+def log_z_rows(summary: dict[str, Any]) -> list[tuple[str, Any, str]]:
+    """Returns label, value and text of the lines in which a terminal shows `log_z_record`."""
+    log_z, chains = summary["log_z"], summary["config"]["ais_chains"]
+    return [
+        ("log Z", log_z["nats"], "nats, annealed importance sampling"),
+        ("  +-", log_z["standard_error"], "nats, one standard error"),
+        ("  samples", log_z["effective_samples"], f"effective, of {chains}"),
+    ]
 
 
 def log_prob(params: rbm.RBM, log_z: jax.Array, groups: Any) -> jax.Array:
@@ -196,7 +246,7 @@ def split(params: rbm.RBM, groups: Any) -> tuple[jax.Array, jax.Array]:
 
 
 def sample(
-    key: jax.Array, config: Config, params: rbm.RBM, chains: PyTree, num_samples: int
+    key: jax.Array, config: BoltzmannConfig, params: rbm.RBM, chains: PyTree, num_samples: int
 ) -> list[jax.Array]:
     """Continues some of the training's chains for long and returns their bits, group by group."""
     key_resample, key_sweep = jax.random.split(key)

@@ -1,0 +1,187 @@
+r"""Decoders that make an image by scales: every pixel once, given all pixels of coarser scales.
+
+    p(x | context) = p(x_0 | context) prod_i p(x_i \ x_{i-1} | x_{<i}, context)
+
+x_i are the pixels at rows and columns divisible by 2^(S-1-i), S the number of scales, so x_{S-1} is
+the image; pixels of one scale are independent given what is before. One scale is the factorial
+decoder. Vahdat et al., "DVAE++" (2018), sec. 6.1, after Reed et al., "Parallel Multiscale
+Autoregressive Density Estimation" (2017).
+
+Binary pixels (0 or 1) are Bernoulli; with `num_mixtures` levels 0..255 are a mixture of discretized
+logistics, channels coupled (`distributions.discretized_logistic`).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dvae.distributions import bernoulli, discretized_logistic
+from dvae.models import blocks, se_resnet
+
+
+@dataclass(frozen=True)
+class MultiscaleConfig:
+    """Sizes of the decoder."""
+
+    image_size: int = 28
+    channels: int = 1
+    num_mixtures: int = 0  # components of the pixels' law; 0 for binary pixels
+    num_scales: int = 1
+    features: int = 32  # maps at full size, twice as many at half, four times below
+    num_blocks: int = 1  # residual blocks at each size
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for scales that the image does not have."""
+        most = 1 + int(np.log2(self.image_size & -self.image_size)) if self.image_size > 0 else 0
+        if not 1 <= self.num_scales <= most:
+            raise ValueError(
+                f"num_scales must be 1 to {most} at image_size={self.image_size}, which is halved "
+                f"from scale to scale, got {self.num_scales}"
+            )
+
+    @property
+    def num_parameters(self) -> int:
+        """Numbers that the last layer has for a pixel."""
+        if self.num_mixtures:
+            return discretized_logistic.num_parameters(self.num_mixtures, self.channels)
+        return self.channels
+
+    def features_at(self, size: int) -> int:
+        """Maps at a size."""
+        return self.features * max(1, min(4, self.image_size // size))
+
+    def step(self, scale: int) -> int:
+        """Distance between the pixels of a scale."""
+        return 2 ** (self.num_scales - 1 - scale)
+
+
+def center(images: jax.Array, num_mixtures: int) -> jax.Array:
+    """Maps pixels 0 or 1, or levels 0..255, to [-1, 1], float32, as networks see them."""
+    half = 127.5 if num_mixtures else 0.5
+    return images.astype(jnp.float32) / half - 1
+
+
+def new_pixels(size: int, *, first: bool) -> np.ndarray:
+    """Marks the pixels of a scale, [size, size], that the scale before does not have."""
+    even = np.arange(size) % 2 == 0
+    return np.ones((size, size), bool) if first else ~(even[:, None] & even[None, :])
+
+
+class MultiscaleDecoder(nn.Module):
+    """p(x | context), for a context [B, h, w, F] of h a power of 2 times the size of a scale."""
+
+    config: MultiscaleConfig
+
+    def setup(self) -> None:
+        """Makes one network a scale."""
+        self.scales = [_Scale(self.config, scale) for scale in range(self.config.num_scales)]
+
+    def log_likelihood(self, context: jax.Array, images: jax.Array) -> jax.Array:
+        """Evaluates log p(x | context), nats [B].
+
+        Args:
+          context: [B, h, w, F].
+          images: [B, S, S, C], 0 or 1, or integer levels 0..255.
+        """
+        c = self.config
+        total, state = jnp.zeros(len(images)), None
+        for scale, network in enumerate(self.scales):
+            pixels = images[:, :: c.step(scale), :: c.step(scale)]
+            state, params = network(context, state, center(pixels, c.num_mixtures))
+            mask = new_pixels(pixels.shape[1], first=scale == 0)
+            total += jnp.where(mask[None], self._log_prob(pixels, params), 0).sum((1, 2))
+        return total
+
+    def generate(self, key: jax.Array, context: jax.Array) -> jax.Array:
+        """Draws images scale by scale: uint8 [B, S, S, C]."""
+
+        def draw(scale: int, params: jax.Array) -> jax.Array:
+            key_scale = jax.random.fold_in(key, scale)
+            if self.config.num_mixtures:
+                channels = self.config.channels
+                return discretized_logistic.sample(key_scale, params, num_channels=channels)
+            return bernoulli.sample(key_scale, params)
+
+        return self._walk(context, draw).astype(jnp.uint8)
+
+    def generate_mean(self, key: jax.Array, context: jax.Array) -> jax.Array:
+        """Draws binary images but for the last scale's pixels, which get their means; float32.
+
+        Raises:
+          ValueError: pixels are not binary.
+        """
+        if self.config.num_mixtures:
+            raise ValueError("the mean of a mixture's pixels is not available; use generate")
+
+        def draw(scale: int, params: jax.Array) -> jax.Array:
+            if scale == self.config.num_scales - 1:
+                return nn.sigmoid(params)
+            return bernoulli.sample(jax.random.fold_in(key, scale), params)
+
+        return self._walk(context, draw)
+
+    def _walk(self, context: jax.Array, draw: Callable[[int, jax.Array], jax.Array]) -> jax.Array:
+        c = self.config
+        image = jnp.zeros((len(context), c.image_size, c.image_size, c.channels))
+        state = None
+        for scale, network in enumerate(self.scales):
+            step = c.step(scale)
+            pixels = image[:, ::step, ::step]
+            state, params = network(context, state, center(pixels, c.num_mixtures))
+            mask = new_pixels(pixels.shape[1], first=scale == 0)[None, :, :, None]
+            drawn = draw(scale, params).astype(jnp.float32)
+            image = image.at[:, ::step, ::step].set(jnp.where(mask, drawn, pixels))
+        return image
+
+    def _log_prob(self, pixels: jax.Array, params: jax.Array) -> jax.Array:
+        """Log-probabilities of pixels, all channels of one together, [B, s, s]."""
+        if self.config.num_mixtures:
+            return discretized_logistic.log_prob(pixels, params)
+        return bernoulli.log_prob(pixels.astype(jnp.float32), params).sum(-1)
+
+
+class _Scale(nn.Module):
+    """Parameters of one scale's pixels, given the context and the pixels of coarser scales."""
+
+    config: MultiscaleConfig
+    scale: int
+
+    @nn.compact
+    def __call__(
+        self, context: jax.Array, state: jax.Array | None, pixels: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """Returns features for the next scale [B, s, s, F], and parameters [B, s, s, P].
+
+        Args:
+          context: [B, h, w, F].
+          state: features of the scale before; None at the first, which sees no pixels.
+          pixels: of this scale [B, s, s, C], centered; only those of coarser scales are read.
+        """
+        c, size = self.config, pixels.shape[1]
+        features = c.features_at(size)
+        if state is None:
+            x = self._resized(context, size)
+        else:
+            known = jnp.asarray(~new_pixels(size, first=False))[None, :, :, None]
+            flags = jnp.broadcast_to(known, (*pixels.shape[:3], 1)).astype(pixels.dtype)
+            given = jnp.concatenate([jnp.where(known, pixels, 0), flags], axis=-1)
+            x = se_resnet.Up(features, 0, size)(state) + blocks.Conv(features, 3)(given)
+            for _ in range(max(1, c.num_blocks)):
+                x = se_resnet.SEResidualBlock(features)(x)
+        # Zero at first, so that every pixel starts at the bias, however large the context.
+        zeros = nn.initializers.zeros
+        return x, blocks.Conv(c.num_parameters, 3, kernel_init=zeros)(nn.elu(x))
+
+    def _resized(self, x: jax.Array, size: int) -> jax.Array:
+        """Brings the context to a size by residual blocks, down or up."""
+        c = self.config
+        while x.shape[1] > size:
+            x = se_resnet.Down(c.features_at(x.shape[1] // 2), c.num_blocks)(x)
+        while x.shape[1] < size:
+            doubled = 2 * x.shape[1]
+            x = se_resnet.Up(c.features_at(doubled), c.num_blocks, doubled)(x)
+        return x

@@ -1,0 +1,63 @@
+"""The settings that every experiment with a Boltzmann prior has."""
+
+from dataclasses import dataclass
+
+from experiments import binary_names as names
+from experiments.flags import option
+from experiments.runner import RunConfig
+
+
+@dataclass(frozen=True)
+class BoltzmannConfig(RunConfig):
+    """Groups of bits, half of all on each side of the machine, and how its chains are run."""
+
+    num_groups: int = option(1, "Groups of latent bits.", minimum=1)
+    num_latents: int = option(200, "Bits of each group.", minimum=1)
+    sampler: str = option(
+        "",
+        "Boltzmann prior: Gibbs chains (the default, pcd), parallel tempering or population "
+        "annealing.",
+        choices=("", names.PCD, names.TEMPERING, names.ANNEALING),
+    )
+    num_chains: int = option(
+        1_000,
+        "Persistent chains of a Boltzmann prior; shared by the devices if they divide it.",
+        minimum=1,
+    )
+    num_sweeps: int = option(40, "Gibbs sweeps of every chain in a step.", minimum=1)
+    num_temperatures: int = option(10, "Replicas of a chain (sampler=tempering).", minimum=2)
+    adapt_interval: int = option(
+        0, "Steps between adaptations of the ladder (sampler=tempering); 0 never.", minimum=0
+    )
+    log_z_interval: int = option(1_000, "Steps between the curve's estimates of log Z.", minimum=1)
+    ais_temperatures: int = option(1_000, "Of evaluations of log Z.", minimum=1)
+    ais_chains: int = option(1_024, "Of evaluations of log Z.", minimum=2)
+
+    def settle(self, **defaults: str) -> None:
+        """Fills in what was left open, so that records and resumed runs name it."""
+        for name, value in defaults.items():
+            if not getattr(self, name):
+                object.__setattr__(self, name, value)
+
+
+def check_machine(config: BoltzmannConfig) -> None:
+    """Raises ValueError unless the groups make two sides, and the sampler can run."""
+    if config.num_groups > 1 and config.num_groups % 2:
+        raise ValueError(
+            f"--num_groups={config.num_groups}: half of the groups form each side of the machine; "
+            "use 1 or an even number"
+        )
+    if config.num_groups == 1 and config.num_latents % 2:
+        raise ValueError(
+            f"--num_latents={config.num_latents}: a single group is split into two sides of the "
+            "machine; use an even number"
+        )
+    if config.adapt_interval and config.sampler != names.TEMPERING:
+        raise ValueError(
+            f"--adapt_interval={config.adapt_interval} adapts the ladder of --sampler=tempering, "
+            f"got --sampler={config.sampler}"
+        )
+    if config.sampler == names.ANNEALING and config.num_chains < 2:
+        raise ValueError(
+            f"--num_chains={config.num_chains}: a population needs at least 2 for its weights"
+        )

@@ -1,0 +1,255 @@
+"""`dvaepp`: likelihood against enumeration, objectives, devices, resumed runs, mistakes."""
+
+import itertools
+import json
+
+import command_line
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dvae import data, rbm
+from dvae.distributions import bernoulli
+from dvae.models import dvaepp as networks
+from dvae.train import sharding
+from experiments import boltzmann_prior, dvaepp, dvaepp_evaluation, dvaepp_latents
+from experiments.dvaepp_config import PRESETS, ROWS, Config
+
+TINY = PRESETS["smoke"]
+SLOW_ROWS = ("normal_normal", "rolfe_normal", "rbm_bernoulli")
+
+
+@pytest.fixture(name="images", scope="module")
+def load_images():
+    return data.load("digits")
+
+
+def start(config, images, num_devices=1, spread=0.2):
+    """The task and its first state, parameters moved off the zeros that some start at."""
+    mesh = sharding.make_mesh(num_devices)
+    everywhere = sharding.replicated(mesh)
+    task = dvaepp.make_task(config, images, mesh)
+    state = jax.jit(task.init, out_shardings=everywhere)(task.key_init, images.train)
+    leaves, tree = jax.tree.flatten(state.params)
+    keys = jax.random.split(jax.random.key(9), len(leaves))
+    moved = [
+        leaf + spread * jax.random.normal(key, leaf.shape)
+        for key, leaf in zip(keys, leaves, strict=True)
+    ]
+    return task, state._replace(params=jax.tree.unflatten(tree, moved))
+
+
+@pytest.mark.parametrize(
+    "row",
+    [pytest.param(r, marks=pytest.mark.slow) if r in SLOW_ROWS else r for r in ROWS],
+)
+def test_every_parameter_moves(images, row) -> None:
+    config = Config(**{**TINY, **ROWS[row]})
+    task, first = start(config, images)
+    after, metrics = jax.jit(task.step)(first, task.data, task.key_train)
+    assert all(np.isfinite(value) for value in metrics.values())
+    paths = jax.tree_util.tree_leaves_with_path(after.params)
+    for (path, a), b in zip(paths, jax.tree.leaves(first.params), strict=True):
+        assert not np.array_equal(a, b), jax.tree_util.keystr(path)
+    assert {"kl_global", "kl_local_1", "kl_local_2", "objective"} <= set(metrics)
+
+
+def bits_of(num_units):
+    return np.array(list(itertools.product((0.0, 1.0), repeat=num_units)), np.float32)
+
+
+def exact_log_likelihood(config, module, params, x):
+    """log sum over all bits of p(z) p(h | z) p(x | z, h), each image by itself."""
+    run = dvaepp_evaluation.bind(module, params["network"])
+    num_global = config.num_groups * config.num_latents
+    side = module.config.local_side
+    num_local = side * side * config.local_size
+    states = bits_of(num_global + config.local_groups * num_local)
+    z, rest = states[:, :num_global], states[:, num_global:]
+    groups = np.split(z, config.num_groups, axis=1)
+    log_p = boltzmann_prior.log_prob(params["prior"], rbm.exact.log_z(params["prior"]), groups)
+    h = rest.reshape(len(states), config.local_groups, side, side, config.local_size)
+    # Fixed values instead of draws: a group is known by the key that it is given.
+    key_groups = jax.random.key(0)
+    folded = [jax.random.fold_in(key_groups, j) for j in range(config.local_groups)]
+    keys = jax.random.key_data(jnp.stack(folded))
+
+    def fixed(key, q, p):
+        group = jnp.argmax((keys == jax.random.key_data(key)[None]).all(-1))
+        bits = jnp.take(jnp.asarray(h), group, axis=1)
+        return 2 * bits - 1, bernoulli.log_prob(bits, p).sum((1, 2, 3))
+
+    context = run(networks.DVAEPP.expand, [2 * g - 1 for g in groups])
+    context, local = run(networks.DVAEPP.local_groups, key_groups, context, None, fixed)
+    values = []
+    for image in x:
+        repeated = jnp.broadcast_to(image[None], (len(states), *image.shape))
+        log_px = run(networks.DVAEPP.log_likelihood, context, repeated)
+        values.append(jax.nn.logsumexp(log_p + local.sum(0) + log_px))
+    return np.array(values)
+
+
+ENUMERABLE = {
+    **TINY,
+    **ROWS["rbm_bernoulli"],
+    "num_latents": 2,
+    "local_size": 1,
+    "ais_temperatures": 400,
+    "ais_chains": 500,
+}
+
+
+def test_evaluation_approaches_the_enumerated_log_likelihood(images) -> None:
+    small = images._replace(test=images.test[:4, 2:6, 2:6], train=images.train[:, 2:6, 2:6])
+    config = Config(**ENUMERABLE)
+    _, state = start(config, small._replace(validation=small.test))
+    module = config.model((4, 4, 1))
+    exact = exact_log_likelihood(config, module, state.params, small.test)
+    evaluator = dvaepp_evaluation.Evaluator(config, (4, 4, 1), sharding.make_mesh(1))
+    found = evaluator.evaluate(state.params, {}, small.test, num_samples=4_000)
+    prior = state.params["prior"]
+    log_z_error = float(found.log_z.value[0] - rbm.exact.log_z(prior))
+    assert abs(log_z_error) < 5 * found.log_z.std_error[0] + 1e-5
+    # The log of a mean of weights is off by one over the root of their effective number.
+    off = found.log_likelihood[0] + log_z_error - exact
+    assert (np.abs(off) < 5 / np.sqrt(found.ess[0])).all()
+    assert (found.ess[0] > 100).all()
+    assert found.kl.shape == (1, 4, 3)
+
+
+@pytest.mark.parametrize("row", ["rbm_normal", "bernoulli_bernoulli"])
+def test_a_sharp_objective_is_the_elbo(images, row) -> None:
+    """Training's objective, at a beta where relaxed bits are bits, against the evaluation's."""
+    settings = {**ROWS[row], "beta": 300.0, "kl_warmup_steps": 0, "log_z_interval": 1}
+    config = Config(**{**TINY, **settings, "ais_temperatures": 400, "ais_chains": 500})
+    _, state = start(config, images, spread=0.05)
+    shape = images.train.shape[1:]
+    loss = dvaepp.loss_fn(config, config.model(shape))
+    x = jnp.asarray(images.test[:8])
+    objective = lambda key: loss(state.params, state.model_state, x, key, jnp.int32(1))[1][1]
+    keys = jax.random.split(jax.random.key(0), 300)
+    metrics = jax.jit(lambda k: jax.lax.map(objective, k))(keys)
+    log_z = 0.0
+    if row.startswith("rbm"):
+        log_z = rbm.exact.log_z(state.params["prior"])
+    # The curve's log Z is an old one; its error is taken out.
+    trained = metrics["objective"] + (metrics.get("log_z", 0.0) - log_z)
+    evaluator = dvaepp_evaluation.Evaluator(config, shape, sharding.make_mesh(1))
+    one = lambda key: evaluator._batch(state.params, log_z, key, x, num_samples=1)[2].mean()
+    evaluated = jax.jit(lambda k: jax.lax.map(one, k))(jax.random.split(jax.random.key(1), 300))
+    error = np.sqrt((np.var(trained) + np.var(evaluated)) / 300)
+    assert abs(np.mean(trained) - np.mean(evaluated)) < 5 * error
+    assert error < 1
+
+
+def test_balancing_is_over_after_the_warm_up(images) -> None:
+    x = jnp.asarray(images.test[:8])
+    values = {}
+    for balancing in ("on", "off"):
+        config = Config(**{**TINY, "kl_balancing": balancing})
+        _, state = start(config, images)
+        loss = jax.jit(dvaepp.loss_fn(config, config.model((8, 8, 1))))
+        values[balancing] = [
+            loss(state.params, state.model_state, x, jax.random.key(1), jnp.int32(step))[0]
+            for step in (1, 100)
+        ]
+    assert not np.isclose(values["on"][0], values["off"][0])
+    np.testing.assert_allclose(values["on"][1], values["off"][1], rtol=1e-6)
+
+
+def test_eight_devices_train_like_one(images) -> None:
+    config = Config(**TINY)
+    found = []
+    for num_devices in (1, 8):
+        task, state = start(config, images, num_devices)
+        where = jax.tree.leaves(state)[0].sharding
+        found.append(jax.jit(task.step)(state, jax.device_put(task.data, where), task.key_train))
+    for name, value in found[0][1].items():
+        np.testing.assert_allclose(found[1][1][name], value, rtol=2e-4, atol=1e-5, err_msg=name)
+
+
+def test_samples_share_their_global_variables(images) -> None:
+    config = Config(**{**TINY, "global_latents": "normal", "local_groups": 0})
+    _, state = start(config, images)
+    evaluator = dvaepp_evaluation.Evaluator(config, (8, 8, 1), sharding.make_mesh(1))
+    samples = evaluator.sample_prior(state.params, {}, num_draws=3, num_each=2)
+    assert samples.shape == (6, 8, 8, 1)
+    # Without local variables a draw of the global ones decides the picture.
+    np.testing.assert_array_equal(samples[::2], samples[1::2])
+    assert not np.array_equal(samples[0], samples[2])
+
+
+def test_bernoulli_prior_samples_follow_their_logits() -> None:
+    config = Config(**{**TINY, "global_latents": "bernoulli"})
+    prior = jnp.array([[30.0, -30.0], [-30.0, 30.0]])
+    seen = dvaepp_latents.prior_globals(jax.random.key(0), config, prior, {}, 5)
+    np.testing.assert_array_equal(seen[0], np.tile([1.0, -1.0], (5, 1)))
+    np.testing.assert_array_equal(seen[1], np.tile([-1.0, 1.0], (5, 1)))
+
+
+def test_an_interrupted_run_ends_like_a_whole_one(tmp_path, monkeypatch) -> None:
+    whole = dvaepp.run(Config(**TINY, workdir=str(tmp_path / "whole")))
+    cut = Config(**TINY, workdir=str(tmp_path / "cut"))
+    evaluate = dvaepp_evaluation.Evaluator.evaluate
+    calls = []
+
+    def interrupted(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return evaluate(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(dvaepp_evaluation.Evaluator, "evaluate", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            dvaepp.run(cut)
+    resumed = dvaepp.run(cut)
+    for name in ("validation", "test", "evaluated_step", "log_z"):
+        assert resumed[name] == whole[name]
+    files = {p.name for p in (tmp_path / "cut").iterdir()}
+    pictures = ("reconstructions", "samples", "kl_per_group", "bounds")
+    assert files >= {"summary.json", "prior.npz", *(f"{name}.png" for name in pictures)}
+    assert json.loads((tmp_path / "whole" / "summary.json").read_text()) == whole
+    assert whole["latents"] == "RBM + normal"
+    assert len(whole["test"]["kl_local"]) == 2
+
+
+@pytest.mark.slow
+def test_color_images_by_scales(tmp_path) -> None:
+    settings = {**TINY, "dataset": "patches", "decoder": "conditional", "num_mixtures": 2}
+    summary = dvaepp.run(Config(**{**settings, "workdir": str(tmp_path), "num_seeds": 2}))
+    nll = np.array(summary["test"]["nll"])
+    np.testing.assert_allclose(summary["test"]["bits_per_dim"], nll / 3072 / np.log(2), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--decoder=conditional", "--num_scales=1"], "at least 2 scales"),
+        (["--num_scales=3"], "goes with --decoder=conditional"),
+        (["--decoder=conditional", "--num_scales=5"], "num_scales must be 1 to 4"),
+        (["--local_latents=bernoulli", "--local_groups=0"], "needs --local_groups of at least 1"),
+        (["--num_groups=3"], "use 1 or an even number"),
+        (["--num_groups=1", "--num_latents=5"], "use an even number"),
+        (["--global_latents=normal", "--sampler=pcd"], "goes with --global_latents=rbm"),
+        (["--kl_warmup_steps=9"], "exceeds --num_steps=8"),
+        (["--beta=0"], "greater than 0"),
+        (["--num_chains=0"], "at least 1"),
+        (["--smoothing=spike_exp"], "must be one of"),
+    ],
+)
+def test_mistakes_end_in_one_line(monkeypatch, capsys, arguments, message) -> None:
+    given = ["--preset=smoke", *arguments]
+    error = command_line.error_of(monkeypatch, capsys, dvaepp, Config, PRESETS, given)
+    assert message in error
+
+
+def test_images_without_a_coarser_scale() -> None:
+    config = Config(**{**TINY, "decoder": "conditional"})
+    with pytest.raises(ValueError, match="no coarser scale"):
+        config.model((4, 4, 1))
+    with pytest.raises(ValueError, match="square"):
+        config.model((8, 4, 1))
+    assert config.model((28, 28, 1)).config.decoder.num_scales == 3
+    assert config.model((32, 32, 3)).config.decoder.num_scales == 4
