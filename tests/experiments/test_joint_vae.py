@@ -35,7 +35,10 @@ def train(config, images, num_devices=1, num_steps=2):
     return first, state, metrics
 
 
-@pytest.mark.parametrize("objective", ["capacity", "elbo", "beta"])
+@pytest.mark.parametrize(
+    "objective",
+    ["capacity", *(pytest.param(name, marks=pytest.mark.slow) for name in ("elbo", "beta"))],
+)
 def test_every_parameter_moves(images, objective) -> None:
     settings = TINY if objective == "capacity" else WITHOUT_CAPACITIES
     first, after, metrics = train(Config(**{**settings, "objective": objective}), images)

@@ -38,7 +38,7 @@ def test_the_scales_partition_the_image(size, num_scales) -> None:
     np.testing.assert_array_equal(scored, 1)
 
 
-@pytest.mark.parametrize("num_scales", [1, 2, 3])
+@pytest.mark.parametrize("num_scales", [1, 3])
 def test_probabilities_of_all_4x4_images_sum_to_one(num_scales) -> None:
     module, params, context = make(num_scales=num_scales)
     bits = np.array(list(itertools.product((0, 1), repeat=16)), np.uint8)
@@ -101,14 +101,14 @@ def test_levels_of_a_pixel_sum_to_one_and_are_drawn_in_color() -> None:
     assert float(others) < 0
     np.testing.assert_allclose(jnp.exp(values - others).sum(), 1, rtol=1e-5)
 
-    module, params, context = make(num_mixtures=2, channels=3, num_scales=2)
+    module, params, context = make(num_mixtures=2, channels=3)
     colors = module.apply(params, jax.random.key(6), context, method="generate")
     assert colors.shape == (1, 4, 4, 3)
     with pytest.raises(ValueError, match="use generate"):
         module.apply(params, jax.random.key(6), context, method="generate_mean")
 
 
-@pytest.mark.parametrize("context_side", [1, 4, 8])
+@pytest.mark.parametrize("context_side", [2, 8])
 def test_contexts_of_other_sizes_are_brought_to_the_first_scale(context_side) -> None:
     module, params, context = make(num_scales=2, context_side=context_side, image_size=8)
     image = module.apply(params, jax.random.key(0), context, method="generate")
