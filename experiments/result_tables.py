@@ -1,4 +1,4 @@
-"""Puts finished runs of `binary_vae` beside a published table: what the tables share."""
+"""Puts finished runs beside a published table: what the tables share."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -14,7 +14,9 @@ from experiments import flags, run_record
 
 Summary = Mapping[str, Any]
 PAPER_SIZES = dict(num_latents=200, hidden_units=200, hidden_layers=2, num_test_images=0)
-Published = dict[tuple[str, str], dict[str, tuple[float, float]]]
+# (data set, structure) -> column -> mean and deviation over runs (None: not published)
+Published = dict[tuple[str, str], dict[str, tuple[float, float | None]]]
+ACTIVE_UNITS = ("active units", lambda summary: f"{np.mean(summary['test']['active_units']):.0f}")
 
 
 class Table(NamedTuple):
@@ -22,12 +24,17 @@ class Table(NamedTuple):
 
     name: str  # of the files
     source: str  # said below the table
-    published: Published  # (data set, structure) -> column -> mean and deviation over runs, nats
-    comparable: Callable[[Summary], bool]  # whether model and evaluation are the published ones
+    published: Published
+    comparable: Callable[[Summary], bool]  # whether a published value is shown beside the run's
     accepts: Callable[[Summary], str]  # why a run has no place in the table; empty if it has
     structure: Callable[[Summary], str]
     column: Callable[[Summary], str]
     more: tuple[tuple[str, Callable[[Summary], object]], ...]  # further columns
+    title: str = "trained by"  # of what `column` names
+    program: str = "binary_vae"  # whose runs these are
+    # Whether model and evaluation are those of the published value, so that a difference is shown.
+    same_model: Callable[[Summary], bool] = lambda summary: True
+    unit: Callable[[Summary], float] = lambda summary: 1.0  # nats in the unit of the NLL
 
 
 def read_run(table: Table, directory: Path) -> dict[str, Any]:
@@ -46,15 +53,15 @@ def read_run(table: Table, directory: Path) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not valid JSON ({error})") from error
     if "effective_samples" not in summary.get("test", {}):
-        raise ValueError(f"{path} is not the summary of a binary_vae run")
+        raise ValueError(f"{path} is not the summary of a {table.program} run")
     why_not = table.accepts(summary)
     if why_not:
         raise ValueError(f"{path} has no place in {table.name}: {why_not}")
     return summary
 
 
-def published(table: Table, summary: Summary) -> tuple[float, float] | None:
-    """Returns the published mean and deviation, if model and evaluation are the published ones."""
+def published(table: Table, summary: Summary) -> tuple[float, float | None] | None:
+    """Returns the published mean and deviation of the run's cell, if it has any."""
     if not table.comparable(summary):
         return None
     cells = table.published.get((summary["config"]["dataset"], table.structure(summary)), {})
@@ -62,32 +69,49 @@ def published(table: Table, summary: Summary) -> tuple[float, float] | None:
 
 
 def row(table: Table, summary: Summary) -> dict[str, object]:
-    """One row of the table, in nats; several seeds give their mean and standard deviation."""
-    config, test = summary["config"], summary["test"]
-    nll = float(np.mean(test["nll"]))
+    """One row of the table; several seeds give their mean and standard deviation."""
+    config, test, unit = summary["config"], summary["test"], table.unit(summary)
+    nll = float(np.mean(test["nll"])) / unit
     deviation = test.get("nll_standard_deviation_over_seeds")
     known = published(table, summary)
-    same_images = summary["dataset"] == config["dataset"]
+    # Other test images than the published ones have a published value, but no difference.
+    same = summary["dataset"] == config["dataset"] and table.same_model(summary)
+    spread = lambda x: "" if x is None else f" ± {x:.2f}"
     return {
         "data set": summary["dataset"],
         "structure": table.structure(summary),
-        "trained by": table.column(summary),
-        "test NLL": f"{nll:.2f}" + (f" ± {deviation:.2f}" if deviation is not None else ""),
-        "SE (images)": f"{np.mean(test['nll_standard_error']):.2f}",
-        "published": f"{known[0]:.2f} ± {known[1]:.2f}" if known else "",
-        # Other test images than the published ones have a published value, but no difference.
-        "difference": f"{nll - known[0]:+.2f}" if known and same_images else "",
+        table.title: table.column(summary),
+        "test NLL": f"{nll:.2f}" + spread(None if deviation is None else deviation / unit),
+        "SE (images)": f"{np.mean(test['nll_standard_error']) / unit:.2g}",
+        "published": f"{known[0]:.2f}{spread(known[1])}" if known else "",
+        "difference": f"{nll - known[0]:+.2f}" if known and same else "",
         "steps": f"{summary['num_steps']:,}",
         "seeds": " ".join(str(seed) for seed in summary["seeds"]),
         "samples": config["test_samples"],
         "batch": config["batch_size"],
         "learning rate": f"{config['learning_rate']:g}",
         "best step": f"{int(np.mean(summary['evaluated_step'])):,}",
-        "-ELBO": f"{-np.mean(test['elbo']):.2f}",
-        "active units": f"{np.mean(test['active_units']):.0f}",
+        "-ELBO": f"{-np.mean(test['elbo']) / unit:.2f}",
         "minutes": f"{summary['wall_seconds'] / 60:.0f}",
         **{title: cell(summary) for title, cell in table.more},
     }
+
+
+def log_z(summary: Summary) -> str:
+    """Log Z of a Boltzmann prior with its standard error."""
+    if "log_z" not in summary:
+        return ""
+    record = summary["log_z"]
+    note = " (not to be trusted)" if "warning" in record else ""
+    return f"{np.mean(record['nats']):.2f} ± {np.mean(record['standard_error']):.2f}{note}"
+
+
+def effort(summary: Summary) -> str:
+    """How many chains and sweeps made a Boltzmann prior's negative phase."""
+    if "log_z" not in summary:
+        return ""
+    config = summary["config"]
+    return f"{config['sampler']}, {config['num_chains']} x {config['num_sweeps']}"
 
 
 def compare(table: Table, directories: list[Path], out: Path) -> str:

@@ -79,7 +79,10 @@ TABLE = result_tables.Table(
     accepts=accepts,
     structure=lambda summary: summary["config"]["structure"],
     column=column,
-    more=(("networks see", lambda s: s["config"].get("latent_inputs", names.BITS)),),
+    more=(
+        result_tables.ACTIVE_UNITS,
+        ("networks see", lambda s: s["config"].get("latent_inputs", names.BITS)),
+    ),
 )
 
 if __name__ == "__main__":

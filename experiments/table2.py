@@ -8,8 +8,6 @@ log Z, its error and the sampler's effort on the same line. Runs of DVAE# (relax
 with them; the paper has no column for those.
 """
 
-import numpy as np
-
 from experiments import binary_names as names
 from experiments import result_tables
 from experiments.result_tables import Published, Summary
@@ -18,7 +16,7 @@ _RBM, _ROLFE = "rbm, exponential", "rbm, Rolfe"
 _JOINT, _MARGINAL = "directed, joint", "directed, marginal"
 
 
-def _cells(*values: tuple[float, float]) -> dict[str, tuple[float, float]]:
+def _cells(*values: tuple[float, float | None]) -> dict[str, tuple[float, float | None]]:
     return dict(zip((_RBM, _ROLFE, _JOINT, _MARGINAL), values, strict=True))
 
 
@@ -72,21 +70,6 @@ def column(summary: Summary) -> str:
     return f"relaxed rbm, {config['smoothing']}, K = {samples}"
 
 
-def _log_z(summary: Summary) -> str:
-    if "log_z" not in summary:
-        return ""
-    log_z = summary["log_z"]
-    note = " (not to be trusted)" if "warning" in log_z else ""
-    return f"{np.mean(log_z['nats']):.2f} ± {np.mean(log_z['standard_error']):.2f}{note}"
-
-
-def _effort(summary: Summary) -> str:
-    if "log_z" not in summary:
-        return ""
-    config = summary["config"]
-    return f"{config['sampler']}, {config['num_chains']} x {config['num_sweeps']}"
-
-
 def comparable(summary: Summary) -> bool:
     """Whether sizes and samples are the paper's, tanh layers are normalized, and log Z is sound."""
     config = summary["config"]
@@ -107,7 +90,11 @@ TABLE = result_tables.Table(
     accepts=accepts,
     structure=lambda s: f"{s['config']['num_groups']} {s['config']['structure']}",
     column=column,
-    more=(("log Z", _log_z), ("chains x sweeps", _effort)),
+    more=(
+        result_tables.ACTIVE_UNITS,
+        ("log Z", result_tables.log_z),
+        ("chains x sweeps", result_tables.effort),
+    ),
 )
 
 if __name__ == "__main__":

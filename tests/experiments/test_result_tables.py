@@ -1,10 +1,11 @@
 """The table of finished runs beside the published values."""
 
 import json
+import math
 
 import pytest
 
-from experiments import result_tables, table1, table2
+from experiments import result_tables, table1, table2, table3
 
 
 def summary(**config):
@@ -156,3 +157,42 @@ def test_table_2_says_when_log_z_is_not_to_be_trusted(tmp_path):
     assert result_tables.row(table2.TABLE, plain)["published"] == ""
     with pytest.raises(ValueError, match="trained with --estimator=exponential"):
         result_tables.read_run(table2.TABLE, write(tmp_path / "nvil", summary(estimator="nvil")))
+
+
+def dvaepp_summary(**config):
+    run = summary(
+        **{
+            "decoder": "unconditional",
+            "num_groups": 2,
+            "num_latents": 8,
+            "local_groups": 16,
+            "local_size": 32,
+            "features": 32,
+            "test_samples": 4_000,
+            **config,
+        }
+    )
+    run["latents"] = "RBM + normal"
+    run["test"] |= {"kl_global": 1.5, "kl_local": [20.0, 3.0]}
+    return run
+
+
+def test_table_3_shows_a_difference_between_equal_models():
+    cells = result_tables.row(table3.TABLE, dvaepp_summary())
+    assert (cells["published"], cells["difference"]) == ("79.17", "+29.48")
+    assert (cells["KL, global"], cells["KL, local"]) == ("1.50", "23.00")
+    smaller = result_tables.row(table3.TABLE, dvaepp_summary(local_groups=4))
+    assert (smaller["published"], smaller["difference"]) == ("79.17", "")
+    assert "4 x 32 local" in smaller["model"]
+    other = result_tables.row(table3.TABLE, dvaepp_summary(decoder="conditional"))
+    assert other["published"] == ""
+
+
+def test_table_3_counts_colors_in_bits_a_dimension(tmp_path):
+    run = dvaepp_summary(dataset="cifar10", decoder="conditional", num_latents=64)
+    run["dataset"] = "cifar10"
+    run["test"]["nll"] = 3.5 * 3072 * math.log(2)
+    cells = result_tables.row(table3.TABLE, run)
+    assert (cells["test NLL"], cells["published"], cells["difference"]) == ("3.50", "3.38", "+0.12")
+    with pytest.raises(ValueError, match="it is no run of dvaepp"):
+        result_tables.read_run(table3.TABLE, write(tmp_path / "binary", summary()))
