@@ -1,5 +1,6 @@
 """Errors against effort, on logarithmic axes."""
 
+import textwrap
 from collections.abc import Mapping
 
 import numpy as np
@@ -8,6 +9,7 @@ from numpy.typing import ArrayLike
 
 from dvae.analysis._drawing import looks, new_figure, require, styled
 
+_TITLE_WIDTH = 26  # characters of a panel's title in one line
 Curves = Mapping[str, tuple[ArrayLike, ArrayLike]]
 
 
@@ -35,7 +37,8 @@ def convergence(rows: Mapping[str, Mapping[str, Curves]], *, xlabel: str) -> Fig
     for i, (quantity, row) in enumerate(rows.items()):
         for j, problem in enumerate(problems):
             axes = grid[i, j]
-            axes.set(xscale="log", yscale="log", title=problem if i == 0 else "")
+            title = textwrap.fill(problem, _TITLE_WIDTH) if i == 0 else ""
+            axes.set(xscale="log", yscale="log", title=title)
             for method, (x, y) in row.get(problem, {}).items():
                 x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
                 if not (np.all(x > 0) and np.all(y > 0)):

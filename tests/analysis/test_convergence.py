@@ -26,6 +26,12 @@ def test_rows_are_quantities_and_columns_problems() -> None:
     assert upper_small.get_yscale() == "log"
 
 
+def test_long_titles_are_wrapped() -> None:
+    name = "100x100, a machine of a long name"
+    (axes,) = figures.convergence({"error": {name: {"ais": ([1], [1.0])}}}, xlabel="sweeps").axes
+    assert axes.get_title().split("\n") == ["100x100, a machine of a", "long name"]
+
+
 def test_what_cannot_be_drawn_is_named() -> None:
     with pytest.raises(ValueError, match="rows"):
         figures.convergence({}, xlabel="sweeps")
