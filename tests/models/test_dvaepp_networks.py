@@ -125,7 +125,7 @@ def test_gates_are_squeezed_over_positions() -> None:
     block = se_resnet.SEResidualBlock(4)
     leaves, tree = jax.tree.flatten(block.init(jax.random.key(1), x))
     params = jax.tree.unflatten(tree, [leaf + 0.1 for leaf in leaves])
-    out, moved = (block.apply(params, y) for y in (x, x.at[0, 0, 0].add(3.0)))
+    out, moved = (block.apply(params, y) for y in (x, x.at[0, 0, 0, 0].add(3.0)))
     assert np.abs(out - moved)[0, 8, 8].max() > 1e-5
 
 
