@@ -11,7 +11,7 @@ from experiments import binary_checks
 from experiments import binary_names as names
 from experiments.boltzmann_config import BoltzmannConfig
 from experiments.flags import changed, option
-from experiments.runner import RunConfig
+from experiments.run_config import RunConfig
 
 # Fractions of the run at which the staircase changes, and the rates from there on.
 _STAIRCASE = ((0.0, 0.1), (0.02, 1.0), (0.6, 1 / 3), (0.75, 1 / 10), (0.95, 1 / 33))

@@ -67,7 +67,7 @@ class Evaluator:
         self._module = config.model(num_pixels)
         self._evaluate_seeds = jax.jit(self._batch_of_seeds, static_argnames="num_samples")
         evaluate_log_z = lambda key, prior: boltzmann_prior.evaluate_log_z(
-            jax.random.fold_in(key, _LOG_Z), config, prior
+            jax.random.fold_in(key, _LOG_Z), config, prior, mesh
         )
         self._log_z = jax.jit(jax.vmap(evaluate_log_z))
         self._reconstruct = jax.jit(self._mean_images)
@@ -133,10 +133,10 @@ class Evaluator:
         """
         fixed = _fixed(model_state)
         params, fixed = evaluation.with_seed_axis(self._config, (params, fixed))
-        keys = jnp.stack(evaluation.seed_keys(self._config))
+        keys = evaluation.stacked_keys(self._config, self._mesh)
         log_z = None
         if self._config.prior == names.BOLTZMANN:
-            log_z = self._log_z(jnp.stack(evaluation.seed_keys(self._config)), params["prior"])
+            log_z = self._log_z(keys, params["prior"])
             fixed["log_z"] = log_z.value
         pixels = images.reshape(len(images), -1)
         value, ess, elbo, kls, probs = evaluation.over_images(
@@ -152,7 +152,7 @@ class Evaluator:
         found = Evaluation(value, ess, elbo, kls.mean(1), variances)
         if log_z is None:
             return found
-        log_z = jax.device_get(log_z)
+        log_z = sharding.fetch(log_z)
         return found._replace(log_z=log_z, trusted=boltzmann_prior.trusted(self._config, log_z))
 
     def _mean_images(

@@ -21,7 +21,7 @@ from jax.sharding import Mesh
 
 from dvae import bounds, data, estimators
 from dvae.data import batches
-from dvae.train import loop, sharding, state
+from dvae.train import distributed, loop, sharding, state
 from experiments import (
     binary_evaluation,
     binary_model,
@@ -44,14 +44,14 @@ ADVICE = {
 MIN_PIXEL_MEAN = 1e-3  # where the first output biases, logits of the pixels' means, are clipped
 
 
-def prepare(config: Config) -> data.Dataset:
+def prepare(config: Config, keep: data.KeepRows = data.whole) -> data.Dataset:
     """Loads the data set, with grey levels turned into binary pixels where that was asked for.
 
     Raises:
       ValueError: pixels are not binary, or already are where sampling was asked for.
       DataUnavailableError: see `data.load`.
     """
-    images = data.load(config.dataset, config.data_dir or None)
+    images = data.load(config.dataset, config.data_dir or None, keep=keep)
     if config.binarization == names.DYNAMIC:
         if images.binarization == "static":
             raise ValueError(
@@ -83,12 +83,14 @@ def check_images(images: data.Dataset) -> None:
             )
 
 
-def draw_fn(config: Config, dynamic: bool, mesh: Mesh) -> state.DrawFn:
+def draw_fn(config: Config, dynamic: bool, mesh: Mesh, num_train: int) -> state.DrawFn:
     """Returns the function that draws a step's batch of binary images, float32 [B, D]."""
 
     def draw(key: jax.Array, images: jax.Array, step: jax.Array) -> jax.Array:
         key_order, key_pixels = (jax.random.fold_in(key, role) for role in range(2))
-        batch = batches.draw(key_order, images, step, batch_size=config.batch_size)
+        batch = batches.draw(
+            key_order, images, step, batch_size=config.batch_size, num_examples=num_train
+        )
         if dynamic:
             batch = batches.binarize(jax.random.fold_in(key_pixels, step), batch)
         return sharding.shard_batch(mesh, batch.astype(jnp.float32))
@@ -230,7 +232,8 @@ def make_task(config: Config, images: data.Dataset, mesh: Mesh) -> loop.Task:
     dynamic = images.binarization == "dynamic"
     train = images.train.reshape(len(images.train), -1)
     num_pixels = train.shape[1]
-    pixel_mean = (train.mean(0, dtype=np.float64) / (255 if dynamic else 1)).astype(np.float32)
+    total = distributed.sum_over_processes(train.sum(0, dtype=np.int32)).astype(np.float64)
+    pixel_mean = (total / images.num_train / (255 if dynamic else 1)).astype(np.float32)
     evaluator = binary_evaluation.Evaluator(config, num_pixels, mesh)
     held_out = binary_report.spread(images.validation, config.num_eval_images)
 
@@ -243,10 +246,10 @@ def make_task(config: Config, images: data.Dataset, mesh: Mesh) -> loop.Task:
         config,
         init_fn(config, pixel_mean),
         loss_fn(config, num_pixels, mesh),
-        draw_fn(config, dynamic, mesh),
+        draw_fn(config, dynamic, mesh, images.num_train),
         config.optimizer(),
         evaluate=evaluate,
-        data=train,
+        data=sharding.shard_rows(mesh, train, images.num_train),
         shown=("objective", "distortion", "kl"),
         monitor=boltzmann_prior.TRUSTED_NLL if config.prior == names.BOLTZMANN else "nll",
         advice=ADVICE[config.smoothing == names.GAUSSIAN_INTEGRAL],
@@ -255,7 +258,7 @@ def make_task(config: Config, images: data.Dataset, mesh: Mesh) -> loop.Task:
 
 def run(config: Config) -> dict[str, Any]:
     """Trains, or continues, one run and returns its summary; see `runner.run`."""
-    return runner.run(config, prepare=prepare, make_task=make_task, write=binary_report.write)
+    return runner.run(config, prepare=prepare, make_task=make_task, report=binary_report.report)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from experiments import binary_names as names
 from experiments.flags import option
-from experiments.runner import RunConfig
+from experiments.run_config import RunConfig
 
 
 @dataclass(frozen=True)

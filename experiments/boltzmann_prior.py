@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding
 
 from dvae import rbm
-from dvae.train.sharding import AXIS, replicated
+from dvae.train.sharding import by_rows, replicated
 from experiments import binary_names as names
 from experiments import run_record
 from experiments.boltzmann_config import BoltzmannConfig
@@ -89,14 +89,18 @@ def negative_phase(
     }
     key_chains, key_log_z = jax.random.split(key)
     fixed = jax.lax.stop_gradient(params)
-    if mesh is not None and config.num_chains % mesh.size == 0:
-        chains = _share(chains, config.num_chains, NamedSharding(mesh, PartitionSpec(AXIS)))
+    if shared := _by_chains(mesh, config.num_chains):
+        chains = _share(chains, config.num_chains, shared)
     moved = move[config.sampler](key_chains, config, fixed, chains, step)
     if mesh is not None:
         kept = _share(moved.chains, config.num_chains, replicated(mesh))
         moved = moved._replace(chains=kept)
     estimate = lambda: rbm.ais.log_z(
-        key_log_z, fixed, num_temperatures=TRAIN_TEMPERATURES, num_chains=TRAIN_CHAINS
+        key_log_z,
+        fixed,
+        num_temperatures=TRAIN_TEMPERATURES,
+        num_chains=TRAIN_CHAINS,
+        sharding=_by_chains(mesh, TRAIN_CHAINS),
     )
     due = step % config.log_z_interval == 0
     value = jax.lax.cond(due, lambda: estimate().value, lambda: last_log_z)
@@ -179,11 +183,24 @@ def _correlation(x: jax.Array, y: jax.Array) -> jax.Array:
     return jnp.where(scale > 0, (x * y).mean() / jnp.where(scale > 0, scale, 1.0), 1.0)
 
 
-def evaluate_log_z(key: jax.Array, config: BoltzmannConfig, params: rbm.RBM) -> rbm.ais.LogZ:
-    """Estimates log Z by annealed importance sampling."""
+def evaluate_log_z(
+    key: jax.Array, config: BoltzmannConfig, params: rbm.RBM, mesh: Mesh | None = None
+) -> rbm.ais.LogZ:
+    """Estimates log Z by annealed importance sampling, with chains shared by a mesh's devices."""
     return rbm.ais.log_z(
-        key, params, num_temperatures=config.ais_temperatures, num_chains=config.ais_chains
+        key,
+        params,
+        num_temperatures=config.ais_temperatures,
+        num_chains=config.ais_chains,
+        sharding=_by_chains(mesh, config.ais_chains),
     )
+
+
+def _by_chains(mesh: Mesh | None, num_chains: int) -> NamedSharding | None:
+    """The layout of chains over a mesh whose devices can share them equally."""
+    if mesh is None or num_chains % mesh.size:
+        return None
+    return by_rows(mesh)
 
 
 def trusted(config: BoltzmannConfig, log_z: rbm.ais.LogZ) -> np.ndarray:
@@ -230,6 +247,12 @@ def log_z_rows(summary: dict[str, Any]) -> list[tuple[str, Any, str]]:
         ("  +-", log_z["standard_error"], "nats, one standard error"),
         ("  samples", log_z["effective_samples"], f"effective, of {chains}"),
     ]
+
+
+def log_z_warnings(summary: dict[str, Any]) -> list[str]:
+    """Returns what a terminal should say of an estimate that is not to be trusted."""
+    warning = summary.get("log_z", {}).get("warning")
+    return [f"warning: {warning}"] if warning else []
 
 
 def log_prob(params: rbm.RBM, log_z: jax.Array, groups: Any) -> jax.Array:

@@ -30,12 +30,14 @@ NUM_INIT_IMAGES = 256  # images whose encodings the first codebook is fitted to
 KMEANS_ITERATIONS = 5
 
 
-def draw_fn(config: Config, mesh: Mesh) -> state.DrawFn:
+def draw_fn(config: Config, mesh: Mesh, num_train: int) -> state.DrawFn:
     """Returns the function that draws a step's batch of (cropped) training images."""
 
     def draw(key: jax.Array, images: jax.Array, step: jax.Array) -> jax.Array:
         key_order, key_crop = (jax.random.fold_in(key, role) for role in range(2))
-        batch = batches.draw(key_order, images, step, batch_size=config.batch_size)
+        batch = batches.draw(
+            key_order, images, step, batch_size=config.batch_size, num_examples=num_train
+        )
         batch = batches.random_crop(
             jax.random.fold_in(key_crop, step), batch, size=config.train_size
         )
@@ -44,12 +46,13 @@ def draw_fn(config: Config, mesh: Mesh) -> state.DrawFn:
     return draw
 
 
-def init_fn(config: Config, log_histogram: np.ndarray) -> state.InitFn:
+def init_fn(config: Config, log_histogram: np.ndarray, num_train: int) -> state.InitFn:
     """Returns the function that makes parameters and codebooks from a key and training images.
 
     Args:
       config: sizes and how to initialize.
       log_histogram: float32 [3, 256], the first output biases under `output_bias_init=histogram`.
+      num_train: how many rows of the training images are not padding.
     """
     module = config.model()
     positions = (config.train_size // vq_conv.DOWNSAMPLING) ** 2
@@ -60,7 +63,7 @@ def init_fn(config: Config, log_histogram: np.ndarray) -> state.InitFn:
         key_network, key_codebook, key_images, key_crop, key_kmeans = jax.random.split(key, 5)
         num_latents, size, dim = config.num_latents, config.codebook_size, config.code_dim
         codebook = jax.random.normal(key_codebook, (num_latents, size, dim))
-        chosen = jax.random.randint(key_images, (num_images,), 0, len(train_images))
+        chosen = jax.random.randint(key_images, (num_images,), 0, num_train)
         images = batches.random_crop(key_crop, train_images[chosen], size=config.train_size)
         network = module.init(key_network, images[:1], codebook)["params"]
         if config.output_bias_init == HISTOGRAM:
@@ -136,9 +139,9 @@ def loss_fn(config: Config) -> state.LossFn:
     return loss
 
 
-def prepare(config: Config) -> data.Dataset:
+def prepare(config: Config, keep: data.KeepRows = data.whole) -> data.Dataset:
     """Loads the data set; ValueError unless it has 32x32x3 images."""
-    images = data.load(config.dataset, config.data_dir or None)
+    images = data.load(config.dataset, config.data_dir or None, keep=keep)
     vq_evaluation.check_images(images)
     return images
 
@@ -149,19 +152,19 @@ def make_task(config: Config, images: data.Dataset, mesh: Mesh) -> loop.Task:
     validation = images.validation[: config.num_eval_images]
     return runner.make_task(
         config,
-        init_fn(config, vq_evaluation.log_pixel_histogram(images.train)),
+        init_fn(config, vq_evaluation.log_pixel_histogram(images.train), images.num_train),
         loss_fn(config),
-        draw_fn(config, mesh),
+        draw_fn(config, mesh, images.num_train),
         optax.adam(config.learning_rate),
         evaluate=lambda train_state: evaluator.evaluate(train_state, validation).means(),
-        data=images.train,
+        data=sharding.shard_rows(mesh, images.train, images.num_train),
         shown=("bits_per_dim", "rate", "distortion"),
     )
 
 
 def run(config: Config) -> dict[str, Any]:
     """Trains, or continues, one run and returns its summary; see `runner.run`."""
-    return runner.run(config, prepare=prepare, make_task=make_task, write=vq_report.write)
+    return runner.run(config, prepare=prepare, make_task=make_task, report=vq_report.report)
 
 
 if __name__ == "__main__":

@@ -33,19 +33,21 @@ from experiments.dvaepp_config import BOLTZMANN, PRESETS, Config
 PyTree = Any
 
 
-def prepare(config: Config) -> data.Dataset:
+def prepare(config: Config, keep: data.KeepRows = data.whole) -> data.Dataset:
     """Loads the data set; ValueError if the model's sizes do not fit its images."""
-    images = data.load(config.dataset, config.data_dir or None)
+    images = data.load(config.dataset, config.data_dir or None, keep=keep)
     config.model(images.train.shape[1:])
     return images
 
 
-def draw_fn(config: Config, dynamic: bool, mesh: Mesh) -> state.DrawFn:
+def draw_fn(config: Config, dynamic: bool, mesh: Mesh, num_train: int) -> state.DrawFn:
     """Returns the function that draws a step's batch of images, uint8."""
 
     def draw(key: jax.Array, images: jax.Array, step: jax.Array) -> jax.Array:
         key_order, key_pixels = (jax.random.fold_in(key, role) for role in range(2))
-        batch = batches.draw(key_order, images, step, batch_size=config.batch_size)
+        batch = batches.draw(
+            key_order, images, step, batch_size=config.batch_size, num_examples=num_train
+        )
         if dynamic:
             batch = batches.binarize(jax.random.fold_in(key_pixels, step), batch)
         return sharding.shard_batch(mesh, batch)
@@ -153,10 +155,10 @@ def make_task(config: Config, images: data.Dataset, mesh: Mesh) -> loop.Task:
         config,
         init_fn(config, module),
         loss_fn(config, module, mesh),
-        draw_fn(config, images.binarization == "dynamic", mesh),
+        draw_fn(config, images.binarization == "dynamic", mesh, images.num_train),
         config.optimizer(),
         evaluate=evaluate,
-        data=images.train,
+        data=sharding.shard_rows(mesh, images.train, images.num_train),
         shown=("objective", "distortion", "kl", "kl_global"),
         monitor=boltzmann_prior.TRUSTED_NLL if boltzmann else "nll",
     )
@@ -164,7 +166,7 @@ def make_task(config: Config, images: data.Dataset, mesh: Mesh) -> loop.Task:
 
 def run(config: Config) -> dict[str, Any]:
     """Trains, or continues, one run and returns its summary; see `runner.run`."""
-    return runner.run(config, prepare=prepare, make_task=make_task, write=dvaepp_report.write)
+    return runner.run(config, prepare=prepare, make_task=make_task, report=dvaepp_report.report)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from dvae.models import dvaepp, multiscale
 from experiments import binary_names as names
 from experiments.boltzmann_config import BoltzmannConfig, check_machine
 from experiments.flags import changed, option
-from experiments.runner import RunConfig
+from experiments.run_config import RunConfig
 
 NORMAL, BERNOULLI, RBM, RBM_ROLFE = "normal", "bernoulli", "rbm", "rbm_rolfe"
 GLOBAL_LATENTS = (RBM, RBM_ROLFE, BERNOULLI, NORMAL)

@@ -64,7 +64,7 @@ class Evaluator:
         self._module = config.model(image_shape)
         self._evaluate_seeds = jax.jit(self._batch_of_seeds, static_argnames="num_samples")
         log_z = lambda key, prior: boltzmann_prior.evaluate_log_z(
-            jax.random.fold_in(key, _LOG_Z), config, prior
+            jax.random.fold_in(key, _LOG_Z), config, prior, mesh
         )
         self._log_z = jax.jit(jax.vmap(log_z))
         self._pictures = jax.jit(self._reconstructed)
@@ -143,10 +143,10 @@ class Evaluator:
         del model_state
         config = self._config
         params = evaluation.with_seed_axis(config, params)
-        keys = jnp.stack(evaluation.seed_keys(config))
+        keys = evaluation.stacked_keys(config, self._mesh)
         log_z = None
         if config.global_latents in BOLTZMANN:
-            log_z = self._log_z(jnp.stack(evaluation.seed_keys(config)), params["prior"])
+            log_z = self._log_z(keys, params["prior"])
         value = None if log_z is None else log_z.value
         fields = evaluation.over_images(
             config,
@@ -160,7 +160,7 @@ class Evaluator:
         found = Evaluation(fields[0], fields[1], fields[2], fields[3])
         if log_z is None:
             return found
-        log_z = jax.device_get(log_z)
+        log_z = sharding.fetch(log_z)
         return found._replace(log_z=log_z, trusted=boltzmann_prior.trusted(config, log_z))
 
     def _picture(self, run: Callable[..., Any], key: jax.Array, context: jax.Array) -> jax.Array:

@@ -10,7 +10,8 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from dvae.data import batches
-from experiments.runner import RunConfig
+from dvae.train import sharding
+from experiments.run_config import RunConfig
 
 PyTree = Any
 _EVALUATION = 2  # the role that is folded into a seed's key; training uses the halves of a split
@@ -20,6 +21,11 @@ def seed_keys(config: RunConfig) -> list[jax.Array]:
     """Returns one key a seed, apart from those of its training."""
     seeds = range(config.seed, config.seed + config.num_seeds)
     return [jax.random.fold_in(jax.random.key(seed), _EVALUATION) for seed in seeds]
+
+
+def stacked_keys(config: RunConfig, mesh: Mesh) -> jax.Array:
+    """Returns `seed_keys` as one array [S] on all devices."""
+    return sharding.replicate(mesh, jnp.stack(seed_keys(config)))
 
 
 def with_seed_axis(config: RunConfig, tree: PyTree) -> PyTree:
@@ -58,6 +64,6 @@ def over_images(
     )
     parts = []
     for i, (batch, mask) in enumerate(bar):
-        out = jax.device_get(evaluate(i, jnp.asarray(batch)))
+        out = sharding.fetch(evaluate(i, sharding.replicate(mesh, batch)))
         parts.append([values[:, mask] for values in out])
     return [np.concatenate(values, axis=1) for values in zip(*parts, strict=True)]

@@ -16,6 +16,7 @@ from absl import app, logging
 from absl import flags as absl_flags
 
 from dvae.data import DataUnavailableError
+from dvae.train import distributed
 from dvae.train.loop import NonFiniteError, StoppedError
 
 Config = TypeVar("Config")
@@ -122,7 +123,7 @@ def setup() -> Iterator[None]:
         yield
     except (ValueError, DataUnavailableError) as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        distributed.leave(2)
 
 
 def _parse_command_line(arguments: list[str]) -> list[str]:
@@ -146,6 +147,9 @@ def run(main: Callable[[list[str]], None]) -> None:
         except NonFiniteError as error:
             print(f"error: {error}", file=sys.stderr)
             sys.exit(1)
+        except distributed.PeerError as error:
+            print(f"error: {error}", file=sys.stderr)
+            distributed.leave(3)
         except KeyboardInterrupt:
             print("interrupted; the same command continues from the last checkpoint")
             sys.exit(130)

@@ -110,7 +110,9 @@ def measure(config: Config, images: data.Dataset, mesh: Mesh) -> Measurement:
     key_batch, key_cases = jax.random.split(root)
     # On the host: the draws are made on one device.
     x = jax.device_get(
-        binary_vae.draw_fn(config.experiment(), dynamic, mesh)(key_batch, pixels, jnp.int32(0))
+        binary_vae.draw_fn(config.experiment(), dynamic, mesh, len(pixels))(
+            key_batch, pixels, jnp.int32(0)
+        )
     )
     by_enumeration = config.experiment(estimator=names.EXACT, batch_size=1)
     exact = jax.jit(gradient_measurement.exact_fn(by_enumeration, num_pixels))

@@ -5,7 +5,7 @@ from typing import Any
 
 from dvae.models import joint
 from experiments.flags import changed, option
-from experiments.runner import RunConfig
+from experiments.run_config import RunConfig
 
 CAPACITY, ELBO, BETA = OBJECTIVES = ("capacity", "elbo", "beta")
 DATASETS = (

@@ -4,6 +4,7 @@ Images are reconstructed from the mean of q(h|x) and the likeliest codes. Each c
 class that is commonest among its training images; the accuracy is that of held-out images.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -113,6 +114,10 @@ class Evaluator:
         self._images = images
         self._mesh = mesh
         self._module = model(config, images)
+        # Classes of codes are read off the training images, those of all processes.
+        whole = functools.partial(sharding.gather_rows, mesh, num_rows=images.num_train)
+        self.train = whole(images.train)
+        self.train_labels = None if images.train_labels is None else whole(images.train_labels)
         self._evaluate_seeds = jax.jit(self._batch_of_seeds)
         self._decode = jax.jit(self._mean_images)
 
@@ -154,7 +159,7 @@ class Evaluator:
           images: uint8 [N, S, S, C].
         """
         params = evaluation.with_seed_axis(self._config, params)
-        keys = jnp.stack(evaluation.seed_keys(self._config))
+        keys = evaluation.stacked_keys(self._config, self._mesh)
         fields = evaluation.over_images(
             self._config,
             self._mesh,
@@ -171,11 +176,11 @@ class Evaluator:
         )
         found = self.evaluate(params, images.validation[held_out])
         values = found.means()
-        if images.train_labels is not None and self._config.discrete_sizes:
+        if self.train_labels is not None and self._config.discrete_sizes:
             assert images.validation_labels is not None
-            chosen = run_record.spread_indices(len(images.train), min(count, len(images.train)))
-            fit = self.evaluate(params, images.train[chosen])
-            labels = images.train_labels[chosen], images.validation_labels[held_out]
+            chosen = run_record.spread_indices(len(self.train), min(count, len(self.train)))
+            fit = self.evaluate(params, self.train[chosen])
+            labels = self.train_labels[chosen], images.validation_labels[held_out]
             values["accuracy"] = np.array(
                 [
                     accuracy(self._config, (a, labels[0]), (b, labels[1]))

@@ -1,18 +1,17 @@
 """What a `joint_vae` run leaves behind: summary.json and its pictures."""
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
+from matplotlib.figure import Figure
 
 from dvae import analysis
 from dvae.analysis import codes as code_tables
 from dvae.data import Dataset
-from dvae.train import checkpoint, loop
-from experiments import joint_evaluation, run_record
+from dvae.train import loop
+from experiments import joint_evaluation, run_record, run_report
 from experiments.joint_config import CAPACITY, ELBO, Config
 
 NUM_PICTURES = 16
@@ -22,24 +21,40 @@ _OBJECTIVE_IS = {
 }
 
 
-def write(
+def report(
     config: Config, result: loop.Result, images: Dataset, workdir: Path, mesh: Mesh
-) -> dict[str, Any]:
-    """Evaluates training and test sets, writes summary.json and PNGs, prints the result."""
+) -> run_report.Report:
+    """Evaluates the test set, and the training set where its labels name the codes."""
     evaluator = joint_evaluation.Evaluator(config, images, mesh)
     params = result.state.params
     count = min(config.num_test_images or len(images.test), len(images.test))
     chosen = run_record.spread_indices(len(images.test), count)
-    test = evaluator.evaluate(params, images.test[chosen])
+    found = evaluator.evaluate(params, images.test[chosen])
     labels = fit = None
     if images.test_labels is not None and config.discrete_sizes:
         # Classes of codes are those of all training images.
-        fit, labels = evaluator.evaluate(params, images.train), images.test_labels[chosen]
-    summary = summarize(config, result, images, test, fit, labels)
-    checkpoint.write_json(workdir / run_record.SUMMARY_FILE, summary)
-    _draw(config, params, images, workdir, evaluator, test, labels)
-    print(_describe(summary, workdir))
-    return summary
+        fit, labels = evaluator.evaluate(params, evaluator.train), images.test_labels[chosen]
+    summary = summarize(config, result, images, found, fit, labels, evaluator.train_labels)
+    test = summary["test"]
+    rows = []
+    if "accuracy" in test:
+        text = "test images whose code's class (by training images) is theirs"
+        rows.append(("accuracy", test["accuracy"], text))
+    rows += [
+        ("distortion", test["distortion_nats_per_image"], "nats an image, cross entropy"),
+        ("  rmse", test["rmse_of_pixels"], "of pixels in [0, 1]"),
+        ("kl, continuous", np.sum(test["kl_continuous_nats"], -1), "nats an image"),
+        ("kl, discrete", np.sum(test["kl_discrete_nats"], -1), "nats an image"),
+    ]
+    missing = "no accuracy: the data set has no labels, or the model no discrete variable"
+    first = run_report.first_seed(config, params)
+    return run_report.Report(
+        summary,
+        f"{config.objective} on {images.name} ({summary['epochs']:g} epochs)",
+        rows,
+        draw=lambda: _pictures(config, first, images, workdir, evaluator, found, labels),
+        notes=() if "accuracy" in test else (missing,),
+    )
 
 
 def summarize(
@@ -49,6 +64,7 @@ def summarize(
     test: joint_evaluation.Evaluation,
     fit: joint_evaluation.Evaluation | None,
     labels: np.ndarray | None,
+    train_labels: np.ndarray | None,
 ) -> dict[str, Any]:
     """Returns the record of a finished run; several seeds give lists in their order."""
     per_seed = run_record.per_seed
@@ -61,8 +77,8 @@ def summarize(
         "kl_continuous_nats": per_seed(test.kl_continuous.mean(1)),
         "kl_discrete_nats": per_seed(test.kl_discrete.mean(1)),
     }
-    if fit is not None and labels is not None:
-        record |= _accuracies(config, images, test, fit, labels)
+    if fit is not None and labels is not None and train_labels is not None:
+        record |= _accuracies(config, test, fit, labels, train_labels)
     return {
         "dataset": images.name,
         "pixels": (
@@ -74,28 +90,19 @@ def summarize(
             config.objective, f"the ELBO with {config.kl_weight:g} KL: bounds nothing"
         ),
         "test": record,
-        "num_steps": config.num_steps,
-        "epochs": round(config.num_steps / (len(images.train) // config.batch_size), 2),
-        "seeds": list(range(config.seed, config.seed + config.num_seeds)),
-        "num_parameters": sum(x.size for x in jax.tree.leaves(result.state.params))
-        // config.num_seeds,
-        "hardware": run_record.describe_hardware(),
-        "wall_seconds": round(result.seconds, 1),
-        "versions": run_record.versions(),
-        "config": dataclasses.asdict(config),
+        "epochs": round(config.num_steps / (images.num_train // config.batch_size), 2),
+        **run_report.of_run(config, result, result.state.params),
     }
 
 
 def _accuracies(
     config: Config,
-    images: Dataset,
     test: joint_evaluation.Evaluation,
     fit: joint_evaluation.Evaluation,
     labels: np.ndarray,
+    train_labels: np.ndarray,
 ) -> dict[str, Any]:
     """Accuracy of all codes together, and of each discrete variable where there are several."""
-    assert images.train_labels is not None
-    train_labels = images.train_labels
 
     def accuracies(variable: int | None) -> np.ndarray:
         pairs = zip(fit.codes, test.codes, strict=True)
@@ -112,13 +119,11 @@ def _accuracies(
     if num_variables > 1:
         each = np.stack([accuracies(j) for j in range(num_variables)], -1)
         record["accuracy_of_each_variable"] = run_record.per_seed(each)
-    if len(values) > 1:
-        record["accuracy_mean_over_seeds"] = round(float(values.mean()), 4)
-        record["accuracy_standard_deviation_over_seeds"] = round(float(values.std(ddof=1)), 4)
+    record |= run_report.over_seeds("accuracy", values)
     return record
 
 
-def _draw(
+def _pictures(
     config: Config,
     params: Any,
     images: Dataset,
@@ -126,12 +131,8 @@ def _draw(
     evaluator: joint_evaluation.Evaluator,
     test: joint_evaluation.Evaluation,
     labels: np.ndarray | None,
-) -> None:
+) -> dict[str, Figure]:
     """Draws the first seed's pictures."""
-    # From the host: pictures of a few images are made on one device.
-    params = jax.device_get(params)
-    if config.num_seeds > 1:
-        params = jax.tree.map(lambda x: x[0], params)
     figures, sizes, codes = analysis.figures, config.discrete_sizes, test.codes[0]
     originals = images.test[run_record.spread_indices(len(images.test), NUM_PICTURES)]
     base = np.array([np.bincount(codes[:, j]).argmax() for j in range(len(sizes))], np.int32)
@@ -152,9 +153,7 @@ def _draw(
                 for j, size in enumerate(sizes)
             }
         )
-    pictures |= _curves(config, workdir)
-    for title, figure in pictures.items():
-        figures.save(figure, workdir / f"{title}.png")
+    return pictures | _curves(config, workdir)
 
 
 def _traversals(
@@ -204,31 +203,3 @@ def _curves(config: Config, workdir: Path) -> dict[str, Any]:
             {config.objective: (steps, distortion)}, held_out, unit="distortion, nats an image"
         ),
     }
-
-
-def _describe(summary: dict[str, Any], workdir: Path) -> str:
-    """The result in a few lines for the terminal."""
-    test = summary["test"]
-    rows = []
-    if "accuracy" in test:
-        text = "test images whose code's class (by training images) is theirs"
-        rows.append(("accuracy", test["accuracy"], text))
-    rows += [
-        ("distortion", test["distortion_nats_per_image"], "nats an image, cross entropy"),
-        ("  rmse", test["rmse_of_pixels"], "of pixels in [0, 1]"),
-        ("kl, continuous", np.sum(test["kl_continuous_nats"], -1), "nats an image"),
-        ("kl, discrete", np.sum(test["kl_discrete_nats"], -1), "nats an image"),
-    ]
-    lines = [
-        f"{label:<16}{' '.join(f'{v:.4g}' for v in np.atleast_1d(value)):>12}  {text}"
-        for label, value, text in rows
-    ]
-    if "accuracy" not in test:
-        lines.append("no accuracy: the data set has no labels, or the model no discrete variable")
-    header = (
-        f"{summary['objective']} on {summary['dataset']}: {summary['num_steps']} steps "
-        f"({summary['epochs']:g} epochs), seeds {summary['seeds']}, "
-        f"{summary['wall_seconds']:.0f} s on {summary['hardware']}"
-    )
-    pictures = ", ".join(sorted(p.name for p in workdir.glob("*.png")))
-    return "\n".join(["", header, *lines, "", f"pictures in {workdir}: {pictures}"])

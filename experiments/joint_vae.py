@@ -62,11 +62,13 @@ def penalty(
     return value, capacities
 
 
-def draw_fn(config: Config, mesh: Mesh) -> state.DrawFn:
+def draw_fn(config: Config, mesh: Mesh, num_train: int) -> state.DrawFn:
     """Returns the function that draws a step's batch of training images, uint8."""
 
     def draw(key: jax.Array, images: jax.Array, step: jax.Array) -> jax.Array:
-        batch = batches.draw(key, images, step, batch_size=config.batch_size)
+        batch = batches.draw(
+            key, images, step, batch_size=config.batch_size, num_examples=num_train
+        )
         return sharding.shard_batch(mesh, batch)
 
     return draw
@@ -106,9 +108,9 @@ def loss_fn(config: Config, module: joint.JointVAE) -> state.LossFn:
     return loss
 
 
-def prepare(config: Config) -> data.Dataset:
+def prepare(config: Config, keep: data.KeepRows = data.whole) -> data.Dataset:
     """Loads the levels of the data set and resizes its images."""
-    images = data.load_grey(config.dataset, config.data_dir or None)
+    images = data.load_grey(config.dataset, config.data_dir or None, keep=keep)
     return data.resized(images, config.image_size)
 
 
@@ -120,17 +122,17 @@ def make_task(config: Config, images: data.Dataset, mesh: Mesh) -> loop.Task:
         config,
         init_fn(module),
         loss_fn(config, module),
-        draw_fn(config, mesh),
+        draw_fn(config, mesh, images.num_train),
         optax.adam(config.learning_rate),
         evaluate=lambda train_state: evaluator.validate(train_state.params),
-        data=images.train,
+        data=sharding.shard_rows(mesh, images.train, images.num_train),
         shown=("objective", "distortion", "kl_continuous", "kl_discrete"),
     )
 
 
 def run(config: Config) -> dict[str, Any]:
     """Trains, or continues, one run and returns its summary; see `runner.run`."""
-    return runner.run(config, prepare=prepare, make_task=make_task, write=joint_report.write)
+    return runner.run(config, prepare=prepare, make_task=make_task, report=joint_report.report)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""What the training binaries share: settings of a run, its seeds, and how it is put together."""
+"""What the training binaries share: the seeds of a run, and how it is put together."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,54 +11,10 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from dvae.data import Dataset
-from dvae.train import checkpoint, loop, sharding, state
-from experiments import flags
-from experiments.flags import option
-
-
-@dataclass(frozen=True)
-class RunConfig:
-    """Settings of every experiment; a subclass adds its own and changes defaults."""
-
-    data_dir: str = option("", "Folder of prepared TFDS data sets.", identity=False)
-    workdir: str = option("", "Where results go; named after the run if empty.", identity=False)
-    batch_size: int = option(64, "Images a step, over all devices.", minimum=1)
-    num_steps: int = option(100_000, "Optimizer steps.", minimum=1)
-    steps_per_call: int = option(1, "Steps in one compiled call.", minimum=1)
-    seed: int = option(0, "The first seed.", minimum=0)
-    num_seeds: int = option(1, "Seeds trained together by vmap: seed, seed + 1, ...", minimum=1)
-    log_interval: int = option(100, "Steps between records.", minimum=1)
-    eval_interval: int = option(5_000, "Steps between validations; 0 never.", minimum=0)
-    num_eval_images: int = option(1_000, "Validation images used while training.", minimum=2)
-    num_test_images: int = option(
-        0, "Evenly spaced images of each set in the final evaluation; 0 for all.", minimum=0
-    )
-    eval_batch_size: int = option(100, "Images an evaluation step.", minimum=1)
-    checkpoint_interval: int = option(
-        5_000, "Steps between checkpoints; 0 only at the end.", minimum=0
-    )
-
-    def __post_init__(self) -> None:
-        """Raises ValueError for a setting outside its range."""
-        flags.check_fields(self)
-        if self.num_test_images == 1:
-            raise ValueError("--num_test_images=1 has no standard error; use 0 (all) or at least 2")
-
-    def loop(self) -> loop.LoopConfig:
-        """Returns the lengths of the run."""
-        return loop.LoopConfig(
-            self.num_steps,
-            self.steps_per_call,
-            self.log_interval,
-            self.eval_interval,
-            self.checkpoint_interval,
-        )
-
-    def default_workdir(self) -> str:
-        """Returns a name that tells runs of different kinds apart."""
-        raise NotImplementedError
-
+from dvae.data import Dataset, KeepRows
+from dvae.train import checkpoint, distributed, loop, sharding, state
+from experiments import flags, run_report
+from experiments.run_config import RunConfig
 
 C = TypeVar("C", bound=RunConfig)
 
@@ -100,38 +56,50 @@ def make_task(
 def run(
     config: C,
     *,
-    prepare: Callable[[C], Dataset],
+    prepare: Callable[[C, KeepRows], Dataset],
     make_task: Callable[[C, Dataset, Mesh], loop.Task],
-    write: Callable[[C, loop.Result, Dataset, Path, Mesh], dict[str, Any]],
+    report: Callable[[C, loop.Result, Dataset, Path, Mesh], run_report.Report],
 ) -> dict[str, Any]:
     """Trains, or continues, one run and returns its summary.
 
     Args:
       config: all settings.
-      prepare: loads and checks the images.
+      prepare: loads and checks the images, of the training set those that this process keeps.
       make_task: what the loop trains.
-      write: evaluates the result, leaves its files in the workdir and returns the summary.
+      report: evaluates the result, in all processes; the main one then writes what it returns.
 
     Raises:
       SystemExit: a setting, the data set or the workdir is unusable; said in one line on stderr.
-      NonFiniteError, StoppedError: see `loop.fit`.
+      NonFiniteError, StoppedError, PeerError: see `loop.fit`.
     """
     workdir = Path(config.workdir or config.default_workdir())
     with flags.setup():
-        mesh = sharding.make_mesh()
+        if config.coordinator:
+            distributed.initialize(config.coordinator, config.num_processes, config.process_id)
+        mesh = sharding.make_mesh(config.mesh or None)
         lengths = config.loop()
         sharding.check_batch_size(config.batch_size, mesh)
-        images = prepare(config)
-        if config.batch_size > len(images.train):
+        images = prepare(config, functools.partial(sharding.local_rows, mesh))
+        if config.batch_size > images.num_train:
             raise ValueError(
-                f"--batch_size={config.batch_size} must be at most {len(images.train)}, the "
+                f"--batch_size={config.batch_size} must be at most {images.num_train}, the "
                 f"training images of {images.name}"
+            )
+        if not len(images.train):
+            raise ValueError(
+                f"process {jax.process_index()} of {jax.process_count()} is left without any "
+                f"of the {images.num_train} training images of {images.name}; use fewer processes"
             )
         free = flags.free_fields(config)
         checkpoint.prepare_workdir(workdir, dataclasses.asdict(config), free=free)
     task = make_task(config, images, mesh)
     result = loop.fit(task, lengths, workdir, mesh)
-    return write(config, result, images, workdir, mesh)
+    with distributed.naming_lost_peers():
+        found = report(config, result, images, workdir, mesh)
+        if distributed.is_main():
+            run_report.save(found, workdir)
+        distributed.barrier("report")
+    return found.summary
 
 
 def start(config_class: type[C], presets: flags.Presets, run: Callable[[C], Any]) -> None:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from dvae.models import vq_conv
 from experiments import vq_objectives as objectives
 from experiments.flags import changed, option
-from experiments.runner import RunConfig
+from experiments.run_config import RunConfig
 
 IMAGE_SHAPE = (32, 32, 3)
 NORMAL, DATA = "normal", "data"

@@ -18,7 +18,7 @@ from dvae import bounds, vq
 from dvae.data import Dataset, batches
 from dvae.distributions import categorical
 from dvae.models import vq_conv
-from dvae.train import sharding
+from dvae.train import distributed, sharding
 from dvae.train.state import TrainState
 from experiments import evaluation
 from experiments import vq_objectives as objectives
@@ -74,9 +74,13 @@ def check_images(images: Dataset) -> None:
 
 
 def log_pixel_histogram(images: np.ndarray) -> np.ndarray:
-    """Returns log frequencies of the levels by channel, [3, 256]; one count added to all."""
-    counts = [np.bincount(images[..., c].ravel(), minlength=256) + 1.0 for c in range(3)]
-    return np.stack([np.log(n / n.sum()) for n in counts]).astype(np.float32)
+    """Returns log frequencies of the levels by channel, [3, 256]; one count added to all.
+
+    The images are those of all processes together.
+    """
+    counts = [np.bincount(images[..., c].ravel(), minlength=256) for c in range(3)]
+    total = distributed.sum_over_processes(np.stack(counts).astype(np.int32)) + 1.0
+    return np.log(total / total.sum(1, keepdims=True)).astype(np.float32)
 
 
 def histogram_bits_per_dim(train: np.ndarray, test: np.ndarray) -> float:
@@ -159,14 +163,15 @@ class Evaluator:
         params, model_state = state.params, state.model_state
         if self._config.num_seeds == 1:
             params, model_state = jax.tree.map(lambda x: x[None], (params, model_state))
-        keys = jnp.stack(evaluation.seed_keys(self._config))
+        keys = evaluation.stacked_keys(self._config, self._mesh)
         rates, distortions, counts = [], [], 0
         size = min(self._config.eval_batch_size, len(images))
         size += -size % self._mesh.size  # padding makes it divisible by the devices
         for i, (batch, mask) in enumerate(batches.padded_batches(images, size)):
             indices = np.arange(i * size, (i + 1) * size, dtype=np.int32)
-            out = self._evaluate_seeds(params, model_state, keys, batch, mask, indices)
-            rate, distortion, used = jax.device_get(out)
+            placed = sharding.replicate(self._mesh, (batch, mask, indices))
+            out = self._evaluate_seeds(params, model_state, keys, *placed)
+            rate, distortion, used = sharding.fetch(out)
             rates.append(rate[:, mask])
             distortions.append(distortion[:, mask])
             counts = counts + used.astype(np.int64)

@@ -1,11 +1,9 @@
 """What a `cifar_vq` run leaves behind: summary.json and its pictures."""
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 from matplotlib.figure import Figure
@@ -13,8 +11,8 @@ from matplotlib.figure import Figure
 from dvae import analysis, data
 from dvae.data import Dataset
 from dvae.models import vq_conv
-from dvae.train import checkpoint, loop
-from experiments import run_record, vq_evaluation
+from dvae.train import loop
+from experiments import run_record, run_report, vq_evaluation
 from experiments import vq_objectives as objectives
 from experiments.vq_config import Config
 
@@ -54,48 +52,63 @@ def summarize(
             "bits_per_dim": vq_evaluation.histogram_bits_per_dim(images.train, images.test),
             "model": "independent pixels, histogram of the training pixels by channel",
         },
-        "num_steps": config.num_steps,
-        "seeds": list(range(config.seed, config.seed + config.num_seeds)),
-        "num_parameters": sum(x.size for x in jax.tree.leaves(result.state.params))
-        // config.num_seeds,
-        "hardware": run_record.describe_hardware(),
-        "wall_seconds": round(result.seconds, 1),
-        "versions": run_record.versions(),
-        "config": dataclasses.asdict(config),
+        **run_report.of_run(config, result, result.state.params),
     }
 
 
-def write(
+def report(
     config: Config, result: loop.Result, images: Dataset, workdir: Path, mesh: Mesh
-) -> dict[str, Any]:
-    """Evaluates the test set, writes summary.json, codebook.npy and PNGs, prints the result."""
+) -> run_report.Report:
+    """Evaluates the test set; the codebook is written to codebook.npy."""
     evaluator = vq_evaluation.Evaluator(config, mesh)
     count = min(config.num_test_images or len(images.test), len(images.test))
-    test = evaluator.evaluate(
+    found = evaluator.evaluate(
         result.state, images.test[run_record.spread_indices(len(images.test), count)]
     )
-    summary = summarize(config, result, images, test)
-    checkpoint.write_json(workdir / run_record.SUMMARY_FILE, summary)
-    _draw(config, result, images, workdir, evaluator)
-    print(_describe(summary, workdir))
-    return summary
+    summary = summarize(config, result, images, found)
+    state = result.state.params, result.state.model_state
+    params, model_state = run_report.first_seed(config, state)
+    codebook = np.asarray(objectives.codebook_of(params, model_state))
+    test = summary["test"]
+    rows = [
+        ("bits/dim", test["bits_per_dim"], "test, discrete ELBO: a bound"),
+        (
+            "  baseline",
+            summary["baseline"]["bits_per_dim"],
+            "independent pixels by their histogram",
+        ),
+        ("rate", test["rate_nats_per_image"], "nats an image: what the codes cost"),
+        (
+            "distortion",
+            test["distortion_nats_per_image"],
+            "nats an image: what the pixels cost given the codes",
+        ),
+        (
+            "code perplexity",
+            np.mean(test["code_perplexity"]),
+            f"of {config.codebook_size} codes, mean",
+        ),
+        ("dead codes", np.mean(test["dead_codes"]), "mean over latent variables"),
+    ]
+    return run_report.Report(
+        summary,
+        f"{config.estimator} on {images.name}",
+        rows,
+        draw=lambda: _pictures(config, params, model_state, images, workdir, evaluator),
+        arrays={CODEBOOK_FILE: codebook},
+    )
 
 
-def _draw(
+def _pictures(
     config: Config,
-    result: loop.Result,
+    params: Any,
+    model_state: Any,
     images: Dataset,
     workdir: Path,
     evaluator: vq_evaluation.Evaluator,
-) -> None:
-    """Draws the first seed's pictures."""
-    # From the host: pictures of a few images are made on one device.
-    params, model_state = jax.device_get((result.state.params, result.state.model_state))
-    if config.num_seeds > 1:
-        params, model_state = jax.tree.map(lambda x: x[0], (params, model_state))
+) -> dict[str, Figure]:
+    """Draws one seed's pictures."""
     codebook = np.asarray(objectives.codebook_of(params, model_state))
-    np.save(workdir / CODEBOOK_FILE, codebook)
-
     figures, name = analysis.figures, config.estimator
     originals = images.test[run_record.spread_indices(len(images.test), 2 * NUM_PICTURES)]
     reconstructions = evaluator.reconstruct(params, model_state, originals)
@@ -120,8 +133,7 @@ def _draw(
         pictures["photographs"] = _photographs(
             lambda strip: evaluator.reconstruct(params, model_state, strip)
         )
-    for title, figure in pictures.items():
-        figures.save(figure, workdir / f"{title}.png")
+    return pictures
 
 
 def _photographs(reconstruct: Callable[[np.ndarray], np.ndarray]) -> Figure:
@@ -136,38 +148,3 @@ def _photographs(reconstruct: Callable[[np.ndarray], np.ndarray]) -> Figure:
         reconstruct(whole[:, :, left : left + width]) for left in range(0, whole.shape[2], width)
     ]
     return analysis.figures.reconstructions(whole, np.concatenate(strips, axis=2), num_columns=2)
-
-
-def _describe(summary: dict[str, Any], workdir: Path) -> str:
-    """The result in a few lines for the terminal."""
-    test = summary["test"]
-    rows = [
-        ("bits/dim", test["bits_per_dim"], "test, discrete ELBO: a bound"),
-        (
-            "  baseline",
-            summary["baseline"]["bits_per_dim"],
-            "independent pixels by their histogram",
-        ),
-        ("rate", test["rate_nats_per_image"], "nats an image: what the codes cost"),
-        (
-            "distortion",
-            test["distortion_nats_per_image"],
-            "nats an image: what the pixels cost given the codes",
-        ),
-        (
-            "code perplexity",
-            np.mean(test["code_perplexity"]),
-            f"of {summary['config']['codebook_size']} codes, mean",
-        ),
-        ("dead codes", np.mean(test["dead_codes"]), "mean over latent variables"),
-    ]
-    lines = [
-        f"{label:<16}{' '.join(f'{v:.4g}' for v in np.atleast_1d(value)):>12}  {text}"
-        for label, value, text in rows
-    ]
-    header = (
-        f"{summary['estimator']} on {summary['dataset']}: {summary['num_steps']} steps, seeds "
-        f"{summary['seeds']}, {summary['wall_seconds']:.0f} s on {summary['hardware']}"
-    )
-    pictures = ", ".join(sorted(p.name for p in workdir.glob("*.png")))
-    return "\n".join(["", header, *lines, "", f"pictures in {workdir}: {pictures}"])

@@ -14,17 +14,19 @@ TensorFlow is needed only to download and prepare a set, never to read a prepare
 """
 
 from dvae.data import batches, embedded
-from dvae.data._dataset import Dataset, DataUnavailableError, binarized, resized
+from dvae.data._dataset import Dataset, DataUnavailableError, KeepRows, binarized, resized, whole
 from dvae.data.sources import NAMES, load, load_grey
 
 __all__ = [
     "NAMES",
     "DataUnavailableError",
     "Dataset",
+    "KeepRows",
     "batches",
     "binarized",
     "embedded",
     "load",
     "load_grey",
     "resized",
+    "whole",
 ]

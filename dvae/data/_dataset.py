@@ -1,5 +1,6 @@
 """What every source returns, the error they share, and sampling done once."""
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -19,6 +20,32 @@ class Dataset(NamedTuple):
     train_labels: np.ndarray | None = None  # int32 [N], where the source has classes
     validation_labels: np.ndarray | None = None  # int32 [N']
     test_labels: np.ndarray | None = None  # int32 [N'']
+    # Training images of all processes together, where this one has loaded some of them only.
+    num_train_of_all: int | None = None
+
+    @property
+    def num_train(self) -> int:
+        """Training images, those of other processes included."""
+        return len(self.train) if self.num_train_of_all is None else self.num_train_of_all
+
+
+KeepRows = Callable[[int], slice]  # of how many training images there are -> those to load
+
+
+def whole(num_rows: int) -> slice:
+    """Keeps all training images."""
+    return slice(0, num_rows)
+
+
+def keep_rows(dataset: Dataset, keep: KeepRows) -> Dataset:
+    """Drops the training images that another process keeps, of a set that was loaded whole."""
+    rows = keep(len(dataset.train))
+    labels = dataset.train_labels
+    return dataset._replace(
+        train=dataset.train[rows],
+        train_labels=None if labels is None else labels[rows],
+        num_train_of_all=len(dataset.train),
+    )
 
 
 class DataUnavailableError(RuntimeError):

@@ -20,6 +20,7 @@ def read(
     *,
     shape: tuple[int, int, int],
     transform: Callable[[np.ndarray], np.ndarray] | None = None,
+    rows: slice | None = None,
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Reads one split in file order, preparing the data set first if it is not in `data_dir`.
 
@@ -29,6 +30,7 @@ def read(
       data_dir: the TFDS folder, a path or a gs:// address.
       shape: (H, W, C) that every stored image must have.
       transform: maps uint8 [B, H, W, C] to [B, ...], applied before chunks are put together.
+      rows: which records to decode; None: all.
 
     Returns:
       images uint8 [N, H, W, C] (or what `transform` makes of them), labels int32 [N] or None.
@@ -38,13 +40,23 @@ def read(
       ValueError: an image has another shape or dtype.
     """
     source = _open(name, split, data_dir)
-    images, labels = [], []
-    for start in range(0, len(source), _CHUNK):
-        records = source.__getitems__(range(start, min(start + _CHUNK, len(source))))
+    images: list[np.ndarray] = []
+    labels: list[int] = []
+    wanted = range(len(source))[slice(None) if rows is None else rows]
+    for start in range(0, len(wanted), _CHUNK):
+        records = source.__getitems__(wanted[start : start + _CHUNK])
         chunk = np.stack([_decode(name, record["image"], shape) for record in records])
         images.append(chunk if transform is None else transform(chunk))
         labels += [record["label"] for record in records if "label" in record]
+    if not images:  # a process may be left without rows
+        nothing = np.zeros((0, *shape), np.uint8)
+        images.append(nothing if transform is None else transform(nothing))
     return np.concatenate(images), np.asarray(labels, np.int32) if labels else None
+
+
+def count(name: str, split: str, data_dir: str) -> int:
+    """Returns the number of records of a split; DataUnavailableError as for `read`."""
+    return len(_open(name, split, data_dir))
 
 
 def _decode(name: str, encoded: bytes, shape: tuple[int, int, int]) -> np.ndarray:

@@ -52,22 +52,35 @@ def epoch_indices(
     return _permute(jax.random.fold_in(key, epoch), positions, num_examples)
 
 
-def draw(key: jax.Array, images: jax.Array, step: jax.Array | int, *, batch_size: int) -> jax.Array:
+def draw(
+    key: jax.Array,
+    images: jax.Array,
+    step: jax.Array | int,
+    *,
+    batch_size: int,
+    num_examples: int | None = None,
+) -> jax.Array:
     """Gathers the batch of step `step`: images[epoch_indices(key, step)].
+
+    Where the devices share the images by rows, the batch alone moves between them.
 
     Args:
       key: typed key, the same at every step of a run.
       images: [N, ...], on the device.
       step: int32 scalar, may be traced.
-      batch_size: 1 to N.
+      batch_size: 1 to num_examples.
+      num_examples: the first so many rows are drawn from, the others are padding; None: all N.
 
     Returns:
       [batch_size, ...], dtype of `images`.
 
     Raises:
-      ValueError: batch_size is not in [1, N].
+      ValueError: batch_size is not in [1, num_examples], or num_examples exceeds N.
     """
-    return images[epoch_indices(key, step, num_examples=len(images), batch_size=batch_size)]
+    count = len(images) if num_examples is None else num_examples
+    if count > len(images):
+        raise ValueError(f"num_examples={count} exceeds the {len(images)} images that are there")
+    return images[epoch_indices(key, step, num_examples=count, batch_size=batch_size)]
 
 
 def random_crop(key: jax.Array, images: jax.Array, *, size: int) -> jax.Array:

@@ -39,7 +39,9 @@ def digits() -> Dataset:
         validation,
         test,
         "none",
-        *np.split(labels, [1297, 1547]),
+        labels[:1297],
+        labels[1297:1547],
+        labels[1547:],
     )
 
 
@@ -71,7 +73,8 @@ def patches() -> Dataset:
         ).reshape(count, PATCH_SIZE, PATCH_SIZE, 3)
         for split, (strips, count) in PATCH_SPLITS.items()
     }
-    return Dataset("patches", binarization="none", **splits)
+    train, validation, test = (splits[split] for split in ("train", "validation", "test"))
+    return Dataset("patches", train, validation, test, "none")
 
 
 def _crops(

@@ -26,8 +26,11 @@ from dvae.data._dataset import (
     EMBEDDED_HINT,
     Dataset,
     DataUnavailableError,
+    KeepRows,
     binarized,
+    keep_rows,
     sample_once,
+    whole,
 )
 from dvae.data.omniglot import omniglot
 
@@ -39,13 +42,15 @@ _CALTECH_SPLITS = (
 )
 
 
-def load(name: str, data_dir: str | None = None) -> Dataset:
-    """Loads a data set whole into host memory.
+def load(name: str, data_dir: str | None = None, *, keep: KeepRows = whole) -> Dataset:
+    """Loads a data set into host memory.
 
     Args:
       name: one of `NAMES`.
       data_dir: a TFDS folder, where .mat files are looked for too; None: the environment variable
         TFDS_DATA_DIR, else ~/tensorflow_datasets. The embedded sets ignore it.
+      keep: maps the number N of training images to the rows of them that are loaded (of the other
+        splits all are), such as `lambda n: train.sharding.local_rows(mesh, n)`.
 
     Returns:
       A `Dataset`; its `name` says which variant was found ("omniglot (own split)").
@@ -54,17 +59,17 @@ def load(name: str, data_dir: str | None = None) -> Dataset:
       ValueError: unknown name, or stored images of unexpected shape or dtype.
       DataUnavailableError: the set is not in `data_dir` and cannot be downloaded and prepared.
     """
-    return _loader(name)(_folder(data_dir))
+    return _loader(name)(_folder(data_dir), keep)
 
 
-def load_grey(name: str, data_dir: str | None = None) -> Dataset:
+def load_grey(name: str, data_dir: str | None = None, *, keep: KeepRows = whole) -> Dataset:
     """Loads a data set with levels 0..255 in every split, whatever `load` makes of them.
 
     Sets that `load` samples ("dynamic") come unsampled; binary pixels ("static") become 0 and 255.
 
     Args:
       name: one of `NAMES`.
-      data_dir: as for `load`.
+      data_dir, keep: as for `load`.
 
     Returns:
       A "none" data set.
@@ -72,14 +77,14 @@ def load_grey(name: str, data_dir: str | None = None) -> Dataset:
     Raises:
       ValueError, DataUnavailableError: as for `load`.
     """
-    found = _GREY.get(name, _loader(name))(_folder(data_dir))
+    found = _GREY.get(name, _loader(name))(_folder(data_dir), keep)
     if found.binarization == "static":
         levels = {split: 255 * getattr(found, split) for split in ("train", "validation", "test")}
         found = found._replace(**levels, binarization="none")
     return found
 
 
-def _loader(name: str) -> Callable[[str], Dataset]:
+def _loader(name: str) -> "_Loader":
     if name not in _LOADERS:
         raise ValueError(f"unknown data set {name!r}; choose one of: {', '.join(NAMES)}")
     return _LOADERS[name]
@@ -91,33 +96,36 @@ def _folder(data_dir: str | None) -> str:
     )
 
 
-def _mnist(data_dir: str) -> Dataset:
+def _mnist(data_dir: str, keep: KeepRows) -> Dataset:
     """MNIST (LeCun et al., 1998), in grey."""
-    return _tfds_splits("mnist", data_dir, shape=(28, 28, 1), num_validation=10_000)
+    return _tfds_splits("mnist", data_dir, keep, shape=(28, 28, 1), num_validation=10_000)
 
 
-def _mnist_static(data_dir: str) -> Dataset:
+def _mnist_static(data_dir: str, keep: KeepRows) -> Dataset:
     """The published binarization (Larochelle and Murray, 2011), else MNIST sampled once."""
     try:
+        num_train = _tfds.count("binarized_mnist", "train", data_dir)
         train, validation, test = (
-            _tfds.read("binarized_mnist", split, data_dir, shape=(28, 28, 1))[0]
-            for split in ("train", "validation", "test")
+            _tfds.read("binarized_mnist", split, data_dir, shape=(28, 28, 1), rows=rows)[0]
+            for split, rows in (("train", keep(num_train)), ("validation", None), ("test", None))
         )
     except DataUnavailableError:
-        grey = _mnist(data_dir)
-        return grey._replace(
+        grey = _mnist(data_dir, whole)
+        sampled = grey._replace(
             name="mnist_static (own binarization)",
             train=sample_once(grey.train, seed=0),
             validation=sample_once(grey.validation, seed=1),
             test=sample_once(grey.test, seed=2),
             binarization="static",
         )
-    return Dataset("mnist_static", train, validation, test, "static")
+        return keep_rows(sampled, keep)
+    splits = (train, validation, test)
+    return Dataset("mnist_static", *splits, "static", num_train_of_all=num_train)
 
 
-def _mnist_dynamic(data_dir: str) -> Dataset:
+def _mnist_dynamic(data_dir: str, keep: KeepRows) -> Dataset:
     """MNIST whose training pixels are sampled each time they are seen."""
-    return binarized(_mnist(data_dir))._replace(name="mnist_dynamic")
+    return binarized(_mnist(data_dir, keep))._replace(name="mnist_dynamic")
 
 
 def _caltech101_silhouettes(data_dir: str) -> Dataset:
@@ -143,49 +151,69 @@ def _caltech101_silhouettes(data_dir: str) -> Dataset:
     return Dataset("caltech101_silhouettes", binarization="static", **splits)
 
 
-def _cifar10(data_dir: str) -> Dataset:
+def _cifar10(data_dir: str, keep: KeepRows) -> Dataset:
     """CIFAR-10 (Krizhevsky, 2009)."""
-    return _tfds_splits("cifar10", data_dir, shape=(32, 32, 3), num_validation=5_000)
+    return _tfds_splits("cifar10", data_dir, keep, shape=(32, 32, 3), num_validation=5_000)
 
 
-def _fashion_mnist(data_dir: str) -> Dataset:
+def _fashion_mnist(data_dir: str, keep: KeepRows) -> Dataset:
     """Fashion-MNIST (Xiao et al., 2017)."""
-    return _tfds_splits("fashion_mnist", data_dir, shape=(28, 28, 1), num_validation=10_000)
+    return _tfds_splits("fashion_mnist", data_dir, keep, shape=(28, 28, 1), num_validation=10_000)
 
 
 def _tfds_splits(
-    name: str, data_dir: str, *, shape: tuple[int, int, int], num_validation: int
+    name: str,
+    data_dir: str,
+    keep: KeepRows,
+    *,
+    shape: tuple[int, int, int],
+    num_validation: int,
 ) -> Dataset:
     """Reads a TFDS set of train and test, the last `num_validation` of train set apart."""
-    train, train_labels = _tfds.read(name, "train", data_dir, shape=shape)
-    test, test_labels = _tfds.read(name, "test", data_dir, shape=shape)
-    assert train_labels is not None  # all sets read this way have classes
+    stored = _tfds.count(name, "train", data_dir)
+    num_train = stored - num_validation
+    if num_train < 1:
+        raise ValueError(
+            f"{name}: expected more than {num_validation} training images, found {stored}; is "
+            "another data set in its folder?"
+        )
+    read = lambda split, rows: _tfds.read(name, split, data_dir, shape=shape, rows=rows)
+    train, train_labels = read("train", keep(num_train))
+    validation, validation_labels = read("train", slice(num_train, None))
+    test, test_labels = read("test", None)
     return Dataset(
         name=name,
-        train=train[:-num_validation],
-        validation=train[-num_validation:],
+        train=train,
+        validation=validation,
         test=test,
         binarization="none",
-        train_labels=train_labels[:-num_validation],
-        validation_labels=train_labels[-num_validation:],
+        train_labels=train_labels,
+        validation_labels=validation_labels,
         test_labels=test_labels,
+        num_train_of_all=num_train,
     )
 
 
-_GREY: dict[str, Callable[[str], Dataset]] = {
+def _kept(load_whole: Callable[[str], Dataset]) -> "_Loader":
+    """Gives a loader of whole files the rows to keep."""
+    return lambda data_dir, keep: keep_rows(load_whole(data_dir), keep)
+
+
+_Loader = Callable[[str, KeepRows], Dataset]
+_GREY: dict[str, _Loader] = {
     "mnist_dynamic": _mnist,
-    "omniglot": omniglot,
-    "digits": lambda _: embedded.digits(),
+    "omniglot": _kept(omniglot),
+    "digits": _kept(lambda _: embedded.digits()),
 }
-_LOADERS: dict[str, Callable[[str], Dataset]] = {
+_LOADERS: dict[str, _Loader] = {
     "mnist": _mnist,
     "mnist_static": _mnist_static,
     "mnist_dynamic": _mnist_dynamic,
-    "omniglot": lambda data_dir: binarized(omniglot(data_dir)),
-    "caltech101_silhouettes": _caltech101_silhouettes,
+    "omniglot": _kept(lambda data_dir: binarized(omniglot(data_dir))),
+    "caltech101_silhouettes": _kept(_caltech101_silhouettes),
     "cifar10": _cifar10,
     "fashion_mnist": _fashion_mnist,
-    "digits": lambda _: binarized(embedded.digits()),
-    "patches": lambda _: embedded.patches(),
+    "digits": _kept(lambda _: binarized(embedded.digits())),
+    "patches": _kept(lambda _: embedded.patches()),
 }
 NAMES: tuple[str, ...] = tuple(_LOADERS)

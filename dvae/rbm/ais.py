@@ -17,6 +17,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Sharding
 
 from dvae.rbm.energy import RBM, centered_biases, check
 from dvae.rbm.gibbs import draw
@@ -45,6 +46,7 @@ def log_z(
     num_temperatures: int = 1000,
     num_chains: int = 1024,
     base: tuple[jax.Array, jax.Array] | None = None,
+    sharding: Sharding | None = None,
 ) -> LogZ:
     """Estimates log Z by annealing chains from independent units to the machine.
 
@@ -55,6 +57,7 @@ def log_z(
         num_chains: at least 2.
         base: logits [n1] and [n2] of the independent units; `centered_biases` by default. A base
             in one mode of several can miss the others, and nothing in the result shows it.
+        sharding: how devices share the chains, an array [chains, n1]; it changes no sample.
 
     Returns:
         LogZ; its value is, in the mean over keys, at most log Z.
@@ -69,6 +72,8 @@ def log_z(
     key_start, key_chain = jax.random.split(key)
     start = jnp.broadcast_to(base[0], (num_chains, base[0].shape[0]))
     z1 = draw(key_start, start).astype(params.weights.dtype)
+    if sharding is not None:
+        z1 = jax.lax.with_sharding_constraint(z1, sharding)
     chain = _anneal(key_chain, params, base, z1, num_temperatures, reverse=False)
     return _estimate(chain.log_weight, sign=1.0, log_base=_log_z_of_independent(base))
 

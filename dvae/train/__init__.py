@@ -1,5 +1,5 @@
 """Training around pure functions: state and step, loop, sharding, checkpoints, metrics."""
 
-from dvae.train import checkpoint, loop, metrics, sharding, state
+from dvae.train import checkpoint, distributed, loop, metrics, sharding, state
 
-__all__ = ["checkpoint", "loop", "metrics", "sharding", "state"]
+__all__ = ["checkpoint", "distributed", "loop", "metrics", "sharding", "state"]

@@ -15,6 +15,8 @@ import jax
 import orbax.checkpoint as ocp
 from jax.sharding import Sharding
 
+from dvae.train import distributed
+
 PyTree = Any
 CONFIG_FILE = "config.json"
 
@@ -30,28 +32,34 @@ def prepare_workdir(workdir: Path, config: dict[str, Any], *, free: Collection[s
     """Makes the directory and writes `config.json`, or checks that the one there is the same.
 
     Args:
-      workdir: where the run lives.
+      workdir: where the run lives, the same for all of its processes.
       config: every field of its configuration.
       free: the fields that may differ when it is resumed.
 
     Raises:
-      ValueError: the directory cannot be written, or holds a run of another configuration; the
-      message
-        names the fields that differ.
+      ValueError: the directory cannot be written, is another one for another process, or holds a
+        run of another configuration; the message names the fields that differ.
     """
     config = json.loads(json.dumps(config))
+    path = workdir / CONFIG_FILE
+    if distributed.is_main():
+        try:
+            workdir.mkdir(parents=True, exist_ok=True)
+            if not path.exists():
+                write_json(path, config)
+            if not os.access(workdir, os.W_OK):
+                raise PermissionError(13, "Permission denied")
+        except OSError as error:
+            raise ValueError(
+                f"cannot write to workdir {workdir}: {error.strerror}; choose another --workdir"
+            ) from error
+    distributed.barrier("workdir")
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        path = workdir / CONFIG_FILE
-        if not path.exists():
-            write_json(path, config)
-            return
-        if not os.access(workdir, os.W_OK):
-            raise PermissionError(13, "Permission denied")
         found = json.loads(path.read_text())
-    except OSError as error:
+    except FileNotFoundError as error:
         raise ValueError(
-            f"cannot write to workdir {workdir}: {error.strerror}; choose another --workdir"
+            f"process {jax.process_index()} does not see what the main one wrote in {workdir}: "
+            "--workdir must be one directory that all processes share"
         ) from error
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not valid JSON ({error}); choose another --workdir") from error

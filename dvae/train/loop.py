@@ -4,6 +4,9 @@ It knows nothing of models: `Task` brings pure functions and a data set. A run i
 configuration and seed. It continues from the newest checkpoint in its directory and, because every
 call of the compiled step covers the same steps as before, ends with the same parameters, bit for
 bit, as a run that was never interrupted.
+
+Several processes run the same loop in step (see `distributed`): they decide by what all of them
+know alike, and only the main one writes.
 """
 
 import signal
@@ -19,10 +22,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 from dvae.train import best as best_params
-from dvae.train import sharding
+from dvae.train import distributed, sharding
 from dvae.train.best import Best
 from dvae.train.checkpoint import Checkpoints
-from dvae.train.metrics import MetricsWriter, Progress, read_metrics
+from dvae.train.metrics import MetricsWriter, NoMetrics, Progress, read_metrics
 from dvae.train.state import StepFn, TrainState, scan_steps
 
 PyTree = Any
@@ -64,7 +67,7 @@ class Task(NamedTuple):
     init: Callable[[jax.Array, PyTree], TrainState]  # (key, data) -> state
     step: StepFn  # (state, data, key) -> (state, metrics)
     evaluate: Callable[[TrainState], Mapping[str, Any]]  # on held-out data, on the host
-    data: PyTree  # what `step` draws its batches from
+    data: PyTree  # what `step` draws its batches from: on the devices, or on the host and small
     key_init: jax.Array
     key_train: jax.Array
     images_per_step: int  # for the speed that is shown
@@ -100,6 +103,18 @@ class _StopSignals:
         if self.received is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.received = signal.Signals(number)
+
+    def agreed(self, asking: bool) -> signal.Signals | None:
+        """The signal to stop by, if any: several processes must stop after the same step.
+
+        Args:
+          asking: whether this is a step after which processes ask each other.
+        """
+        if jax.process_count() == 1:
+            return self.received
+        if asking and distributed.any_process(self.received is not None):
+            return self.received or signal.SIGTERM
+        return None
 
     def __enter__(self) -> "_StopSignals":
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -148,27 +163,31 @@ def fit(task: Task, config: LoopConfig, workdir: Path, mesh: Mesh) -> Result:
     everywhere = sharding.replicated(mesh)
     checkpoints = Checkpoints(workdir)
     saved = checkpoints.latest_step
-    data = jax.device_put(task.data, everywhere)
+    on_devices = lambda x: x if isinstance(x, jax.Array) else sharding.replicate(mesh, x)
+    data = jax.tree.map(on_devices, task.data)
+    key_init, key_train = sharding.replicate(mesh, (task.key_init, task.key_train))
     if saved is None:
-        state = jax.jit(task.init, out_shardings=everywhere)(task.key_init, data)
-        best = best_params.init(state) if task.monitor else None
+        state = jax.jit(task.init, out_shardings=everywhere)(key_init, data)
+        init_best = jax.jit(best_params.init, out_shardings=everywhere)
+        best = init_best(state) if task.monitor else None
         start, validated = 0, True
     else:
-        like = jax.eval_shape(task.init, task.key_init, data)
+        like = jax.eval_shape(task.init, key_init, data)
         if task.monitor:
             like = (like, jax.eval_shape(best_params.init, like))
         restored, info = checkpoints.restore(saved, like, everywhere)
         state, best = restored if task.monitor else (restored, None)
         start = saved
-        validated = info.get("validated", _validated(workdir, start))
+        validated = info["validated"]
         began -= info["seconds"]
     scanned = config.steps_per_call > 1
     step_fn = scan_steps(task.step, config.steps_per_call) if scanned else task.step
-    run_call = jax.jit(step_fn, donate_argnums=0)
+    run_call = jax.jit(step_fn, donate_argnums=0, out_shardings=everywhere)
     update_best = jax.jit(best_params.update)
 
-    writer = MetricsWriter(workdir, start)
-    progress = Progress(start, config.num_steps, task.images_per_step)
+    main = distributed.is_main()
+    writer = MetricsWriter(workdir, start) if main else NoMetrics()
+    progress = Progress(start, config.num_steps, task.images_per_step, silent=not main)
     if saved is not None:
         progress.note(f"continuing from step {saved}")
     pending: list[Mapping[str, jax.Array]] = []
@@ -184,7 +203,7 @@ def fit(task: Task, config: LoopConfig, workdir: Path, mesh: Mesh) -> Result:
         values = task.evaluate(state)
         if best is not None and task.monitor is not None:
             best = update_best(best, np.float32(values[task.monitor]), state)
-        if not _validated(workdir, step):
+        if main and not _validated(workdir, step):
             writer.write(step, {f"validation/{k}": v for k, v in values.items()})
         line = "  ".join(f"{k} {float(np.mean(v)):.4g}" for k, v in values.items())
         progress.note(f"validation at step {step}: {line}")
@@ -192,12 +211,13 @@ def fit(task: Task, config: LoopConfig, workdir: Path, mesh: Mesh) -> Result:
 
     # The signals are held until the last checkpoint is written.
     with _StopSignals() as stop:
+        lost = False  # of peers, for whom closing the checkpoints would wait
         try:
             # A signal at the time of a validation saves first and leaves the validation to us.
             if due(start) and not validated:
                 evaluate()
             while step < config.num_steps:
-                state, metrics = run_call(state, data, task.key_train)
+                state, metrics = run_call(state, data, key_train)
                 pending.append(metrics)
                 step += config.steps_per_call
                 if step == start + config.steps_per_call:
@@ -205,7 +225,8 @@ def fit(task: Task, config: LoopConfig, workdir: Path, mesh: Mesh) -> Result:
                     passed = time.perf_counter() - progress.created
                     progress.note(f"first call after {passed:.1f} s, compilation included")
                     progress.skip_time(step)
-                stopping = stop.received  # read once a call: what is reported as saved is saved
+                # Read once a call: what is reported as saved is saved.
+                stopping = stop.agreed(_multiple(step, config.log_interval))
                 ending = step >= config.num_steps or stopping is not None
                 evaluating = due(step) and stopping is None
                 saving = ending or _multiple(step, config.checkpoint_interval)
@@ -232,10 +253,16 @@ def fit(task: Task, config: LoopConfig, workdir: Path, mesh: Mesh) -> Result:
                         f"stopped by {stopping.name} after step {step}, which is saved; "
                         "the same command continues from there"
                     )
+        except jax.errors.JaxRuntimeError as error:
+            if jax.process_count() == 1:
+                raise
+            lost = True
+            raise distributed.PeerError.after(error) from error
         finally:
             progress.close()
             writer.close()
-            checkpoints.close()
+            if not lost:
+                checkpoints.close()
     return Result(state, time.perf_counter() - began, best)
 
 

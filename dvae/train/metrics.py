@@ -60,10 +60,23 @@ class MetricsWriter:
         self._events.close()
 
 
-class Progress:
-    """A live bar in a terminal, plain lines elsewhere."""
+class NoMetrics:
+    """The writer of a process whose records another one writes."""
 
-    def __init__(self, first_step: int, num_steps: int, images_per_step: int) -> None:
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
+        """Does nothing."""
+
+    def close(self) -> None:
+        """Does nothing."""
+
+
+class Progress:
+    """A live bar in a terminal, plain lines elsewhere, nothing if silent."""
+
+    def __init__(
+        self, first_step: int, num_steps: int, images_per_step: int, *, silent: bool = False
+    ) -> None:
+        self._silent = silent
         self._images_per_step = images_per_step
         self._num_steps = num_steps
         self._speed = 0.0  # steps a second; 0 until there is something to measure
@@ -74,7 +87,7 @@ class Progress:
         layout = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
         self._bar = (
             tqdm(total=num_steps, initial=first_step, dynamic_ncols=True, bar_format=layout)
-            if self._stream.isatty()
+            if self._stream.isatty() and not silent
             else None
         )
 
@@ -108,7 +121,7 @@ class Progress:
         """Prints a line without disturbing the bar."""
         if self._bar is not None:
             self._bar.write(message, file=self._stream)
-        else:
+        elif not self._silent:
             print(message, file=self._stream, flush=True)
 
     def close(self) -> None:

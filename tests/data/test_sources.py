@@ -62,6 +62,15 @@ def test_prepared_images_are_read_in_order_without_tensorflow(tmp_path):
     assert "tensorflow" not in sys.modules
 
 
+def test_rows_of_a_split_are_read_alone(tmp_path):
+    images, labels = random_images(0, 12, 32, 32, 3), np.arange(12) % 10
+    write_prepared(tmp_path, "cifar10", "3.0.2", {"train": (images, labels)})
+    for rows in (slice(3, 7), slice(9, None), slice(12, 12)):
+        found = _tfds.read("cifar10", "train", str(tmp_path), shape=(32, 32, 3), rows=rows)
+        np.testing.assert_array_equal(found[0], images[rows])
+        assert found[1] is None if rows.start == 12 else np.array_equal(found[1], labels[rows])
+
+
 def test_chunks_are_transformed_and_put_together(tmp_path, monkeypatch):
     images = random_images(0, 12, 28, 28, 1)
     write_prepared(tmp_path, "binarized_mnist", "1.0.0", {"train": (images, None)})
@@ -81,6 +90,8 @@ def test_an_image_of_another_shape_is_refused(tmp_path):
         r"cifar10: expected images of shape \(32, 32, 3\) .*uint8.*found \(28, 28, 1\) and uint8"
     )
     with pytest.raises(ValueError, match=expected):
+        _tfds.read("cifar10", "train", str(tmp_path), shape=(32, 32, 3))
+    with pytest.raises(ValueError, match=r"cifar10: expected more than 5000 .*, found 2; is anoth"):
         data.load("cifar10", str(tmp_path))
 
 
@@ -89,19 +100,23 @@ def fake_tfds(monkeypatch):
     """Stands in for TFDS: every split is a run of numbered images; `missing` names absent sets."""
     missing = set()
 
-    def read(name, split, data_dir, *, shape, transform=None):
+    def size(name, split, data_dir):
         if name in missing:
             raise data.DataUnavailableError(f"{name} is missing")
         counts = {"cifar10": 50_000, "binarized_mnist": 50_000}
-        count = counts.get(name, 60_000) if split == "train" else 10_000
+        return counts.get(name, 60_000) if split == "train" else 10_000
+
+    def read(name, split, data_dir, *, shape, transform=None, rows=None):
+        count = size(name, split, data_dir)
         labels = None if name == "binarized_mnist" else np.arange(count, dtype=np.int32)
         # A pixel is enough to follow the splits; the real shape would cost memory.
         level = 1 if name == "binarized_mnist" else 255
-        return np.where(np.arange(count) % 2, level, 0).astype(np.uint8)[
-            :, None, None, None
-        ], labels
+        images = np.where(np.arange(count) % 2, level, 0).astype(np.uint8)[:, None, None, None]
+        chosen = slice(None) if rows is None else rows
+        return images[chosen], None if labels is None else labels[chosen]
 
     monkeypatch.setattr(_tfds, "read", read)
+    monkeypatch.setattr(_tfds, "count", size)
     return missing
 
 
@@ -134,6 +149,24 @@ def test_splits_and_markers(fake_tfds, name, num_train, num_validation, binariza
     assert dataset.test.max() == (255 if binarization == "none" else 1)
 
 
+@pytest.mark.parametrize("name", ["mnist", "mnist_static", "mnist_dynamic", "cifar10", "digits"])
+def test_parts_of_a_training_set_make_the_whole(fake_tfds, name):
+    whole = data.load(name)
+    half = whole.num_train // 2
+    parts = [
+        data.load(name, keep=keep) for keep in (lambda n: slice(0, half), lambda n: slice(half, n))
+    ]
+    assert [len(part.train) for part in parts] == [half, whole.num_train - half]
+    for part in parts:
+        assert part.num_train == whole.num_train
+        np.testing.assert_array_equal(part.validation, whole.validation)
+        np.testing.assert_array_equal(part.test, whole.test)
+    np.testing.assert_array_equal(np.concatenate([p.train for p in parts]), whole.train)
+    if whole.train_labels is not None:
+        labels = np.concatenate([part.train_labels for part in parts])
+        np.testing.assert_array_equal(labels, whole.train_labels)
+
+
 def test_mnist_static_falls_back_on_its_own_binarization(fake_tfds):
     fake_tfds.add("binarized_mnist")
     dataset = data.load("mnist_static")
@@ -147,14 +180,20 @@ def test_mnist_static_falls_back_on_its_own_binarization(fake_tfds):
         data.load("mnist_static")
 
 
+def test_parts_of_an_own_binarization_are_parts_of_one_sample(fake_tfds):
+    fake_tfds.add("binarized_mnist")
+    part = data.load("mnist_static", keep=lambda n: slice(10, 20))
+    np.testing.assert_array_equal(part.train, data.load("mnist_static").train[10:20])
+
+
 def test_data_dir_defaults_to_the_environment(monkeypatch):
     folders = []
 
-    def read(name, split, data_dir, **_):
+    def count(name, split, data_dir):
         folders.append(data_dir)
         raise data.DataUnavailableError
 
-    monkeypatch.setattr(_tfds, "read", read)
+    monkeypatch.setattr(_tfds, "count", count)
     monkeypatch.setenv("TFDS_DATA_DIR", "/from/environment")
     for data_dir in ("/given", None):
         with pytest.raises(data.DataUnavailableError):

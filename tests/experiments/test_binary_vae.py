@@ -101,7 +101,7 @@ def test_start_is_centered_and_predicts_the_mean(images) -> None:
 
 def test_dynamic_pixels_change_with_the_step_and_keep_their_mean() -> None:
     images = np.full((16, 4, 4, 1), 64, np.uint8)
-    draw = jax.jit(binary_vae.draw_fn(Config(**TINY), True, sharding.make_mesh(1)))
+    draw = jax.jit(binary_vae.draw_fn(Config(**TINY), True, sharding.make_mesh(1), len(images)))
     first, second = (
         np.asarray(draw(jax.random.key(0), images.reshape(16, -1), jnp.int32(step)))
         for step in (0, 1)
@@ -149,7 +149,7 @@ def test_evaluation_approaches_the_enumerated_log_likelihood(images, num_groups)
 @pytest.fixture(name="one_device")
 def use_one_device(monkeypatch):
     mesh = sharding.make_mesh(1)
-    monkeypatch.setattr(runner.sharding, "make_mesh", lambda: mesh)
+    monkeypatch.setattr(runner.sharding, "make_mesh", lambda *_: mesh)
 
 
 BOLTZMANN = dict(prior="rbm", num_chains=8, num_sweeps=1, ais_temperatures=20, ais_chains=20)
@@ -257,14 +257,14 @@ def test_asking_for_sampled_pixels(monkeypatch, images) -> None:
     assert binary_vae.prepare(config).binarization == "dynamic"  # digits are sampled anyway
     grey = images._replace(validation=images.train[:9], test=images.train[9:20])
     monkeypatch.setattr(
-        binary_vae.data, "load", lambda *_: grey._replace(binarization="none", name="grey")
+        binary_vae.data, "load", lambda *_, **__: grey._replace(binarization="none", name="grey")
     )
     sampled = binary_vae.prepare(config)
     assert sampled.binarization == "dynamic"
     assert sampled.train.max() == 255
     assert sampled.test.max() == 1
     static = images._replace(binarization="static", train=images.train // 128)
-    monkeypatch.setattr(binary_vae.data, "load", lambda *_: static)
+    monkeypatch.setattr(binary_vae.data, "load", lambda *_, **__: static)
     with pytest.raises(ValueError, match="0 or 1 already; use --binarization=as_stored"):
         binary_vae.prepare(config)
 

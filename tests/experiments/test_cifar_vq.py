@@ -89,7 +89,9 @@ def test_seeds_trained_together_are_those_trained_alone(images) -> None:
 def test_initialization_follows_its_options(images) -> None:
     def initial(**settings):
         config = Config(**{**TINY, **settings})
-        init = cifar_vq.init_fn(config, vq_evaluation.log_pixel_histogram(images.train))
+        init = cifar_vq.init_fn(
+            config, vq_evaluation.log_pixel_histogram(images.train), len(images.train)
+        )
         return jax.jit(init)(jax.random.key(0), images.train)[0]
 
     default = initial()
@@ -265,7 +267,7 @@ def test_unknown_flag() -> None:
 @pytest.fixture(name="one_device")
 def use_one_device(monkeypatch):
     mesh = sharding.make_mesh(1)
-    monkeypatch.setattr(runner.sharding, "make_mesh", lambda: mesh)
+    monkeypatch.setattr(runner.sharding, "make_mesh", lambda *_: mesh)
 
 
 @pytest.mark.usefixtures("one_device")

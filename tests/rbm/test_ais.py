@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from test_energy_and_exact import machine
 
 from dvae.rbm import RBM, ais, exact
@@ -61,6 +62,20 @@ def test_reverse_agrees_with_enumeration_within_its_error():
     z1, _ = exact.sample(jax.random.key(3), params, 2_000)
     found = reverse_log_z(jax.random.key(4), params, z1, num_temperatures=100)
     assert abs(found.value - exact.log_z(params)) < 5 * found.std_error
+
+
+def test_devices_share_the_chains_and_change_nothing():
+    params, key = machine(5, 7, seed=2), jax.random.key(6)
+    mesh = jax.make_mesh((8,), ("chains",), axis_types=(AxisType.Auto,))
+    layout = NamedSharding(mesh, PartitionSpec("chains"))
+    settings = {"num_temperatures": 20, "num_chains": 64}
+    shared = jax.jit(lambda key, params: ais.log_z(key, params, **settings, sharding=layout))
+    placed = jax.device_put((key, params), NamedSharding(mesh, PartitionSpec()))
+    for found, expected in zip(shared(*placed), log_z(key, params, **settings), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+    text = shared.lower(*placed).compile().as_text()
+    assert "f32[8,5]" in text
+    assert "f32[64,5]" not in text, "a device anneals all chains"
 
 
 def test_independent_units_have_no_error():

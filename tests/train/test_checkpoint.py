@@ -84,8 +84,3 @@ def test_last_two_checkpoints_are_kept(tmp_path) -> None:
 def test_batch_that_devices_cannot_share(batch_size, hint) -> None:
     with pytest.raises(ValueError, match=hint):
         sharding.check_batch_size(batch_size, sharding.make_mesh(8))
-
-
-def test_mesh_of_too_many_devices() -> None:
-    with pytest.raises(ValueError, match="between 1 and 8, got 9"):
-        sharding.make_mesh(9)

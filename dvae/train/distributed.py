@@ -1,0 +1,124 @@
+"""Several processes that train as one, on JAX's own runtime.
+
+Every process runs the same program on its own devices; what they compute together are arrays over
+the devices of all. Only the main process writes records and pictures; all of them take part in
+checkpoints, so the workdir must be one directory that every process sees.
+"""
+
+import functools
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+# A process that is gone is noticed at the next collective operation, which becomes a `PeerError`.
+# Where the others wait for it in a checkpoint, JAX's runtime ends them itself after this long
+# ("Terminating process because the JAX distributed service detected fatal errors ...").
+HEARTBEAT_SECONDS = 30
+
+
+class PeerError(RuntimeError):
+    """Another process died or cannot be reached."""
+
+    @classmethod
+    def after(cls, error: Exception) -> "PeerError":
+        """Says what an error of the runtime means for a run of several processes."""
+        reason = " ".join(str(error).split())[:300]
+        return cls(
+            f"process {jax.process_index()} of {jax.process_count()} lost another one ({reason}); "
+            "start all of them again with the same commands: they continue from the last checkpoint"
+        )
+
+
+def initialize(
+    coordinator: str, num_processes: int, process_id: int, *, timeout: int = 300
+) -> None:
+    """Joins the processes of a run; to be called before anything else of JAX.
+
+    Args:
+      coordinator: HOST:PORT of process 0; "auto" takes all three from the environment, which JAX
+        knows how to read under SLURM, Open MPI, Kubernetes and on Cloud TPU.
+      num_processes: how many there are (unless "auto").
+      process_id: which one this is, from 0.
+      timeout: seconds to wait for the others.
+
+    Raises:
+      ValueError: the arguments name no process of a run, or "auto" found none.
+      PeerError: the others did not come in time.
+    """
+    join = functools.partial(
+        jax.distributed.initialize,
+        initialization_timeout=timeout,
+        heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+    )
+    if coordinator != "auto":
+        host, _, port = coordinator.rpartition(":")
+        if not host or not port.isdecimal():
+            raise ValueError(f"--coordinator={coordinator} must be HOST:PORT of process 0, or auto")
+        if not 0 <= process_id < num_processes:
+            raise ValueError(
+                f"--process_id={process_id} must be one of 0, ..., --num_processes - 1, got "
+                f"--num_processes={num_processes}"
+            )
+        join = functools.partial(
+            join, coordinator, num_processes, process_id, cluster_detection_method="deactivate"
+        )
+    try:
+        join()
+    except ValueError as error:
+        raise ValueError(
+            "--coordinator=auto found no cluster in the environment (SLURM, Open MPI, Kubernetes, "
+            "Cloud TPU); give --coordinator=HOST:PORT, --num_processes and --process_id"
+        ) from error
+    except RuntimeError as error:
+        raise PeerError(f"the processes of the run did not find each other: {error}") from error
+
+
+def is_main() -> bool:
+    """Whether this process is the one that writes records and pictures."""
+    return jax.process_index() == 0
+
+
+def barrier(name: str) -> None:
+    """Waits until all processes have come here."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
+def any_process(flag: bool) -> bool:
+    """Whether the flag is set in any process; every process must call this."""
+    if jax.process_count() == 1:
+        return flag
+    return bool(np.any(multihost_utils.process_allgather(np.array(flag))))
+
+
+def sum_over_processes(values: np.ndarray) -> np.ndarray:
+    """Adds int32 or float32 arrays of one shape; every process must call this."""
+    if jax.process_count() == 1:
+        return values
+    return multihost_utils.process_allgather(values).sum(0)
+
+
+@contextmanager
+def naming_lost_peers() -> Iterator[None]:
+    """Turns an error of the runtime about a lost process into a `PeerError`."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        raise PeerError.after(error) from error
+
+
+def leave(status: int) -> NoReturn:
+    """Ends this process; one of several at once, for an orderly end would wait for the others."""
+    if not jax.distributed.is_initialized():
+        sys.exit(status)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)

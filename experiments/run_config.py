@@ -1,0 +1,72 @@
+"""Settings that every training binary has."""
+
+from dataclasses import dataclass
+
+from dvae.train import loop
+from experiments import flags
+from experiments.flags import option
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Settings of every experiment; a subclass adds its own and changes defaults."""
+
+    data_dir: str = option("", "Folder of prepared TFDS data sets.", identity=False)
+    workdir: str = option("", "Where results go; named after the run if empty.", identity=False)
+    batch_size: int = option(64, "Images a step, over all devices.", minimum=1)
+    num_steps: int = option(100_000, "Optimizer steps.", minimum=1)
+    steps_per_call: int = option(1, "Steps in one compiled call.", minimum=1)
+    seed: int = option(0, "The first seed.", minimum=0)
+    num_seeds: int = option(1, "Seeds trained together by vmap: seed, seed + 1, ...", minimum=1)
+    log_interval: int = option(100, "Steps between records.", minimum=1)
+    eval_interval: int = option(5_000, "Steps between validations; 0 never.", minimum=0)
+    num_eval_images: int = option(1_000, "Validation images used while training.", minimum=2)
+    num_test_images: int = option(
+        0, "Evenly spaced images of each set in the final evaluation; 0 for all.", minimum=0
+    )
+    eval_batch_size: int = option(100, "Images an evaluation step.", minimum=1)
+    checkpoint_interval: int = option(
+        5_000, "Steps between checkpoints; 0 only at the end.", minimum=0
+    )
+    mesh: int = option(
+        0,
+        "Devices that share batches, chains, importance samples' images and the training set; 0: "
+        "all of all processes.",
+        minimum=0,
+        identity=False,
+    )
+    coordinator: str = option(
+        "",
+        "HOST:PORT of process 0 of a run of several processes; auto: all about them from the "
+        "environment (SLURM, Cloud TPU, ...); empty: a single process.",
+        identity=False,
+    )
+    num_processes: int = option(
+        1, "Processes of the run, each started by hand.", minimum=1, identity=False
+    )
+    process_id: int = option(0, "Which of them this is, from 0.", minimum=0, identity=False)
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a setting outside its range."""
+        flags.check_fields(self)
+        if self.num_test_images == 1:
+            raise ValueError("--num_test_images=1 has no standard error; use 0 (all) or at least 2")
+        if self.coordinator in ("", "auto") and (self.num_processes, self.process_id) != (1, 0):
+            raise ValueError(
+                f"--num_processes={self.num_processes} and --process_id={self.process_id} go with "
+                f"--coordinator=HOST:PORT, got --coordinator={self.coordinator}"
+            )
+
+    def loop(self) -> loop.LoopConfig:
+        """Returns the lengths of the run."""
+        return loop.LoopConfig(
+            self.num_steps,
+            self.steps_per_call,
+            self.log_interval,
+            self.eval_interval,
+            self.checkpoint_interval,
+        )
+
+    def default_workdir(self) -> str:
+        """Returns a name that tells runs of different kinds apart."""
+        raise NotImplementedError

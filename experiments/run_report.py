@@ -1,0 +1,106 @@
+"""What a training run leaves behind: summary.json, arrays, pictures and a few lines of text."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from matplotlib.figure import Figure
+
+from dvae import analysis
+from dvae.train import checkpoint, loop
+from experiments import run_record
+from experiments.run_config import RunConfig
+
+PyTree = Any
+Row = tuple[str, Any, str]  # label, one number or one a seed, what it is
+
+
+class Report(NamedTuple):
+    """What an experiment says of a finished run; `draw` runs in the main process alone."""
+
+    summary: dict[str, Any]  # becomes summary.json
+    subject: str  # what was trained on what, for the terminal
+    rows: Sequence[Row]
+    draw: Callable[[], Mapping[str, Figure]]  # pictures by name
+    notes: Sequence[str] = ()
+    arrays: Mapping[str, Any] = {}  # file name -> one array (.npy) or a dictionary of them (.npz)
+
+
+def of_run(config: RunConfig, result: loop.Result, model: PyTree) -> dict[str, Any]:
+    """Returns the part of a summary that is the same for all experiments.
+
+    Args:
+      config: everything.
+      result: the finished run.
+      model: the parameters to count, of all seeds.
+    """
+    return {
+        "num_steps": config.num_steps,
+        "seeds": list(range(config.seed, config.seed + config.num_seeds)),
+        "num_parameters": sum(x.size for x in jax.tree.leaves(model)) // config.num_seeds,
+        "hardware": run_record.describe_hardware(),
+        "wall_seconds": round(result.seconds, 1),
+        "versions": run_record.versions(),
+        "config": dataclasses.asdict(config),
+    }
+
+
+def of_log_likelihood(log_likelihood: np.ndarray) -> dict[str, Any]:
+    """Returns the record of log-likelihoods [S, N], nats: by seed, with the error over images."""
+    wide = log_likelihood.astype(np.float64)
+    nll, error = -wide.mean(1), wide.std(1, ddof=1) / np.sqrt(wide.shape[1])
+    return {
+        "num_images": wide.shape[1],
+        "nll": run_record.per_seed(nll),
+        "nll_standard_error": run_record.per_seed(error),
+        **over_seeds("nll", nll),
+    }
+
+
+def over_seeds(name: str, values: np.ndarray) -> dict[str, float]:
+    """Returns mean and standard deviation over seeds; nothing for a single one."""
+    if len(values) < 2:
+        return {}
+    return {
+        f"{name}_mean_over_seeds": round(float(values.mean()), 4),
+        f"{name}_standard_deviation_over_seeds": round(float(values.std(ddof=1)), 4),
+    }
+
+
+def first_seed(config: RunConfig, tree: PyTree) -> PyTree:
+    """Brings what pictures are drawn of to the host: they are made on one device."""
+    tree = jax.device_get(tree)
+    return tree if config.num_seeds == 1 else jax.tree.map(lambda x: x[0], tree)
+
+
+def save(report: Report, workdir: Path) -> None:
+    """Writes summary.json first, then arrays and pictures, and prints the result."""
+    checkpoint.write_json(workdir / run_record.SUMMARY_FILE, report.summary)
+    for name, array in report.arrays.items():
+        if isinstance(array, Mapping):
+            np.savez(workdir / name, **array)
+        else:
+            np.save(workdir / name, array)
+    for title, figure in report.draw().items():
+        analysis.figures.save(figure, workdir / f"{title}.png")
+    print(describe(report, workdir))
+
+
+def describe(report: Report, workdir: Path) -> str:
+    """Returns the result in a few lines for the terminal."""
+    summary = report.summary
+    step = f", evaluated at step {summary['evaluated_step']}" if "evaluated_step" in summary else ""
+    header = (
+        f"{report.subject}: {summary['num_steps']} steps, seeds {summary['seeds']}{step}, "
+        f"{summary['wall_seconds']:.0f} s on {summary['hardware']}"
+    )
+    lines = [
+        f"{label:<16}{' '.join(f'{v:.5g}' for v in np.atleast_1d(value)):>12}  {text}"
+        for label, value, text in report.rows
+    ]
+    pictures = ", ".join(sorted(path.name for path in workdir.glob("*.png")))
+    notes = ["", *report.notes] if report.notes else []
+    return "\n".join(["", header, *lines, *notes, "", f"pictures in {workdir}: {pictures}"])

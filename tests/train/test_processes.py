@@ -1,0 +1,100 @@
+"""Several real processes on this machine, over localhost: they train as one does."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dvae.train import distributed
+
+PROGRAM = Path(__file__).with_name("process.py")
+ROOT = Path(__file__).parents[2]
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("localhost", 0))
+        return found.getsockname()[1]
+
+
+def start(workdir, num_steps, *processes):
+    """Starts one process with one device of its own."""
+    flags = os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=1")
+    environment = {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(PROGRAM), *map(str, (workdir, num_steps, *processes))]
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def train(workdir, num_steps, count, *, dies_at=None):
+    """Trains by `count` processes, the last of which may die; returns statuses and messages."""
+    if count == 1:
+        running = [start(workdir, num_steps)]
+    else:
+        port = free_port()
+        running = [start(workdir, num_steps, port, count, i) for i in range(count - 1)]
+        dying = () if dies_at is None else (dies_at,)
+        running.append(start(workdir, num_steps, port, count, count - 1, *dying))
+    try:
+        outcomes = [
+            (process.communicate(timeout=120)[1], process.returncode) for process in running
+        ]
+    finally:
+        for process in running:
+            process.kill()
+    return [status for _, status in outcomes], [errors for errors, _ in outcomes]
+
+
+def result(workdir, num_steps):
+    return [np.array(x) for x in json.loads((workdir / f"result_{num_steps}.json").read_text())]
+
+
+@pytest.fixture(name="alone", scope="module")
+def train_alone(tmp_path_factory):
+    """What one process ends with after 12 steps."""
+    workdir = tmp_path_factory.mktemp("alone")
+    statuses, errors = train(workdir, 12, 1)
+    assert statuses == [0], errors
+    return result(workdir, 12)
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_processes_train_like_one(tmp_path, alone, count) -> None:
+    statuses, errors = train(tmp_path, 12, count)
+    assert statuses == [0] * count, errors
+    for found, expected in zip(result(tmp_path, 12), alone, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+    steps = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").open()]
+    assert sorted(set(steps)) == [2, 4, 6, 8, 10, 12], "written once, by the main process"
+
+
+def test_a_lost_process_ends_the_others_and_all_continue(tmp_path, alone) -> None:
+    statuses, errors = train(tmp_path, 12, 2, dies_at=6)
+    assert statuses == [3, -signal.SIGKILL], errors
+    assert "PeerError: process 0 of 2 lost another one" in errors[0]
+    assert "continue from the last checkpoint" in errors[0]
+    # Now by three processes: the number of them is not part of a checkpoint.
+    statuses, errors = train(tmp_path, 12, 3)
+    assert statuses == [0] * 3, errors
+    assert "continuing from step 4" in errors[0]
+    for found, expected in zip(result(tmp_path, 12), alone, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("localhost", 2, 0), "must be HOST:PORT of process 0, or auto"),
+        (("localhost:77x", 2, 0), "must be HOST:PORT of process 0, or auto"),
+        (("localhost:7777", 2, 2), "--process_id=2 must be one of 0, ..., --num_processes - 1"),
+        (("auto", 1, 0), "found no cluster in the environment"),
+    ],
+)
+def test_arguments_that_name_no_process_are_refused(arguments, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        distributed.initialize(*arguments)
