@@ -17,6 +17,7 @@ from absl import flags as absl_flags
 
 from dvae.data import DataUnavailableError
 from dvae.train import distributed
+from dvae.train.checkpoint import CheckpointError
 from dvae.train.loop import NonFiniteError, StoppedError
 
 Config = TypeVar("Config")
@@ -144,7 +145,7 @@ def run(main: Callable[[list[str]], None]) -> None:
         except StoppedError as error:
             print(error, file=sys.stderr)
             sys.exit(130)
-        except NonFiniteError as error:
+        except (NonFiniteError, CheckpointError) as error:
             print(f"error: {error}", file=sys.stderr)
             sys.exit(1)
         except distributed.PeerError as error:
@@ -154,5 +155,6 @@ def run(main: Callable[[list[str]], None]) -> None:
             print("interrupted; the same command continues from the last checkpoint")
             sys.exit(130)
 
-    logging.set_verbosity(logging.ERROR)  # Orbax and TFDS report every file
+    # Orbax and TFDS report every file, and errors of threads beside the one that we raise.
+    logging.set_verbosity(logging.FATAL)
     app.run(guarded, flags_parser=_parse_command_line)

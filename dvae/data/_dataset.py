@@ -1,9 +1,12 @@
 """What every source returns, the error they share, and sampling done once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
+
+# Ends every message, so that someone without a network has a next step.
+EMBEDDED_HINT = "sets that need no files: --dataset=patches (color), or digits (binary)"
 
 
 class Dataset(NamedTuple):
@@ -52,8 +55,22 @@ class DataUnavailableError(RuntimeError):
     """A data set is not in the data folder and could not be prepared there (one line says why)."""
 
 
-# Ends every message, so that someone without a network has a next step.
-EMBEDDED_HINT = "sets that need no files: --dataset=patches (color), or digits (binary)"
+class DamagedFileError(DataUnavailableError):
+    """A file of a data set is there and cannot be read."""
+
+
+def read_mat(path: str, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Reads arrays of a MATLAB file; DamagedFileError if that fails."""
+    from scipy.io import loadmat
+
+    try:
+        return loadmat(path, variable_names=list(names))
+    except Exception as error:  # of SciPy's reader, zlib and NumPy
+        reason = " ".join(str(error).split())[:200]
+        raise DamagedFileError(
+            f"{path} cannot be read ({type(error).__name__}: {reason}); the file is damaged: get "
+            f"it again; {EMBEDDED_HINT}"
+        ) from error
 
 
 def sample_once(images: np.ndarray, seed: int) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dvae.data._dataset import EMBEDDED_HINT, DataUnavailableError
+from dvae.data._dataset import EMBEDDED_HINT, DamagedFileError, DataUnavailableError
 
 _CHUNK = 1000  # records decoded at a time: bounds the memory held beside the result
 
@@ -37,6 +37,7 @@ def read(
 
     Raises:
       DataUnavailableError: the set is not prepared and cannot be.
+      DamagedFileError: a file of it cannot be read.
       ValueError: an image has another shape or dtype.
     """
     source = _open(name, split, data_dir)
@@ -44,8 +45,13 @@ def read(
     labels: list[int] = []
     wanted = range(len(source))[slice(None) if rows is None else rows]
     for start in range(0, len(wanted), _CHUNK):
-        records = source.__getitems__(wanted[start : start + _CHUNK])
-        chunk = np.stack([_decode(name, record["image"], shape) for record in records])
+        indices = wanted[start : start + _CHUNK]
+        try:
+            records = source.__getitems__(indices)
+            decoded = [_decode(record["image"]) for record in records]
+        except Exception as error:  # of the record reader and of the PNG decoder, none in common
+            raise _damaged(name, split, source, indices, error) from error
+        chunk = np.stack([_checked(name, image, shape) for image in decoded])
         images.append(chunk if transform is None else transform(chunk))
         labels += [record["label"] for record in records if "label" in record]
     if not images:  # a process may be left without rows
@@ -59,13 +65,37 @@ def count(name: str, split: str, data_dir: str) -> int:
     return len(_open(name, split, data_dir))
 
 
-def _decode(name: str, encoded: bytes, shape: tuple[int, int, int]) -> np.ndarray:
-    """Decodes one PNG to [H, W, C] and checks it."""
+def _decode(encoded: bytes) -> np.ndarray:
+    """Decodes one PNG to [H, W, C]."""
     from PIL import Image
 
     image = np.asarray(Image.open(io.BytesIO(encoded)))
-    if image.ndim == 2:
-        image = image[..., None]
+    return image[..., None] if image.ndim == 2 else image
+
+
+def _damaged(
+    name: str, split: str, source: Any, indices: range, error: Exception
+) -> DamagedFileError:
+    """Names the file that holds the first record of a chunk that cannot be read."""
+    for index in indices:
+        try:
+            _decode(source[index]["image"])
+        except Exception:
+            stored = source.dataset_info.splits[split]
+            shard = np.searchsorted(np.cumsum(stored.shard_lengths), index, side="right")
+            where = f"record {index} of {split} in {stored.filepaths[shard]}"
+            break
+    else:
+        where = f"records {indices.start} to {indices.stop - 1} of {split}"
+    reason = " ".join(str(error).split())[:200]
+    return DamagedFileError(
+        f"{name}: {where} cannot be read ({type(error).__name__}: {reason}); the file is damaged: "
+        f"delete its folder and prepare or copy the data set again; {EMBEDDED_HINT}"
+    )
+
+
+def _checked(name: str, image: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+    """Returns the image; ValueError unless it is uint8 of this shape."""
     if image.shape != shape or image.dtype != np.uint8:
         raise ValueError(
             f"{name}: expected images of shape {shape} and dtype uint8, "

@@ -6,7 +6,7 @@ import os
 import numpy as np
 
 from dvae.data import _tfds
-from dvae.data._dataset import Dataset
+from dvae.data._dataset import Dataset, read_mat
 
 NUM_TRAIN, NUM_VALIDATION, NUM_TEST = 23_000, 1_345, 8_070
 
@@ -42,10 +42,8 @@ def omniglot(data_dir: str) -> Dataset:
 
 def _read_published(path: str) -> tuple[np.ndarray, np.ndarray]:
     """Reads chardata.mat: one image a column, its pixels column by column, 0..1, ink positive."""
-    from scipy.io import loadmat
-
     arrays = []
-    file = loadmat(path, variable_names=["data", "testdata"])
+    file = read_mat(path, ["data", "testdata"])
     for key, count in (("data", NUM_TRAIN + NUM_VALIDATION), ("testdata", NUM_TEST)):
         if key not in file or file[key].shape != (784, count):
             found = file[key].shape if key in file else "nothing"

@@ -24,11 +24,13 @@ import numpy as np
 from dvae.data import _tfds, embedded
 from dvae.data._dataset import (
     EMBEDDED_HINT,
+    DamagedFileError,
     Dataset,
     DataUnavailableError,
     KeepRows,
     binarized,
     keep_rows,
+    read_mat,
     sample_once,
     whole,
 )
@@ -109,6 +111,8 @@ def _mnist_static(data_dir: str, keep: KeepRows) -> Dataset:
             _tfds.read("binarized_mnist", split, data_dir, shape=(28, 28, 1), rows=rows)[0]
             for split, rows in (("train", keep(num_train)), ("validation", None), ("test", None))
         )
+    except DamagedFileError:
+        raise
     except DataUnavailableError:
         grey = _mnist(data_dir, whole)
         sampled = grey._replace(
@@ -130,25 +134,25 @@ def _mnist_dynamic(data_dir: str, keep: KeepRows) -> Dataset:
 
 def _caltech101_silhouettes(data_dir: str) -> Dataset:
     """Caltech-101 silhouettes (Marlin et al., 2010), object = 1."""
-    from scipy.io import loadmat
-
     path = os.path.join(data_dir, "caltech101_silhouettes", _CALTECH_FILE)
     if not os.path.isfile(path):
         raise DataUnavailableError(
             f"caltech101_silhouettes: no file {path}; get it from "
             f"https://people.cs.umass.edu/~marlin/data/{_CALTECH_FILE}; {EMBEDDED_HINT}"
         )
-    file = loadmat(path)
+    file = read_mat(path, [key for _, key, _ in _CALTECH_SPLITS])
     splits = {}
     for split, key, count in _CALTECH_SPLITS:
-        if file[key].shape != (count, 784) or file[key].dtype != np.uint8:
+        array = file.get(key, np.zeros(0))
+        if array.shape != (count, 784) or array.dtype != np.uint8:
             raise ValueError(
                 f"caltech101_silhouettes: expected {key} of shape ({count}, 784) and dtype uint8 "
-                f"in {path}, found {file[key].shape} and {file[key].dtype}"
+                f"in {path}, found {array.shape} and {array.dtype}"
             )
         # In the file, pixels run column by column and the object is 0.
-        splits[split] = 1 - file[key].reshape(-1, 28, 28).transpose(0, 2, 1)[..., None]
-    return Dataset("caltech101_silhouettes", binarization="static", **splits)
+        splits[split] = 1 - array.reshape(-1, 28, 28).transpose(0, 2, 1)[..., None]
+    train, validation, test = splits.values()
+    return Dataset("caltech101_silhouettes", train, validation, test, "static")
 
 
 def _cifar10(data_dir: str, keep: KeepRows) -> Dataset:

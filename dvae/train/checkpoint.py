@@ -7,7 +7,8 @@ what they are checkpoints of; a run under another configuration is refused.
 
 import json
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -76,12 +77,17 @@ def prepare_workdir(workdir: Path, config: dict[str, Any], *, free: Collection[s
         )
 
 
+class CheckpointError(RuntimeError):
+    """A checkpoint could not be written or read; what was complete before is still there."""
+
+
 class Checkpoints:
     """The checkpoints of one run: the last two are kept."""
 
     def __init__(self, workdir: Path) -> None:
+        self._folder = (workdir / "checkpoints").absolute()
         self._manager = ocp.CheckpointManager(
-            (workdir / "checkpoints").absolute(),
+            self._folder,
             options=ocp.CheckpointManagerOptions(max_to_keep=2, cleanup_tmp_directories=True),
         )
 
@@ -91,28 +97,71 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def save(self, step: int, state: PyTree, info: dict[str, Any]) -> None:
-        """Saves the state and a JSON record; returns once the state is copied off the device."""
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state), info=ocp.args.JsonSave(info)
-            ),
-        )
+        """Saves the state and a JSON record; returns once the state is copied off the device.
+
+        Raises:
+          CheckpointError: it cannot be written, or the one before could not.
+        """
+        with self._writing():
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(state), info=ocp.args.JsonSave(info)
+                ),
+            )
 
     def restore(self, step: int, like: PyTree, sharding: Sharding) -> tuple[PyTree, dict[str, Any]]:
-        """Restores what `save` wrote, as arrays of the shapes of `like` with the given sharding."""
+        """Restores what `save` wrote, as arrays of the shapes of `like` with the given sharding.
+
+        Raises:
+          CheckpointError: a file of it is damaged, or it is of another model.
+        """
         abstract = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), like
         )
-        restored = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(abstract), info=ocp.args.JsonRestore()
-            ),
-        )
+        try:
+            restored = self._manager.restore(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardRestore(abstract), info=ocp.args.JsonRestore()
+                ),
+            )
+        except Exception as error:  # Orbax, TensorStore and JSON have no one exception for it
+            others = [str(other) for other in self._manager.all_steps() if other != step]
+            remedy = (
+                f"delete that folder to continue from step {others[-1]}"
+                if others
+                else "delete the workdir to start anew"
+            )
+            raise CheckpointError(
+                f"the checkpoint in {self._folder / str(step)} cannot be read "
+                f"({_one_line(error)}); {remedy}, or choose another --workdir"
+            ) from error
         return restored["state"], restored["info"]
 
     def close(self) -> None:
-        """Waits until everything is written."""
-        self._manager.wait_until_finished()
-        self._manager.close()
+        """Waits until everything is written; CheckpointError if it cannot be."""
+        with self._writing():
+            self._manager.wait_until_finished()
+            self._manager.close()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Says of a failed write where it was and what is left."""
+        try:
+            yield
+        except jax.errors.JaxRuntimeError:
+            raise  # a lost process
+        except Exception as error:  # as above: a full disk comes as ValueError from TensorStore
+            complete = sorted(int(p.name) for p in self._folder.glob("*") if p.name.isdigit())
+            kept = f"that of step {complete[-1]} is kept" if complete else "there was none before"
+            raise CheckpointError(
+                f"a checkpoint cannot be written to {self._folder} ({_one_line(error)}); {kept}; "
+                "make room there and start the same command again"
+            ) from error
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    short = text if len(text) < 300 else f"{text[:120]} ... {text[-160:]}"  # the cause ends it
+    return f"{type(error).__name__}: {short}"

@@ -13,9 +13,16 @@ from tensorflow_datasets.proto import tf_example_generated_pb2
 
 from dvae import data
 from dvae.data import _tfds
+from dvae.data._dataset import DamagedFileError
 
 
-def write_prepared(data_dir, name, version, splits):
+def png(image):
+    encoded = io.BytesIO()
+    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(encoded, "PNG")
+    return encoded.getvalue()
+
+
+def write_prepared(data_dir, name, version, splits, *, encode=png):
     """Writes splits {split: (images, labels or None)} as TFDS would prepare them."""
     folder = data_dir / name / version
     folder.mkdir(parents=True)
@@ -25,11 +32,9 @@ def write_prepared(data_dir, name, version, splits):
             str(folder / f"{name}-{split}.array_record-00000-of-00001"), "group_size:1"
         )
         for i, image in enumerate(images):
-            encoded = io.BytesIO()
-            Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(encoded, "PNG")
             example = tf_example_generated_pb2.Example()
             features = example.features.feature
-            features["image"].bytes_list.value.append(encoded.getvalue())
+            features["image"].bytes_list.value.append(encode(image))
             if labels is not None:
                 features["label"].int64_list.value.append(int(labels[i]))
             writer.write(example.SerializeToString())
@@ -93,6 +98,44 @@ def test_an_image_of_another_shape_is_refused(tmp_path):
         _tfds.read("cifar10", "train", str(tmp_path), shape=(32, 32, 3))
     with pytest.raises(ValueError, match=r"cifar10: expected more than 5000 .*, found 2; is anoth"):
         data.load("cifar10", str(tmp_path))
+
+
+@pytest.mark.parametrize("damage", ["cut off", "overwritten", "no image"])
+def test_a_damaged_file_is_named(tmp_path, damage):
+    images, labels = random_images(0, 12, 32, 32, 3), np.zeros(12)
+    encode = bytes if damage == "no image" else png
+    write_prepared(tmp_path, "cifar10", "3.0.2", {"train": (images, labels)}, encode=encode)
+    [file] = tmp_path.rglob("*.array_record-*")
+    content, middle = file.read_bytes(), file.stat().st_size // 2
+    if damage == "cut off":
+        file.write_bytes(content[:middle])
+    elif damage == "overwritten":
+        file.write_bytes(content[:middle] + bytes(2000) + content[middle + 2000 :])
+    with pytest.raises(data.DataUnavailableError, match=r"the file is damaged") as error:
+        _tfds.read("cifar10", "train", str(tmp_path), shape=(32, 32, 3))
+    assert str(file) in str(error.value)
+
+
+def test_a_damaged_binarization_is_not_replaced_by_another(fake_tfds, monkeypatch):
+    read = _tfds.read
+
+    def damaged(name, split, data_dir, **rest):
+        if name == "binarized_mnist":
+            raise DamagedFileError("some file is damaged")
+        return read(name, split, data_dir, **rest)
+
+    monkeypatch.setattr(_tfds, "read", damaged)
+    with pytest.raises(DamagedFileError, match="some file is damaged"):
+        data.load("mnist_static")
+
+
+def test_a_damaged_mat_file_is_named(tmp_path):
+    path = tmp_path / "caltech101_silhouettes" / "caltech101_silhouettes_28_split1.mat"
+    path.parent.mkdir()
+    path.write_bytes(b"MATLAB 5.0 MAT-file" + bytes(300))
+    with pytest.raises(data.DataUnavailableError, match="cannot be read") as error:
+        data.load("caltech101_silhouettes", str(tmp_path))
+    assert str(path) in str(error.value)
 
 
 @pytest.fixture

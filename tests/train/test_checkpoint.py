@@ -2,6 +2,9 @@
 
 import json
 import os
+import shutil
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -84,3 +87,80 @@ def test_last_two_checkpoints_are_kept(tmp_path) -> None:
 def test_batch_that_devices_cannot_share(batch_size, hint) -> None:
     with pytest.raises(ValueError, match=hint):
         sharding.check_batch_size(batch_size, sharding.make_mesh(8))
+
+
+def save_two(workdir):
+    """Writes the checkpoints of steps 1 and 2; returns what step 1 holds."""
+    states = [{"a": jnp.arange(50_000, dtype=jnp.float32) + step} for step in (1, 2)]
+    store = checkpoint.Checkpoints(workdir)
+    for step, state in enumerate(states, 1):
+        store.save(step, state, {"seconds": float(step)})
+    store.close()
+    return states[0]
+
+
+def restore(workdir, step, like):
+    store = checkpoint.Checkpoints(workdir)
+    try:
+        return store.restore(step, like, sharding.replicated(sharding.make_mesh(1)))
+    finally:
+        store.close()
+
+
+@pytest.mark.parametrize("damage", ["state", "info", "all"])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_good(tmp_path, damage) -> None:
+    first = save_two(tmp_path)
+    folder = tmp_path / "checkpoints" / "2"
+    damaged = folder if damage == "all" else folder / damage
+    for file in damaged.rglob("*"):
+        if file.is_file():
+            file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(checkpoint.CheckpointError, match="cannot be read") as error:
+        restore(tmp_path, 2, first)
+    assert str(folder) in str(error.value)
+    assert "delete that folder to continue from step 1" in str(error.value)
+    shutil.rmtree(folder)
+    state, info = restore(tmp_path, 1, first)
+    np.testing.assert_array_equal(state["a"], first["a"])
+    assert info == {"seconds": 1.0}
+
+
+def test_a_checkpoint_of_another_shape_is_refused(tmp_path) -> None:
+    save_two(tmp_path)
+    with pytest.raises(checkpoint.CheckpointError, match="cannot be read"):
+        restore(tmp_path, 2, {"b": jnp.zeros(3)})
+
+
+FULL_DISK = """
+import resource, sys
+import jax.numpy as jnp, numpy as np
+from pathlib import Path
+from dvae.train import checkpoint
+
+state = {"a": jnp.asarray(np.random.default_rng(0).normal(size=300_000))}
+store = checkpoint.Checkpoints(Path(sys.argv[1]))
+store.save(1, state, {})
+store._manager.wait_until_finished()
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # a file cannot grow further
+try:
+    store.save(2, state, {})
+    store.close()
+except checkpoint.CheckpointError as error:
+    print(error)
+"""
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(tmp_path) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert "cannot be written to" in ran.stdout, ran.stderr
+    assert "File too large" in ran.stdout
+    assert "that of step 1 is kept; make room there" in ran.stdout
+    state, _ = restore(tmp_path, 1, {"a": jnp.zeros(300_000)})
+    expected = np.random.default_rng(0).normal(size=300_000).astype(np.float32)
+    np.testing.assert_array_equal(state["a"], expected)
+    assert checkpoint.Checkpoints(tmp_path).latest_step == 1
