@@ -3,20 +3,62 @@
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
 from dvae.analysis import tables
+from experiments import run_record
 
 
-def compare(title: str, functions: Mapping[str, Callable[[], Any]], *, repeats: int = 9) -> str:
-    """Returns a Markdown table of the functions' times; the first is the one all are compared with.
+class Comparison(NamedTuple):
+    """Times of functions that compute the same thing; the first one is ours."""
+
+    title: str  # what is computed, with the sizes
+    seconds: dict[str, list[float]]  # label -> every timed call
+    mark: str = ""  # what is aimed at
+
+    def record(self) -> dict[str, Any]:
+        """Returns medians, ranges and ratios to the first, for JSON."""
+        first = statistics.median(next(iter(self.seconds.values())))
+        forms = {
+            label: {
+                "median_ms": round(1e3 * statistics.median(times), 3),
+                "range_ms": [round(1e3 * min(times), 3), round(1e3 * max(times), 3)],
+                "ratio": round(statistics.median(times) / first, 3),
+            }
+            for label, times in self.seconds.items()
+        }
+        runs = len(next(iter(self.seconds.values())))
+        return {"title": self.title, "mark": self.mark, "runs": runs, "forms": forms}
+
+    def markdown(self) -> str:
+        """Returns the table, and the mark."""
+        record = self.record()
+        rows = [
+            [
+                label,
+                f"{form['median_ms']:.1f}",
+                "{:.1f} to {:.1f}".format(*form["range_ms"]),
+                f"{form['ratio']:.2f}",
+            ]
+            for label, form in record["forms"].items()
+        ]
+        table = tables.markdown(("form", "median, ms", "range, ms", "ratio"), rows)
+        mark = f"Mark: {self.mark}.\n" if self.mark else ""
+        return f"**{self.title}** ({record['runs']} runs in turn)\n\n{table}\n{mark}"
+
+
+def compare(
+    title: str, functions: Mapping[str, Callable[[], Any]], *, repeats: int = 9, mark: str = ""
+) -> Comparison:
+    """Times calls.
 
     Args:
       title: what is computed, with the sizes.
-      functions: label -> a call without arguments that returns JAX arrays.
+      functions: label -> a call without arguments that returns JAX arrays, or something finished.
       repeats: timed calls of each, interleaved so that a slow moment of the machine hits all.
+      mark: what is aimed at.
     """
     seconds: dict[str, list[float]] = {label: [] for label in functions}
     for function in functions.values():
@@ -27,17 +69,11 @@ def compare(title: str, functions: Mapping[str, Callable[[], Any]], *, repeats: 
             start = time.perf_counter()
             jax.block_until_ready(function())
             seconds[label].append(time.perf_counter() - start)
-    medians = {label: statistics.median(times) for label, times in seconds.items()}
-    first = next(iter(medians.values()))
-    rows = [
-        [
-            label,
-            f"{1e3 * medians[label]:.1f}",
-            f"{1e3 * min(seconds[label]):.1f} to {1e3 * max(seconds[label]):.1f}",
-            f"{medians[label] / first:.2f}",
-        ]
-        for label in functions
-    ]
-    device = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
-    table = tables.markdown(("form", "median, ms", "range, ms", "ratio"), rows)
-    return f"{title} ({device}, {repeats} runs in turn)\n\n{table}\n"
+    return Comparison(title, seconds, mark)
+
+
+def show(comparisons: list[Comparison]) -> None:
+    """Prints comparisons."""
+    print(f"on {run_record.describe_hardware()}\n")
+    for comparison in comparisons:
+        print(comparison.markdown())

@@ -8,7 +8,7 @@ Ours against `argmin` over the distances, and k-means against scikit-learn's.
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _timing import compare
+from _timing import Comparison, compare, show
 from sklearn.cluster import KMeans
 from sklearn.datasets import load_sample_image
 
@@ -18,8 +18,8 @@ NUM_VECTORS, NUM_CODES, DIM = 32_768, 512, 64
 COLORS, ITERATIONS = 64, 5
 
 
-def main() -> None:
-    """Prints the tables."""
+def comparisons() -> list[Comparison]:
+    """Times both."""
     keys = jax.random.split(jax.random.key(0), 3)
     vectors = jax.random.normal(keys[0], (NUM_VECTORS, DIM))
     codebook = jax.random.normal(keys[1], (NUM_CODES, DIM))
@@ -30,7 +30,7 @@ def main() -> None:
         "vq.nearest_code": lambda: ours(vectors, codebook),
         "argmin": lambda: plain(vectors, codebook),
     }
-    print(compare(title, calls))
+    codes = compare(title, calls)
 
     pixels = load_sample_image("china.jpg").reshape(-1, 3).astype(np.float32)
     points = jnp.asarray(pixels)
@@ -38,8 +38,8 @@ def main() -> None:
     peer = KMeans(COLORS, n_init=1, max_iter=ITERATIONS, tol=0, random_state=0)
     title = f"k-means, {len(pixels)} pixels, {COLORS} colors, {ITERATIONS} iterations, seeding"
     calls = {"vq.kmeans": lambda: fit(points), "scikit-learn": lambda: peer.fit(pixels).inertia_}
-    print(compare(title, calls, repeats=3))
+    return [codes, compare(title, calls, repeats=3)]
 
 
 if __name__ == "__main__":
-    main()
+    show(comparisons())

@@ -8,15 +8,15 @@ the plain way to write it: `lax.conv_transpose`, `log_softmax`, `take_along_axis
 
 import jax
 import jax.numpy as jnp
-from _timing import compare
+from _timing import Comparison, compare, show
 
 from dvae.models.pixel_head import PixelHead
 
 BATCH, SIZE, FEATURES = 32, 8, 32  # crops of 16x16, the `small` preset
 
 
-def main() -> None:
-    """Prints the table."""
+def comparisons() -> list[Comparison]:
+    """Times the forms."""
     keys = jax.random.split(jax.random.key(0), 3)
     x = jax.random.normal(keys[0], (BATCH, SIZE, SIZE, FEATURES))
     images = jax.random.randint(keys[1], (BATCH, 2 * SIZE, 2 * SIZE, 3), 0, 256)
@@ -43,8 +43,8 @@ def main() -> None:
     }
     calls = {label: (lambda f=f: f(params, x)) for label, f in compiled.items()}
     title = f"pixel likelihood, value and gradient, batch {BATCH} of 16x16x3, {FEATURES} maps"
-    print(compare(title, calls))
+    return [compare(title, calls)]
 
 
 if __name__ == "__main__":
-    main()
+    show(comparisons())
