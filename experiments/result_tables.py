@@ -37,21 +37,26 @@ class Table(NamedTuple):
     unit: Callable[[Summary], float] = lambda summary: 1.0  # nats in the unit of the NLL
 
 
-def read_run(table: Table, directory: Path) -> dict[str, Any]:
-    """Reads the summary of a finished run.
-
-    Raises:
-      ValueError: the directory does not hold one, or one that has no place in the table.
-    """
+def read_summary(directory: Path) -> dict[str, Any]:
+    """Reads the summary of a finished run; ValueError if the directory does not hold one."""
     path = directory / run_record.SUMMARY_FILE
     try:
-        summary = json.loads(path.read_text())
+        return json.loads(path.read_text())
     except OSError as error:
         raise ValueError(
             f"{path} cannot be read ({error.strerror}): is the run finished?"
         ) from error
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not valid JSON ({error})") from error
+
+
+def read_run(table: Table, directory: Path) -> dict[str, Any]:
+    """Reads the summary of a finished run.
+
+    Raises:
+      ValueError: the directory does not hold one, or one that has no place in the table.
+    """
+    summary, path = read_summary(directory), directory / run_record.SUMMARY_FILE
     if "effective_samples" not in summary.get("test", {}):
         raise ValueError(f"{path} is not the summary of a {table.program} run")
     why_not = table.accepts(summary)
@@ -138,16 +143,21 @@ def compare(table: Table, directories: list[Path], out: Path) -> str:
         f"SE over the test images, -ELBO with one sample. Published: {table.source}. Difference: "
         f"ours less theirs, for the same test images. Hardware: {', '.join(hardware)}."
     )
+    save(f"{text}\n\n{notes}\n", summaries, table.name, out)
+    return text
+
+
+def save(text: str, summaries: list[dict[str, Any]], name: str, out: Path) -> None:
+    """Writes NAME.md and NAME.json into `out`; ValueError if it cannot be written."""
     # Where a run lay on this machine is of no use elsewhere.
     for summary in summaries:
-        summary["config"] |= {"workdir": "", "data_dir": ""}
+        summary["config"] |= {"workdir": "", "data_dir": "", "coordinator": ""}
     try:
         out.mkdir(parents=True, exist_ok=True)
-        (out / f"{table.name}.md").write_text(f"{text}\n\n{notes}\n")
-        checkpoint.write_json(out / f"{table.name}.json", summaries)
+        (out / f"{name}.md").write_text(text)
+        checkpoint.write_json(out / f"{name}.json", summaries)
     except OSError as error:
         raise ValueError(f"cannot write to {out} ({error.strerror}); try --out") from error
-    return text
 
 
 def start(table: Table) -> None:

@@ -1,0 +1,64 @@
+"""Runs of `joint_vae` side by side."""
+
+import json
+
+import pytest
+
+from experiments import joint_table
+
+
+def write(directory, *, seeds, accuracy, objective="capacity", dataset="mnist"):
+    """A finished run's directory; lists where there are several seeds."""
+    each = lambda value: [value] * len(seeds) if len(seeds) > 1 else value
+    test = {
+        "distortion_nats_per_image": each(150.25),
+        "rmse_of_pixels": each(0.125),
+        "elbo_nats_per_image": each(-170.5),
+        "kl_continuous_nats": each([2.0, 3.0]),
+        "kl_discrete_nats": each([2.25]),
+    }
+    if accuracy is not None:
+        test["accuracy"] = accuracy
+    summary = {
+        "dataset": dataset,
+        "test": test,
+        "seeds": seeds,
+        "num_steps": 1_000,
+        "epochs": 1.28,
+        "wall_seconds": 120.0,
+        "hardware": "1 core",
+        "config": {"objective": objective, "discrete": "10", "workdir": "/here", "data_dir": "/d"},
+    }
+    directory.mkdir()
+    (directory / "summary.json").write_text(json.dumps(summary))
+    return directory
+
+
+def test_a_row_a_seed_and_how_many_fall_short(tmp_path) -> None:
+    runs = [
+        write(tmp_path / "a", seeds=[0, 1], accuracy=[0.92, 0.8]),
+        write(tmp_path / "b", seeds=[2], accuracy=0.95),
+        write(tmp_path / "c", seeds=[0], accuracy=0.3, objective="elbo"),
+        write(tmp_path / "d", seeds=[0], accuracy=None, dataset="omniglot"),
+    ]
+    table = joint_table.compare(runs, tmp_path / "out")
+    rows = [line for line in table.splitlines() if "mnist" in line or "omniglot" in line]
+    assert len(rows) == 5
+    assert [row.split("|")[4].strip() for row in rows] == ["0", "1", "2", "0", "0"]
+    assert "0.800" in rows[1]
+    assert "5.00" in rows[1]  # the KL of both continuous variables
+    text = (tmp_path / "out" / "joint_vae.md").read_text()
+    assert "capacity, 1,000 steps: accuracy 0.890 on average over 3 seed(s), 1 of them" in text
+    assert "elbo, 1,000 steps: accuracy 0.300 on average over 1 seed(s), 1 of them" in text
+    records = json.loads((tmp_path / "out" / "joint_vae.json").read_text())
+    assert len(records) == 4
+    assert records[0]["config"]["workdir"] == ""
+
+
+def test_other_runs_are_refused(tmp_path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "summary.json").write_text('{"test": {"nll": 1.0}}')
+    with pytest.raises(ValueError, match="does not hold a run of joint_vae"):
+        joint_table.compare([tmp_path / "run"], tmp_path / "out")
+    with pytest.raises(ValueError, match="is the run finished"):
+        joint_table.compare([tmp_path], tmp_path / "out")
