@@ -9,9 +9,11 @@ import contextlib
 import dataclasses
 import math
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
+import jax
 from absl import app, logging
 from absl import flags as absl_flags
 
@@ -145,15 +147,24 @@ def run(main: Callable[[list[str]], None]) -> None:
         except StoppedError as error:
             print(error, file=sys.stderr)
             sys.exit(130)
-        except (NonFiniteError, CheckpointError) as error:
+        except NonFiniteError as error:
             print(f"error: {error}", file=sys.stderr)
             sys.exit(1)
+        except CheckpointError as error:
+            print(f"error: {error}", file=sys.stderr)
+            distributed.leave(1)
         except distributed.PeerError as error:
             print(f"error: {error}", file=sys.stderr)
             distributed.leave(3)
         except KeyboardInterrupt:
             print("interrupted; the same command continues from the last checkpoint")
-            sys.exit(130)
+            distributed.leave(130)
+        except Exception:
+            if not jax.distributed.is_initialized():
+                raise
+            # Of several processes: the others would wait for this one without an end.
+            traceback.print_exc()
+            distributed.leave(1)
 
     # Orbax and TFDS report every file, and errors of threads beside the one that we raise.
     logging.set_verbosity(logging.FATAL)

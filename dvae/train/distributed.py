@@ -26,8 +26,10 @@ class PeerError(RuntimeError):
     """Another process died or cannot be reached."""
 
     @classmethod
-    def after(cls, error: Exception) -> "PeerError":
+    def after(cls, error: Exception) -> Exception:
         """Says what an error of the runtime means for a run of several processes."""
+        if "RESOURCE_EXHAUSTED" in str(error):
+            return error  # this process is out of memory itself
         reason = " ".join(str(error).split())[:300]
         return cls(
             f"process {jax.process_index()} of {jax.process_count()} lost another one ({reason}); "
