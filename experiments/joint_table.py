@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import flags as absl_flags
 
 from dvae.analysis import tables
-from experiments import flags, result_tables
+from experiments import result_tables
 from experiments.result_tables import Summary
 
 PUBLISHED_ACCURACY = 0.887  # MNIST, 100 epochs: Dupont (2018), sec. 4.2
@@ -94,19 +93,5 @@ def compare(directories: list[Path], out: Path) -> str:
     return text
 
 
-def main(arguments: list[str]) -> None:
-    """Reports on the directories of the command line."""
-    with flags.setup():
-        directories = [Path(argument) for argument in arguments[1:]]
-        if not directories:
-            raise ValueError(
-                "name at least one run directory: python -m experiments.joint_table RUN_DIR"
-            )
-        out = Path(absl_flags.FLAGS.out)
-        print(compare(directories, out))
-        print(f"\nwritten to {out}")
-
-
 if __name__ == "__main__":
-    absl_flags.DEFINE_string("out", "runs/joint_table", "Directory of the table.")
-    flags.run(main)
+    result_tables.start_program("joint_table", compare)

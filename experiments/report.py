@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import flags as absl_flags
 
 from dvae.analysis import figures, tables
 from dvae.train import checkpoint
-from experiments import flags, run_record, vq_report
+from experiments import result_tables, run_record, vq_report
 from experiments.vq_evaluation import NUM_DIMS
 
 # CIFAR-10 test bits/dim of Sonderby et al. (2017), Fig. 1(a) and text; 256 maps, full training.
@@ -172,19 +171,5 @@ def compare(directories: list[Path], out: Path) -> str:
     return table
 
 
-def main(arguments: list[str]) -> None:
-    """Reports on the directories of the command line."""
-    with flags.setup():
-        directories = [Path(argument) for argument in arguments[1:]]
-        if not directories:
-            raise ValueError(
-                "name at least one run directory: python -m experiments.report RUN_DIR ..."
-            )
-        out = Path(absl_flags.FLAGS.out)
-        print(compare(directories, out))
-        print(f"\nwritten to {out}")
-
-
 if __name__ == "__main__":
-    absl_flags.DEFINE_string("out", "runs/report", "Directory of the report.")
-    flags.run(main)
+    result_tables.start_program("report", compare)

@@ -1,5 +1,6 @@
 """Puts finished runs beside a published table: what the tables share."""
 
+import functools
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -160,19 +161,29 @@ def save(text: str, summaries: list[dict[str, Any]], name: str, out: Path) -> No
         raise ValueError(f"cannot write to {out} ({error.strerror}); try --out") from error
 
 
-def start(table: Table) -> None:
-    """Reports on the directories of the command line: what `__main__` calls."""
+def start_program(program: str, write: Callable[[list[Path], Path], str]) -> None:
+    """Reports on the directories of the command line.
+
+    Args:
+      program: the module's name.
+      write: (run directories, output directory) -> what to print.
+    """
 
     def main(arguments: list[str]) -> None:
         with flags.setup():
             directories = [Path(argument) for argument in arguments[1:]]
             if not directories:
                 raise ValueError(
-                    f"name at least one run directory: python -m experiments.{table.name} RUN_DIR"
+                    f"name at least one run directory: python -m experiments.{program} RUN_DIR"
                 )
             out = Path(absl_flags.FLAGS.out)
-            print(compare(table, directories, out))
+            print(write(directories, out))
             print(f"\nwritten to {out}")
 
-    absl_flags.DEFINE_string("out", f"runs/{table.name}", "Directory of the table.")
+    absl_flags.DEFINE_string("out", f"runs/{program}", "Directory of the results.")
     flags.run(main)
+
+
+def start(table: Table) -> None:
+    """Reports on runs of a published table: what `__main__` calls."""
+    start_program(table.name, functools.partial(compare, table))
