@@ -5,12 +5,15 @@
 `rbm.gibbs` and `rbm.ais` against PyTorch, the plain way to write them in JAX, and scikit-learn.
 """
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
 from _timing import Comparison, compare, show
 from sklearn.neural_network import BernoulliRBM
+from torch.nn.functional import softplus
 
 from dvae import rbm
 
@@ -94,12 +97,11 @@ def ais() -> Comparison:
         z1 = (torch.rand(AIS_CHAINS, UNITS) < 0.5).float()
         log_weight = torch.zeros(AIS_CHAINS)
         schedule = torch.linspace(0, 1, TEMPERATURES + 1)
-        for before, after in zip(schedule[:-1], schedule[1:], strict=True):
-            fields = z1 @ weights
-            linear = z1 @ a1
-            free = lambda b: b * linear + torch.nn.functional.softplus(b * (a2 + fields)).sum(-1)
-            log_weight += free(after) - free(before)
-            p2 = torch.sigmoid(after * (a2 + fields))
+        for before, after in itertools.pairwise(schedule):
+            linear, fields = z1 @ a1, a2 + z1 @ weights
+            right = softplus(after * fields) - softplus(before * fields)
+            log_weight += (after - before) * linear + right.sum(-1)
+            p2 = torch.sigmoid(after * fields)
             z2 = (torch.rand_like(p2) < p2).float()
             p1 = torch.sigmoid(after * (a1 + z2 @ weights.T))
             z1 = (torch.rand_like(p1) < p1).float()
