@@ -165,7 +165,9 @@ BOLTZMANN |= dict(log_z_interval=3, normalization="batch")
         pytest.param(
             dict(BOLTZMANN, sampler=names.TEMPERING), id=names.TEMPERING, marks=pytest.mark.slow
         ),
-        pytest.param(dict(BOLTZMANN, sampler=names.ANNEALING), id=names.ANNEALING),
+        pytest.param(
+            dict(BOLTZMANN, sampler=names.ANNEALING), id=names.ANNEALING, marks=pytest.mark.slow
+        ),
     ],
 )
 def test_an_interrupted_run_of_seeds_ends_like_a_whole_one(tmp_path, monkeypatch, kind) -> None:

@@ -164,6 +164,7 @@ def test_an_interrupted_run_of_seeds_ends_like_a_whole_one(tmp_path, monkeypatch
     assert np.shape(test["kl_continuous_nats"]) == np.shape(test["kl_discrete_nats"]) == (2, 2)
 
 
+@pytest.mark.slow
 def test_sets_without_labels_have_no_accuracy(tmp_path) -> None:
     config = Config(**{**TINY, "dataset": "patches", "discrete": "", "workdir": str(tmp_path)})
     summary = joint_vae.run(config)
