@@ -205,6 +205,7 @@ _BUDGETS: dict[str, dict[str, Any]] = {
         local_groups=4,
         local_size=8,
         features=8,
+        remat="on",  # on a CPU also faster: less memory to go through
         num_chains=100,
         num_sweeps=10,
         num_steps=24_000,
