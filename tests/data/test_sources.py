@@ -1,5 +1,3 @@
-import io
-import json
 import sys
 
 import numpy as np
@@ -7,52 +5,11 @@ import pytest
 import requests
 import scipy.io
 import tensorflow_datasets as tfds
-from array_record.python.array_record_module import ArrayRecordWriter
-from PIL import Image
-from tensorflow_datasets.proto import tf_example_generated_pb2
+from prepared_sets import random_images, write_prepared
 
 from dvae import data
 from dvae.data import _tfds
 from dvae.data._dataset import DamagedFileError
-
-
-def png(image):
-    encoded = io.BytesIO()
-    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(encoded, "PNG")
-    return encoded.getvalue()
-
-
-def write_prepared(data_dir, name, version, splits, *, encode=png):
-    """Writes splits {split: (images, labels or None)} as TFDS would prepare them."""
-    folder = data_dir / name / version
-    folder.mkdir(parents=True)
-    infos = []
-    for split, (images, labels) in splits.items():
-        writer = ArrayRecordWriter(
-            str(folder / f"{name}-{split}.array_record-00000-of-00001"), "group_size:1"
-        )
-        for i, image in enumerate(images):
-            example = tf_example_generated_pb2.Example()
-            features = example.features.feature
-            features["image"].bytes_list.value.append(encode(image))
-            if labels is not None:
-                features["label"].int64_list.value.append(int(labels[i]))
-            writer.write(example.SerializeToString())
-        writer.close()
-        template = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
-        infos.append(
-            {"name": split, "filepathTemplate": template, "shardLengths": [str(len(images))]}
-        )
-    info = {"fileFormat": "array_record", "name": name, "splits": infos, "version": version}
-    (folder / "dataset_info.json").write_text(json.dumps(info))
-    features = {"image": tfds.features.Image(shape=images.shape[1:])}
-    if labels is not None:
-        features["label"] = tfds.features.ClassLabel(num_classes=10)
-    tfds.features.FeaturesDict(features).save_config(str(folder))
-
-
-def random_images(seed, count, *shape):
-    return np.random.default_rng(seed).integers(0, 256, (count, *shape), dtype=np.uint8)
 
 
 def test_prepared_images_are_read_in_order_without_tensorflow(tmp_path):
@@ -100,22 +57,6 @@ def test_an_image_of_another_shape_is_refused(tmp_path):
         data.load("cifar10", str(tmp_path))
 
 
-@pytest.mark.parametrize("damage", ["cut off", "overwritten", "no image"])
-def test_a_damaged_file_is_named(tmp_path, damage):
-    images, labels = random_images(0, 12, 32, 32, 3), np.zeros(12)
-    encode = bytes if damage == "no image" else png
-    write_prepared(tmp_path, "cifar10", "3.0.2", {"train": (images, labels)}, encode=encode)
-    [file] = tmp_path.rglob("*.array_record-*")
-    content, middle = file.read_bytes(), file.stat().st_size // 2
-    if damage == "cut off":
-        file.write_bytes(content[:middle])
-    elif damage == "overwritten":
-        file.write_bytes(content[:middle] + bytes(2000) + content[middle + 2000 :])
-    with pytest.raises(data.DataUnavailableError, match=r"the file is damaged") as error:
-        _tfds.read("cifar10", "train", str(tmp_path), shape=(32, 32, 3))
-    assert str(file) in str(error.value)
-
-
 def test_a_damaged_binarization_is_not_replaced_by_another(fake_tfds, monkeypatch):
     read = _tfds.read
 
@@ -127,15 +68,6 @@ def test_a_damaged_binarization_is_not_replaced_by_another(fake_tfds, monkeypatc
     monkeypatch.setattr(_tfds, "read", damaged)
     with pytest.raises(DamagedFileError, match="some file is damaged"):
         data.load("mnist_static")
-
-
-def test_a_damaged_mat_file_is_named(tmp_path):
-    path = tmp_path / "caltech101_silhouettes" / "caltech101_silhouettes_28_split1.mat"
-    path.parent.mkdir()
-    path.write_bytes(b"MATLAB 5.0 MAT-file" + bytes(300))
-    with pytest.raises(data.DataUnavailableError, match="cannot be read") as error:
-        data.load("caltech101_silhouettes", str(tmp_path))
-    assert str(path) in str(error.value)
 
 
 @pytest.fixture
