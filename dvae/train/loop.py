@@ -157,7 +157,9 @@ def fit(task: Task, config: LoopConfig, workdir: Path, mesh: Mesh) -> Result:
 
     Raises:
       NonFiniteError: a metric is not finite; the last checkpoint before it is kept.
-      StoppedError: SIGTERM or SIGINT came; the state was saved first.
+      StoppedError: SIGTERM or SIGINT came, to any process; the state was saved first.
+      CheckpointError: a checkpoint cannot be read or written.
+      PeerError: another process of the run is gone.
     """
     began = time.perf_counter()
     everywhere = sharding.replicated(mesh)

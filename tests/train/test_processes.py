@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +85,26 @@ def test_a_lost_process_ends_the_others_and_all_continue(tmp_path, alone) -> Non
     assert "continuing from step 4" in errors[0]
     for found, expected in zip(result(tmp_path, 12), alone, strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_a_signal_to_one_process_stops_all_after_the_same_step(tmp_path) -> None:
+    port, checkpoints = free_port(), tmp_path / "checkpoints"
+    running = [start(tmp_path, 100_000, port, 2, i) for i in range(2)]
+    try:
+        for _ in range(600):
+            if checkpoints.exists() and any(p.name.isdigit() for p in checkpoints.iterdir()):
+                break
+            time.sleep(0.1)
+        running[1].send_signal(signal.SIGTERM)
+        errors = [process.communicate(timeout=60)[1] for process in running]
+    finally:
+        for process in running:
+            process.kill()
+    said = [error.strip().splitlines()[-1] for error in errors]
+    assert said[0] == said[1]
+    assert said[0].startswith("StoppedError: stopped by SIGTERM after step")
+    last = max(int(p.name) for p in checkpoints.iterdir() if p.name.isdigit())
+    assert f"after step {last}, which is saved" in said[0]
 
 
 @pytest.mark.parametrize(
