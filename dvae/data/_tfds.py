@@ -1,12 +1,12 @@
 """Reading TFDS splits as arrays without TensorFlow, and preparing them where it is installed."""
 
-import contextlib
 import importlib
 import io
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from etils import epath
 
 from dvae.data._dataset import EMBEDDED_HINT, DamagedFileError, DataUnavailableError
 
@@ -87,9 +87,8 @@ def _damaged(
             break
     else:
         where = f"records {indices.start} to {indices.stop - 1} of {split}"
-    reason = " ".join(str(error).split())[:200]
     return DamagedFileError(
-        f"{name}: {where} cannot be read ({type(error).__name__}: {reason}); the file is damaged: "
+        f"{name}: {where} cannot be read ({_reason(error)}); the file is damaged: "
         f"delete its folder and prepare or copy the data set again; {EMBEDDED_HINT}"
     )
 
@@ -118,19 +117,27 @@ def _open(name: str, split: str, data_dir: str) -> Any:
             decoders={"image": tfds.decode.SkipDecoding()},
         )
 
-    with contextlib.suppress(Exception):  # TFDS has no one exception for "not prepared"
+    try:
         return data_source()
+    except Exception as error:  # TFDS has no one exception for "not prepared"
+        found = f"is not prepared (as array_record) in {data_dir}"
+        folder = epath.Path(data_dir) / name
+        if folder.exists():
+            found = f"in {folder} cannot be opened as array_record ({_reason(error)})"
     try:
         _prepare(name, data_dir)
         return data_source()
     except Exception as error:
-        reason = " ".join(str(error).split())[:200]
         raise DataUnavailableError(
-            f"{name} is not prepared (as array_record) in {data_dir}, and preparing it failed: "
-            f"{type(error).__name__}: {reason}; with a network, pip install 'dvae[prepare]' "
-            "(TensorFlow) and run again, or point --data_dir at a prepared TFDS folder; "
-            f"{EMBEDDED_HINT}"
+            f"{name} {found}, and preparing it failed: {_reason(error)}; with a network, pip "
+            "install 'dvae[prepare]' (TensorFlow) and run again, or point --data_dir at a prepared "
+            f"TFDS folder; {EMBEDDED_HINT}"
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    """An error in one short line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 def _prepare(name: str, data_dir: str) -> None:

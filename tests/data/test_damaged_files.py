@@ -1,5 +1,7 @@
 """Files of data sets that are there and cannot be read."""
 
+import sys
+
 import numpy as np
 import pytest
 from prepared_sets import png, random_images, write_prepared
@@ -22,6 +24,19 @@ def test_a_damaged_file_is_named(tmp_path, damage):
     with pytest.raises(data.DataUnavailableError, match=r"the file is damaged") as error:
         _tfds.read("cifar10", "train", str(tmp_path), shape=(32, 32, 3))
     assert str(file) in str(error.value)
+
+
+def test_a_set_that_is_there_and_does_not_open_is_not_called_missing(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow", None)  # so that it cannot be prepared anew
+    images, labels = random_images(0, 12, 32, 32, 3), np.zeros(12)
+    write_prepared(tmp_path, "cifar10", "3.0.2", {"train": (images, labels)})
+    [info] = tmp_path.rglob("dataset_info.json")
+    info.write_text(info.read_text()[:40])
+    with pytest.raises(data.DataUnavailableError) as error:
+        _tfds.read("cifar10", "train", str(tmp_path), shape=(32, 32, 3))
+    assert f"cifar10 in {tmp_path / 'cifar10'} cannot be opened" in str(error.value)
+    assert "is not prepared" not in str(error.value)
+    assert "ParseError" in str(error.value)
 
 
 def test_a_damaged_mat_file_is_named(tmp_path):
