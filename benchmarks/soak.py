@@ -2,9 +2,13 @@
 
     python benchmarks/soak.py                    # an hour and a bit more, twice
     python benchmarks/soak.py --minutes=2 --kills=3
+    python benchmarks/soak.py --minutes=75 --undisturbed=DIR --command="cifar_vq --preset=small"
 
-Both runs are `binary_vae` with a Boltzmann prior (networks, optimizer, Markov chains, the best
-parameters so far) on the embedded digits. The result is written to docs/results/soak.json.
+The last form compares with a run in DIR that has ended, or is going on, of the command given.
+
+Unless a run is named, both are `binary_vae` with a Boltzmann prior (networks, optimizer, Markov
+chains, the best parameters so far) on the embedded digits. The result is written to
+docs/results/soak.json.
 """
 
 import argparse
@@ -15,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import jax
@@ -25,50 +30,77 @@ from experiments import run_record
 
 OUT = Path(__file__).parents[1] / "docs" / "results" / "soak.json"
 COMMAND = (
-    *(sys.executable, "-m", "experiments.binary_vae", "--preset=demo", "--prior=rbm"),
+    *("binary_vae", "--preset=demo", "--prior=rbm"),
     *("--method=dvaepp", "--num_chains=100", "--num_sweeps=10"),
 )
 CALIBRATION_STEPS = 2_000
 
 
-def start(workdir: Path, num_steps: int, interval: int) -> subprocess.Popen[bytes]:
-    """Starts, or continues, the run."""
-    flags = (
-        f"--workdir={workdir}",
-        f"--num_steps={num_steps}",
-        f"--checkpoint_interval={interval}",
-        f"--eval_interval={interval}",
-    )
-    log = (workdir.parent / f"{workdir.name}.log").open("ab")
-    return subprocess.Popen([*COMMAND, *flags], stdout=log, stderr=log)
+@dataclass(frozen=True)
+class Run:
+    """A command of the experiments and its length."""
+
+    command: tuple[str, ...]
+    num_steps: int
+    interval: int  # steps between checkpoints
+
+    def start(self, workdir: Path) -> subprocess.Popen[bytes]:
+        """Starts, or continues, the run."""
+        name, *flags = self.command
+        flags += [
+            f"--workdir={workdir}",
+            f"--num_steps={self.num_steps}",
+            f"--checkpoint_interval={self.interval}",
+        ]
+        log = (workdir.parent / f"{workdir.name}.log").open("ab")
+        command = [sys.executable, "-m", f"experiments.{name}", *flags]
+        return subprocess.Popen(command, stdout=log, stderr=log)
+
+    def finish(self, workdir: Path) -> None:
+        """Runs to the end."""
+        check(self.start(workdir).wait(), workdir)
+
+    def disturbed(self, workdir: Path, seconds: float, kills: int) -> int:
+        """Runs to the end, killed on the way at random times; returns how often it was."""
+        rng = random.Random(0)
+        for done in range(kills):
+            process = self.start(workdir)
+            try:
+                # Long enough, on average, for all kills to fall into the run.
+                check(process.wait(rng.uniform(0.2, 1.8) * seconds / kills), workdir)
+                return done
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+        self.finish(workdir)
+        return kills
 
 
-def timed(workdir: Path, num_steps: int, interval: int) -> float:
-    """Runs to the end; returns the seconds."""
-    began = time.monotonic()
-    if start(workdir, num_steps, interval).wait():
+def check(returncode: int, workdir: Path) -> None:
+    """Raises RuntimeError for a run that ended otherwise than well."""
+    if returncode:
         raise RuntimeError(f"the run in {workdir} failed; see the log beside it")
-    return time.monotonic() - began
 
 
-def disturbed(workdir: Path, num_steps: int, interval: int, seconds: float, kills: int) -> int:
-    """Runs to the end, killed on the way at random times; returns how often it was."""
-    rng, done = random.Random(0), 0
-    while True:
-        process = start(workdir, num_steps, interval)
-        if done >= kills:
-            if process.wait():
-                raise RuntimeError(f"the run in {workdir} failed; see the log beside it")
-            return done
-        try:
-            # Long enough, on average, for all kills to fall into the run.
-            if process.wait(rng.uniform(0.2, 1.8) * seconds / kills):
-                raise RuntimeError(f"the run in {workdir} failed; see the log beside it")
-            return done
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            done += 1
+def calibrated(folder: Path, minutes: float) -> Run:
+    """Returns a run of about so many minutes, with a checkpoint a minute."""
+    times = []
+    for factor in (1, 2):
+        began = time.monotonic()
+        short = Run(COMMAND, factor * CALIBRATION_STEPS, CALIBRATION_STEPS)
+        short.finish(folder / f"calibration{factor}")
+        times.append(time.monotonic() - began)
+    rate = CALIBRATION_STEPS / (times[1] - times[0])  # steps a second, without what all runs cost
+    interval = max(100, int(60 * rate) // 100 * 100)
+    num_steps = max(1, round(60 * minutes * rate / interval)) * interval
+    return Run((*COMMAND, f"--eval_interval={interval}"), num_steps, interval)
+
+
+def like(workdir: Path, command: str, minutes: float) -> Run:
+    """Returns the run in `workdir`, with a checkpoint a minute if it takes so many minutes."""
+    config = json.loads((workdir / "config.json").read_text())
+    interval = max(1, int(config["num_steps"] / minutes / config["steps_per_call"]))
+    return Run(tuple(command.split()), config["num_steps"], interval * config["steps_per_call"])
 
 
 def final_state(workdir: Path, step: int) -> list[np.ndarray]:
@@ -90,26 +122,35 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=60.0, help="length of the undisturbed run")
     parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--undisturbed", type=Path, help="workdir of a run to compare with")
+    parser.add_argument("--command", default="", help="of that run: experiment and flags")
     options = parser.parse_args()
+    if bool(options.undisturbed) != bool(options.command):
+        parser.error("--undisturbed and --command go together")
     folder = Path(tempfile.mkdtemp(prefix="soak"))
-    first = timed(folder / "short", CALIBRATION_STEPS, CALIBRATION_STEPS)
-    second = timed(folder / "longer", 2 * CALIBRATION_STEPS, CALIBRATION_STEPS)
-    rate = CALIBRATION_STEPS / (second - first)  # steps a second, without what every run costs
-    interval = max(100, int(60 * rate) // 100 * 100)  # a checkpoint a minute
-    num_steps = max(1, round(60 * options.minutes * rate / interval)) * interval
-    seconds = timed(folder / "whole", num_steps, interval)
-    kills = disturbed(folder / "killed", num_steps, interval, seconds, options.kills)
-    pairs = zip(*(final_state(folder / d, num_steps) for d in ("whole", "killed")), strict=True)
+    whole, killed = options.undisturbed or folder / "whole", folder / "killed"
+    if options.undisturbed:
+        run = like(whole, options.command, options.minutes)
+    else:
+        run = calibrated(folder, options.minutes)
+        run.finish(whole)
+    began = time.monotonic()
+    kills = run.disturbed(killed, 60 * options.minutes, options.kills)
+    seconds = time.monotonic() - began
+    while not (whole / "summary.json").exists():  # a run that is still going on
+        time.sleep(10)
+    pairs = zip(*(final_state(d, run.num_steps) for d in (whole, killed)), strict=True)
     same_state = all(a.tobytes() == b.tobytes() for a, b in pairs)
-    summaries = [json.loads((folder / d / "summary.json").read_text()) for d in ("whole", "killed")]
+    summaries = [json.loads((d / "summary.json").read_text()) for d in (whole, killed)]
     result = {
-        "experiment": " ".join(COMMAND[2:]),
-        "num_steps": num_steps,
-        "checkpoint_interval": interval,
-        "undisturbed_seconds": round(seconds, 1),
+        "experiment": " ".join(run.command),
+        "num_steps": run.num_steps,
+        "checkpoint_interval": run.interval,
         "kills": kills,
+        "disturbed_seconds": round(seconds, 1),
+        "undisturbed_seconds": summaries[0]["wall_seconds"],
         "same_final_state_bit_for_bit": same_state,
-        "same_metrics": records(folder / "whole") == records(folder / "killed"),
+        "same_metrics": records(whole) == records(killed),
         "same_test_results": summaries[0]["test"] == summaries[1]["test"],
         "hardware": run_record.describe_hardware(),
     }

@@ -60,8 +60,8 @@ class Config(BoltzmannConfig):
     num_blocks: int = option(1, "Residual blocks at each size of encoder and decoder.", minimum=0)
     hidden_units: int = option(200, "Of the global variables' networks.", minimum=1)
     remat: str = option(
-        "off",
-        "Recompute a local group's layers in the backward pass: less memory, more time.",
+        "on",
+        "Recompute a local group's layers in the backward pass: less memory, no more time.",
         choices=("off", "on"),
     )
     kl_warmup_steps: int = option(0, "Steps over which the KL's weight rises to 1.", minimum=0)
@@ -205,7 +205,6 @@ _BUDGETS: dict[str, dict[str, Any]] = {
         local_groups=4,
         local_size=8,
         features=8,
-        remat="on",  # on a CPU also faster: less memory to go through
         num_chains=100,
         num_sweeps=10,
         num_steps=24_000,

@@ -42,7 +42,7 @@ class DVAEPPConfig:
     local_size: int = 32  # their channels
     local_parameters: int = 2  # as `global_parameters`
     hidden: tuple[int, ...] = (200,)  # of the networks of the global variables
-    remat: bool = False  # recompute a local group's layers in the backward pass
+    remat: bool = True  # recompute a local group's layers in the backward pass
 
     def __post_init__(self) -> None:
         """Raises ValueError for sizes that make no model."""

@@ -1,0 +1,168 @@
+"""What an accelerator reaches: train steps against its measured rates of arithmetic and copying.
+
+    python benchmarks/gpu.py vq                # one row: floors, vq, seeds or dvaepp
+    python benchmarks/gpu.py vq --trace=DIR    # with a profile of the step, for ui.perfetto.dev
+
+Prints one line of JSON a measurement; `--out=FILE` appends it there. `--smoke` runs tiny sizes, to
+try the program anywhere.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dvae.data import Dataset
+from dvae.train import sharding
+from dvae.train.loop import Task
+from dvae.train.state import scan_steps
+from experiments import (
+    binary_config,
+    binary_vae,
+    cifar_vq,
+    dvaepp,
+    dvaepp_config,
+    run_record,
+    vq_config,
+)
+
+REPEATS = 7
+MARK = 25_000  # images a second of the paper preset of cifar_vq
+Record = dict[str, Any]
+
+
+def median_seconds(call: Callable[[], Any]) -> float:
+    """Returns the median time of a warmed-up call."""
+    times = []
+    for _ in range(REPEATS + 2):
+        began = time.perf_counter()
+        jax.block_until_ready(call())
+        times.append(time.perf_counter() - began)
+    return statistics.median(times[2:])
+
+
+def noise(shape: tuple[int, ...], levels: int, num_train: int) -> Dataset:
+    """Random pixels: the work does not depend on them."""
+    draw = lambda n: np.random.default_rng(n).integers(0, levels, (n, *shape), np.uint8)
+    binarization = "static" if levels == 2 else "none"
+    return Dataset("noise", draw(num_train), draw(100), draw(100), binarization)
+
+
+def floors(smoke: bool, trace: str) -> Iterator[Record]:
+    """Rates of a bfloat16 product and of a copy."""
+    del trace
+    n = 256 if smoke else 8192
+    a, b = jax.random.normal(jax.random.key(0), (2, n, n), jnp.bfloat16)
+    product = jax.jit(jnp.matmul)
+    seconds = median_seconds(lambda: product(a, b))
+    yield {"row": "floors", "what": f"bfloat16 product of {n}", "tflops": 2e-12 * n**3 / seconds}
+    words = 2**20 if smoke else 2**29
+    x = jnp.ones(words, jnp.float32)
+    increment = jax.jit(lambda x: x + 1)
+    seconds = median_seconds(lambda: increment(x))
+    yield {"row": "floors", "what": "copy, read and written", "gb_per_s": 8e-9 * words / seconds}
+
+
+def timed(task: Task, num_steps: int, trace: str = "") -> Record:
+    """Compiles `num_steps` steps as one call; time, images a second and memory."""
+    state = jax.jit(task.init)(task.key_init, task.data)
+    began = time.perf_counter()
+    steps = jax.jit(scan_steps(task.step, num_steps))
+    compiled = steps.lower(state, task.data, task.key_train).compile()
+    compile_seconds = time.perf_counter() - began
+    run = lambda: compiled(state, task.data, task.key_train)
+    seconds = median_seconds(run) / num_steps
+    if trace:
+        with jax.profiler.trace(trace, create_perfetto_trace=True):
+            jax.block_until_ready(run())
+    return {
+        "steps_a_call": num_steps,
+        "compile_seconds": round(compile_seconds, 1),
+        "step_ms": round(1e3 * seconds, 4),
+        "images_per_s": round(task.images_per_step / seconds),
+        "temporary_mb": round(compiled.memory_analysis().temp_size_in_bytes / 1e6, 1),
+    }
+
+
+def vq(smoke: bool, trace: str) -> Iterator[Record]:
+    """The paper preset of cifar_vq."""
+    rules = ("gs_soft", "vq_ema", "vimco") if not trace else ("gs_soft",)
+    for estimator in rules:
+        preset = vq_config.PRESETS["smoke" if smoke else "paper"]
+        overrides = dict(estimator=estimator, num_steps=1_000, log_interval=100)
+        config = vq_config.Config(**{**preset, **overrides})
+        task = cifar_vq.make_task(
+            config, noise((32, 32, 3), 256, 50_000 if not smoke else 64), sharding.make_mesh(1)
+        )
+        found = timed(task, 4 if smoke else 50, trace)
+        yield {
+            "row": "vq",
+            "estimator": estimator,
+            **found,
+            "of_mark": found["images_per_s"] / MARK,
+        }
+
+
+def seeds(smoke: bool, trace: str) -> Iterator[Record]:
+    """The nonlinear binary VAE of Table 1: one seed, and five together."""
+    for count in (1, 5):
+        config = binary_config.Config(
+            dataset="mnist_static",
+            structure="nonlinear",
+            estimator="exponential",
+            bound="joint",
+            num_steps=10_000,
+            steps_per_call=10 if smoke else 500,
+            log_interval=1_000,
+            num_seeds=count,
+        )
+        task = binary_vae.make_task(config, noise((28, 28, 1), 2, 1_000), sharding.make_mesh(1))
+        yield {"row": "seeds", "seeds": count, **timed(task, config.steps_per_call, trace)}
+
+
+def groups(smoke: bool, trace: str) -> Iterator[Record]:
+    """DVAE++ at full size, its groups kept or recomputed."""
+    for preset, shape, levels in (
+        ("table3_rbm_normal", (28, 28, 1), 2),
+        ("cifar10", (32, 32, 3), 256),
+    ):
+        for remat in ("off", "on"):
+            small = dict(features=2, local_groups=2, hidden_units=8) if smoke else {}
+            settings = {**dvaepp_config.PRESETS[preset], **small, "remat": remat}
+            config = dvaepp_config.Config(**settings)
+            task = dvaepp.make_task(config, noise(shape, levels, 1_000), sharding.make_mesh(1))
+            found = timed(task, 1 if smoke else 10, trace)
+            yield {"row": "dvaepp", "preset": preset, "remat": remat, **found}
+
+
+def main() -> None:
+    """Measures one row."""
+    rows = {
+        "floors": floors,
+        "vq": vq,
+        "seeds": seeds,
+        "dvaepp": groups,
+    }
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("row", choices=rows)
+    parser.add_argument("--out", type=Path, default=Path("/dev/null"))
+    parser.add_argument("--trace", default="", help="folder for a profile")
+    parser.add_argument("--smoke", action="store_true")
+    options = parser.parse_args()
+    hardware = run_record.describe_hardware()
+    for record in rows[options.row](options.smoke, options.trace):
+        line = json.dumps({**record, "hardware": hardware, "jax": jax.__version__})
+        print(line, flush=True)
+        with options.out.open("a") as file:
+            file.write(line + "\n")
+
+
+if __name__ == "__main__":
+    main()
