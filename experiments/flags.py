@@ -103,6 +103,12 @@ def define(config_class: type, presets: Presets | None = None) -> None:
     define_one("preset", absl_flags.ArgumentParser(), text)
 
 
+def refuse_words(arguments: Sequence[str]) -> None:
+    """Raises ValueError for words on the command line, after the program's name, but flags."""
+    if len(arguments) > 1:
+        raise ValueError(f"unexpected arguments: {' '.join(arguments[1:])}")
+
+
 def parse(config_class: type[Config], presets: Presets | None = None) -> Config:
     """Returns the configuration of the parsed flags.
 
@@ -125,8 +131,13 @@ def setup() -> Iterator[None]:
     try:
         yield
     except (ValueError, DataUnavailableError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        _print_error(error)
         distributed.leave(2)
+
+
+def _print_error(error: Exception) -> None:
+    """Says what is wrong in one line, whatever is in the words that it quotes."""
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
 
 
 def _parse_command_line(arguments: list[str]) -> list[str]:
@@ -134,7 +145,7 @@ def _parse_command_line(arguments: list[str]) -> list[str]:
     try:
         return absl_flags.FLAGS(arguments)
     except absl_flags.Error as error:
-        print(f"error: {error}".replace("\n", " "), file=sys.stderr)
+        _print_error(error)
         sys.exit(2)
 
 
@@ -148,13 +159,13 @@ def run(main: Callable[[list[str]], None]) -> None:
             print(error, file=sys.stderr)
             sys.exit(130)
         except NonFiniteError as error:
-            print(f"error: {error}", file=sys.stderr)
+            _print_error(error)
             sys.exit(1)
         except CheckpointError as error:
-            print(f"error: {error}", file=sys.stderr)
+            _print_error(error)
             distributed.leave(1)
         except distributed.PeerError as error:
-            print(f"error: {error}", file=sys.stderr)
+            _print_error(error)
             distributed.leave(3)
         except KeyboardInterrupt:
             print("interrupted; the same command continues from the last checkpoint")

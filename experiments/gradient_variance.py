@@ -230,8 +230,7 @@ def main(arguments: list[str]) -> None:
     """Measures what the command line asks for."""
     start = time.monotonic()
     with flags.setup():
-        if len(arguments) > 1:
-            raise ValueError(f"unexpected arguments: {' '.join(arguments[1:])}")
+        flags.refuse_words(arguments)
         config = flags.parse(Config)
         out = Path(config.out)
         try:

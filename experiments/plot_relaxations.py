@@ -304,8 +304,7 @@ def prepare(config: Config) -> None:
 def main(arguments: list[str]) -> None:
     """Draws what the command line asks for."""
     with flags.setup():
-        if len(arguments) > 1:
-            raise ValueError(f"unexpected arguments: {' '.join(arguments[1:])}")
+        flags.refuse_words(arguments)
         config = flags.parse(Config)
         prepare(config)
     draw(config)

@@ -107,8 +107,7 @@ def start(config_class: type[C], presets: flags.Presets, run: Callable[[C], Any]
 
     def main(arguments: list[str]) -> None:
         with flags.setup():
-            if len(arguments) > 1:
-                raise ValueError(f"unexpected arguments: {' '.join(arguments[1:])}")
+            flags.refuse_words(arguments)
             config = flags.parse(config_class, presets)
         run(config)
 
