@@ -6,9 +6,18 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from dvae.analysis import tables
+from dvae.data import Dataset
 from experiments import run_record
+
+
+def noise(shape: tuple[int, ...], levels: int, num_train: int) -> Dataset:
+    """Random pixels: the work does not depend on them."""
+    draw = lambda n: np.random.default_rng(n).integers(0, levels, (n, *shape), np.uint8)
+    binarization = "static" if levels == 2 else "none"
+    return Dataset("noise", draw(num_train), draw(100), draw(100), binarization)
 
 
 class Comparison(NamedTuple):

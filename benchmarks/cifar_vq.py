@@ -6,24 +6,16 @@
 """
 
 import jax
-import numpy as np
 import torch
-from _timing import Comparison, compare, show
+from _timing import Comparison, compare, noise, show
 from torch import nn
 
-from dvae.data import Dataset
 from dvae.train import sharding
 from experiments import cifar_vq
 from experiments.vq_config import Config
 
 FEATURES, BATCH, LATENTS, CODES, DIM = 64, 64, 8, 512, 64
 BLOCKS = 4
-
-
-def images() -> Dataset:
-    """Random pixels: the work does not depend on them."""
-    draw = lambda seed, n: np.random.default_rng(seed).integers(0, 256, (n, 32, 32, 3), np.uint8)
-    return Dataset("noise", draw(0, 512), draw(1, 64), draw(2, 64), "none")
 
 
 class Residual(nn.Module):
@@ -99,7 +91,7 @@ class Model(nn.Module):
 
 def step(rule: str) -> Comparison:
     """One optimizer step."""
-    data = images()
+    data = noise((32, 32, 3), 256, 512)
     config = Config(
         dataset="cifar10",
         estimator={"vq": "vq", "gumbel": "gs_soft"}[rule],

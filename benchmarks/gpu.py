@@ -17,9 +17,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
+from _timing import noise
 
-from dvae.data import Dataset
 from dvae.train import sharding
 from dvae.train.loop import Task
 from dvae.train.state import scan_steps
@@ -46,13 +45,6 @@ def median_seconds(call: Callable[[], Any]) -> float:
         jax.block_until_ready(call())
         times.append(time.perf_counter() - began)
     return statistics.median(times[2:])
-
-
-def noise(shape: tuple[int, ...], levels: int, num_train: int) -> Dataset:
-    """Random pixels: the work does not depend on them."""
-    draw = lambda n: np.random.default_rng(n).integers(0, levels, (n, *shape), np.uint8)
-    binarization = "static" if levels == 2 else "none"
-    return Dataset("noise", draw(num_train), draw(100), draw(100), binarization)
 
 
 def floors(smoke: bool, trace: str) -> Iterator[Record]:
