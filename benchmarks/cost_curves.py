@@ -83,9 +83,7 @@ def likelihood(num_samples: int) -> Call:
             log_ratio = bernoulli.log_prob(z, logits) - bernoulli.log_prob(z, jnp.zeros(200))
             return log_px - log_ratio.sum(-1)
 
-        return bounds.log_likelihood(
-            key, log_weight, num_samples=num_samples, chunk_size=10
-        ).value
+        return bounds.log_likelihood(key, log_weight, num_samples=num_samples, chunk_size=10).value
 
     return estimate, (jax.random.key(1), normal(2, 100, 200), 0.1 * normal(3, 200, 784))
 
