@@ -29,7 +29,7 @@ VALUES = st.one_of(
     st.text(max_size=12),
     st.integers().map(str),
     st.floats().map(str),
-    st.sampled_from(["", "1e3", "0x10", "1_000", "True", "None", "--", "a\nb", "smoke", "1" * 5000]),
+    st.sampled_from(["", "1e3", "0x10", "1_000", "True", "None", "--", "a\nb", "demo", "1" * 5000]),
 )
 # "help" prints the flags and ends well, so it is left out.
 NAMES = st.one_of(
