@@ -98,8 +98,10 @@ def test_batch_norm_learns_its_averages_and_devices_agree(images) -> None:
         assert not np.array_equal(a, b)
     one, eight = (jax.tree.leaves((s.params, s.model_state)) for s in after.values())
     for a, b in zip(one, eight, strict=True):
-        # Adam's first steps are of one size however small a gradient, rounding included.
-        np.testing.assert_allclose(b, a, rtol=1e-3, atol=5e-4)
+        # Adam's first steps are of one size however small a gradient, and rounding may decide on
+        # the sign of a very small one: two steps one way, two the other.
+        np.testing.assert_allclose(b, a, rtol=1e-3, atol=4 * config.learning_rate)
+        assert np.isclose(b, a, rtol=1e-3, atol=5e-4).mean() > 0.99
 
 
 @pytest.mark.slow
