@@ -71,13 +71,13 @@ def energy(params: RBM, z1: jax.Array, z2: jax.Array) -> jax.Array:
 
 
 def logits_1(params: RBM, z2: jax.Array) -> jax.Array:
-    """Evaluates the logits of p(z1 | z2), a1 + W z2: [..., n2] to [..., n1]."""
+    """Evaluates the logits of p(z1 | z2), a1 + W z2: [..., n2] to [..., n1], at least float32."""
     fields = upcast(z2) @ params.weights.T
     return fields + jnp.broadcast_to(params.bias1, fields.shape)
 
 
 def logits_2(params: RBM, z1: jax.Array) -> jax.Array:
-    """Evaluates the logits of p(z2 | z1), a2 + W^T z1: [..., n1] to [..., n2]."""
+    """Evaluates the logits of p(z2 | z1), a2 + W^T z1: [..., n1] to [..., n2], at least float32."""
     fields = upcast(z1) @ params.weights
     return fields + jnp.broadcast_to(params.bias2, fields.shape)
 

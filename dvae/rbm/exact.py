@@ -17,7 +17,7 @@ _CHUNK = 1 << 12  # states evaluated at once: a million of them need not lie in 
 
 
 class Moments(NamedTuple):
-    """Expectations under the machine."""
+    """Expectations under the machine, in the dtypes of the parameters."""
 
     z1: jax.Array  # [n1] E[z1]
     z2: jax.Array  # [n2] E[z2]

@@ -48,7 +48,7 @@ class GraphState(NamedTuple):
 
 
 class GraphMoments(NamedTuple):
-    """Expectations under the machine."""
+    """Expectations under the machine, in the dtypes of the parameters."""
 
     z: jax.Array  # [n] E[z]
     z_z: jax.Array  # [n, n] E[z z^T]; E[z] on the diagonal
