@@ -12,6 +12,8 @@ from dvae.analysis import tables
 from dvae.data import Dataset
 from experiments import run_record
 
+PAUSE = 0.1  # seconds: idle threads of the peer before go on spinning for a while
+
 
 def noise(shape: tuple[int, ...], levels: int, num_train: int) -> Dataset:
     """Random pixels: the work does not depend on them."""
@@ -75,6 +77,7 @@ def compare(
             jax.block_until_ready(function())
     for _ in range(repeats):
         for label, function in functions.items():
+            time.sleep(PAUSE)
             start = time.perf_counter()
             jax.block_until_ready(function())
             seconds[label].append(time.perf_counter() - start)

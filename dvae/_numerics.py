@@ -8,6 +8,7 @@ that training reaches; its docstring names the place. Half-precision inputs are 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.random import threefry2x32_p
 
 ArrayLike = jax.typing.ArrayLike
 
@@ -56,6 +57,29 @@ def uniform_from_bits(bits: jax.Array) -> jax.Array:
 def open_uniform(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Draws uniforms strictly inside (0, 1); float32 [*shape] (see `uniform_from_bits`)."""
     return uniform_from_bits(jax.random.bits(key, shape, jnp.uint32))
+
+
+def random_uint16(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Draws 16 random bits each; uint16 [*shape].
+
+    A call of Threefry, of Salmon, Moraes, Dror and Shaw, "Parallel Random Numbers: As Easy as
+    1, 2, 3" (2011), yields 64 bits, of which `jax.random.bits` keeps as many as it was asked for.
+    Here it fills four elements of the last axis. Which call fills which depends on its position
+    alone, so that arrays sharded along the other axes hold the same numbers on any devices. Keys
+    of other generators draw by `jax.random.bits`.
+    """
+    if jax.random.key_impl(key) != "threefry2x32" or not shape:
+        return jax.random.bits(key, shape, jnp.uint16)
+    *batch, size = shape
+    calls = (*batch, -(-size // 4))
+    position = jnp.zeros(calls, jnp.uint32)
+    for axis, length in enumerate(calls):
+        index = jax.lax.broadcasted_iota(jnp.uint32, calls, axis)
+        position = position * np.uint32(length) + index
+    words = jax.random.key_data(key)
+    halves = threefry2x32_p.bind(words[0], words[1], jnp.zeros_like(position), position)
+    quarters = jax.lax.bitcast_convert_type(jnp.concatenate(halves, -1), jnp.uint16)
+    return quarters.reshape(*batch, 4 * calls[-1])[..., :size]
 
 
 def standard_gumbel(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:

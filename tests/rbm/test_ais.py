@@ -43,7 +43,7 @@ def test_both_modes_of_a_balanced_machine_are_found():
 def test_few_temperatures_bracket_log_z_from_both_sides():
     params = machine(6, 6, seed=4, scale=1.5)
     truth = exact.log_z(params)
-    keys, more_keys = jax.random.split(jax.random.key(2), (2, 300))
+    keys, more_keys = jax.random.split(jax.random.key(2), (2, 1_000))
     forward = jax.vmap(lambda k: log_z(k, params, num_temperatures=3, num_chains=4).value)(keys)
 
     def backward(key):
@@ -89,7 +89,7 @@ def test_independent_units_have_no_error():
 def test_a_collapse_shows_in_the_effective_sample_size():
     params = machine(8, 8, seed=6, scale=8.0)._replace(bias1=jnp.zeros(8), bias2=jnp.zeros(8))
     found = log_z(jax.random.key(0), params, num_temperatures=1, num_chains=1_000)
-    assert found.ess < 10
+    assert found.ess < 50
     assert np.isfinite(found.value)
 
 
@@ -97,7 +97,7 @@ def test_long_sums_keep_their_digits():
     # 20,000 equal terms: plain float32 sums would be off by more than the tolerance.
     params = machine(3, 3)._replace(weights=jnp.zeros((3, 3)))
     base = (jnp.full(3, 60.0), jnp.full(3, 60.0))
-    found = log_z(jax.random.key(0), params, num_temperatures=20_000, num_chains=2, base=base)
+    found = log_z(jax.random.key(0), params, num_temperatures=20_000, num_chains=64, base=base)
     np.testing.assert_allclose(found.value, exact.log_z(params), atol=0.05)
 
 
