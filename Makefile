@@ -36,13 +36,13 @@ lint: $(READY) ## Check style, formatting and types
 format: $(READY) ## Format the code
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
-bench: $(READY) ## Time the parts against their peers, which it installs (PyTorch; a quarter of an hour)
+bench: $(READY) ## Time the parts against their peers, which it installs (PyTorch; half an hour)
 	@if command -v uv >/dev/null 2>&1; then \
 	  uv pip install --quiet --python $(BIN)/python -e '.[bench]'; \
 	else \
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'; \
 	fi
-	@$(BIN)/python benchmarks/run.py && $(BIN)/python benchmarks/weak_scaling.py
+	@for part in run cost_curves weak_scaling; do $(BIN)/python benchmarks/$$part.py || exit 1; done
 
 clean: ## Remove the environment, builds and caches (never the runs)
 	rm -rf $(VENV) dist build *.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -129,22 +129,26 @@ def curves() -> Iterator[Curve]:
     yield Curve("chains", "gibbs, 200x200, 10 sweeps", doubling(64, 8_192), gibbs)
 
 
-def measure(call: Call) -> tuple[float, float]:
-    """Returns the median time, ms, and the temporary memory, MB."""
-    function, arguments = call
-    compiled = jax.jit(function).lower(*arguments).compile()
-    times = []
+def measure(calls: list[Call]) -> list[tuple[float, float]]:
+    """Returns the median time, ms, and the temporary memory, MB, of each.
+
+    In turn, so that a slow minute of the machine does not bend the curve.
+    """
+    compiled = [jax.jit(function).lower(*arguments).compile() for function, arguments in calls]
+    times: list[list[float]] = [[] for _ in calls]
     for _ in range(REPEATS + 2):
-        began = time.perf_counter()
-        jax.block_until_ready(compiled(*arguments))
-        times.append(time.perf_counter() - began)
-    memory = compiled.memory_analysis().temp_size_in_bytes
-    return 1e3 * statistics.median(times[2:]), 1e-6 * memory
+        for found, run, (_, arguments) in zip(times, compiled, calls, strict=True):
+            began = time.perf_counter()
+            jax.block_until_ready(run(*arguments))
+            found.append(time.perf_counter() - began)
+    memory = [run.memory_analysis().temp_size_in_bytes for run in compiled]
+    medians = [1e3 * statistics.median(found[2:]) for found in times]
+    return [(ms, 1e-6 * size) for ms, size in zip(medians, memory, strict=True)]
 
 
 def record(curve: Curve) -> dict[str, Any]:
     """Measures a curve."""
-    found = [measure(curve.make(size)) for size in curve.sizes]
+    found = measure([curve.make(size) for size in curve.sizes])
     milliseconds, megabytes = ([round(x, 4) for x in column] for column in zip(*found, strict=True))
     work = curve.sizes[-1] / curve.sizes[0]
     return {
@@ -196,9 +200,10 @@ def markdown(records: list[dict[str, Any]]) -> str:
     return (
         "# Cost curves\n\n"
         f"`python benchmarks/cost_curves.py` on {run_record.describe_hardware()}; medians of "
-        f"{REPEATS} calls. Growth: the cost at the last size over that at the first, divided by "
-        "the ratio of the sizes, so 1 is linear and less is better. Steepest step: the same from "
-        "one size to the next, for time. Memory is what XLA plans beside arguments and results.\n\n"
+        f"{REPEATS} calls, all sizes in turn. Growth: the cost at the last size over that at the "
+        "first, divided by the ratio of the sizes, so 1 is linear and less is better. Steepest "
+        "step: the same from one size to the next, for time. Memory is what XLA plans beside "
+        "arguments and results.\n\n"
         f"{tables.markdown(header, rows)}\n![curves](cost_curves.png)\n"
     )
 
