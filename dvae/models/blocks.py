@@ -169,14 +169,50 @@ def conv_transpose(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """
     if use_matmul():
         return join_pieces(_conv_transpose_matmul(x, kernel))
+    return _conv_transpose_dilated(x, kernel)
+
+
+def _downsample(y: jax.Array, mirrored: jax.Array) -> jax.Array:
+    """The stride-2 convolution [B, 2H, 2W, O] to [B, H, W, I] whose transpose is wanted."""
+    dimensions = ("NHWC", "HWOI", "NHWC")  # the kernel's axes as conv_transpose has them
     return lax.conv_general_dilated(
-        x,
-        kernel.astype(x.dtype),
-        (1, 1),
-        ((2, 2), (2, 2)),
-        lhs_dilation=(2, 2),
-        dimension_numbers=_DIMENSIONS,
+        y, mirrored, (2, 2), ((1, 1), (1, 1)), dimension_numbers=dimensions
     )
+
+
+# A convolution of x with zeros in between is the same map, but XLA hands that to cuDNN as it is
+# written, with four times the products; gradients of strided convolutions have kernels of their own.
+@jax.custom_vjp
+def _conv_transpose_dilated(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return _conv_transpose_fwd(x, kernel)[0]
+
+
+def _conv_transpose_fwd(
+    x: jax.Array, kernel: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    batch, height, width, _ = x.shape
+    # Two mirrorings in a row would be simplified away, and with them the form XLA recognizes.
+    mirrored = lax.optimization_barrier(_mirror(kernel).astype(x.dtype))
+    output = jax.ShapeDtypeStruct((batch, 2 * height, 2 * width, kernel.shape[-1]), x.dtype)
+    (out,) = jax.linear_transpose(lambda y: _downsample(y, mirrored), output)(x)
+    return out, (x, kernel)
+
+
+def _conv_transpose_bwd(
+    res: tuple[jax.Array, jax.Array], ct: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    x, kernel = res
+    mirrored = _mirror(kernel).astype(x.dtype)
+    dx = _downsample(ct, mirrored)
+    (d_mirrored,) = jax.linear_transpose(lambda k: _downsample(ct, k), mirrored)(x)
+    return dx, _mirror(d_mirrored.astype(kernel.dtype))
+
+
+_conv_transpose_dilated.defvjp(_conv_transpose_fwd, _conv_transpose_bwd)
+
+
+def _mirror(kernel: jax.Array) -> jax.Array:
+    return kernel[::-1, ::-1]
 
 
 def conv_transpose_pieces(x: jax.Array, kernel: jax.Array) -> list[jax.Array]:

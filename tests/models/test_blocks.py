@@ -48,6 +48,31 @@ def test_transposed_convolutions_agree(monkeypatch, features_in, features) -> No
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
+def test_transposed_convolutions_agree_for_several_models_at_once(monkeypatch) -> None:
+    """As `vmap_seeds` runs them: kernels and inputs of three seeds."""
+    x = jax.random.normal(jax.random.key(0), (3, 2, 3, 5, 4))
+    kernel = jax.random.normal(jax.random.key(1), (3, 4, 4, 4, 6))
+    matrix, ordinary = both_forms(monkeypatch, jax.vmap(blocks.conv_transpose), x, kernel)
+    for a, b in zip(matrix, ordinary, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("use_matmul", [True, False])
+def test_transposed_convolution_in_bfloat16(monkeypatch, use_matmul) -> None:
+    monkeypatch.setattr(blocks, "use_matmul", lambda: use_matmul)
+    x = jax.random.normal(jax.random.key(0), (4, 8, 8, 64))
+    kernel = jax.random.normal(jax.random.key(1), (4, 4, 64, 16)) / 16
+    scores = jax.random.normal(jax.random.key(2), (4, 16, 16, 16))
+    value = lambda x, k: (blocks.conv_transpose(x, k).astype(jnp.float32) * scores).sum()
+    exact = jax.grad(value, argnums=(0, 1))(x, kernel)
+    low = jax.grad(value, argnums=(0, 1))(x.astype(jnp.bfloat16), kernel)
+    assert [g.dtype for g in low] == [jnp.bfloat16, jnp.float32]
+    for a, b in zip(low, exact, strict=True):
+        np.testing.assert_allclose(
+            a.astype(jnp.float32), b, atol=0.02 * float(jnp.abs(b).max()), rtol=0
+        )
+
+
 def test_transposed_convolution_against_its_definition(monkeypatch) -> None:
     """out[2 i + a] = sum over s of x[i + a + s - 1] kernel[a + 2 s], one axis at a time."""
     x = np.random.default_rng(0).normal(size=(1, 3, 3, 2)).astype(np.float32)
