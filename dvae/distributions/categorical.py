@@ -165,7 +165,24 @@ def kl(logits_q: jax.Array, logits_p: jax.Array) -> jax.Array:
         jax.nn.log_softmax(upcast(logits_q.astype(dtype))),
         jax.nn.log_softmax(upcast(logits_p.astype(dtype))),
     )
-    return jnp.sum(mass_times(jnp.exp(log_q), log_q - log_p), axis=-1).astype(dtype)
+    return _kl(log_q, log_p).astype(dtype)
+
+
+# The automatic rule writes the masks of classes without mass to memory, for the backward pass.
+@jax.custom_jvp
+def _kl(log_q: jax.Array, log_p: jax.Array) -> jax.Array:
+    return jnp.sum(mass_times(jnp.exp(log_q), log_q - log_p), axis=-1)
+
+
+@_kl.defjvp
+def _kl_jvp(
+    primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    log_q, log_p = primals
+    d_log_q, d_log_p = tangents
+    q = jnp.exp(log_q)
+    slope = mass_times(q, log_q - log_p) + q
+    return _kl(log_q, log_p), jnp.sum(slope * d_log_q - q * d_log_p, axis=-1)
 
 
 def support(logits: jax.Array) -> jax.Array:

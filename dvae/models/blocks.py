@@ -181,7 +181,7 @@ def _downsample(y: jax.Array, mirrored: jax.Array) -> jax.Array:
 
 
 # A convolution of x with zeros in between is the same map, but XLA hands that to cuDNN as it is
-# written, with four times the products; gradients of strided convolutions have kernels of their own.
+# written, with four times the products; the gradients of a strided one have kernels of their own.
 @jax.custom_vjp
 def _conv_transpose_dilated(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return _conv_transpose_fwd(x, kernel)[0]

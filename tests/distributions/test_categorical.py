@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.test_util import check_grads
 
 from dvae.distributions import categorical
 
@@ -134,6 +135,12 @@ def test_kl_and_gradient_with_classes_without_mass():
     by_q, by_p = total(logits_q, logits_p)
     np.testing.assert_allclose(by_q, q * (gap - expected[:, None]), atol=1e-6)
     np.testing.assert_allclose(by_p, np.exp(log_p) - q, atol=1e-6)
+
+
+def test_kl_has_second_derivatives_and_broadcasts() -> None:
+    logits_q = jax.random.normal(jax.random.key(0), (2, 3, 4))
+    logits_p = jax.random.normal(jax.random.key(1), (3, 4))
+    check_grads(lambda q, p: categorical.kl(q, p).sum(), (logits_q, logits_p), 2, rtol=0.02)
 
 
 def test_kl_is_infinite_only_where_p_misses_mass_of_q():
