@@ -10,9 +10,6 @@ os.environ["XLA_FLAGS"] = " ".join(
         "--xla_force_host_platform_device_count=8",
         "--xla_backend_optimization_level=0",
         "--xla_cpu_use_fusion_emitters=false",
-        # Eight devices on a busy machine of two cores may wait for one another for over the 40 s
-        # after which XLA aborts the process.
-        "--xla_cpu_collective_call_terminate_timeout_seconds=600",
     ]
 ).strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")

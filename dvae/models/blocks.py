@@ -1,8 +1,9 @@
 """Convolutions of the image models, in the form that each platform runs fastest.
 
-On GPU and TPU they are `lax.conv_general_dilated`. On the CPU XLA runs strided convolutions, and
-the weight gradient of transposed ones, as slow loops; there the same linear maps are shifted slices
-and one matrix product: stride 2 as space-to-depth, the transposed convolution in sub-pixel form.
+On GPU and TPU they are `lax.conv_general_dilated`, the transposed one as the gradient of a strided
+one. On the CPU XLA runs strided convolutions, and the weight gradient of transposed ones, as slow
+loops; there the same linear maps are shifted slices and one matrix product: stride 2 as
+space-to-depth, the transposed convolution in sub-pixel form.
 `use_matmul` is the one place that chooses; both forms take the same kernels and are tested equal.
 
 Parameters are float32. Products take operands in `dtype`, accumulate in float32 and return `dtype`;
@@ -169,7 +170,7 @@ def conv_transpose(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """
     if use_matmul():
         return join_pieces(_conv_transpose_matmul(x, kernel))
-    return _conv_transpose_dilated(x, kernel)
+    return _conv_transpose_by_gradient(x, kernel)
 
 
 def _downsample(y: jax.Array, mirrored: jax.Array) -> jax.Array:
@@ -183,7 +184,7 @@ def _downsample(y: jax.Array, mirrored: jax.Array) -> jax.Array:
 # A convolution of x with zeros in between is the same map, but XLA hands that to cuDNN as it is
 # written, with four times the products; the gradients of a strided one have kernels of their own.
 @jax.custom_vjp
-def _conv_transpose_dilated(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def _conv_transpose_by_gradient(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return _conv_transpose_fwd(x, kernel)[0]
 
 
@@ -208,7 +209,7 @@ def _conv_transpose_bwd(
     return dx, _mirror(d_mirrored.astype(kernel.dtype))
 
 
-_conv_transpose_dilated.defvjp(_conv_transpose_fwd, _conv_transpose_bwd)
+_conv_transpose_by_gradient.defvjp(_conv_transpose_fwd, _conv_transpose_bwd)
 
 
 def _mirror(kernel: jax.Array) -> jax.Array:

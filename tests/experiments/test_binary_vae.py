@@ -11,7 +11,7 @@ import pytest
 from dvae import data
 from dvae.distributions import bernoulli
 from dvae.train import sharding
-from experiments import binary_evaluation, binary_model, binary_vae, runner
+from experiments import binary_evaluation, binary_model, binary_vae
 from experiments import binary_names as names
 from experiments.binary_config import Config
 from experiments.binary_presets import PRESETS, TABLE1_CELLS
@@ -144,12 +144,6 @@ def test_evaluation_approaches_the_enumerated_log_likelihood(images, num_groups)
         several = binary_evaluation.Evaluator(config, 64, sharding.make_mesh(4))
         again = several.evaluate(start.params, start.model_state, x, num_samples=2_000)
         np.testing.assert_allclose(again.log_likelihood, found.log_likelihood, rtol=1e-5)
-
-
-@pytest.fixture(name="one_device")
-def use_one_device(monkeypatch):
-    mesh = sharding.make_mesh(1)
-    monkeypatch.setattr(runner.sharding, "make_mesh", lambda *_: mesh)
 
 
 BOLTZMANN = dict(prior="rbm", num_chains=8, num_sweeps=1, ais_temperatures=20, ais_chains=20)

@@ -17,7 +17,7 @@ import pytest
 
 from dvae import data
 from dvae.train import checkpoint, sharding
-from experiments import cifar_vq, runner, vq_evaluation
+from experiments import cifar_vq, vq_evaluation
 from experiments import vq_objectives as objectives
 from experiments.vq_config import PRESETS, Config
 
@@ -264,12 +264,6 @@ def test_unknown_flag() -> None:
     assert "Unknown command line flag 'codebook_sise'. Did you mean: codebook_size" in errors
 
 
-@pytest.fixture(name="one_device")
-def use_one_device(monkeypatch):
-    mesh = sharding.make_mesh(1)
-    monkeypatch.setattr(runner.sharding, "make_mesh", lambda *_: mesh)
-
-
 @pytest.mark.usefixtures("one_device")
 def test_several_seeds_and_steps_in_one_call(tmp_path) -> None:
     settings = {**TINY, "num_seeds": 2, "seed": 5, "steps_per_call": 2, "num_test_images": 16}
@@ -284,7 +278,6 @@ def test_several_seeds_and_steps_in_one_call(tmp_path) -> None:
     assert np.load(tmp_path / "codebook.npy").shape == (2, 8, 4)
 
 
-# On eight virtual devices a long training can starve XLA's collectives until they give up.
 @pytest.mark.slow
 @pytest.mark.usefixtures("one_device")
 @pytest.mark.parametrize("estimator", objectives.ESTIMATORS)

@@ -226,6 +226,7 @@ def test_an_interrupted_run_ends_like_a_whole_one(tmp_path, monkeypatch) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_device")
 def test_color_images_by_scales(tmp_path) -> None:
     settings = {**TINY, "dataset": "patches", "decoder": "conditional", "num_mixtures": 2}
     summary = dvaepp.run(Config(**{**settings, "workdir": str(tmp_path), "num_seeds": 2}))
