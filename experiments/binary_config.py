@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import optax
+from jax.typing import DTypeLike
 
 from dvae.models import mlp
 from experiments import binary_checks
@@ -104,6 +105,11 @@ class Config(BoltzmannConfig):
     adam_eps: float = option(1e-8, "Of Adam.", above=0)
     eval_samples: int = option(100, "Importance samples an image, in training.", minimum=1)
     test_samples: int = option(4_000, "Importance samples an image, at the end.", minimum=1)
+    eval_dtype: str = option(
+        "float32",
+        "Of the operands of the networks' matrix products in evaluations; sums stay float32.",
+        choices=("float32", "bfloat16"),
+    )
     num_validation_images: int = option(
         0, "Of the final evaluation, evenly spaced; 0: as num_test_images says.", minimum=0
     )
@@ -154,8 +160,8 @@ class Config(BoltzmannConfig):
         """The estimator of directed priors, the smoothing of Boltzmann priors."""
         return self.estimator if self.prior == names.DIRECTED else self.smoothing
 
-    def model(self, num_pixels: int) -> mlp.BinaryVAE:
-        """Returns the networks of these sizes."""
+    def model(self, num_pixels: int, *, product_dtype: DTypeLike | None = None) -> mlp.BinaryVAE:
+        """Returns the networks of these sizes; see `mlp.BinaryVAEConfig` for the dtype."""
         return mlp.BinaryVAE(
             mlp.BinaryVAEConfig(
                 group_sizes=(self.num_latents,) * self.num_groups,
@@ -164,6 +170,7 @@ class Config(BoltzmannConfig):
                 signed_inputs=self.latent_inputs == names.SIGNS,
                 directed=self.prior == names.DIRECTED,
                 batch_norm=self.normalization == names.BATCH,
+                product_dtype=product_dtype,
             )
         )
 

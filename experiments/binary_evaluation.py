@@ -64,7 +64,8 @@ class Evaluator:
     def __init__(self, config: Config, num_pixels: int, mesh: Mesh) -> None:
         self._config = config
         self._mesh = mesh
-        self._module = config.model(num_pixels)
+        rounded = None if config.eval_dtype == "float32" else config.eval_dtype
+        self._module = config.model(num_pixels, product_dtype=rounded)
         self._evaluate_seeds = jax.jit(self._batch_of_seeds, static_argnames="num_samples")
         evaluate_log_z = lambda key, prior: boltzmann_prior.evaluate_log_z(
             jax.random.fold_in(key, _LOG_Z), config, prior, mesh

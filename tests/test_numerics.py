@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.extend.random import threefry_2x32
 
 from dvae import _numerics
 
@@ -27,40 +26,33 @@ def test_open_uniform_has_uniform_moments():
         assert abs(error) < 5 * (u**power).std() / np.sqrt(u.size)
 
 
-@pytest.mark.parametrize("shape", [(5, 7), (2, 3, 8), (4,), (0, 3), (3, 0), ()])
-def test_random_uint16_has_the_shape_and_does_not_care_for_jit(shape):
-    key = jax.random.key(0)
-    eager = _numerics.random_uint16(key, shape)
-    assert (eager.shape, eager.dtype) == (shape, jnp.uint16)
-    jitted = jax.jit(_numerics.random_uint16, static_argnums=1)(jax.random.clone(key), shape)
-    np.testing.assert_array_equal(eager, jitted)
-
-
-def test_random_uint16_holds_all_the_bits_of_the_generator():
-    key = jax.random.key(3)
-    found = _numerics.random_uint16(key, (2, 12))
-    zeros, positions = np.zeros(6, np.uint32), np.arange(6, dtype=np.uint32)
-    words = threefry_2x32(jax.random.key_data(jax.random.clone(key)), np.append(zeros, positions))
-    words = np.asarray(words).reshape(2, 2, 3)  # half, row, call
-    expected = np.concatenate([words[0], words[1]], -1)[..., None] >> np.array([0, 16])
-    np.testing.assert_array_equal(found, (expected & 0xFFFF).reshape(2, 12))
-
-
-def test_random_uint16_under_vmap_is_a_loop_over_keys():
-    keys = jax.random.split(jax.random.key(1), 3)
-    together = jax.vmap(lambda key: _numerics.random_uint16(key, (2, 5)))(keys)
-    one = [_numerics.random_uint16(jax.random.clone(keys)[i], (2, 5)) for i in range(3)]
-    np.testing.assert_array_equal(together, one)
-
-
 @pytest.mark.parametrize("generator", ["threefry2x32", "rbg"])
-def test_random_uint16_is_uniform_and_its_elements_are_uncorrelated(generator):
-    key = jax.random.key(2, impl=generator)
-    u = np.asarray(_numerics.random_uint16(key, (100_000, 9)), np.float64) / 2**16
-    assert np.all(np.abs(u.mean(0) - 0.5) < 5 / np.sqrt(12 * len(u)))
-    correlations = np.corrcoef(u.T) - np.eye(9)
-    assert np.abs(correlations).max() < 5 / np.sqrt(len(u))
-    assert abs(np.corrcoef(u[:-1, 0], u[1:, 0])[0, 1]) < 5 / np.sqrt(len(u))
+@pytest.mark.parametrize("shape", [(5, 7), (2, 3, 8), (4,), (0, 3), (3, 0), ()])
+def test_random_bits_are_those_of_jax(shape, generator):
+    key = jax.random.key(7, impl=generator)
+    expected = jax.random.bits(key, shape, jnp.uint32)
+    draw = jax.jit(_numerics.random_bits, static_argnums=1)
+    for found in (
+        _numerics.random_bits(jax.random.clone(key), shape),
+        draw(jax.random.clone(key), shape),
+    ):
+        assert found.dtype == jnp.uint32
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("partitionable", [False, True])
+def test_random_bits_follow_the_configuration_of_jax(partitionable):
+    with jax.threefry_partitionable(partitionable):
+        expected = jax.random.bits(jax.random.key(1), (3, 5), jnp.uint32)
+        found = _numerics.random_bits(jax.random.key(1), (3, 5))
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_random_bits_under_vmap_are_a_loop_over_keys():
+    keys = jax.random.split(jax.random.key(1), 3)
+    together = jax.vmap(lambda key: _numerics.random_bits(key, (2, 5)))(keys)
+    one = [_numerics.random_bits(jax.random.clone(keys)[i], (2, 5)) for i in range(3)]
+    np.testing.assert_array_equal(together, one)
 
 
 def test_standard_gumbel_is_finite_at_the_ends_of_the_uniform(monkeypatch):

@@ -9,14 +9,31 @@ before it as they are given to it: relaxed samples zeta while training, bits z a
 hidden layers every map is affine ("linear"), with two of them it is the paper's "nonlinear".
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import lax
+from jax.typing import DTypeLike
 
 BATCH_NORM_MOMENTUM, BATCH_NORM_EPSILON = 0.8, 1e-2  # of the published models
+
+
+def _product_in(dtype: DTypeLike) -> Callable[..., jax.Array]:
+    """Returns `lax.dot_general` of operands rounded to dtype, summed in at least float32."""
+
+    def dot_general(
+        x: jax.Array, kernel: jax.Array, dimensions: lax.DotDimensionNumbers, precision: None
+    ) -> jax.Array:
+        wide = jnp.promote_types(jnp.result_type(x, kernel), jnp.float32)
+        operands = x.astype(dtype), kernel.astype(dtype)
+        return lax.dot_general(
+            *operands, dimensions, precision=precision, preferred_element_type=wide
+        )
+
+    return dot_general
 
 
 class Mlp(nn.Module):
@@ -30,11 +47,18 @@ class Mlp(nn.Module):
     num_outputs: int
     batch_norm: bool = False
     train: bool = False
+    product_dtype: DTypeLike | None = None  # as in BinaryVAEConfig
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        product = None if self.product_dtype is None else _product_in(self.product_dtype)
         for i, features in enumerate(self.hidden):
-            x = nn.Dense(features, use_bias=not self.batch_norm, name=f"hidden_{i}")(x)
+            x = nn.Dense(
+                features,
+                use_bias=not self.batch_norm,
+                dot_general=product,
+                name=f"hidden_{i}",
+            )(x)
             if self.batch_norm:
                 x = nn.BatchNorm(
                     use_running_average=not self.train,
@@ -43,7 +67,7 @@ class Mlp(nn.Module):
                     name=f"norm_{i}",
                 )(x)
             x = jnp.tanh(x)
-        return nn.Dense(self.num_outputs, name="output")(x)
+        return nn.Dense(self.num_outputs, dot_general=product, name="output")(x)
 
 
 @dataclass(frozen=True)
@@ -56,6 +80,8 @@ class BinaryVAEConfig:
     signed_inputs: bool = True  # networks see 2 zeta - 1, centered like the pixels, or zeta itself
     directed: bool = True  # p(z) is a chain of networks; else it is not part of this model
     batch_norm: bool = False  # before every tanh
+    # Of the operands of matrix products; sums, biases and activations stay float32. None: theirs.
+    product_dtype: DTypeLike | None = None
 
     def __post_init__(self) -> None:
         """Raises ValueError for sizes that make no model."""
@@ -74,7 +100,7 @@ class BinaryVAE(nn.Module):
 
     def setup(self) -> None:
         c = self.config
-        network = lambda size: Mlp(c.hidden, size, c.batch_norm, self.train)
+        network = lambda size: Mlp(c.hidden, size, c.batch_norm, self.train, c.product_dtype)
         self.encoders = [network(size) for size in c.group_sizes]
         self.decoder = network(c.num_pixels)
         if c.directed:

@@ -72,13 +72,13 @@ def energy(params: RBM, z1: jax.Array, z2: jax.Array) -> jax.Array:
 
 def logits_1(params: RBM, z2: jax.Array) -> jax.Array:
     """Evaluates the logits of p(z1 | z2), a1 + W z2: [..., n2] to [..., n1], at least float32."""
-    fields = upcast(z2) @ params.weights.T
-    return fields + jnp.broadcast_to(params.bias1, fields.shape)
+    return logits_2(transpose(params), z2)
 
 
 def logits_2(params: RBM, z1: jax.Array) -> jax.Array:
     """Evaluates the logits of p(z2 | z1), a2 + W^T z1: [..., n1] to [..., n2], at least float32."""
-    fields = upcast(z1) @ params.weights
+    wide = jnp.promote_types(jnp.result_type(z1, params.weights), jnp.float32)
+    fields = jnp.matmul(z1, params.weights, preferred_element_type=wide)
     return fields + jnp.broadcast_to(params.bias2, fields.shape)
 
 

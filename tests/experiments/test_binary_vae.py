@@ -1,5 +1,6 @@
 """The binary: every estimator trains, seeds, devices, resuming, evaluation, results and errors."""
 
+import dataclasses
 import json
 
 import command_line
@@ -144,6 +145,13 @@ def test_evaluation_approaches_the_enumerated_log_likelihood(images, num_groups)
         several = binary_evaluation.Evaluator(config, 64, sharding.make_mesh(4))
         again = several.evaluate(start.params, start.model_state, x, num_samples=2_000)
         np.testing.assert_allclose(again.log_likelihood, found.log_likelihood, rtol=1e-5)
+        coarse = dataclasses.replace(config, eval_dtype="bfloat16")
+        rounded = binary_evaluation.Evaluator(coarse, 64, mesh).evaluate(
+            start.params, start.model_state, x, num_samples=2_000
+        )
+        assert not np.array_equal(rounded.log_likelihood, found.log_likelihood)
+        assert abs(rounded.log_likelihood.mean() - found.log_likelihood.mean()) < 5e-3
+        np.testing.assert_allclose(rounded.log_likelihood, found.log_likelihood, atol=0.05)
 
 
 BOLTZMANN = dict(prior="rbm", num_chains=8, num_sweeps=1, ais_temperatures=20, ais_chains=20)

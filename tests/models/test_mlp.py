@@ -63,6 +63,21 @@ def test_signed_inputs_are_the_same_networks_seen_at_plus_and_minus_one():
         np.testing.assert_array_equal(signed(method, *given, latents), expected)
 
 
+def test_products_in_bfloat16_keep_float32_sums_and_parameters():
+    config = mlp.BinaryVAEConfig(group_sizes=(300,), hidden=(), num_pixels=5)
+    exact, params = make(config)
+    rounded, same = make(dataclasses.replace(config, product_dtype=jnp.bfloat16))
+    jax.tree.map(np.testing.assert_array_equal, params, same)
+    z = jax.random.uniform(jax.random.key(1), (50, 300))
+    found = rounded(mlp.BinaryVAE.pixel_logits, [z])
+    assert found.dtype == jnp.float32
+    nearest = lambda x: np.asarray(x.astype(jnp.bfloat16), np.float64)
+    layer = params["decoder"]["output"]
+    expected = nearest(2 * z - 1) @ nearest(layer["kernel"]) + np.asarray(layer["bias"])
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert np.abs(found - exact(mlp.BinaryVAE.pixel_logits, [z])).max() > 1e-4
+
+
 @pytest.mark.parametrize("sizes", [(), (3, 0)])
 def test_sizes_that_make_no_model_are_refused(sizes):
     with pytest.raises(ValueError, match="group_sizes"):
