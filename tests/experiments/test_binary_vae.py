@@ -302,6 +302,7 @@ def test_real_data_trains_and_is_evaluated(tmp_path, data_dir, dataset) -> None:
 def test_training_gains_a_nat_on_digits(tmp_path, estimator) -> None:
     settings = {**PRESETS["demo"], "num_steps": 2_000, "test_samples": 20, "num_latents": 10}
     settings |= {"workdir": str(tmp_path), "estimator": estimator}
+    settings |= {"log_interval": 100, "steps_per_call": 100}
     binary_vae.run(Config(**settings))
     records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     objective = [r["train/objective"] for r in records if "train/objective" in r]
