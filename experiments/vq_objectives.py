@@ -44,6 +44,7 @@ class Model(NamedTuple):
     """The network's methods with their parameters applied."""
 
     posterior_logits: Callable[[jax.Array], jax.Array]  # [B, h, w, n, D] -> [B, h, w, n, C]
+    average: Callable[[jax.Array, jax.Array], jax.Array]  # [B, h, w, n, C], M -> [B, h, w, n, D]
     log_likelihood: Callable[[jax.Array, jax.Array], jax.Array]  # codes, images -> [B]
     total_log_likelihood: Callable[
         ..., tuple[jax.Array, jax.Array]
@@ -67,6 +68,7 @@ def bind(module: vq_conv.VQConv, params: PyTree, codebook: jax.Array) -> Model:
     """Applies the parameters to the methods that an objective needs."""
     return Model(
         lambda vectors: apply(module, params, "posterior_logits", vectors, codebook),
+        lambda weights, codebook: vq_conv.average(weights, codebook, dtype=module.config.dtype),
         lambda codes, images: apply(module, params, "log_likelihood", codes, images),
         lambda codes, images: apply(module, params, "total_log_likelihood", codes, images),
         apply(module, params, "log_prior"),
@@ -92,7 +94,7 @@ def gumbel_softmax(
     """log p(x | y M) - KL(q || p), y a (straight-through) Gumbel-softmax sample; the exact KL."""
     logits = model.posterior_logits(vectors)
     y = relax.gumbel_softmax.sample(key, logits, temperature, hard=hard)
-    total, log_px = model.total_log_likelihood(vq_conv.average(y, codebook), images)
+    total, log_px = model.total_log_likelihood(model.average(y, codebook), images)
     kl = per_image(categorical.kl(logits, model.log_prior[None, None, None]))
     codes = jnp.argmax(y, axis=-1)  # an exact sample of the posterior
     surrogate = bounds.elbo(total / len(images), kl.mean(), kl_weight=kl_weight)

@@ -25,13 +25,13 @@ def use_matmul() -> bool:
 
 
 @jax.custom_vjp
-def _matmul(x: jax.Array, w: jax.Array) -> jax.Array:
+def matmul(x: jax.Array, w: jax.Array) -> jax.Array:
     """x [..., I] times w [I, O] with float32 accumulation, in x's dtype."""
     return jnp.matmul(x, w.astype(x.dtype), preferred_element_type=jnp.float32).astype(x.dtype)
 
 
 def _matmul_fwd(x: jax.Array, w: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _matmul(x, w), (x, w)
+    return matmul(x, w), (x, w)
 
 
 def _matmul_bwd(res: tuple[jax.Array, jax.Array], ct: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -43,7 +43,7 @@ def _matmul_bwd(res: tuple[jax.Array, jax.Array], ct: jax.Array) -> tuple[jax.Ar
     return dx, dw.astype(w.dtype)
 
 
-_matmul.defvjp(_matmul_fwd, _matmul_bwd)
+matmul.defvjp(_matmul_fwd, _matmul_bwd)
 
 
 def matmul_transposed(x: jax.Array, y: jax.Array) -> jax.Array:
@@ -69,14 +69,14 @@ def _conv_matmul(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
         pad = (size - 1) // 2
         height, width = x.shape[1:3]
         x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-        return _matmul(_patches(x, size, height, width), kernel.reshape(-1, features))
+        return matmul(_patches(x, size, height, width), kernel.reshape(-1, features))
     # size 4, stride 2: fold every 2x2 block into the channels, then a 2x2 convolution.
     x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     batch, height, width, _ = x.shape
     x = x.reshape(batch, height // 2, 2, width // 2, 2, features_in).transpose(0, 1, 3, 2, 4, 5)
     x = x.reshape(batch, height // 2, width // 2, 4 * features_in)
     kernel = kernel.reshape(2, 2, 2, 2, features_in, features).transpose(0, 2, 1, 3, 4, 5)
-    return _matmul(_patches(x, 2, height // 2 - 1, width // 2 - 1), kernel.reshape(-1, features))
+    return matmul(_patches(x, 2, height // 2 - 1, width // 2 - 1), kernel.reshape(-1, features))
 
 
 def phase_patches(x: jax.Array) -> list[jax.Array]:
@@ -108,7 +108,7 @@ def _conv_transpose_matmul(x: jax.Array, kernel: jax.Array) -> list[jax.Array]:
     # Half precision would round every tap's product before they are added.
     if 4 * kernel.shape[3] < kernel.shape[2] and x.dtype == jnp.float32:
         return _conv_transpose_scattered(x, kernel)
-    return [_matmul(p, w) for p, w in zip(phase_patches(x), phase_taps(kernel), strict=True)]
+    return [matmul(p, w) for p, w in zip(phase_patches(x), phase_taps(kernel), strict=True)]
 
 
 def _conv_transpose_scattered(x: jax.Array, kernel: jax.Array) -> list[jax.Array]:
@@ -117,7 +117,7 @@ def _conv_transpose_scattered(x: jax.Array, kernel: jax.Array) -> list[jax.Array
     Moves 16 O numbers a position where the windows have 16 I, so it is for few output channels.
     """
     features_in, features = kernel.shape[2:]
-    products = _matmul(x, kernel.transpose(2, 0, 1, 3).reshape(features_in, 16 * features))
+    products = matmul(x, kernel.transpose(2, 0, 1, 3).reshape(features_in, 16 * features))
     products = products.reshape(*x.shape[:3], 4, 4, features)
     products = jnp.pad(products, ((0, 0), (1, 1), (1, 1), (0, 0), (0, 0), (0, 0)))
     height, width = x.shape[1:3]

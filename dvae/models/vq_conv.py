@@ -99,7 +99,9 @@ class VQConv(nn.Module):
 
     def posterior_logits(self, vectors: jax.Array, codebook: jax.Array) -> jax.Array:
         """Returns logits of q(z | x), -scale |v - m|^2, [B, h, w, n, C] (unnormalised)."""
-        return -jnp.exp(self.log_scale)[None, None, None, :, None] * distances(vectors, codebook)
+        # The scale goes into the small arrays: on the logits it costs passes forward and backward.
+        root = jnp.exp(0.5 * self.log_scale)[:, None]
+        return -distances(vectors * root[None, None, None], codebook * root[:, None])
 
     def log_likelihood(self, codes: jax.Array, images: jax.Array) -> jax.Array:
         """Returns log p(x | z) in nats [B] for code vectors [B, h, w, n, D]."""
@@ -135,9 +137,18 @@ def lookup(codes: jax.Array, codebook: jax.Array) -> jax.Array:
     return jax.vmap(vq.lookup, in_axes=(-1, 0), out_axes=-2)(codes, codebook)
 
 
-def average(weights: jax.Array, codebook: jax.Array) -> jax.Array:
-    """Averages code vectors: weights [..., n, C], codebook [n, C, D] to [..., n, D]."""
-    # Full precision, as `lookup` has: a one-hot sample must give the code itself on every platform.
+def average(
+    weights: jax.Array, codebook: jax.Array, *, dtype: DTypeLike = jnp.float32
+) -> jax.Array:
+    """Averages code vectors: weights [..., n, C], codebook [n, C, D] to [..., n, D].
+
+    A one-hot sample gives the code itself, rounded to `dtype`, on every platform. In half precision
+    sums are float32 and the result is `dtype`: what a decoder of that dtype would round it to.
+    """
+    if jnp.dtype(dtype).itemsize < 4:
+        product = jax.vmap(blocks.matmul, in_axes=(-2, 0), out_axes=-2)
+        return product(weights.astype(dtype), codebook)
+    # Full precision, as `lookup` has, which GPUs and TPUs do not have by default.
     return jnp.einsum("...nc,ncd->...nd", weights, codebook, precision=lax.Precision.HIGHEST)
 
 

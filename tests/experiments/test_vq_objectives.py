@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from dvae import vq
+from dvae.models import vq_conv
 from experiments import vq_objectives as objectives
 
 B, H, W, N, C, D = 2, 1, 2, 2, 3, 2
@@ -33,7 +34,12 @@ def make_problem():
         values = log_likelihood(codes, images)
         return values.sum(), jax.lax.stop_gradient(values)
 
-    return objectives.Model(logits, log_likelihood, total, log_prior), vectors, codebook, images
+    return (
+        objectives.Model(logits, vq_conv.average, log_likelihood, total, log_prior),
+        vectors,
+        codebook,
+        images,
+    )
 
 
 def exact_kl(model, vectors):

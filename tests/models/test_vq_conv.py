@@ -62,6 +62,23 @@ def test_codes_of_each_latent_variable_come_from_its_own_codebook(model) -> None
     np.testing.assert_allclose(vq_conv.average(one_hot, codebook), found, rtol=1e-6)
 
 
+def test_averages_in_bfloat16_round_operands_and_result_only(model) -> None:
+    _, _, _, codebook = model
+    weights = jax.nn.softmax(jax.random.normal(jax.random.key(3), (5, 2, 6)))
+    one_hot = jax.nn.one_hot(jnp.array([[1, 4], [5, 0]]), 6)
+    half = lambda *arrays: vq_conv.average(*arrays, dtype=jnp.bfloat16)
+    found = half(one_hot, codebook)
+    assert found.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(found, vq_conv.average(one_hot, codebook).astype(jnp.bfloat16))
+    # Gradients are float32 like the arguments, and near those without rounding.
+    score = lambda average: lambda *x: jnp.sum(jnp.sin(average(*x).astype(jnp.float32)))
+    exact = jax.grad(score(vq_conv.average), argnums=(0, 1))(weights, codebook)
+    rounded = jax.grad(score(half), argnums=(0, 1))(weights, codebook)
+    for a, b in zip(exact, rounded, strict=True):
+        assert b.dtype == jnp.float32
+        np.testing.assert_allclose(a, b, atol=0.02 * np.abs(a).max())
+
+
 def test_calibrated_scale_sets_the_spread(model) -> None:
     module, params, images, codebook = model
     vectors = apply(module, params, "encode", images)
