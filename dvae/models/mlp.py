@@ -25,7 +25,10 @@ def _product_in(dtype: DTypeLike) -> Callable[..., jax.Array]:
     """Returns `lax.dot_general` of operands rounded to dtype, summed in at least float32."""
 
     def dot_general(
-        x: jax.Array, kernel: jax.Array, dimensions: lax.DotDimensionNumbers, precision: None
+        x: jax.Array,
+        kernel: jax.Array,
+        dimensions: lax.DotDimensionNumbers,
+        precision: lax.PrecisionLike,
     ) -> jax.Array:
         wide = jnp.promote_types(jnp.result_type(x, kernel), jnp.float32)
         operands = x.astype(dtype), kernel.astype(dtype)
