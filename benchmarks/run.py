@@ -14,6 +14,7 @@ from experiments import run_record
 
 OUT = Path(__file__).parents[1] / "docs" / "results" / "benchmarks"
 MODULES = (
+    "noise",
     "gibbs",
     "binary_vae",
     "cifar_vq",

@@ -62,7 +62,7 @@ def open_uniform(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 
 def random_bits(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Draws what `jax.random.bits` draws, uint32 [*shape], five times faster on CPUs.
+    """Draws what `jax.random.bits` draws, uint32 [*shape], four times faster on CPUs.
 
     There JAX runs the rounds of its generator, Threefry-2x32, in a loop over arrays, to compile
     fast. Written out they fuse into whatever uses the bits. Keys of other generators, more than
