@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from dvae._numerics import ArrayLike, as_float
@@ -40,19 +41,20 @@ def as_vectors(v: ArrayLike) -> jax.Array:
 
 
 def as_codes(codes: ArrayLike) -> jax.Array:
-    """Returns integers as an array, int32 where they fit, or raises TypeError."""
-    codes = jnp.asarray(codes)
-    if jnp.issubdtype(codes.dtype, jnp.bool_):
-        return codes.astype(jnp.int32)
+    """Returns integers as int32, those beyond its range as its ends, or raises TypeError."""
+    if not isinstance(codes, jax.Array):
+        codes = np.asarray(codes)  # JAX would wrap 64-bit integers to 32 bits
+    if codes.dtype == bool:
+        return jnp.asarray(codes, jnp.int32)
     if not jnp.issubdtype(codes.dtype, jnp.integer):
         raise TypeError(f"codes and digits must be integers, got {codes.dtype}")
-    # A cast alone would wrap large numbers, and those below 0 of a smaller type are kept anyway.
-    limits = jnp.iinfo(jnp.int32)
-    if jnp.iinfo(codes.dtype).max > limits.max:
-        codes = jnp.minimum(codes, jnp.asarray(limits.max, codes.dtype))
-    if jnp.iinfo(codes.dtype).min < limits.min:
-        codes = jnp.maximum(codes, jnp.asarray(limits.min, codes.dtype))
-    return codes.astype(jnp.int32)
+    if np.can_cast(codes.dtype, np.int32):
+        return jnp.asarray(codes, jnp.int32)
+    limits, own = jnp.iinfo(jnp.int32), jnp.iinfo(codes.dtype)
+    library = jnp if isinstance(codes, jax.Array) else np
+    return jnp.asarray(
+        library.clip(codes, max(limits.min, own.min), min(limits.max, own.max)), jnp.int32
+    )
 
 
 def check_codes(codes: ArrayLike, shape: tuple[int, ...]) -> jax.Array:
