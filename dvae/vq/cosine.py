@@ -24,7 +24,13 @@ from dvae.vq._common import (
     normalize,
     select,
 )
-from dvae.vq.codebook import codebook_loss, commitment_loss, nearest_code, straight_through
+from dvae.vq.codebook import (
+    check_dimensions,
+    codebook_loss,
+    commitment_loss,
+    nearest_code,
+    straight_through,
+)
 
 
 def unit(v: ArrayLike) -> jax.Array:
@@ -111,6 +117,7 @@ def losses(
     Source: Yu et al. (2021), section 3.2; the weights, 1 and 0.25 there, are left to the caller.
     """
     v, codebook = as_vectors(v), as_float(codebook)
+    check_dimensions(v, codebook)
     mask = check_mask(mask, v.shape[:-1])
     codes = select(check_codes(codes, v.shape[:-1]), mask)
     wide = wide_dtype(v, codebook)

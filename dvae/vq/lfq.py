@@ -154,19 +154,22 @@ def losses(
     commitment = commitment_loss(v, quantize_bits(v).q)
     logits = 4 * jnp.asarray(inverse_temperature, v.dtype) * v
     entropy = jnp.sum(bernoulli.entropy(logits), axis=-1)
-    # Both means: 1 - mean would round to 1 where all are unlikely.
+    # Both means: 1 - mean would lose the digits of a small one.
     on = mean(jax.nn.sigmoid(logits), mask, num_axes)
     off = mean(jax.nn.sigmoid(-logits), mask, num_axes)
     return Losses(
         mean(commitment, mask, num_axes),
         mean(entropy, mask, num_axes),
-        jnp.sum(_surprise(on) + _surprise(off), axis=-1),
+        jnp.sum(_surprise(on, off) + _surprise(off, on), axis=-1),
     )
 
 
-def _surprise(p: jax.Array) -> jax.Array:
-    """Evaluates -p log p, with value and gradient 0 where p has underflowed to 0."""
-    return -p * jnp.log(jnp.where(p == 0, 1, p))
+def _surprise(p: jax.Array, rest: jax.Array) -> jax.Array:
+    """Evaluates -p log p for p = 1 - rest, accurate at both ends; 0 where p has underflowed."""
+    is_small = p < rest
+    # Each logarithm is kept from the end at which it, or its slope, is infinite.
+    of_small = jnp.log(jnp.where(is_small & (p > 0), p, 1))
+    return -p * jnp.where(is_small, of_small, jnp.log1p(-jnp.where(is_small, 0, rest)))
 
 
 def _check_bits(num_bits: int) -> None:

@@ -41,7 +41,13 @@ from dvae.vq._common import (
     mean,
     select,
 )
-from dvae.vq.codebook import codebook_loss, commitment_loss, nearest_code, straight_through
+from dvae.vq.codebook import (
+    check_dimensions,
+    codebook_loss,
+    commitment_loss,
+    nearest_code,
+    straight_through,
+)
 from dvae.vq.digits import NO_CODE
 from dvae.vq.kmeans import kmeans as _kmeans
 
@@ -231,11 +237,12 @@ def _stages(codebooks: Codebooks) -> list[jax.Array]:
     """Returns the codebooks [C_r, D], or raises ValueError if they do not fit together."""
     if isinstance(codebooks, Sequence):
         stages = [as_float(x) for x in codebooks]
+        shapes = [x.shape for x in stages]
     else:
         array = as_float(codebooks)
-        stages = [array[i] for i in range(array.shape[0])] if array.ndim == 3 else [array]
-    shapes = [x.shape for x in stages]
-    if not shapes or any(len(x) != 2 or x[0] < 1 or x[1] != shapes[0][-1] for x in shapes):
+        stages = [array[i] for i in range(array.shape[0])] if array.ndim == 3 else []
+        shapes = [x.shape for x in stages] or [array.shape]
+    if not stages or any(len(x) != 2 or x[0] < 1 or x[1] != shapes[0][1] for x in shapes):
         raise ValueError(
             "codebooks must be [R, C, D], or a sequence of arrays [C_r, D], with a stage and a "
             f"code at least, got {shapes}"
@@ -275,12 +282,8 @@ def _inputs_and_rows(
     rest = v.astype(wide_dtype(v, *stages))
     inputs, rows = [], []
     for stage, codebook in enumerate(stages):
+        check_dimensions(rest, codebook)
         rows.append(_row(codes[..., stage], codebook.astype(rest.dtype)))
         inputs.append(rest)
-        if rows[-1].shape != rest.shape:
-            raise ValueError(
-                f"v [..., D] and codebooks [R, C, D] must share D, got {v.shape} and "
-                f"{len(stages)} of {codebook.shape}"
-            )
         rest = rest - lax.stop_gradient(rows[-1])
     return inputs, rows

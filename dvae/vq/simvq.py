@@ -29,7 +29,7 @@ from dvae.vq._common import (
     mean,
     select,
 )
-from dvae.vq.codebook import codebook_loss, nearest_code, straight_through
+from dvae.vq.codebook import check_dimensions, codebook_loss, nearest_code, straight_through
 
 
 class SimVQ(NamedTuple):
@@ -150,9 +150,9 @@ def losses(
     mask = check_mask(mask, v.shape[:-1])
     codes = select(check_codes(codes, v.shape[:-1]), mask)
     wide = select(v.astype(wide_dtype(v, basis, weights)), mask)
-    q = gather(codes, _codes(basis, weights).astype(wide.dtype))
-    if q.shape != wide.shape:
-        raise ValueError(f"v and the rows of the codebook must share D, got {v.shape}, {q.shape}")
+    rows = _codes(basis, weights).astype(wide.dtype)
+    check_dimensions(wide, rows)
+    q = gather(codes, rows)
     return VQLosses(
         mean(codebook_loss(wide, q), mask, v.ndim - 1),
         mean(jnp.sum(jnp.square(wide - q), axis=-1), mask, v.ndim - 1),
