@@ -89,7 +89,9 @@ def codebook_cases() -> Iterator[tuple[str, Case]]:
         "cosine.quantize, codebook": Case(cosine.quantize, (REAL, REAL)),
         "cosine.lookup": Case(lambda m: cosine.lookup(CODES % 4, m), (REAL,)),
         "cosine.losses": Case(
-            lambda v: cosine.losses(v, CODES, CODEBOOK, mask=MASK), (REAL,), keeps_dtype=False
+            lambda v: cosine.losses(v, CODES, of(floating(v)), mask=MASK),
+            (REAL,),
+            keeps_dtype=False,
         ),
         "cosine.losses, codebook": Case(
             lambda v, m: cosine.losses(v, CODES % 4, m), (REAL, REAL), keeps_dtype=False
@@ -107,7 +109,7 @@ def codebook_cases() -> Iterator[tuple[str, Case]]:
         ),
         "simvq.lookup": Case(lambda m, w: simvq.lookup(CODES % 4, m, square(w)), (REAL, REAL)),
         "simvq.losses": Case(
-            lambda v: simvq.losses(v, CODES, CODEBOOK, np.eye(3, dtype=np.float32), mask=MASK),
+            lambda v: simvq.losses(v, CODES, of(floating(v)), eye(v), mask=MASK),
             (REAL,),
             keeps_dtype=False,
         ),
