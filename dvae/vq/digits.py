@@ -73,8 +73,7 @@ def pack_digits(digits: ArrayLike, radices: Sequence[int]) -> jax.Array:
     limits = per_component(np.array(radices), digits.ndim, digits.dtype)
     places = per_component(_places(radices), digits.ndim, digits.dtype)
     in_range = (digits >= 0) & (digits < limits)
-    # Zeros instead: what is out of range could overflow.
-    code = jnp.sum(jnp.where(in_range, digits, 0) * places, axis=-1, dtype=jnp.int32)
+    code = jnp.sum(digits * places, axis=-1, dtype=jnp.int32)
     return jnp.where(jnp.all(in_range, axis=-1), code, num_codes)
 
 
