@@ -50,6 +50,8 @@ def _conv_matmul(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     # size 4, stride 2: fold every 2x2 block into the channels, then a 2x2 convolution.
     x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     batch, height, width, _ = x.shape
+    # An axis at a time: meshes with explicit axes know where a sharded batch goes in one split.
+    x = x.reshape(batch, height // 2, 2, width, features_in)
     x = x.reshape(batch, height // 2, 2, width // 2, 2, features_in).transpose(0, 1, 3, 2, 4, 5)
     x = x.reshape(batch, height // 2, width // 2, 4 * features_in)
     kernel = kernel.reshape(2, 2, 2, 2, features_in, features).transpose(0, 2, 1, 3, 4, 5)
@@ -204,7 +206,8 @@ def join_pieces(pieces: list[jax.Array]) -> jax.Array:
         return pieces[0]
     batch, height, width, *rest = pieces[0].shape
     rows = [jnp.stack(pieces[2 * a : 2 * a + 2], axis=3) for a in range(2)]
-    return jnp.stack(rows, axis=2).reshape(batch, 2 * height, 2 * width, *rest)
+    grid = jnp.stack(rows, axis=2).reshape(batch, 2 * height, width, 2, *rest)
+    return grid.reshape(batch, 2 * height, 2 * width, *rest)
 
 
 class Conv(nn.Module):
@@ -220,8 +223,8 @@ class Conv(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         checks.check_floats("x", x, ("B", "H", "W", "I"))
         shape = (self.size, self.size, x.shape[-1], self.features)
-        kernel = self.param("kernel", self.kernel_init, shape)
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
         return add_bias(conv(x.astype(self.dtype), kernel, stride=self.stride), bias)
 
 
@@ -234,8 +237,9 @@ class ConvTranspose(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         checks.check_floats("x", x, ("B", "H", "W", "I"))
-        kernel = self.param("kernel", transpose_init, (4, 4, x.shape[-1], self.features))
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        shape = (4, 4, x.shape[-1], self.features)
+        kernel = self.param("kernel", transpose_init, shape, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
         return add_bias(conv_transpose(x.astype(self.dtype), kernel), bias)
 
 

@@ -113,7 +113,7 @@ class BinaryVAE(nn.Module):
         if c.directed:
             self.priors = [network(size) for size in c.group_sizes[1:]]
             self.first_prior_logits = self.param(
-                "prior_logits", nn.initializers.zeros, c.group_sizes[:1]
+                "prior_logits", nn.initializers.zeros, c.group_sizes[:1], jnp.float32
             )
 
     def __call__(self, x: jax.Array) -> jax.Array:

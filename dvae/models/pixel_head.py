@@ -38,8 +38,8 @@ class PixelHead(nn.Module):
         shape = (4, 4, self.features, 3 * NUM_LEVELS)
         # A tenth of the usual scale: the first prediction is nearly the bias's.
         stddev = 0.1 * (4.0 * self.features) ** -0.5
-        self.kernel = self.param("kernel", nn.initializers.normal(stddev), shape)
-        self.bias = self.param("bias", nn.initializers.zeros, (3, NUM_LEVELS))
+        self.kernel = self.param("kernel", nn.initializers.normal(stddev), shape, jnp.float32)
+        self.bias = self.param("bias", nn.initializers.zeros, (3, NUM_LEVELS), jnp.float32)
 
     def _logits(self, x: jax.Array) -> list[jax.Array]:
         """Logits [..., 3, 256] in the pieces in which the platform makes them."""
@@ -159,7 +159,7 @@ def _values_and_gradients(
     """Computes log-likelihoods [B] and the gradients of their sum by x, kernel and bias."""
     dtype = wide_dtype(x)
     taps = blocks.phase_taps(kernel.astype(x.dtype))
-    levels = jnp.arange(NUM_LEVELS)[None, None]
+    levels = jnp.arange(NUM_LEVELS, dtype=jnp.int32)[None, None]
 
     def chunk(
         sums: tuple[list[jax.Array], jax.Array], inputs: tuple[jax.Array, jax.Array]
@@ -173,7 +173,7 @@ def _values_and_gradients(
             rows = p.reshape(-1, p.shape[-1])
             log_p, mass, total = _log_softmax_terms(rows, w, bias, t)
             values += log_p.reshape(x.shape[0], -1).sum(-1)
-            d_logits = (levels == t[..., None]) - mass / total
+            d_logits = (levels == t[..., None]).astype(dtype) - mass / total
             d_bias += d_logits.sum(0)
             d_logits = d_logits.reshape(rows.shape[0], -1).astype(x.dtype)
             d_rows = jnp.matmul(d_logits, w.T, preferred_element_type=dtype)

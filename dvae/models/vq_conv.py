@@ -99,10 +99,10 @@ class VQConv(nn.Module):
         self.encoder = Encoder(c)
         self.decoder = Decoder(c)
         self.head = PixelHead(c.features, c.dtype)
-        self.log_scale = self.param("log_scale", nn.initializers.zeros, (c.num_latents,))
-        self.prior_logits = self.param(
-            "prior_logits", nn.initializers.zeros, (c.num_latents, c.codebook_size)
-        )
+        zeros = nn.initializers.zeros
+        self.log_scale = self.param("log_scale", zeros, (c.num_latents,), jnp.float32)
+        shape = (c.num_latents, c.codebook_size)
+        self.prior_logits = self.param("prior_logits", zeros, shape, jnp.float32)
 
     def __call__(self, images: jax.Array, codebook: jax.Array) -> jax.Array:
         """Touches every parameter once; only for `init`."""
