@@ -2,10 +2,12 @@
 
 Each function exists because the plain expression returns NaN, infinity or a biased draw somewhere
 that training reaches; its docstring names the place. Half-precision inputs are computed in float32
-(`upcast`) and cast back by the caller, so that dtypes are kept and nothing turns into float64.
+(`upcast`) and cast back to `float_dtype` by the caller, so that floating dtypes are kept, integers
+become floats, and nothing turns into float64.
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +17,64 @@ ArrayLike = jax.typing.ArrayLike
 _THREEFRY_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 
 
-def upcast(x: jax.Array) -> jax.Array:
+def float_dtype(*xs: ArrayLike) -> jnp.dtype:
+    """Returns the dtype of a result computed from xs: their common floating one.
+
+    Integers and booleans have no say; without a floating x it is JAX's default float. Prevents
+    truncation, to 1 for 1.72, where a result is cast back to the dtype of integer inputs.
+
+    Raises:
+        TypeError: if an x is complex.
+    """
+    for x in xs:
+        if jnp.issubdtype(jnp.result_type(x), jnp.complexfloating):
+            raise TypeError(f"expected real numbers, got {jnp.result_type(x)}")
+    floating = [x for x in xs if jnp.issubdtype(jnp.result_type(x), jnp.floating)]
+    return jnp.result_type(*floating) if floating else jnp.result_type(float)
+
+
+def wide_dtype(*xs: ArrayLike) -> jnp.dtype:
+    """Returns `float_dtype(*xs)`, but at least float32."""
+    dtype = float_dtype(*xs)
+    return dtype if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)
+
+
+def as_float(x: ArrayLike) -> jax.Array:
+    """Returns x as an array of a floating dtype: its own, or for integers the default float."""
+    return jnp.asarray(x, float_dtype(x))
+
+
+def upcast(x: ArrayLike) -> jax.Array:
     """Returns x in at least float32: bfloat16 and float16 lose a sum's digits after a few terms."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return jnp.asarray(x).astype(wide_dtype(x))
+
+
+def vary_like(tree: Any, *examples: Any) -> Any:
+    """Marks the arrays of a tree as varying over the mesh axes over which the examples vary.
+
+    Inside `jax.shard_map` the carry of a loop keeps one type throughout. Constants that it starts
+    from are the same on all devices, what it computes from sharded arrays is not. Elsewhere the
+    tree comes back as it is.
+    """
+    axes = frozenset[str]().union(*(_varying(x) for x in jax.tree.leaves(examples)))
+
+    def mark(x: jax.Array) -> jax.Array:
+        missing = axes - _varying(x)
+        return jax.lax.pcast(x, tuple(sorted(missing)), to="varying") if missing else x
+
+    return jax.tree.map(mark, tree) if axes else tree
+
+
+def _varying(x: jax.Array) -> frozenset[str]:
+    """Returns the mesh axes over which x varies."""
+    abstract = jax.typeof(x)
+    axis_types = getattr(abstract, "mat", None)  # since JAX 0.10.2
+    return axis_types.varying if axis_types is not None else getattr(abstract, "vma", frozenset())
+
+
+def is_staged() -> bool:
+    """Tells whether operations are being traced into a program (jit, scan, ...), not executed."""
+    return isinstance(jnp.zeros(()), jax.core.Tracer)
 
 
 def mass_times(mass: jax.Array, x: jax.Array) -> jax.Array:
@@ -70,6 +127,10 @@ def random_bits(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     `jax.random.bits`.
 
     Source: Salmon, Moraes, Dror and Shaw, "Parallel Random Numbers: As Easy as 1, 2, 3" (2011).
+
+    Raises:
+        ValueError: if key is an array of keys.
+        TypeError: if key is not a key.
     """
     if (
         jax.random.key_impl(key) != "threefry2x32"
@@ -77,6 +138,9 @@ def random_bits(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         or math.prod(shape) > 2**32
     ):
         return jax.random.bits(key, shape, jnp.uint32)
+    # Draws nothing. It refuses what is no single key as JAX does, and lets `jax_debug_key_reuse`
+    # know that the key is used, which reading its data does not.
+    jax.random.bits(key, (0,), jnp.uint32)
     # Every element encrypts its position in the array, so that no sharding changes a draw.
     position = jnp.zeros(shape, jnp.uint32)
     for axis, length in enumerate(shape):

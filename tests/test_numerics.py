@@ -119,3 +119,67 @@ def test_logit_keeps_its_digits_at_both_ends():
 
 def test_check_positive_lets_traced_values_pass():
     jax.jit(lambda t: (_numerics.check_positive("temperature", t), t)[1])(jnp.float32(-1))
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ((1,), jnp.float32),
+        ((True, jnp.int32(3)), jnp.float32),
+        ((jnp.int32(1), jnp.bfloat16(1)), jnp.bfloat16),
+        ((jnp.bfloat16(1), 0.5), jnp.bfloat16),
+        ((np.ones(2), jnp.float16(1)), jnp.float32),
+    ],
+)
+def test_integers_have_no_say_in_the_dtype_of_a_result(values, expected):
+    assert _numerics.float_dtype(*values) == expected
+    with pytest.raises(TypeError, match="real numbers"):
+        _numerics.float_dtype(*values, 1j)
+
+
+@pytest.mark.parametrize("strict", ["standard", "strict"])
+def test_upcast_widens_halves_and_integers_alone(strict):
+    with jax.numpy_dtype_promotion(strict):
+        for narrow in (jnp.bfloat16(1), jnp.float16(1), jnp.int8(1), True, 1):
+            assert _numerics.upcast(narrow).dtype == jnp.float32
+        with jax.enable_x64(True):
+            assert _numerics.upcast(jnp.float64(1)).dtype == jnp.float64
+            assert _numerics.upcast(jnp.float32(1)).dtype == jnp.float32
+            assert _numerics.upcast(jnp.int32(1)).dtype == jnp.float64
+
+
+def test_random_bits_refuse_what_is_no_single_key():
+    with pytest.raises(ValueError, match="single key"):
+        _numerics.random_bits(jax.random.split(jax.random.key(0)), (3,))
+    with pytest.raises(TypeError):
+        _numerics.random_bits(3, (3,))
+
+
+def test_a_key_used_twice_is_noticed():
+    key = jax.random.key(0)
+    _numerics.random_bits(key, (3,))
+    with pytest.raises(jax.errors.KeyReuseError):
+        _numerics.random_bits(key, (3,))
+
+
+def test_vary_like_types_the_start_of_a_loop_inside_shard_map():
+    mesh = jax.make_mesh((2,), ("shards",), axis_types=(jax.sharding.AxisType.Auto,))
+
+    def total(x, marked):
+        zero = jnp.zeros(())
+        start = _numerics.vary_like(zero, x) if marked else zero
+        return jax.lax.fori_loop(0, 3, lambda i, sum: sum + x[i], start)[None]
+
+    each = jax.sharding.PartitionSpec("shards")
+    run = lambda marked: jax.shard_map(
+        lambda x: total(x, marked), mesh=mesh, in_specs=each, out_specs=each
+    )
+    np.testing.assert_array_equal(run(True)(jnp.arange(6.0)), [3, 12])
+    with pytest.raises(TypeError, match="carry"):
+        run(False)(jnp.arange(6.0))
+
+
+def test_staging_is_told_from_execution():
+    assert not _numerics.is_staged()
+    assert jax.vmap(lambda x: x + _numerics.is_staged())(jnp.zeros(2)).sum() == 0
+    assert jax.jit(_numerics.is_staged)()
