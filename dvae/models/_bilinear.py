@@ -22,6 +22,8 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jax.typing import DTypeLike
 
+from dvae._numerics import vary_like
+
 Map = Callable[[jax.Array, jax.Array], jax.Array]
 _X, _W, _Y = range(3)  # the slots of the form
 # Which of them hold an array in vmapped calls, one triple of flags a vmap, the innermost first.
@@ -42,22 +44,6 @@ class Bilinear:
         x, w = vary_like((x, w), x, w)
         dtypes = (x.dtype, w.dtype, x.dtype)
         return _bilinear.bind(x, w, maps=self._maps, slot=_Y, levels=(), dtypes=dtypes)
-
-
-def vary_like(tree: Any, *examples: Any) -> Any:
-    """Marks the arrays of a tree as varying over the mesh axes over which any example does.
-
-    Inside `jax.shard_map` the carry of a loop has one type throughout, and so have the arguments of a primitive.
-    Elsewhere the tree comes back as it is.
-    """
-    varying = lambda x: jax.typeof(x).mat.varying
-    axes = frozenset().union(*map(varying, jax.tree.leaves(examples)))
-
-    def mark(x: jax.Array) -> jax.Array:
-        missing = tuple(sorted(axes - varying(x)))
-        return jax.lax.pcast(x, missing, to="varying") if missing else x
-
-    return jax.tree.map(mark, tree) if axes else tree
 
 
 def _operands(slot: int) -> tuple[int, int]:

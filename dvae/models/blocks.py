@@ -17,8 +17,9 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import DTypeLike
 
+from dvae._numerics import wide_dtype
 from dvae.models import checks
-from dvae.models.products import conv_transpose_by_gradient, matmul, wide_dtype
+from dvae.models.products import conv_transpose_by_gradient, matmul
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 

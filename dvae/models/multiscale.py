@@ -19,9 +19,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dvae._numerics import wide_dtype
 from dvae.distributions import bernoulli, discretized_logistic
 from dvae.models import blocks, checks, se_resnet
-from dvae.models.products import wide_dtype
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,10 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 from jax.typing import DTypeLike
 
+from dvae._numerics import vary_like, wide_dtype
 from dvae.distributions import categorical
 from dvae.models import blocks, checks
-from dvae.models._bilinear import vary_like
-from dvae.models.products import matmul_transposed, wide_dtype
+from dvae.models.products import matmul_transposed
 
 NUM_LEVELS = 256
 _CHUNK_ROWS = 1024  # output positions of a phase at a time: 3 MB of logits

@@ -11,12 +11,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from dvae._numerics import wide_dtype
 from dvae.models._bilinear import Bilinear
-
-
-def wide_dtype(x: jax.Array) -> jnp.dtype:
-    """Returns the dtype in which sums of x are accumulated: at least float32."""
-    return jnp.promote_types(x.dtype, jnp.float32)
 
 
 def matmul(x: jax.Array, w: jax.Array) -> jax.Array:
