@@ -90,7 +90,7 @@ def linear_warmup(step: jax.Array | int, num_steps: int) -> jax.Array:
     """
     if num_steps < 0:
         raise ValueError(f"num_steps must be at least 0 (0: no warm-up), got {num_steps}")
-    progress = (jnp.asarray(step, jnp.float32) + 1.0) / max(num_steps, 1)
+    progress = (jnp.asarray(step, jnp.float32) + 1.0) / float(max(num_steps, 1))
     return jnp.minimum(1.0, progress)
 
 

@@ -88,7 +88,15 @@ def test_unknown_preset(parse) -> None:
 
 
 def test_only_where_things_are_may_change() -> None:
-    places = {"workdir", "data_dir", "mesh", "coordinator", "num_processes", "process_id"}
+    places = {
+        "workdir",
+        "nonempty_workdir",
+        "data_dir",
+        "mesh",
+        "coordinator",
+        "num_processes",
+        "process_id",
+    }
     assert flags.free_fields(Config()) == places
 
 
