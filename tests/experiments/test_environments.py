@@ -1,5 +1,6 @@
 """Programs where they were not made: notebooks, other locales, addresses, threads."""
 
+import functools
 import json
 import os
 import subprocess
@@ -129,11 +130,8 @@ def test_all_places_are_paths() -> None:
 )
 def test_paths_of_the_programs_that_compare(arguments, monkeypatch, capsys) -> None:
     values = absl_flags.FlagValues()
-    monkeypatch.setattr(
-        result_tables.absl_flags,
-        "DEFINE_string",
-        lambda *given: absl_flags.DEFINE_string(*given, flag_values=values),
-    )
+    define = functools.partial(absl_flags.DEFINE_string, flag_values=values)
+    monkeypatch.setattr(result_tables.absl_flags, "DEFINE_string", define)
     monkeypatch.setattr(result_tables.absl_flags, "FLAGS", values)
     monkeypatch.setattr(flags, "run", lambda main: main(values(["report", *arguments])))
     with pytest.raises(SystemExit) as stopped:
