@@ -207,7 +207,7 @@ class _Scale(nn.Module):
             x = self._resized(context, size)
         else:
             known = jnp.asarray(~new_pixels(size, first=False))[None, :, :, None]
-            flags = jnp.broadcast_to(known, (*pixels.shape[:3], 1)).astype(pixels.dtype)
+            flags = jnp.where(known, jnp.ones_like(pixels[..., :1]), 0)
             given = jnp.concatenate([jnp.where(known, pixels, 0), flags], axis=-1)
             x = se_resnet.Up(features, 0, size)(state) + blocks.Conv(features, 3)(given)
             for _ in range(max(1, c.num_blocks)):
