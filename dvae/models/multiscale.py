@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dvae._numerics import wide_dtype
+from dvae._numerics import partition, spec_of, wide_dtype
 from dvae.distributions import bernoulli, discretized_logistic
 from dvae.models import blocks, checks, se_resnet
 
@@ -172,7 +172,9 @@ class MultiscaleDecoder(nn.Module):
             state, params = network(context, state, center(pixels, c.num_mixtures))
             mask = new_pixels(pixels.shape[1], first=scale == 0)[None, :, :, None]
             drawn = draw(scale, params).astype(jnp.float32)
-            image = image.at[:, ::step, ::step].set(jnp.where(mask, drawn, pixels))
+            pixels = jnp.where(mask, drawn, pixels)
+            paste = lambda image, pixels, step=step: image.at[:, ::step, ::step].set(pixels)
+            image = partition(paste, spec_of(pixels), image, pixels)
         return image
 
     def _log_prob(self, pixels: jax.Array, params: jax.Array) -> jax.Array:
@@ -205,7 +207,7 @@ class _Scale(nn.Module):
             x = self._resized(context, size)
         else:
             known = jnp.asarray(~new_pixels(size, first=False))[None, :, :, None]
-            flags = jnp.broadcast_to(known, (*pixels.shape[:3], 1)).astype(pixels.dtype)
+            flags = jnp.where(known, jnp.ones_like(pixels[..., :1]), 0)
             given = jnp.concatenate([jnp.where(known, pixels, 0), flags], axis=-1)
             x = se_resnet.Up(features, 0, size)(state) + blocks.Conv(features, 3)(given)
             for _ in range(max(1, c.num_blocks)):

@@ -16,9 +16,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
+from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
 
-from dvae._numerics import vary_like, wide_dtype
+from dvae._numerics import partition, spec_of, vary_like, wide_dtype
 from dvae.distributions import categorical
 from dvae.models import blocks, checks
 from dvae.models.products import matmul_transposed
@@ -69,7 +70,9 @@ class PixelHead(nn.Module):
         self._check(x, images)
         if blocks.use_matmul():
             x = x.astype(self.dtype)
-            total, values = _total(x, self.kernel, self.bias, images.astype(jnp.int32))
+            inputs = x, self.kernel, self.bias, images.astype(jnp.int32)
+            out_specs = PartitionSpec(), PartitionSpec(*spec_of(images)[:1])
+            total, values = partition(_total, out_specs, *inputs)
         else:
             values = self.log_likelihood(x, images)
             total = values.sum()

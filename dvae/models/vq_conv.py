@@ -209,8 +209,8 @@ def calibrated_log_scale(vectors: jax.Array, codebook: jax.Array, logit_std: flo
     """Chooses log_scale [n] such that logits spread over the codes by `logit_std` on average.
 
     With a moderate spread the first posterior is neither uniform (no gradient reaches the choice
-    of code) nor one-hot (a relaxed sample carries no gradient). Where no distances differ, as with
-    a single code, log_scale is 0.
+    of code) nor one-hot (a relaxed sample carries no gradient). Where distances do not differ, as
+    those to a single code, log_scale is 0.
 
     Args:
       vectors: float [..., n, D].
@@ -218,7 +218,9 @@ def calibrated_log_scale(vectors: jax.Array, codebook: jax.Array, logit_std: flo
       logit_std: positive.
     """
     check_positive("logit_std", logit_std)
-    spread = distances(vectors, codebook).std(-1)
-    mean = spread.mean(tuple(range(spread.ndim - 1)))
-    # No scale spreads what is equal; 1 / 0 would make the first logits NaN.
-    return jnp.where(mean > 0, jnp.log(logit_std / jnp.where(mean > 0, mean, 1)), 0)
+    squared = distances(vectors, codebook)
+    mean = lambda x: x.mean(tuple(range(x.ndim - 1)))
+    spread = mean(squared.std(-1))
+    # No scale spreads what is equal: it would magnify rounding, and 1 / 0 make the logits NaN.
+    is_equal = spread <= 10 * jnp.finfo(squared.dtype).eps * mean(squared.mean(-1))
+    return jnp.where(is_equal, 0, jnp.log(logit_std / jnp.where(is_equal, 1, spread)))

@@ -1,4 +1,4 @@
-"""Arguments that a model would compute something wrong from, or fail on deep inside, are refused."""
+"""Arguments that a model computed something wrong from, or failed on deep inside, are refused."""
 
 import jax
 import jax.numpy as jnp
@@ -162,7 +162,7 @@ def test_what_is_not_is_refused(name) -> None:
 def test_values_are_checked_of_known_arrays_alone() -> None:
     """A compiled step neither waits for its images nor computes with them twice."""
     check = lambda x: checks.check_images(x, kind=checks.UNIT, shape=("B", "D"))
-    with pytest.raises(ValueError, match="a pixel of 2.0"):
+    with pytest.raises(ValueError, match=r"a pixel of 2\.0"):
         check(np.array([[0.0, 2.0]]))
     check(jnp.array([[0.0, 2.0]]))
     jaxpr = jax.make_jaxpr(lambda x: (check(x), x)[1])(np.array([[0.0, 2.0]]))
@@ -224,5 +224,5 @@ def test_a_single_code_has_the_scale_one() -> None:
     vectors = np.random.default_rng(0).normal(size=(4, 2, 3)).astype(np.float32)
     found = vq_conv.calibrated_log_scale(vectors, CODEBOOK[:, :1], 3.0)
     np.testing.assert_array_equal(found, 0)
-    # Likewise where all codes are one, as k-means of equal images makes them.
+    # Likewise where all codes are one, as k-means of equal images makes them, but for rounding.
     np.testing.assert_array_equal(vq_conv.calibrated_log_scale(vectors, CODEBOOK, 3.0), 0)

@@ -14,12 +14,11 @@ def test_the_example_of_the_docstring_runs() -> None:
     lines = [line.strip() for line in models.__doc__.splitlines() if line.startswith("    ")]
     code = [line for line in lines if "=" in line]
     assert len(code) == 5
-    key = jax.random.key(0)
-    images = jax.random.randint(key, (3, 8, 4, 3), 0, 256).astype(jnp.uint8)
-    codebook = jax.random.normal(key, (2, 8, 16))
+    key, key_images, key_codebook = jax.random.split(jax.random.key(0), 3)
+    images = jax.random.randint(key_images, (3, 8, 4, 3), 0, 256).astype(jnp.uint8)
+    codebook = jax.random.normal(key_codebook, (2, 8, 16))
     scope = {"vq_conv": models.vq_conv, "key": key, "images": images, "codebook": codebook}
-    with jax.debug_key_reuse(False):
-        exec("\n".join(code), scope)
+    exec("\n".join(code), scope)
     assert scope["log_px"].shape == (3,)
     assert scope["codes"].shape == (3, 2, 1, 2, 16)
 

@@ -131,9 +131,7 @@ def test_every_shard_of_a_shard_map_is_a_batch(name):
 
         if name == "gradients" and spec == WHOLE:
             continue  # the gradient of what is the same everywhere is a sum over shards
-        mapped = jax.shard_map(
-            shard, mesh=mesh, in_specs=(BATCH, spec, BATCH), out_specs=BATCH
-        )
+        mapped = jax.shard_map(shard, mesh=mesh, in_specs=(BATCH, spec, BATCH), out_specs=BATCH)
         value = jax.jit(mapped)(vectors, codebooks, codes)
         for i in range(4):
             rows = slice(8 * i, 8 * i + 8)
