@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dvae._numerics import as_float, is_staged, upcast, wide_dtype
+from dvae._numerics import as_float, check_key, is_staged, upcast, wide_dtype
 
 MAX_SAMPLES = 2**30  # a padded chunk of them is counted by an int32
 
@@ -72,9 +72,10 @@ def log_likelihood(
         A `LogLikelihood`, accumulated and returned in float32 or wider.
 
     Raises:
-        ValueError: if `num_samples` or `chunk_size` is below 1, `num_samples` is too large, or
-            `log_weight_fn` does not return one log-weight an image.
+        ValueError: if `num_samples` or `chunk_size` is below 1, `num_samples` is too large,
+            `log_weight_fn` does not return one log-weight an image, or key is an array of keys.
     """
+    check_key(key)
     num_samples = _check_count("num_samples", num_samples)
     chunk_size = min(_check_count("chunk_size", chunk_size), num_samples)
     num_chunks = -(-num_samples // chunk_size)

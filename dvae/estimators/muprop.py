@@ -41,7 +41,7 @@ def muprop(
     Args:
         key: typed PRNG key.
         f: maps z [..., n] to [...], nats, and is defined at z in (0, 1)^n; called twice, at a
-            sample and at mu. Where it has no derivative, f(mu) is a mere baseline. It may close over
+            sample and at mu; where it has no derivative, f(mu) is a baseline. It may close over
             parameters and over logits, which receive its gradient at the sample.
         logits: [..., n] float.
         baseline: b, a scalar or [...], nats; receives no gradient. Learn it from `muprop_residual`.

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dvae._numerics import open_uniform, upcast
+from dvae._numerics import check_key, open_uniform, upcast
 from dvae.estimators._estimate import (
     Estimate,
     as_logits,
@@ -118,6 +118,7 @@ def draw_relaxed(key: jax.Array, logits: jax.Array) -> RelaxedDraw:
     z' = l + logit(u') with u' uniform on the side of (0, 1) that gives the same b. Written out,
     z' = s softplus(logit(v) + softplus(s l)), s = 2 b - 1, where nothing rounds to log(0).
     """
+    check_key(key)
     wide = jax.lax.stop_gradient(upcast(logits))
     key_free, key_given_bits = jax.random.split(key)
     # Minus: the fine end of the uniforms, near 0, serves the rare ones among the bits.

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from dvae import distributions
-from dvae._numerics import upcast
+from dvae._numerics import partition, spec_of, upcast
 from dvae.estimators._estimate import (
     Estimate,
     Family,
@@ -74,7 +74,9 @@ def vimco_surrogate(log_weights: jax.Array, log_q: jax.Array) -> Estimate:
     log_weights, log_q = as_samples("vimco", log_weights, log_q)
     wide = upcast(log_weights)
     bound = jax.nn.logsumexp(wide, axis=0) - math.log(log_weights.shape[0])
-    surrogate = bound + jnp.sum(score_term(_learning_signals(wide), log_q), axis=0)
+    # A cumulative sum along an axis that is sharded has no rule of its own.
+    signals = partition(_learning_signals, spec_of(wide), wide)
+    surrogate = bound + jnp.sum(score_term(signals, log_q), axis=0)
     return Estimate(bound.astype(log_weights.dtype), surrogate.astype(log_weights.dtype))
 
 
@@ -87,9 +89,10 @@ def _learning_signals(log_weights: jax.Array) -> jax.Array:
     before, after = (
         _exclusive(jax.lax.cumlogsumexp, centered, -jnp.inf, end) for end in (False, True)
     )
-    sum_before, sum_after = (
-        _exclusive(jax.lax.cumsum, centered, 0.0, end) for end in (False, True)
-    )
+    # Where the samples are sharded, XLA pads all cumulative reductions of one array with the first
+    # one's neutral element, here -inf. Behind the barrier it is another array.
+    terms = jax.lax.optimization_barrier(centered)
+    sum_before, sum_after = (_exclusive(jax.lax.cumsum, terms, 0.0, end) for end in (False, True))
     mean_of_others = (sum_before + sum_after) / (num_samples - 1)
     leave_one_out = jnp.logaddexp(jnp.logaddexp(before, after), mean_of_others)
     return jax.nn.logsumexp(centered, axis=0)[None] - leave_one_out
