@@ -16,6 +16,10 @@ bounds; `rolfe` makes the gradient where the smoothing has no density.
 
 Samplers are `init` and `step` on an explicit state, for many chains at once: `gibbs`, `tempering`,
 `annealing`; `graph` does it for machines with couplings between any units.
+
+What loops is compiled once for each shape and number of sweeps, also outside of `jax.jit`. Known
+parameters that are NaN or infinite are refused; traced ones give NaN, in chains and estimates.
+Chains may be sharded, over mesh axes of any type; no sharding changes a sample.
 """
 
 from dvae.rbm import (

@@ -21,7 +21,9 @@ over keys is Z at any number of chains and sweeps, if the machines do not depend
 
     E_b(z) = -c1.z1 - c2.z2 - b (z1 - 1/2)^T W (z2 - 1/2),    b from 0 to 1,
 
-(c of `centered_biases`; at b = 1 the machine, up to a constant that the biases below do not have),
+(c of `centered_biases`; at b = 1 the machine, up to a constant that the biases below do not have;
+modes that neither the independent units nor sweeps on the way reach stay unknown, and no number
+here shows it),
 
 and `step` moves from the machine of the last update to that of the present one, which makes the
 population the negative phase of training. Where equal weights are needed:

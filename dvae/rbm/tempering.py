@@ -17,7 +17,8 @@ Why c: up to a constant E(z) = -c1.z1 - c2.z2 - (z1 - 1/2)^T W (z2 - 1/2), and b
 term alone. Hence nothing depends on which of a unit's values is called 1, and without weights all
 replicas are alike. The machine's own biases in place of c can fail in silence: where they balance
 large positive weights (a2 = -W^T 1/2), all early replicas have z = 0, all swaps are accepted, and
-the mode near z = 1 stays unknown.
+the mode near z = 1 stays unknown. So can c where it is itself large: a unit with |c| above 10 has
+one value in the first replica, and modes with the other may stay unknown.
 
 Swendsen and Wang, "Replica Monte Carlo Simulation of Spin-Glasses" (1986); Desjardins, Courville,
 Bengio, Vincent and Delalleau, "Tempered Markov Chain Monte Carlo for Training of Restricted

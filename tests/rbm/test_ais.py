@@ -64,9 +64,10 @@ def test_reverse_agrees_with_enumeration_within_its_error():
     assert abs(found.value - exact.log_z(params)) < 5 * found.std_error
 
 
-def test_devices_share_the_chains_and_change_nothing():
+@pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit], ids=str)
+def test_devices_share_the_chains_and_change_nothing(axis_type):
     params, key = machine(5, 7, seed=2), jax.random.key(6)
-    mesh = jax.make_mesh((8,), ("chains",), axis_types=(AxisType.Auto,))
+    mesh = jax.make_mesh((8,), ("chains",), axis_types=(axis_type,))
     layout = NamedSharding(mesh, PartitionSpec("chains"))
     settings = {"num_temperatures": 20, "num_chains": 64}
     shared = jax.jit(lambda key, params: ais.log_z(key, params, **settings, sharding=layout))
@@ -74,8 +75,8 @@ def test_devices_share_the_chains_and_change_nothing():
     for found, expected in zip(shared(*placed), log_z(key, params, **settings), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-5)
     text = shared.lower(*placed).compile().as_text()
-    assert "f32[8,5]" in text
-    assert "f32[64,5]" not in text, "a device anneals all chains"
+    assert "f32[8,7]" in text
+    assert "f32[64,7]" not in text, "a device anneals all chains"
 
 
 def test_independent_units_have_no_error():
@@ -109,5 +110,7 @@ def test_mistakes_are_named():
         ais.log_z(jax.random.key(0), params, num_chains=1)
     with pytest.raises(ValueError, match="base must hold the logits of 3 and 4 units"):
         ais.log_z(jax.random.key(0), params, base=(jnp.zeros(4), jnp.zeros(3)))
+    with pytest.raises(ValueError, match="base of side 2 has 4 entries that are NaN or infinite"):
+        ais.log_z(jax.random.key(0), params, base=(jnp.zeros(3), jnp.full(4, jnp.inf)))
     with pytest.raises(ValueError, match=r"z1 must be \[chains, 3\]"):
         ais.reverse_log_z(jax.random.key(0), params, jnp.zeros((5, 4)))

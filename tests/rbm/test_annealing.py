@@ -168,6 +168,12 @@ def test_resampling_keeps_expected_counts():
     assert np.all(np.diff(index) >= 0)
 
 
+def test_weights_without_a_meaning_give_no_index():
+    for log_weights in ([0.0, jnp.nan, 1.0], [-jnp.inf] * 3):
+        index = annealing.systematic_resample(jax.random.key(0), jnp.array(log_weights))
+        np.testing.assert_array_equal(index, 3)
+
+
 def test_last_tooth_of_the_comb_finds_a_weight():
     log_weights = jnp.zeros(1_000).at[-2:].set(-jnp.inf)
     index = jax.jit(annealing._comb)(
@@ -243,3 +249,10 @@ def test_mistakes_are_named(runs):
         annealing.step(key, OLD, state, num_sweeps=0)
     with pytest.raises(ValueError, match="the state has 4 and 3 units, the RBM 3 and 4"):
         annealing.step(key, machine(3, 4), state)
+    one = jax.tree.map(lambda x: x[:1] if x.shape[:1] == (NUM_CHAINS,) else x, state)
+    with pytest.raises(ValueError, match=r"same chains, at least 2, got shapes \(1, 4\)"):
+        annealing.step(key, OLD, one)
+    with pytest.raises(ValueError, match=r"do not fit each other: shapes \(32, 4\), \(31,\)"):
+        annealing.step(key, OLD, state._replace(log_weights=state.log_weights[1:]))
+    with pytest.raises(ValueError, match=r"at least 1 weight, got shape \(0,\)"):
+        annealing.systematic_resample(key, jnp.zeros(0))

@@ -75,6 +75,75 @@ def test_exact_samples_have_the_law(sizes):
     assert np.all(np.abs(found - p) < 5 * np.sqrt(p * (1 - p) / num_samples))
 
 
+def free_energies(params):
+    """-F of all left states, float64, bit i of a state its unit i."""
+    a1, a2, w = (np.float64(p) for p in params)
+    z1 = (np.arange(2 ** len(a1))[:, None] >> np.arange(len(a1))) & 1
+    return z1, z1 @ a1 + np.logaddexp(0, a2[None] + z1 @ w).sum(1)
+
+
+def test_every_state_of_twenty_units_is_drawn_by_its_own_noise():
+    # Noise 2e-5 (of the distance to 0 or 1) inside the float64 probabilities of a state's bits must
+    # give the state: so each of a million probabilities is right to about 20 x 2e-5.
+    params = machine(20, 24, seed=7, scale=0.3)
+    z1, log_weights = free_energies(params)
+    sums, ones = [log_weights - log_weights.max()], []
+    for _ in range(20):
+        low, high = sums[-1][0::2], sums[-1][1::2]
+        ones.insert(0, 1 / (1 + np.exp(low - high)))
+        sums.append(np.logaddexp(low, high))
+    index = np.arange(2**20)
+    noise = []
+    for depth, probability in enumerate(ones):
+        p, bit = probability[index >> (20 - depth)], z1[:, 19 - depth]
+        noise.append(p + 2e-5 * np.where(bit, -p, 1 - p))
+    found = jax.jit(exact._descend)(np.float32(noise), np.float32(log_weights))
+    assert np.all(found == z1)
+
+
+def test_rare_states_are_drawn_alike():
+    # A hundredth of the mass lies on 2^20 equal states, of 1e-8 each. Cumulated in float32 only one
+    # in six would be drawn, six times as often, and pairs of equal samples be six times as many.
+    n, share = 20, 0.01
+    weights = np.zeros((n, n), np.float32)
+    weights[:, 0] = 12.0
+    bias2 = np.zeros(n, np.float32)
+    bias2[0] = np.log(share / (1 - share)) + n * (np.log1p(np.exp(-12.0)) - np.log(2))
+    params = rbm.RBM(np.full(n, -12.0, np.float32), bias2, weights)
+    z1, z2 = exact.sample(jax.random.key(0), params, 500_000)
+    rare = np.asarray(z1)[np.asarray(z2)[:, 0] == 1]
+    assert abs(len(rare) - 5_000) < 5 * np.sqrt(5_000)
+    _, counts = np.unique(rare @ 2 ** np.arange(n), return_counts=True)
+    expected = len(rare) ** 2 / 2 / 2**n
+    assert abs((counts * (counts - 1) // 2).sum() - expected) < 5 * np.sqrt(expected)
+
+
+def test_log_z_of_twenty_units_keeps_float32():
+    params = machine(20, 24, seed=8, scale=0.3)
+    _, log_weights = free_energies(params)
+    top = log_weights.max()
+    log_z = top + np.log(np.exp(log_weights - top).sum())
+    np.testing.assert_allclose(exact.log_z(params), log_z, rtol=3e-7)
+
+
+def test_doubles_are_computed_as_doubles():
+    with jax.enable_x64(True):
+        params = rbm.RBM(*(jnp.asarray(p, jnp.float64) for p in machine(4, 6)))
+        negative, z1, z2 = table(params)
+        np.testing.assert_allclose(exact.log_z(params), np.log(np.exp(negative).sum()), rtol=1e-14)
+        energies = rbm.energy(params, z1[:, None], z2[None])
+        np.testing.assert_allclose(energies, -negative, rtol=1e-13, atol=1e-13)
+        large = params._replace(bias1=1e300 * params.bias1)
+        assert np.isfinite(exact.log_z(large))
+    with pytest.raises(ValueError, match="bias1 of the RBM has 4 entries that are NaN or inf"):
+        exact.log_z(large._replace(bias1=np.full(4, 1e300)))
+
+
+def test_no_samples_are_none():
+    z1, z2 = exact.sample(jax.random.key(0), machine(3, 4), 0)
+    assert (z1.shape, z2.shape) == ((0, 3), (0, 4))
+
+
 def test_strong_couplings_stay_finite():
     params = machine(4, 4, scale=40.0)
     value, gradient = jax.jit(jax.value_and_grad(exact.log_z))(params)
@@ -89,6 +158,14 @@ def test_mistakes_are_named():
         rbm.energy(machine(3, 4)._replace(weights=jnp.zeros((4, 3))), jnp.ones(3), jnp.ones(4))
     with pytest.raises(ValueError, match="z2 must end in an axis of 4 units"):
         rbm.energy(machine(3, 4), jnp.ones(3), jnp.ones(3))
+    for f in (rbm.logits_1, rbm.free_energy_2):
+        with pytest.raises(ValueError, match=r"z2 must end in .* 4 units, got shape \(3,\)"):
+            f(machine(3, 4), jnp.ones(3))
+    for f in (rbm.logits_2, rbm.free_energy_1):
+        with pytest.raises(ValueError, match=r"z1 must end in .* 3 units, got shape \(\)"):
+            f(machine(3, 4), 1.0)
+    with pytest.raises(ValueError, match="num_samples must be at least 0, got -1"):
+        exact.sample(jax.random.key(0), machine(3, 4), -1)
 
 
 @pytest.mark.parametrize("name", rbm.RBM._fields)

@@ -58,6 +58,16 @@ def test_draws_have_their_probability():
     assert np.all(np.abs(np.asarray(bits).mean(0) - p) <= 5 * error)
 
 
+def test_logits_that_are_nan_give_bits_that_are_nan():
+    logits = jnp.array([[0.0, jnp.nan, 300.0], [-jnp.inf, jnp.inf, jnp.nan]])
+    for dtype in (jnp.float32, jnp.bfloat16):
+        bits = gibbs.draw(jax.random.key(0), logits.astype(dtype))
+        assert bits.dtype == dtype
+        np.testing.assert_array_equal(np.isnan(bits), np.isnan(logits))
+        np.testing.assert_array_equal(bits[1, :2], [0, 1])
+    assert gibbs.draw(jax.random.key(0), np.array([-900, 900])).tolist() == [0.0, 1.0]
+
+
 def test_mistakes_are_named():
     params = machine(3, 4)
     with pytest.raises(ValueError, match="num_chains must be at least 1, got 0"):

@@ -265,6 +265,34 @@ def test_a_small_lambda_is_refused_or_gives_nan_when_traced(lam):
     assert np.all(np.isfinite(draw(np.float32(1.01))))
 
 
+@pytest.mark.parametrize("scale", [0.0, 1e-40, 1e-20, 1e-3])
+def test_machines_without_or_with_weak_couplings_have_a_gaussian_integral(scale):
+    params = machine(3, 2, seed=11)
+    params = params._replace(weights=np.float32(scale) * params.weights)
+    zeta = 10 * noise((10, 5), seed=11)
+    lam = 1.1 * relaxed.min_lambda(params)
+    expected = enumerated_gaussian(params, zeta, np.float64(lam)) - 0.4
+    found = relaxed.gaussian_integral_log_prob(params, zeta, lam, LOG_Z)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-4)
+    gradient = jax.grad(lambda p: (1.1 * relaxed.min_lambda(p)) + jnp.sum(p.weights))(params)
+    assert np.all(np.isfinite(gradient.weights))
+    sides = jnp.zeros((4, 3)), jnp.zeros((4, 2))
+    sample = relaxed.gaussian_integral_sample(jax.random.key(0), params, *sides, lam)
+    assert np.all(np.isfinite(sample))
+    assert np.max(np.abs(sample)) < 6 / np.sqrt(lam)
+
+
+def test_integer_bits_get_the_noise_of_floats():
+    params, bits = machine(3, 2, seed=10), np.array([[1, 0, 1, 1, 0], [0, 1, 1, 0, 0]])
+    draws = [
+        relaxed.gaussian_integral_sample(jax.random.key(0), params, z[:, :3], z[:, 3:], 9.0)
+        for z in (bits, bits.astype(bool), bits.astype(np.float32))
+    ]
+    assert all(zeta.dtype == jnp.float32 for zeta in draws)
+    np.testing.assert_array_equal(draws[0], draws[2])
+    np.testing.assert_array_equal(draws[1], draws[2])
+
+
 @pytest.mark.parametrize("sizes", [(3, 2), (2, 3)])
 def test_gaussian_integral_samples_have_the_covariance(sizes):
     params = machine(*sizes, seed=10)
