@@ -8,9 +8,9 @@ import optax
 from jax.typing import DTypeLike
 
 from dvae.models import mlp
-from experiments import binary_checks
+from experiments import binary_checks, run_names
 from experiments import binary_names as names
-from experiments.boltzmann_config import BoltzmannConfig
+from experiments.boltzmann_config import USUAL, BoltzmannConfig
 from experiments.flags import changed, option
 from experiments.run_config import RunConfig
 
@@ -199,17 +199,18 @@ class Config(BoltzmannConfig):
         return optax.multi_transform({False: model, True: control}, labels)
 
     def default_workdir(self) -> str:
-        """Returns a name that tells runs of different kinds apart."""
-        kind = self.relaxation
+        """Returns a name that no other configuration has."""
+        told = ["dataset", "num_groups", "structure", "prior", "estimator", "method", "smoothing"]
+        told += ["bound"]
+        kind = [self.relaxation]
         if self.prior == names.BOLTZMANN:
-            samples = self.num_samples if self.bound == names.IW else ""
-            kind = f"{self.method}-{kind}-{self.bound}{samples}"
+            importance = self.bound == names.IW
+            kind = [self.method, *kind, f"{self.bound}{self.num_samples if importance else ''}"]
+            told += ["num_samples"] if importance else []
         elif self.estimator in names.WITH_DENSITY:
-            kind = f"{kind}-{self.bound}"
-        return (
-            f"runs/binary_vae-{self.dataset}-{self.num_groups}{self.structure}-{kind}"
-            f"-seed{self.seed}"
-        )
+            kind.append(self.bound)
+        words = [self.dataset, f"{self.num_groups}{self.structure}", *kind]
+        return run_names.default_workdir("binary_vae", self, words, told=told, usual=USUAL)
 
 
 def _decayed(params: Any) -> Any:

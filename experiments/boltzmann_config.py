@@ -6,6 +6,8 @@ from experiments import binary_names as names
 from experiments.flags import option
 from experiments.run_config import RunConfig
 
+USUAL = {"sampler": names.PCD}  # what a field left open is settled to, where there is a machine
+
 
 @dataclass(frozen=True)
 class BoltzmannConfig(RunConfig):

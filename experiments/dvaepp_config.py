@@ -7,7 +7,8 @@ import optax
 
 from dvae.models import dvaepp, multiscale
 from experiments import binary_names as names
-from experiments.boltzmann_config import BoltzmannConfig, check_machine
+from experiments import run_names
+from experiments.boltzmann_config import USUAL, BoltzmannConfig, check_machine
 from experiments.flags import changed, option
 from experiments.run_config import RunConfig
 
@@ -184,10 +185,10 @@ class Config(BoltzmannConfig):
         return optax.chain(optax.clip_by_global_norm(self.clip_norm), adam)
 
     def default_workdir(self) -> str:
-        """Returns a name that tells runs of different kinds apart."""
-        return (
-            f"runs/dvaepp-{self.dataset}-{self.global_latents}-{self.local_latents}-seed{self.seed}"
-        )
+        """Returns a name that no other configuration has."""
+        told = ("dataset", "global_latents", "local_latents")
+        words = [self.dataset, self.global_latents, self.local_latents]
+        return run_names.default_workdir("dvaepp", self, words, told=told, usual=USUAL)
 
 
 # The rows of the paper's Table 3.

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dvae.models import joint
+from experiments import run_names
 from experiments.flags import changed, option
 from experiments.run_config import RunConfig
 
@@ -110,8 +111,9 @@ class Config(RunConfig):
         )
 
     def default_workdir(self) -> str:
-        """Returns a name that tells runs of different kinds apart."""
-        return f"runs/joint_vae-{self.dataset}-{self.objective}-seed{self.seed}"
+        """Returns a name that no other configuration has."""
+        words = [self.dataset, self.objective]
+        return run_names.default_workdir("joint_vae", self, words, told=("dataset", "objective"))
 
 
 PRESETS: dict[str, dict[str, Any]] = {

@@ -6,6 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from dvae.models import vq_conv
+from experiments import run_names
 from experiments import vq_objectives as objectives
 from experiments.flags import changed, option
 from experiments.run_config import RunConfig
@@ -91,9 +92,12 @@ class Config(RunConfig):
         )
 
     def default_workdir(self) -> str:
-        """Returns a name that tells runs of different kinds apart."""
-        return (
-            f"runs/cifar_vq-{self.dataset}-{self.estimator}-C{self.codebook_size}-seed{self.seed}"
+        """Returns a name that no other configuration has."""
+        return run_names.default_workdir(
+            "cifar_vq",
+            self,
+            [self.dataset, self.estimator, f"C{self.codebook_size}"],
+            told=("dataset", "estimator", "codebook_size"),
         )
 
 
