@@ -33,16 +33,20 @@ HEADER = ("machine", "sampler", "sweeps", "RMS error of moments", "log Z", "erro
 class Config:
     """How long, how wide and how often."""
 
-    out: str = option("runs/samplers", "Directory of the results.")
-    sweeps: str = option("10,30,100,300,1000", "Sweeps of every chain, each a multiple of ten.")
+    out: str = option("runs/samplers", "Folder of the results.")
+    sweeps: str = option(
+        "10,30,100,300,1000", "Sweeps of every chain, multiples of ten with commas."
+    )
     num_chains: int = option(1_000, "Chains of every sampler.", minimum=2)
     num_runs: int = option(8, "Independent repetitions, over which errors are averaged.", minimum=2)
     reference_temperatures: int = option(
-        5_000, "Of the two annealings that large machines are compared with.", minimum=100
+        5_000,
+        "Temperatures of the two annealings that trained machines are compared with.",
+        minimum=100,
     )
-    reference_chains: int = option(8_000, "Of each of the two.", minimum=100)
+    reference_chains: int = option(8_000, "Chains of each of the two.", minimum=100)
     small_scale: float = option(1.5, "Standard deviation of the 8x8 machine's couplings.", above=0)
-    seed: int = option(0, "Of everything random.", minimum=0)
+    seed: int = option(0, "Seed of everything random.", minimum=0)
 
     def __post_init__(self) -> None:
         """Raises ValueError for settings that cannot be measured."""
@@ -246,6 +250,11 @@ def main(arguments: list[str]) -> None:
     """Compares on the machines of the command line."""
     with flags.setup():
         config = flags.parse(Config)
+        if len(arguments) == 1:
+            flags.refuse(
+                ("reference_temperatures", "reference_chains"),
+                "goes with run directories, whose machines it is a reference of; name one",
+            )
         print(compare(config, [Path(argument) for argument in arguments[1:]]))
     print(f"\nwritten to {config.out}: samplers.md, samplers.json, samplers.png")
 

@@ -5,6 +5,7 @@ change when a run is resumed. Runs that differ in their seeds alone form a group
 one run of all their seeds. Groups are told apart by the fields in which they differ.
 """
 
+import dataclasses
 import json
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dvae.train.checkpoint import CONFIG_FILE
-from experiments import flags, run_record
+from experiments import flag_rules, flags, run_record
 from experiments.run_config import RunConfig
 
 Summary = dict[str, Any]
@@ -138,13 +139,17 @@ def _read_json(path: Path) -> dict[str, Any] | None:
 
 
 def settings_of(program: Program, summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns all that determines a run's result but its seeds, the data set first."""
-    free = flags.free_fields(RunConfig)
-    fields = program.config_class.__dataclass_fields__  # type: ignore[attr-defined]
-    usual = {name: field.default for name, field in fields.items()} | dict(program.before)
+    """Returns all that determines a run's result but its seeds, the data set first.
+
+    Fields that the others make idle determine nothing and are left out.
+    """
+    fields = dataclasses.fields(program.config_class)
+    usual = {field.name: field.default for field in fields} | dict(program.before)
     config = {**usual, **summary["config"], DATASET: summary[DATASET]}
+    silent = {*flags.free_fields(RunConfig), *SEEDS}
+    silent |= set(flag_rules.idle(flags.rules_of(program.config_class), config))
     names = [DATASET, *(name for name in config if name != DATASET)]
-    return {name: config[name] for name in names if name not in free and name not in SEEDS}
+    return {name: config[name] for name in names if name not in silent}
 
 
 def group(program: Program, runs: Sequence[Run]) -> list[Group]:
@@ -209,17 +214,21 @@ def of_each_seed(summary: Mapping[str, Any], part: str, name: str) -> list[Any]:
 
 
 def differing(groups: Sequence[Group], *, but: Collection[str] = ()) -> list[str]:
-    """Returns the fields in which groups differ, the data set first."""
+    """Returns the fields in which groups differ, of those that have them; the data set first."""
     names = dict.fromkeys(name for members in groups for name in members.settings)
-    values = lambda name: {json.dumps(members.settings.get(name)) for members in groups}
+    values = lambda name: {
+        json.dumps(members.settings[name]) for members in groups if name in members.settings
+    }
     return [name for name in names if name not in but and len(values(name)) > 1]
 
 
 def describe(members: Group, names: Sequence[str]) -> str:
     """Writes the named fields of a group: "num_steps=500, crop=16"; a data set by its name."""
-    shown = lambda name: members.settings.get(name, "?")
+    settings = members.settings
     return ", ".join(
-        str(shown(name)) if name == DATASET else f"{name}={shown(name)}" for name in names
+        str(settings[name]) if name == DATASET else f"{name}={settings[name]}"
+        for name in names
+        if name in settings
     )
 
 

@@ -114,14 +114,18 @@ def test_other_models_are_refused(tmp_path):
 
 def test_a_cell_of_several_rows_says_what_sets_them_apart(tmp_path):
     runs = [
-        write(tmp_path / "a", summary(beta=4.0, schedule="linear")),
-        write(tmp_path / "b", summary(beta=8.0, schedule="constant", batch_size=100)),
+        write(tmp_path / "a", summary(weight_decay=0.5, schedule="linear", beta=4.0)),
+        write(tmp_path / "b", summary(schedule="constant", batch_size=100)),
         write(tmp_path / "c", summary(estimator="nvil")),
     ]
     table = result_tables.compare(table1.TABLE, runs, tmp_path / "out")
     rows = [line.split("|")[-2].strip() for line in table.splitlines()]
     assert rows[0] == "other settings"
-    assert rows[2:] == ["", "beta=4.0, schedule=linear", "beta=8.0, schedule=constant"]
+    assert rows[2:] == [
+        "",
+        "weight_decay=0.5, schedule=linear",
+        "weight_decay=0.0, schedule=constant",
+    ]
 
 
 def test_runs_of_other_seeds_share_a_row(tmp_path):

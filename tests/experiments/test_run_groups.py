@@ -8,6 +8,7 @@ import pytest
 
 from experiments import (
     compare_samplers,
+    flag_rules,
     flags,
     joint_table,
     report,
@@ -46,13 +47,14 @@ def test_every_field_but_seeds_and_places_tells_runs_apart(program) -> None:
     )
     free = {*flags.free_fields(RunConfig), "seed", "num_seeds"}
     assert flags.free_fields(config_class) == flags.free_fields(RunConfig)
+    idle = flag_rules.idle(config_class.READ_WITH, base)
     for field in fields:
         value = other_value(field)
         assert value != field.default
         if field.name == "dataset":
             continue  # of the summary, which names the variant
         same = settings(**{field.name: value}) == settings()
-        assert same == (field.name in free), field.name
+        assert same == (field.name in free or field.name in idle), field.name
     other = run_groups.settings_of(compared, {"dataset": "another", "config": base})
     assert other != settings()
 
@@ -180,3 +182,22 @@ def test_samplers_tell_directories_of_one_name_apart(tmp_path) -> None:
     ]
     with pytest.raises(ValueError, match="are one directory: name it once"):
         compare_samplers.sampler_machines.name_directories([tmp_path / "a", tmp_path / "." / "a"])
+
+
+def test_settings_that_nothing_reads_tell_no_runs_apart(tmp_path) -> None:
+    runs = [
+        run_groups.read(
+            finished_runs.make(tmp_path / str(i), "cifar_vq", estimator="vq", seed=i, **config),
+            report.PROGRAM,
+            "experiments.report",
+        )
+        for i, config in enumerate(({}, {"temperature": 0.1}, {"commitment": 1.0}))
+    ]
+    first, second = run_groups.group(report.PROGRAM, runs)
+    assert [len(first.runs), len(second.runs)] == [2, 1]
+    soft = run_groups.Group({"dataset": "d", "estimator": "gs_soft", "temperature": 0.5}, [])
+    other = run_groups.Group({"dataset": "d", "estimator": "vq"}, [])
+    assert run_groups.label([soft, other], ["a", "b"]) == [
+        "a, estimator=gs_soft",
+        "b, estimator=vq",
+    ]
