@@ -74,8 +74,9 @@ def init_fn(config: Config, log_histogram: np.ndarray, num_train: int) -> state.
             keys = jax.random.split(key_kmeans, num_latents)
             fit = lambda k, p: vq.kmeans(k, p, num_codes=size, num_iters=KMEANS_ITERATIONS)[0]
             codebook = jax.vmap(fit)(keys, points)
-        spread = config.initial_logit_std
-        network["log_scale"] = vq_conv.calibrated_log_scale(vectors, codebook, spread)
+        if config.estimator in objectives.PROBABILISTIC:
+            spread = config.initial_logit_std
+            network["log_scale"] = vq_conv.calibrated_log_scale(vectors, codebook, spread)
         if config.estimator == objectives.VQ_EMA:
             return {"network": network}, jax.vmap(vq.ema_init)(codebook)
         return {"network": network, "codebook": codebook}, ()

@@ -23,13 +23,12 @@ from dvae.train import distributed, paths, signals
 from dvae.train.checkpoint import CheckpointError
 from dvae.train.lock import LockedError
 from dvae.train.loop import NonFiniteError, StoppedError
-from experiments import begin
+from experiments import begin, flag_help, flag_rules
 
 Config = TypeVar("Config")
 Presets = Mapping[str, Mapping[str, Any]]
 MAX_INT = 2**31 - 1  # of what a device counts in int32
 MAX_SEED = 2**32 - 1  # jax.random.key drops higher bits
-_FEW_PRESETS = 10  # whose values fit into --help; of more, the names
 
 
 def option(
@@ -42,21 +41,26 @@ def option(
     maximum: int = MAX_INT,
     identity: bool = True,
     path: bool = False,
+    group: str = "run",
+    alias: str = "",
 ) -> Any:
     """Declares a field: its default, its help text and what is checked.
 
     Args:
       default: also fixes the type: str, int or float.
-      help: one line for `--help`.
+      help: a sentence for `--help`, which begins with a noun and names units.
       choices: the allowed strings.
       minimum: the smallest allowed number.
       above: the number that the value must exceed.
       maximum: the largest allowed integer; devices compute in int32.
       identity: False for a field that may change when a run is resumed.
       path: whether the value names a file or folder, with a leading ~ as the home directory.
+      group: where `--help` lists it, one of `flag_help.GROUPS`.
+      alias: another name of the flag.
     """
     metadata = {"help": help, "choices": choices, "minimum": minimum, "above": above}
     metadata |= {"maximum": maximum, "identity": identity, "path": path}
+    metadata |= {"group": group, "alias": alias}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -100,24 +104,19 @@ def define(config_class: type, presets: Presets | None = None) -> None:
         str: absl_flags.ArgumentParser,
     }
 
-    def define_one(name: str, parser: absl_flags.ArgumentParser, text: str) -> None:
-        # The main module's name, so that --help lists the flags that are defined here for it.
-        absl_flags.DEFINE(parser, name, None, text, module_name=sys.argv[0])
+    def define_one(name: str, parser: absl_flags.ArgumentParser, text: str, group: str) -> None:
+        # absl keeps flags by module; under the names of groups `flag_help` finds them.
+        absl_flags.DEFINE(parser, name, None, text, module_name=group)
 
     for field in dataclasses.fields(config_class):
-        text = f"{field.metadata['help']} (default: {field.default!r})"
-        if field.metadata["choices"]:
-            text += f" One of: {', '.join(field.metadata['choices'])}."
-        define_one(field.name, parsers[type(field.default)](), text)
-    if presets is None:
-        return
-    settings = lambda values: f": {' '.join(f'{k}={v}' for k, v in values.items())}"
-    short = len(presets) <= _FEW_PRESETS
-    listed = ("; " if short else ", ").join(
-        name + (settings(values) if short else "") for name, values in presets.items()
-    )
-    text = f"Named settings, which further flags override. {listed}"
-    define_one("preset", absl_flags.ArgumentParser(), text)
+        parser = parsers[type(field.default)]()
+        text = flag_help.describe(field, rules_of(config_class).get(field.name, ()))
+        define_one(field.name, parser, text, field.metadata["group"])
+        if alias := field.metadata["alias"]:
+            absl_flags.DEFINE_alias(alias, field.name, module_name=flag_help.HIDDEN)
+    if presets is not None:
+        text = flag_help.describe_presets(presets)
+        define_one("preset", absl_flags.ArgumentParser(), text, flag_help.PRESET)
 
 
 def refuse_words(arguments: Sequence[str]) -> None:
@@ -129,17 +128,42 @@ def refuse_words(arguments: Sequence[str]) -> None:
 def parse(config_class: type[Config], presets: Presets | None = None) -> Config:
     """Returns the configuration of the parsed flags.
 
+    What a preset sets and the flags beside it make idle, as another estimator does, is left out.
+
     Raises:
-      ValueError: an unknown preset, or a value that the configuration refuses.
+      ValueError: an unknown preset, a value that the configuration refuses, or a flag that does
+        nothing beside the others.
     """
     values = absl_flags.FLAGS
     preset = values["preset"].value if presets is not None else None
     if presets is not None and preset is not None and preset not in presets:
         raise ValueError(f"--preset={preset} must be one of {', '.join(presets)}")
     chosen = presets[preset] if presets is not None and preset is not None else {}
-    names = [field.name for field in dataclasses.fields(config_class)]  # type: ignore[arg-type]
-    given = {name: values[name].value for name in names if values[name].value is not None}
-    return config_class(**{**chosen, **given})
+    fields = dataclasses.fields(config_class)  # type: ignore[arg-type]
+    given = {f.name: values[f.name].value for f in fields if values[f.name].value is not None}
+    rules = rules_of(config_class)
+    defaults = {field.name: field.default for field in fields}
+    alone = flag_rules.idle(rules, {**defaults, **chosen})
+    now = flag_rules.idle(rules, {**defaults, **chosen, **given})
+    kept = {k: v for k, v in chosen.items() if k in given or k in alone or k not in now}
+    config = config_class(**{**kept, **given})
+    settled = {field.name: getattr(config, field.name) for field in fields}
+    for name, reason in flag_rules.idle(rules, settled).items():
+        if given.get(name, "") != "":
+            raise ValueError(f"--{name}={given[name]} goes with {reason}")
+    return config
+
+
+def refuse(names: Sequence[str], reason: str) -> None:
+    """Raises ValueError for any of these flags on the command line."""
+    for name in names:
+        if (value := absl_flags.FLAGS[name].value) is not None:
+            raise ValueError(f"--{name}={value} {reason}")
+
+
+def rules_of(config_class: type) -> flag_rules.Rules:
+    """Returns which fields are read beside which values, of a configuration that says so."""
+    return getattr(config_class, "READ_WITH", {})
 
 
 @contextlib.contextmanager
@@ -164,7 +188,10 @@ def _say(text: str) -> None:
 
 
 def _parse_command_line(arguments: list[str]) -> list[str]:
-    """Parses absl flags; a mistake ends in one line."""
+    """Parses absl flags; a mistake ends in one line, a question for help in an answer."""
+    if asked := flag_help.asked(arguments):
+        flag_help.show(absl_flags.FLAGS, short=asked == flag_help.SHORT)
+        sys.exit(0)
     try:
         return absl_flags.FLAGS(arguments)
     except absl_flags.Error as error:

@@ -47,7 +47,7 @@ def advise(flag: str, dtype: str) -> None:
     """
     if dtype != "bfloat16" or jax.default_backend() != "cpu" or not distributed.is_main():
         return
-    cpuinfo = _CPUINFO.read_text() if _CPUINFO.exists() else ""
+    cpuinfo = _CPUINFO.read_text(encoding="utf-8") if _CPUINFO.exists() else ""
     if has_bfloat16_units(platform.machine(), cpuinfo) is False:
         print(
             f"{flag}={dtype}: this CPU has no units for bfloat16 (AMX or AVX-512 BF16, on ARM "

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+import dvae
 from dvae.train import metrics
 
 SUMMARY_FILE = "summary.json"
@@ -59,4 +60,5 @@ def spread_indices(size: int, count: int) -> np.ndarray:
 
 def versions() -> dict[str, str]:
     """Returns the versions of this package and of what it computes with."""
-    return {name: importlib.metadata.version(name) for name in ("dvae", "jax", "flax", "optax")}
+    others = {name: importlib.metadata.version(name) for name in ("jax", "flax", "optax")}
+    return {"dvae": dvae.__version__, **others}
