@@ -35,6 +35,7 @@ class Config:
         "",
         "Folder of prepared TFDS data sets and .mat files. Empty: $TFDS_DATA_DIR, else "
         "~/tensorflow_datasets.",
+        path=True,
         group="data",
     )
     structure: str = option(
