@@ -130,9 +130,10 @@ def test_all_places_are_paths() -> None:
 )
 def test_paths_of_the_programs_that_compare(arguments, monkeypatch, capsys) -> None:
     values = absl_flags.FlagValues()
-    define = functools.partial(absl_flags.DEFINE_string, flag_values=values)
-    monkeypatch.setattr(result_tables.absl_flags, "DEFINE_string", define)
-    monkeypatch.setattr(result_tables.absl_flags, "FLAGS", values)
+    for name in command_line.DEFINERS:
+        define = functools.partial(getattr(absl_flags, name), flag_values=values)
+        monkeypatch.setattr(flags.absl_flags, name, define)
+    monkeypatch.setattr(flags.absl_flags, "FLAGS", values)
     monkeypatch.setattr(flags, "run", lambda main: main(values(["report", *arguments])))
     with pytest.raises(SystemExit) as stopped:
         result_tables.start_program("report", lambda *_: pytest.fail("went on"))
