@@ -198,9 +198,13 @@ def vq_cases() -> Iterator[tuple[str, Case]]:
     def restart(codebook, vectors):
         return vq.restart_dead_codes(key(0), update(codebook, vectors), vectors, threshold=0.95)
 
+    def nearest_in_blocks(vectors, codebook):
+        return vq.nearest_code(jnp.repeat(jnp.asarray(vectors), 2**14, axis=0), codebook)
+
     yield from {
         "vq.squared_distances": Case(vq.squared_distances, (REAL, REAL), keeps_dtype=False),
         "vq.nearest_code": Case(vq.nearest_code, (REAL, REAL), differentiable=False),
+        "vq.nearest_code, blocks": Case(nearest_in_blocks, (REAL, REAL), differentiable=False),
         "vq.lookup": Case(lambda codebook: vq.lookup(codes, codebook), (REAL,)),
         "vq.straight_through": Case(vq.straight_through, (REAL, REAL)),
         "vq.codebook_loss": Case(vq.codebook_loss, (REAL, REAL), keeps_dtype=False),
@@ -219,13 +223,13 @@ def vq_cases() -> Iterator[tuple[str, Case]]:
             restart, (REAL, REAL), keeps_dtype=None, differentiable=False
         ),
         "vq.kmeans_plus_plus": Case(
-            keyed(vq.kmeans_plus_plus, num_codes=2),
+            keyed(vq.kmeans_plus_plus, num_codes=2, chunk_size=3),
             (REAL,),
             keeps_dtype=None,
             differentiable=False,
         ),
         "vq.kmeans": Case(
-            keyed(vq.kmeans, num_codes=2, num_iters=2),
+            keyed(vq.kmeans, num_codes=2, num_iters=2, chunk_size=3),
             (REAL,),
             keeps_dtype=None,
             differentiable=False,

@@ -21,9 +21,10 @@ of N x C.
 A vector that is not finite gets code C, and a position that does not count may be marked by a code
 of -1: `lookup` gives NaN there and passes no gradient, `usage` and `ema_update` leave both out.
 
-Under `jax.jit`, or with mesh axes that are explicit, vectors may be sharded over devices: the sums of `ema_update` are global, and every
-device holds the same codebook. Inside `jax.shard_map` each device sees its own shard only: there,
-gather the vectors and codes before the update.
+Under `jax.jit`, or on mesh axes that are explicit, vectors and codes may be sharded over devices,
+with the codebook on all of them. The sums of `ema_update` are then global, and every device holds
+the same codebook. Inside `jax.shard_map` each device sees its own shard only: there, gather the
+vectors and codes before the update.
 
 Other quantizers, one module each, with the same functions `quantize` -> (q, codes), `lookup` of
 codes and, where there are any, `losses`; q has the gradient to v, exactly its value forward:

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from jax import lax
 
 _BLOCK_SIZE = 2**17  # float32 numbers that stay in a core's cache, four times the speed
-# Codes are scaled to 2^44 and vectors to 2^82 / D at most: squares of codes 2^100 times smaller than
-# the largest one are still normal numbers, and no product of 2^126 overflows.
+# Codes are scaled to 2^44 and vectors to 2^82 / D at most. Squares of codes that are 2^100 times
+# smaller than the largest one are still normal numbers, and no product, 2^126, overflows.
 CODE_EXPONENT, PRODUCT_EXPONENT = 44, 126
 
 
@@ -31,7 +31,7 @@ def per_code(values: jax.Array, ndim: int) -> jax.Array:
 def scale_to(exponent: int, x: jax.Array) -> jax.Array:
     """Returns the power of two by which the largest |x| comes into [2^exponent / 2, 2^exponent).
 
-    Multiplying by it rounds nothing. It ends at the bounds of the dtype's normal range; 0 stays 0.
+    Multiplying and dividing by it rounds nothing: it and its reciprocal are normal numbers.
 
     Args:
         exponent: of two.
@@ -42,7 +42,7 @@ def scale_to(exponent: int, x: jax.Array) -> jax.Array:
     """
     info = jnp.finfo(x.dtype)
     _, own = jnp.frexp(jnp.max(jnp.abs(x)))
-    power = jnp.clip(exponent - own, info.minexp, info.maxexp - 1)
+    power = jnp.clip(exponent - own, info.minexp, -info.minexp)
     return jnp.ldexp(jnp.ones((), x.dtype), power)
 
 
@@ -69,8 +69,9 @@ def origin(codebook: jax.Array) -> jax.Array:
     finite = is_finite(codebook)
     rows = jnp.where(finite[:, None], codebook, 0)
     count = jnp.sum(finite, dtype=jnp.int32)
-    size = jnp.maximum(count, 1).astype(rows.dtype)
-    mean = jnp.sum(rows / size, axis=0)  # divided first: a sum of large codes would overflow
+    # Divided first: a sum of large codes would overflow. A product, which XLA computes only once.
+    weights = finite.astype(rows.dtype) / jnp.maximum(count, 1).astype(rows.dtype)
+    mean = jnp.matmul(weights, rows, precision=lax.Precision.HIGHEST)
     far = jnp.where(finite, 0, jnp.inf)
     nearest = rows[jnp.argmin(jnp.max(jnp.abs(rows - mean[None]), axis=-1) + far)]
     near = jnp.max(jnp.abs(rows - nearest[None]), axis=-1) <= jnp.max(jnp.abs(rows), axis=-1) / 2
@@ -82,7 +83,7 @@ class _Target(NamedTuple):
 
     codes: jax.Array  # [C, D], 0 where not finite
     half_norms: jax.Array  # [C], infinite where the code is not finite
-    index: jax.Array  # [C], the code's number; C where it is not finite
+    numbers: jax.Array  # [C], the code's index; C where it is not finite
     origin: jax.Array  # [D], scaled
     scale: jax.Array  # []
 
@@ -97,14 +98,14 @@ def _target(codebook: jax.Array) -> _Target:
     half_norms = jnp.where(finite, 0.5 * jnp.sum(jnp.square(codes), axis=-1), jnp.inf)
     # CPUs vectorize a minimum over floats, which count to 2^24 only (float32).
     counts_exactly = num_codes <= 2 ** (jnp.finfo(dtype).nmant + 1)
-    index = jnp.where(finite, lax.iota(jnp.int32, num_codes), num_codes)
-    index = index.astype(dtype) if counts_exactly else index
-    return _Target(codes, half_norms, index, center, scale)
+    numbers = jnp.where(finite, lax.iota(jnp.int32, num_codes), num_codes)
+    numbers = numbers.astype(dtype) if counts_exactly else numbers
+    return _Target(codes, half_norms, numbers, center, scale)
 
 
 def _search(vectors: jax.Array, target: _Target) -> jax.Array:
     """Returns the lowest index [...] of the smallest |m_k|^2 / 2 - v.m_k."""
-    num_codes, ndim = target.index.shape[0], vectors.ndim
+    num_codes, ndim = target.numbers.shape[0], vectors.ndim
     length = jnp.max(jnp.abs(vectors), axis=-1, keepdims=True)
     # Of a vector that is very long beside the codebook only the direction counts. One that is not
     # finite becomes NaN, has NaN for all its scores, and none of them is the smallest.
@@ -115,7 +116,7 @@ def _search(vectors: jax.Array, target: _Target) -> jax.Array:
     scores = per_code(target.half_norms, ndim) - dot(vectors, target.codes)
     # Two reductions over floats, which CPUs vectorize; they run argmin one element at a time.
     best = jnp.min(scores, axis=-1, keepdims=True)
-    index = jnp.where(scores == best, per_code(target.index, ndim), num_codes)
+    index = jnp.where(scores == best, per_code(target.numbers, ndim), num_codes)
     return jnp.min(index, axis=-1).astype(jnp.int32)
 
 
@@ -132,5 +133,11 @@ def _search_in_blocks(vectors: jax.Array, target: _Target) -> jax.Array:
 @jax.jit
 def nearest(vectors: jax.Array, codebook: jax.Array) -> jax.Array:
     """Returns the nearest code [...] of vectors [..., D] in a codebook [C, D] of their dtype."""
+    if codebook.shape[-1] == 1:
+        # A product over one component is a multiplication, which XLA fuses into both reductions of
+        # `_search`, with another rounding in each: no score would be equal to the smallest one.
+        vectors, codebook = (
+            jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, 1)]) for x in (vectors, codebook)
+        )
     target = _target(codebook)
     return lax.platform_dependent(vectors, target, cpu=_search_in_blocks, default=_search)

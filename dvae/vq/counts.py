@@ -31,8 +31,11 @@ def perplexity(counts: ArrayLike) -> jax.Array:
         ValueError: there is no code.
     """
     counts = _as_counts(counts)
-    # Shares of the largest one: sums do not overflow, and equal counts give C exactly.
+    # Shares of the largest one: sums do not overflow, and equal counts give C exactly. XLA divides
+    # by multiplying with 1 / largest, which is flushed to 0 above 2^126.
     largest = lax.stop_gradient(jnp.max(counts, axis=-1, keepdims=True))
+    factor = jnp.where(largest > 1, jnp.asarray(2.0**-30, counts.dtype), 1)
+    counts, largest = factor * counts, factor * largest
     shares = counts / jnp.where(largest == 0, 1, largest)
     used = shares != 0  # so for a NaN
     shares = jnp.where(used, shares, 0)

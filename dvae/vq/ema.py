@@ -8,7 +8,7 @@ References:
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -114,10 +114,11 @@ def ema_update(
         vectors = vectors.reshape(-1, dim).astype(dtype)
         codes = jnp.where(_search.is_finite(vectors), codes.reshape(-1), num_codes)
         batch_counts = usage(codes, num_codes).astype(dtype)
-        # Far from the origin a sum of many vectors would lose the digits in which they differ.
+        # Far from the origin a sum of many vectors would lose the digits in which they differ. So
+        # it would without the barrier: XLA adds the vectors one by one to what is added after them.
         origin = _search.origin(state.codebook)
         moved = jax.ops.segment_sum(vectors - origin[None], codes, num_segments=num_codes)
-        batch_sums = moved + batch_counts[:, None] * origin[None]
+        batch_sums = lax.optimization_barrier(moved) + batch_counts[:, None] * origin[None]
         counts = past * state.counts + new * batch_counts
         sums = past * state.sums + new * batch_sums
         total = jnp.sum(counts)
@@ -140,8 +141,9 @@ def restart_dead_codes(
     A moved code with stale averages would jump back at the next update, so all three are set. One
     is the count that `ema_init` gives; twice the threshold leaves an unused code log 2 / -log decay
     steps (69 at decay 0.99) to find vectors before it is dead again. Codes that live are returned
-    bit for bit; one with a NaN for N_i does not live. The vectors are drawn without repetition where the batch has at least C. A code
-    that draws a vector that is not finite stays as it is until the next call.
+    bit for bit; one with a NaN for N_i does not live. The vectors are drawn without repetition
+    where the batch has at least C. A code that draws a vector that is not finite stays as it is
+    until the next call.
 
     Source: Dhariwal et al. (2020), section 3.1.
 
@@ -209,7 +211,7 @@ def _as_state(state: EMAState) -> EMAState:
     return state
 
 
-def _is_number(value: ArrayLike) -> bool:
+def _is_number(value: ArrayLike) -> TypeGuard[float]:
     """Tells a Python or NumPy number from an array."""
     return isinstance(value, int | float | np.number)
 

@@ -8,6 +8,7 @@ References:
     Arthur and Vassilvitskii (2007), k-means++: The Advantages of Careful Seeding.
 """
 
+import contextlib
 import functools
 import operator
 from typing import NamedTuple
@@ -32,8 +33,14 @@ class _Blocks(NamedTuple):
     scale: jax.Array  # []
 
 
-def _check(points: jax.Array, num_codes: int, chunk_size: int) -> None:
-    """Raises unless there are num_codes finite points [N, D] to start from."""
+def _checked(points: ArrayLike, num_codes: int, chunk_size: int) -> jax.Array:
+    """Returns the points in float32 at least, or raises unless they are [N, D] and finite.
+
+    Values can be told only of points that are no tracers.
+    """
+    is_traced = isinstance(points, jax.core.Tracer)
+    with contextlib.nullcontext() if is_traced else jax.ensure_compile_time_eval():
+        points = upcast(points)
     if points.ndim != 2 or 0 in points.shape:
         raise ValueError(
             "points must be [N, D] with at least one point of one dimension (reshape them to "
@@ -46,8 +53,8 @@ def _check(points: jax.Array, num_codes: int, chunk_size: int) -> None:
         )
     if chunk_size < 1:
         raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
-    if isinstance(points, jax.core.Tracer):
-        return
+    if is_traced:
+        return points
     with jax.ensure_compile_time_eval():
         num_bad = points.shape[0] - int(jnp.sum(_search.is_finite(points), dtype=jnp.int32))
     if num_bad:
@@ -55,6 +62,7 @@ def _check(points: jax.Array, num_codes: int, chunk_size: int) -> None:
             f"points must be finite (drop those that are not), got {num_bad} of {points.shape[0]} "
             "with a NaN or an infinity"
         )
+    return points
 
 
 def _blocks(points: jax.Array, chunk_size: int) -> _Blocks:
@@ -201,9 +209,8 @@ def kmeans_plus_plus(
             or key is an array of keys.
     """
     check_key(key)
-    points = upcast(points)
     num_codes, chunk_size = operator.index(num_codes), operator.index(chunk_size)
-    _check(points, num_codes, chunk_size)
+    points = _checked(points, num_codes, chunk_size)
     seed = functools.partial(_seed_points, num_codes=num_codes, chunk_size=chunk_size)
     return partition(seed, PartitionSpec(), key, points)
 
@@ -242,9 +249,8 @@ def kmeans(
             chunk_size is less than 1, or key is an array of keys.
     """
     check_key(key)
-    points = upcast(points)
     num_codes, num_iters, chunk_size = map(operator.index, (num_codes, num_iters, chunk_size))
-    _check(points, num_codes, chunk_size)
+    points = _checked(points, num_codes, chunk_size)
     if num_iters < 1:
         raise ValueError(
             f"num_iters must be at least 1 (kmeans_plus_plus alone does none), got {num_iters}"

@@ -1,4 +1,4 @@
-"""Distances, lookup, straight-through gradients and code usage against slow NumPy."""
+"""Distances, lookup and straight-through gradients against slow NumPy."""
 
 from functools import partial
 
@@ -146,8 +146,6 @@ def test_a_nan_vector_has_no_code():
     assert codes[0] == 3
     quantized = vq.lookup(codes, codebook)
     np.testing.assert_array_equal(jnp.isnan(quantized).all(-1), [True, False])
-    state = ema_update(ema_init(codebook), vectors, codes, decay=0.5)
-    assert jnp.all(jnp.isfinite(state.codebook))
 
 
 def test_shapes_that_do_not_fit_are_refused():
@@ -165,6 +163,34 @@ def test_lookup_gathers_and_its_gradient_counts():
     np.testing.assert_array_equal(vq.lookup(codes, codebook), np.asarray(codebook)[codes])
     gradient = lookup_gradient(codebook, codes)
     np.testing.assert_array_equal(gradient, np.repeat([[2], [1], [0], [0], [3]], 3, axis=1))
+
+
+def test_marks_of_no_code_are_no_codes():
+    _, codebook = draw(10, (1, 3), 5)
+    codes = jnp.array([-1, 4, 5, 0, -5, 2**31 - 1, -(2**31)])
+    quantized = vq.lookup(codes, codebook)
+    assert jnp.isnan(quantized[jnp.array([0, 2, 4, 5, 6])]).all()
+    np.testing.assert_array_equal(quantized[jnp.array([1, 3])], codebook[jnp.array([4, 0])])
+    gradient = lookup_gradient(codebook, codes)
+    np.testing.assert_array_equal(gradient, np.repeat([[1], [0], [0], [0], [1]], 3, axis=1))
+    np.testing.assert_array_equal(vq.usage(codes, 5), [1, 0, 0, 0, 1])
+
+
+@pytest.mark.parametrize("dtype", [np.bool_, np.int8, np.uint8, np.uint32])
+def test_codes_of_every_integer_type(dtype):
+    codebook = np.arange(300, dtype=np.float32)[:, None]
+    codes = np.array([1, 0, 250]).astype(dtype)  # as int8 it is -6
+    want = np.where(np.int64(codes) < 0, np.nan, np.float32(codes))
+    np.testing.assert_array_equal(vq.lookup(codes, codebook)[:, 0], want)
+    assert vq.usage(codes, 300).sum() == np.sum(np.int64(codes) >= 0)
+    np.testing.assert_array_equal(vq.usage(np.array([2**32 - 1], np.uint32), 3), 0)
+    with jax.enable_x64(True):
+        np.testing.assert_array_equal(vq.usage(np.array([2**32, 2], np.int64), 3), [0, 0, 1])
+    for call in (lambda: vq.lookup(codes * 0.5, codebook), lambda: vq.usage(codes * 0.5, 300)):
+        with pytest.raises(TypeError, match="codes must be integers, got float"):
+            call()
+    with pytest.raises(ValueError, match="num_codes must be at least 1, got 0"):
+        vq.usage(codes, 0)
 
 
 def test_lookup_keeps_bfloat16_and_sums_its_gradient_in_float32():
@@ -191,8 +217,10 @@ def test_straight_through_is_exact_forward_and_identity_backward(dtype):
     )(vectors, quantized)
     np.testing.assert_array_equal(to_vectors, weights)
     np.testing.assert_array_equal(to_quantized, 0)
-    with pytest.raises(ValueError, match="one shape"):
-        vq.straight_through(vectors, quantized[:, :2])
+    for function in (vq.straight_through, vq.codebook_loss, vq.commitment_loss):
+        for other in (quantized[:, :2], quantized[:1]):  # which would broadcast
+            with pytest.raises(ValueError, match=r"one shape \[..., D\], got \(64, 3\) and"):
+                function(vectors, other)
 
 
 def test_losses_move_only_their_own_side():
@@ -208,19 +236,6 @@ def test_losses_move_only_their_own_side():
         chex.assert_trees_all_close(got, (to_vectors, to_quantized), rtol=1e-6)
         half = loss(vectors.astype(jnp.bfloat16), quantized.astype(jnp.bfloat16))
         assert half.dtype == jnp.float32
-
-
-def test_usage_perplexity_and_dead_codes():
-    counts = vq.usage(jnp.array([[0, 2], [2, 2], [0, 4]]), 5)
-    assert counts.dtype == jnp.int32
-    np.testing.assert_array_equal(counts, [2, 0, 3, 0, 1])
-    assert vq.num_dead(counts) == 2
-    p = np.array([2, 3, 1]) / 6
-    np.testing.assert_allclose(perplexity(counts), np.exp(-(p * np.log(p)).sum()), rtol=1e-6)
-    table = jnp.array([[4.0, 4, 4, 4], [0, 9, 0, 0], [0, 0, 0, 0], [0.5, 0.5, 0, 0]])
-    np.testing.assert_allclose(perplexity(table), [4, 1, 1, 2], rtol=1e-6)
-    np.testing.assert_array_equal(vq.num_dead(table), [0, 3, 4, 4])
-    np.testing.assert_array_equal(vq.num_dead(table, threshold=0.5), [0, 3, 4, 2])
 
 
 def test_everything_vmaps_over_latent_variables():

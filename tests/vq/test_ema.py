@@ -81,15 +81,81 @@ def test_ema_state_is_float32_and_passes_no_gradient():
         np.testing.assert_array_equal(gradient, 0)
 
 
+@pytest.mark.parametrize("num_codes", [1, 7])
+@pytest.mark.parametrize("offset", [0, 100, 1e4])
+def test_long_sums_far_from_the_origin(offset, num_codes):
+    rng = np.random.default_rng(0)
+    vectors = np.float32(offset + rng.normal(size=(50_000, 2)))
+    codes = rng.integers(0, num_codes, len(vectors))
+    state = ema_init(np.float32(offset + rng.normal(size=(num_codes, 2))))
+    for decay in (0.0, 0.9):
+        new = ema_update(state, vectors, codes, decay=decay)
+        double = vectors.astype(np.float64)
+        batch = np.stack([double[codes == k].sum(0) for k in range(num_codes)])
+        want = decay * np.asarray(state.sums, np.float64) + (1 - decay) * batch
+        sizes = np.bincount(codes)[:, None]
+        np.testing.assert_allclose(new.sums / sizes, want / sizes, rtol=3e-7, atol=2e-5)
+
+
+def test_vectors_that_are_not_finite_and_marks_of_no_code_are_left_out():
+    vectors, codebook = draw(18, (30, 4), 5)
+    vectors, codes = np.array(vectors), np.arange(30) % 5
+    vectors[3, 1], vectors[7, 0], vectors[11] = np.nan, np.inf, -np.inf
+    codes[[0, 1, 2]] = -1, 5, -5
+    usable = np.setdiff1d(np.arange(30), [0, 1, 2, 3, 7, 11])
+    state = ema_init(codebook)
+    got = ema_update(state, vectors, codes, decay=0.5)
+    want = ema_update(state, vectors[usable], codes[usable], decay=0.5)
+    chex.assert_trees_all_close(got, want, rtol=1e-6)
+    none = ema_update(state, vectors[[3, 7, 11]], codes[[3, 7, 11]], decay=0.5)
+    chex.assert_trees_all_equal(none, ema_update(state, vectors[:0], codes[:0], decay=0.5))
+
+
+@pytest.mark.parametrize("decay", [0.0, 1e-30])
+def test_the_codebook_stays_where_nothing_is_known(decay):
+    _, codebook = draw(19, (1, 3), 4)
+    state = ema_init(codebook)
+    empty = jnp.zeros((0, 3)), jnp.zeros(0, jnp.int32)
+    with jax.debug_nans(True):
+        for _ in range(2):
+            state = ema_update(state, *empty, decay=decay)
+    np.testing.assert_allclose(state.codebook, codebook, rtol=1e-5)
+    np.testing.assert_array_equal(state.counts, 0)
+
+
+def test_decay_and_smoothing_are_numbers_of_any_kind():
+    vectors, codebook = draw(17, (9, 4), 3)
+    state, codes = ema_init(codebook), jnp.arange(9) % 3
+    want = vq.ema_update(state, vectors, codes, decay=0.99, smoothing=1e-5)
+    for number in (np.float64, np.float32, jnp.float32):
+        got = vq.ema_update(state, vectors, codes, decay=number(0.99), smoothing=number(1e-5))
+        chex.assert_trees_all_close(got, want, rtol=1e-5)
+    # 1 - 0.99609375 is no bfloat16 sum of ones, but exact in float32.
+    got = vq.ema_update(state, vectors, codes, decay=jnp.bfloat16(0.99609375))
+    want = vq.ema_update(state, vectors, codes, decay=0.99609375)
+    chex.assert_trees_all_close(got, want, rtol=1e-6)
+
+
 def test_ema_update_refuses_bad_settings():
     vectors, codebook = draw(17, (9, 4), 3)
     state, codes = ema_init(codebook), jnp.zeros(9, jnp.int32)
-    with pytest.raises(ValueError, match=r"decay must be in \[0, 1\].*got 1\.5"):
-        vq.ema_update(state, vectors, codes, decay=1.5)
-    with pytest.raises(ValueError, match=r"smoothing must be positive.*got 0"):
-        vq.ema_update(state, vectors, codes, decay=0.9, smoothing=0.0)
+    for decay in (1.5, -0.1, np.float32(2), np.nan):
+        with pytest.raises(ValueError, match=r"decay must be in \[0, 1\].*got"):
+            vq.ema_update(state, vectors, codes, decay=decay)
+    with pytest.raises(ValueError, match=r"decay must be a scalar, got shape \(3,\)"):
+        vq.ema_update(state, vectors, codes, decay=jnp.ones(3))
+    for smoothing in (0.0, -1.0, np.nan, np.inf):
+        with pytest.raises(ValueError, match=r"smoothing must be positive and finite.*got"):
+            vq.ema_update(state, vectors, codes, decay=0.9, smoothing=smoothing)
     with pytest.raises(ValueError, match=r"leading shape \(9,\), got \(8,\)"):
         vq.ema_update(state, vectors, codes[:8], decay=0.9)
+    with pytest.raises(TypeError, match="codes must be integers"):
+        vq.ema_update(state, vectors, codes * 0.5, decay=0.9)
+    for bad in (state._replace(counts=jnp.ones(4)), state._replace(sums=jnp.ones((3, 1)))):
+        with pytest.raises(ValueError, match=r"counts \[C\] and sums \[C, D\]"):
+            vq.ema_update(bad, vectors, codes, decay=0.9)
+        with pytest.raises(ValueError, match=r"counts \[C\] and sums \[C, D\]"):
+            vq.restart_dead_codes(jax.random.key(0), bad, vectors, threshold=1.0)
 
 
 def test_ema_sums_are_global_under_sharding():
@@ -156,5 +222,34 @@ def test_restart_with_fewer_vectors_than_codes_repeats_them():
     assert set(np.asarray(new.codebook)[:, 0]) == {1.0, 2.0}
     with pytest.raises(ValueError, match="at least one vector"):
         restart_dead_codes(jax.random.key(3), state, vectors[:0], threshold=0.1)
-    with pytest.raises(ValueError, match="threshold must be at least 0"):
-        restart_dead_codes(jax.random.key(3), state, vectors, threshold=-1.0)
+    for threshold in (-1.0, np.nan, np.inf):
+        with pytest.raises(ValueError, match="threshold must be at least 0"):
+            vq.restart_dead_codes(jax.random.key(3), state, vectors, threshold=threshold)
+    for key in (jax.random.split(jax.random.key(3), 2), jax.random.PRNGKey(0), 0):
+        with pytest.raises((ValueError, TypeError), match=r"key must be a (single|typed) key"):
+            vq.restart_dead_codes(key, state, vectors, threshold=0.1)
+
+
+def test_a_restart_draws_no_vector_that_is_not_finite():
+    vectors = np.ones((6, 2), np.float32)
+    vectors[0, 1], vectors[3], vectors[4, 0] = np.nan, np.inf, -np.inf
+    state = ema_init(jnp.full((4, 2), -1.0))._replace(counts=jnp.array([0.0, 0, 0, jnp.nan]))
+    moved = 0
+    for seed in range(20):
+        new = restart_dead_codes(jax.random.key(seed), state, vectors, threshold=0.1)
+        restarted = np.asarray(new.codebook[:, 0] == 1)
+        for leaf, before in zip(new, state, strict=True):
+            np.testing.assert_array_equal(leaf[restarted], 1.0)
+            np.testing.assert_array_equal(leaf[~restarted], before[~restarted])
+        moved = moved + restarted
+    assert np.all(moved > 3)
+    assert np.sum(moved) < 80
+    same = restart_dead_codes(jax.random.key(0), state, vectors * np.nan, threshold=0.1)
+    chex.assert_trees_all_equal(same, state)
+
+
+def test_the_threshold_may_be_traced():
+    vectors, codebook = draw(23, (20, 3), 4)
+    state = ema_init(codebook)._replace(counts=jnp.array([9.0, 9.0, 9.0, 0.0]))
+    restart = lambda t: vq.restart_dead_codes(jax.random.key(1), state, vectors, threshold=t)
+    chex.assert_trees_all_equal(jax.jit(restart)(5.0), restart(5.0))

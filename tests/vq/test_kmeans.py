@@ -66,7 +66,7 @@ def test_lloyd_iterations_match_numpy_from_the_same_seeds():
         inertias.append(distances.min(1).sum())
         want = np.stack([x[nearest == k].mean(0) for k in range(6)])
     np.testing.assert_allclose(codebook, want, rtol=1e-5)
-    np.testing.assert_array_equal(codes, vq.nearest_code(jnp.asarray(points), codebook))
+    np.testing.assert_array_equal(codes, vq.nearest_code(points, codebook))
     assert inertia(points, codebook, codes) < inertias[-1] < inertias[0]
 
 
@@ -74,9 +74,9 @@ def test_an_empty_cluster_moves_to_the_farthest_point():
     from dvae.vq.kmeans import _blocks, _lloyd
 
     points = jnp.array([[0.0], [1.0], [2.0], [30.0], [30.0], [50.0]])
-    blocks, valid = _blocks(points, 4)
+    blocks = _blocks(points, 4)
     codebook = jnp.array([[1.0], [-99.0], [-99.0]])  # the last two get nothing
-    codebook = jax.jit(_lloyd)(blocks, valid, codebook, jnp.zeros(1))
+    codebook = jax.jit(_lloyd)(blocks, blocks.scale * codebook) / blocks.scale
     np.testing.assert_allclose(codebook[:, 0], [113 / 6, 50, 30], rtol=1e-6)
 
 
@@ -121,6 +121,72 @@ def test_enough_codes_reproduce_repeated_points_exactly(distinct):
     assert len(np.unique(codes)) == 9
 
 
+@pytest.mark.parametrize("exponent", [-100, -60, 60, 110])
+def test_kmeans_does_not_depend_on_the_scale(exponent):
+    points, scale = normal(9, (97, 3)), np.float32(2.0**exponent)
+    options = {"num_codes": 6, "num_iters": 4, "chunk_size": 10}
+    codebook, codes = run(0, points, **options)
+    scaled, scaled_codes = run(0, scale * points, **options)
+    np.testing.assert_array_equal(scaled, scale * codebook)
+    np.testing.assert_array_equal(scaled_codes, codes)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("offset", [0, 1000])
+def test_codes_are_the_nearest_and_means_are_exact(offset, dtype):
+    points = jnp.asarray(normal(11, (1000, 4)) + offset, dtype)
+    codebook, codes = run(0, points, num_codes=20, num_iters=8)
+    double = np.asarray(points.astype(jnp.float32), np.float64)
+    distances = np.square(double[:, None] - np.asarray(codebook, np.float64)).sum(-1)
+    np.testing.assert_allclose(distances[np.arange(1000), codes], distances.min(-1), atol=1e-4)
+    once, _ = run(0, points, num_codes=1, num_iters=1)
+    np.testing.assert_allclose(once[0], double.mean(0), rtol=1e-6, atol=1e-5)
+
+
+def test_points_that_are_not_finite_are_refused_where_values_are_known():
+    points = normal(12, (1000, 3))
+    points[[5, 77], 1] = np.nan
+    points[400] = -np.inf
+    message = r"points must be finite.*got 3 of 1000"
+    options = {"num_codes": 8, "num_iters": 3}
+    for bad in (points, jnp.asarray(points)):
+        with pytest.raises(ValueError, match=message):
+            vq.kmeans(jax.random.key(0), bad, **options)
+        with pytest.raises(ValueError, match=message):
+            vq.kmeans_plus_plus(jax.random.key(0), bad, num_codes=8)
+    with pytest.raises(ValueError, match=message):
+        jax.jit(lambda key: vq.kmeans(key, points, **options))(jax.random.key(0))
+
+
+def test_points_that_are_not_finite_are_left_out_under_jit():
+    points = normal(12, (100, 3))
+    points[0], points[[5, 77], 1], points[40] = np.nan, np.nan, -np.inf
+    bad = ~np.isfinite(points).all(-1)
+    codebook, codes = run(0, points, num_codes=8, num_iters=3, chunk_size=16)
+    np.testing.assert_array_equal(codes == 8, bad)
+    for k in range(8):
+        of_code = points[np.asarray(codes) == k]
+        assert np.all((of_code.min(0) <= codebook[k]) & (codebook[k] <= of_code.max(0)))
+    seeds = jax.jit(partial(vq.kmeans_plus_plus, num_codes=96))(jax.random.key(1), points)
+    rows = lambda x: sorted(map(tuple, np.asarray(x)))
+    assert rows(seeds) == rows(points[~bad])
+    # More codes than points that are left: some are drawn again.
+    codebook, codes = run(2, points, num_codes=100, num_iters=2)
+    assert set(rows(codebook)) == set(rows(points[~bad]))
+    codebook, codes = run(3, points * np.nan, num_codes=8, num_iters=2)
+    assert np.isnan(codebook).all()
+    np.testing.assert_array_equal(codes, 8)
+
+
+def test_one_code_and_equal_points():
+    points = np.full((50, 2), 0.1, np.float32)
+    codebook, codes = run(0, points, num_codes=50, num_iters=2, chunk_size=7)
+    np.testing.assert_array_equal(codebook, points)
+    np.testing.assert_array_equal(codes, 0)
+    codebook, codes = run(0, 0 * points[:1], num_codes=1, num_iters=1)
+    np.testing.assert_array_equal(codebook, [[0, 0]])
+
+
 def test_kmeans_vmaps_over_latent_variables():
     points = normal(10, (3, 97, 3))
     options = {"num_codes": 6, "num_iters": 4, "chunk_size": 10}
@@ -151,5 +217,13 @@ def test_bad_settings_are_refused():
         vq.kmeans(key, points, num_codes=2, num_iters=0)
     with pytest.raises(ValueError, match="chunk_size must be at least 1, got 0"):
         vq.kmeans(key, points, num_codes=2, num_iters=1, chunk_size=0)
-    with pytest.raises(ValueError, match=r"\[N, D\].*got \(2, 4, 2\)"):
-        vq.kmeans(key, jnp.zeros((2, 4, 2)), num_codes=2, num_iters=1)
+    for shape in ((2, 4, 2), (0, 2), (4, 0), (4,)):
+        with pytest.raises(ValueError, match=r"points must be \[N, D\] with at least one point"):
+            vq.kmeans(key, jnp.zeros(shape), num_codes=1, num_iters=1)
+    with pytest.raises(TypeError):
+        vq.kmeans(key, points, num_codes=2.0, num_iters=1)
+    for bad in (jax.random.split(key, 2), jax.random.PRNGKey(0), 0):
+        with pytest.raises((ValueError, TypeError), match=r"key must be a (single|typed) key"):
+            vq.kmeans(bad, points, num_codes=2, num_iters=1)
+        with pytest.raises((ValueError, TypeError), match=r"key must be a (single|typed) key"):
+            vq.kmeans_plus_plus(bad, points, num_codes=2)
