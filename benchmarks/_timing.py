@@ -28,6 +28,7 @@ class Comparison(NamedTuple):
     title: str  # what is computed, with the sizes
     seconds: dict[str, list[float]]  # label -> every timed call
     mark: str = ""  # what is aimed at
+    megabytes: dict[str, float] | None = None  # label -> temporary memory
 
     def record(self) -> dict[str, Any]:
         """Returns medians, ranges and ratios to the first, for JSON."""
@@ -40,6 +41,8 @@ class Comparison(NamedTuple):
             }
             for label, times in self.seconds.items()
         }
+        for label, size in (self.megabytes or {}).items():
+            forms[label]["temporary_megabytes"] = round(size, 1)
         runs = len(next(iter(self.seconds.values())))
         return {"title": self.title, "mark": self.mark, "runs": runs, "forms": forms}
 
@@ -52,16 +55,23 @@ class Comparison(NamedTuple):
                 f"{form['median_ms']:.1f}",
                 "{:.1f} to {:.1f}".format(*form["range_ms"]),
                 f"{form['ratio']:.2f}",
+                *([f"{form['temporary_megabytes']:.1f}"] if self.megabytes else []),
             ]
             for label, form in record["forms"].items()
         ]
-        table = tables.markdown(("form", "median, ms", "range, ms", "ratio"), rows)
+        memory = ["temporary memory, MB"] if self.megabytes else []
+        table = tables.markdown(("form", "median, ms", "range, ms", "ratio", *memory), rows)
         mark = f"Mark: {self.mark}.\n" if self.mark else ""
         return f"**{self.title}** ({record['runs']} runs in turn)\n\n{table}\n{mark}"
 
 
 def compare(
-    title: str, functions: Mapping[str, Callable[[], Any]], *, repeats: int = 9, mark: str = ""
+    title: str,
+    functions: Mapping[str, Callable[[], Any]],
+    *,
+    repeats: int = 9,
+    mark: str = "",
+    megabytes: dict[str, float] | None = None,
 ) -> Comparison:
     """Times calls.
 
@@ -70,6 +80,7 @@ def compare(
       functions: label -> a call without arguments that returns JAX arrays, or something finished.
       repeats: timed calls of each, interleaved so that a slow moment of the machine hits all.
       mark: what is aimed at.
+      megabytes: label -> temporary memory, to be shown beside the times.
     """
     seconds: dict[str, list[float]] = {label: [] for label in functions}
     for function in functions.values():
@@ -81,7 +92,7 @@ def compare(
             start = time.perf_counter()
             jax.block_until_ready(function())
             seconds[label].append(time.perf_counter() - start)
-    return Comparison(title, seconds, mark)
+    return Comparison(title, seconds, mark, megabytes)
 
 
 def show(comparisons: list[Comparison]) -> None:

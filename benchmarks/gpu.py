@@ -28,6 +28,7 @@ from experiments import (
     cifar_vq,
     dvaepp,
     dvaepp_config,
+    dvaepp_presets,
     run_record,
     vq_config,
 )
@@ -127,7 +128,7 @@ def groups(smoke: bool, trace: str) -> Iterator[Record]:
     ):
         for remat in ("off", "on"):
             small = dict(features=2, local_groups=2, hidden_units=8) if smoke else {}
-            settings = {**dvaepp_config.PRESETS[preset], **small, "remat": remat}
+            settings = {**dvaepp_presets.PRESETS[preset], **small, "remat": remat}
             config = dvaepp_config.Config(**settings)
             task = dvaepp.make_task(config, noise(shape, levels, 1_000), sharding.make_mesh(1))
             found = timed(task, 1 if smoke else 10, trace)

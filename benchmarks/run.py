@@ -21,6 +21,7 @@ MODULES = (
     "gumbel_softmax",
     "pixel_likelihood",
     "nearest_code",
+    "quantizers",
 )
 
 

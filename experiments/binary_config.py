@@ -1,16 +1,17 @@
 """The configuration of `binary_vae` and its checks."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import optax
 from jax.typing import DTypeLike
 
 from dvae.models import mlp
-from experiments import binary_checks
+from experiments import binary_checks, binary_rules, run_names
 from experiments import binary_names as names
-from experiments.boltzmann_config import BoltzmannConfig
+from experiments.boltzmann_config import USUAL, BoltzmannConfig
+from experiments.flag_rules import Rules
 from experiments.flags import changed, option
 from experiments.run_config import RunConfig
 
@@ -23,95 +24,134 @@ _DECAYED = ("kernel", "scale", "weights")  # of layers, of batch norm, of the Bo
 class Config(BoltzmannConfig):
     """Everything that determines a run; sizes default to those of the paper's Table 1."""
 
+    program = "binary_vae"
+
     prior: str = option(
         names.DIRECTED,
-        "Factorial groups, each given the ones before, or a restricted Boltzmann machine.",
+        "Prior of the bits: factorial groups, each given the ones before, or a restricted "
+        "Boltzmann machine.",
         choices=(names.DIRECTED, names.BOLTZMANN),
+        group="model",
     )
     estimator: str = option(
         names.EXPONENTIAL,
-        "Smoothing or gradient estimator (prior=directed).",
+        "Smoothing or gradient estimator.",
         choices=names.ESTIMATORS,
+        group="objective",
     )
     method: str = option(
         "",
-        "prior=rbm: spikes and Rolfe's gradient; overlapping smoothings and the analytic KL (the "
-        "default, dvaepp); or relaxed priors.",
+        "Method under a Boltzmann prior: spikes and Rolfe's gradient (dvae); overlapping "
+        "smoothings and the analytic KL (dvaepp, the default); or relaxed priors (dvaes).",
         choices=("", *names.SMOOTHINGS_OF),
+        group="objective",
     )
     smoothing: str = option(
         "",
-        "Of the bits (prior=rbm); empty: spike_exp for dvae, else exponential.",
+        "Smoothing of the bits under a Boltzmann prior; empty: spike_exp for dvae, else "
+        "exponential.",
         choices=("", *names.SMOOTHINGS, names.GAUSSIAN_INTEGRAL),
+        group="objective",
     )
     bound: str = option(
         "",
-        "prior=directed: KL of the bits (joint, the default) or of relaxed variables (marginal). "
-        "prior=rbm: elbo, or importance-weighted with num_samples (iw, the default of dvaes).",
+        "Bound that is trained. Directed: with the KL of the bits (joint, the default) or "
+        "of relaxed variables (marginal). Boltzmann: elbo, or importance-weighted with "
+        "num_samples (iw, the default of dvaes).",
         choices=("", names.JOINT, names.MARGINAL, names.ELBO, names.IW),
+        group="objective",
     )
-    dataset: str = option("mnist_static", "Binary images.", choices=names.DATASETS)
+    dataset: str = option("mnist_static", "Binary images.", choices=names.DATASETS, group="data")
     binarization: str = option(
         names.AS_STORED,
-        "Use the set's own binary pixels, or sample grey levels each time an image is seen.",
+        "Pixels: the set's own binary ones, or grey levels sampled each time an image is seen.",
         choices=(names.AS_STORED, names.DYNAMIC),
+        group="data",
     )
     structure: str = option(
         names.NONLINEAR,
-        "Affine maps, or tanh layers between groups.",
+        "Networks between groups: affine maps, or tanh layers.",
         choices=(names.LINEAR, names.NONLINEAR),
+        group="model",
     )
-    hidden_units: int = option(200, "Width of a tanh layer (nonlinear).", minimum=1)
-    hidden_layers: int = option(2, "Tanh layers of every network (nonlinear).", minimum=1)
+    hidden_units: int = option(200, "Units of a tanh layer.", minimum=1, group="model")
+    hidden_layers: int = option(2, "Tanh layers of every network.", minimum=1, group="model")
     latent_inputs: str = option(
         names.SIGNS,
-        "Networks see latents zeta as they are, or 2 zeta - 1.",
+        "Latents as networks see them: zeta as it is, or 2 zeta - 1.",
         choices=(names.BITS, names.SIGNS),
+        group="model",
     )
-    beta: float = option(8.0, "First inverse temperature (smoothings).", above=0)
+    beta: float = option(
+        8.0, "First inverse temperature of the smoothing.", above=0, group="objective"
+    )
     beta_final: float = option(
-        0.0, "Last inverse temperature (smoothings); 0: as the first.", minimum=0
+        0.0,
+        "Last inverse temperature of the smoothing; 0: the first.",
+        minimum=0,
+        group="objective",
     )
     beta_steps: int = option(
-        0, "Steps over which beta moves linearly from first to last; 0: the whole run.", minimum=0
+        0,
+        "Steps over which beta moves linearly from first to last; 0: the whole run.",
+        minimum=0,
+        group="objective",
     )
     temperature: float = option(
-        0.4, "Of concrete and gumbel_rao; the first one of rebar and relax.", above=0
+        0.4,
+        "Temperature of the relaxation, of rebar and relax the first one.",
+        above=0,
+        group="objective",
     )
-    num_samples: int = option(
-        5, "Samples of vimco, reinforce_loo, gumbel_rao, and of bound=iw.", minimum=1
-    )
+    num_samples: int = option(5, "Samples of an image, K.", minimum=1, group="objective")
     normalization: str = option(
         names.NONE,
-        "Batch normalization before every tanh, or none (relaxations, nonlinear).",
+        "Normalization before every tanh, or none; of relaxations in tanh layers.",
         choices=(names.NONE, names.BATCH),
+        group="model",
     )
     weight_decay: float = option(
-        0.0, "Of half the squared kernels, norm scales and couplings of the prior.", minimum=0
+        0.0,
+        "Weight of half the squared kernels, norm scales and couplings of the prior.",
+        minimum=0,
+        group="optimizer",
     )
-    kl_warmup_steps: int = option(0, "Steps over which the KL's weight rises to 1.", minimum=0)
-    learning_rate: float = option(5e-4, "Of Adam, at its highest.", above=0)
+    kl_warmup_steps: int = option(
+        0, "Steps over which the KL's weight rises from 0 to 1.", minimum=0, group="objective"
+    )
+    learning_rate: float = option(
+        5e-4, "Learning rate of Adam, at its highest.", above=0, group="optimizer"
+    )
     schedule: str = option(
         names.LINEAR,
-        "The learning rate stays, falls linearly to zero, or goes in steps: 0.1 at first, 1 from "
-        "2 % of the run on, 1/3 from 60 %, 1/10 from 75 %, 1/33 from 95 %.",
+        "Schedule of the learning rate: it stays, falls linearly to zero, or goes in steps: "
+        "0.1 at first, 1 from 2 % of the run on, 1/3 from 60 %, 1/10 from 75 %, 1/33 from "
+        "95 %.",
         choices=(names.CONSTANT, names.LINEAR, names.STAIRCASE),
+        group="optimizer",
     )
     control_rate: float = option(
         10.0,
-        "Learning rate of rebar's and relax's control variate, relative to the model's.",
+        "Learning rate of the control variate, relative to the model's.",
         above=0,
+        group="optimizer",
     )
-    adam_eps: float = option(1e-8, "Of Adam.", above=0)
-    eval_samples: int = option(100, "Importance samples an image, in training.", minimum=1)
-    test_samples: int = option(4_000, "Importance samples an image, at the end.", minimum=1)
+    adam_eps: float = option(1e-8, "Epsilon of Adam.", above=0, group="optimizer")
+    eval_samples: int = option(100, "Importance samples of an image, in validations.", minimum=1)
+    test_samples: int = option(
+        4_000, "Importance samples of an image, in the final evaluation.", minimum=1
+    )
     eval_dtype: str = option(
         "float32",
-        "Of the operands of the networks' matrix products in evaluations; sums stay float32.",
+        "Type that operands of the networks' matrix products are rounded to in evaluations; "
+        "sums stay float32.",
         choices=("float32", "bfloat16"),
     )
     num_validation_images: int = option(
-        0, "Of the final evaluation, evenly spaced; 0: as num_test_images says.", minimum=0
+        0,
+        "Validation images of the final evaluation, evenly spaced; 0: as many as "
+        "num_test_images says.",
+        minimum=0,
     )
     batch_size: int = changed(RunConfig, "batch_size", 24)
     num_steps: int = changed(RunConfig, "num_steps", 300_000)
@@ -120,6 +160,8 @@ class Config(BoltzmannConfig):
     eval_interval: int = changed(RunConfig, "eval_interval", 20_000)
     num_eval_images: int = changed(RunConfig, "num_eval_images", 2_000)
     checkpoint_interval: int = changed(RunConfig, "checkpoint_interval", 20_000)
+
+    READ_WITH: ClassVar[Rules] = binary_rules.READ_WITH
 
     def __post_init__(self) -> None:
         """Raises ValueError for settings that do not fit each other."""
@@ -191,25 +233,35 @@ class Config(BoltzmannConfig):
         if self.weight_decay:
             # Added to the gradient, as the derivative of the penalty is, not to Adam's step.
             model = optax.chain(optax.add_decayed_weights(self.weight_decay, _decayed), model)
-        if self.estimator not in names.LEARNED_CONTROL:
+        if self.prior != names.DIRECTED or self.estimator not in names.LEARNED_CONTROL:
             return model
         faster = lambda step: self.control_rate * rates(step)
         labels = lambda params: {name: name == "control" for name in params}
         control = optax.adam(faster, eps=self.adam_eps)
         return optax.multi_transform({False: model, True: control}, labels)
 
+    def tied_to_length(self) -> str | None:
+        """Returns the setting that makes training depend on the number of steps."""
+        if self.schedule != names.CONSTANT:
+            return f"the learning rate goes by num_steps (--schedule={self.schedule})"
+        smoothed = self.relaxation in (*names.SMOOTHINGS, names.GAUSSIAN_INTEGRAL)
+        if smoothed and self.beta_final not in (0, self.beta) and not self.beta_steps:
+            return "beta moves over num_steps (--beta_steps=0)"
+        return None
+
     def default_workdir(self) -> str:
-        """Returns a name that tells runs of different kinds apart."""
-        kind = self.relaxation
+        """Returns a name that no other configuration has."""
+        told = ["dataset", "num_groups", "structure", "prior", "estimator", "method", "smoothing"]
+        told += ["bound"]
+        kind = [self.relaxation]
         if self.prior == names.BOLTZMANN:
-            samples = self.num_samples if self.bound == names.IW else ""
-            kind = f"{self.method}-{kind}-{self.bound}{samples}"
+            importance = self.bound == names.IW
+            kind = [self.method, *kind, f"{self.bound}{self.num_samples if importance else ''}"]
+            told += ["num_samples"] if importance else []
         elif self.estimator in names.WITH_DENSITY:
-            kind = f"{kind}-{self.bound}"
-        return (
-            f"runs/binary_vae-{self.dataset}-{self.num_groups}{self.structure}-{kind}"
-            f"-seed{self.seed}"
-        )
+            kind.append(self.bound)
+        words = [self.dataset, f"{self.num_groups}{self.structure}", *kind]
+        return run_names.default_workdir("binary_vae", self, words, told=told, usual=USUAL)
 
 
 def _decayed(params: Any) -> Any:

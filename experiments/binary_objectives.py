@@ -38,7 +38,8 @@ class Terms(NamedTuple):
 
 def beta_at(config: Config, step: jax.Array) -> jax.Array:
     """Returns the inverse temperature of a step."""
-    progress = jnp.minimum(step / (config.beta_steps or config.num_steps), 1.0)
+    steps = config.beta_steps if config.beta_final else 0
+    progress = jnp.minimum(step / (steps or config.num_steps), 1.0)
     change = (config.beta_final or config.beta) - config.beta
     return (config.beta + change * progress).astype(jnp.float32)
 
@@ -47,7 +48,7 @@ def reparametrized(
     key: jax.Array, model: Networks, config: Config, *, step: jax.Array, kl_weight: jax.Array
 ) -> Terms:
     """Smoothings, Concrete and the straight-through kind: differentiates through a sample."""
-    beta = beta_at(config, step)
+    beta = beta_at(config, step) if config.estimator in names.SMOOTHINGS else None
     sample = _sampler(config, beta)
     groups: list[jax.Array] = []
     logits_q: list[jax.Array] = []
@@ -68,14 +69,15 @@ def reparametrized(
     else:
         bound = bounds.joint_elbo(log_likelihood, logits_q, logits_p, kl_weight=kl_weight)
         kl = [bernoulli.kl(q, p).sum(-1).mean() for q, p in zip(logits_q, logits_p, strict=True)]
-    metrics = {"beta": beta} if config.estimator in names.SMOOTHINGS else {}
+    metrics = {} if beta is None else {"beta": beta}
     return Terms(bound, bound, -log_likelihood, jnp.stack(kl), jnp.zeros(()), (), metrics)
 
 
-def _sampler(config: Config, beta: jax.Array) -> Callable[..., Any]:
+def _sampler(config: Config, beta: jax.Array | None) -> Callable[..., Any]:
     """Returns (key, logits_q, logits_p) -> (sample, (log q(sample), log p(sample)))."""
-    name, temperature = config.estimator, config.temperature
+    name = config.estimator
     if name == names.CONCRETE:
+        temperature = config.temperature
         # The densities are those of logit(zeta), whose ratio is that of zeta and never underflows.
         concrete = relax.binary_concrete
 
@@ -85,7 +87,7 @@ def _sampler(config: Config, beta: jax.Array) -> Callable[..., Any]:
             return jax.nn.sigmoid(y), (log_prob(q), log_prob(p))
 
         return sample_concrete
-    if name in names.SMOOTHINGS:
+    if beta is not None:
         smoothing = relax.SMOOTHINGS[name]
 
         def sample_smoothing(key: jax.Array, q: jax.Array, p: jax.Array) -> Any:
@@ -99,7 +101,7 @@ def _sampler(config: Config, beta: jax.Array) -> Callable[..., Any]:
         names.STRAIGHT_THROUGH: lambda key, q: relax.straight_through.bernoulli(key, q),
         names.REINMAX: lambda key, q: relax.reinmax.bernoulli(key, q),
         names.GUMBEL_RAO: lambda key, q: relax.gumbel_rao.bernoulli(
-            key, q, temperature, num_samples=config.num_samples
+            key, q, config.temperature, num_samples=config.num_samples
         ),
     }[name]
     return lambda key, q, p: (draw(key, q), (q, p))
@@ -234,15 +236,15 @@ def init_auxiliary(key: jax.Array, config: Config, num_pixels: int) -> PyTree:
     """Makes the parameters of a baseline or control variate; empty for the other estimators."""
     if config.estimator in names.LEARNED_BASELINE:
         return {"baseline": _init_predictor(key, num_pixels)}
+    if config.estimator not in names.LEARNED_CONTROL:
+        return {}
     control: PyTree = {
         "log_temperature": jnp.log(jnp.asarray(config.temperature, jnp.float32)),
         "eta": jnp.ones(()),
     }
     if config.estimator == names.REBAR:
         return {"control": control}
-    if config.estimator == names.RELAX:
-        return {"control": {**control, "free": _init_predictor(key, config.num_latents)}}
-    return {}
+    return {"control": {**control, "free": _init_predictor(key, config.num_latents)}}
 
 
 _PREDICTOR = mlp.Mlp((BASELINE_UNITS,), 1)

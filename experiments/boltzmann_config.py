@@ -3,41 +3,68 @@
 from dataclasses import dataclass
 
 from experiments import binary_names as names
+from experiments.flag_rules import Alternative, Rules, one_of
 from experiments.flags import option
 from experiments.run_config import RunConfig
+
+USUAL = {"sampler": names.PCD}  # what a field left open is settled to, where there is a machine
 
 
 @dataclass(frozen=True)
 class BoltzmannConfig(RunConfig):
     """Groups of bits, half of all on each side of the machine, and how its chains are run."""
 
-    num_groups: int = option(1, "Groups of latent bits.", minimum=1)
-    num_latents: int = option(200, "Bits of each group.", minimum=1)
+    num_groups: int = option(1, "Groups of latent bits.", minimum=1, group="model")
+    num_latents: int = option(200, "Bits of each group.", minimum=1, group="model")
     sampler: str = option(
         "",
-        "Boltzmann prior: Gibbs chains (the default, pcd), parallel tempering or population "
-        "annealing.",
+        "Negative phase of a Boltzmann prior: Gibbs chains (pcd, the default), parallel "
+        "tempering or population annealing.",
         choices=("", names.PCD, names.TEMPERING, names.ANNEALING),
+        group="objective",
     )
     num_chains: int = option(
         1_000,
         "Persistent chains of a Boltzmann prior; shared by the devices if they divide it.",
         minimum=1,
+        group="objective",
     )
-    num_sweeps: int = option(40, "Gibbs sweeps of every chain in a step.", minimum=1)
-    num_temperatures: int = option(10, "Replicas of a chain (sampler=tempering).", minimum=2)
+    num_sweeps: int = option(
+        40, "Gibbs sweeps of every chain in a step.", minimum=1, group="objective"
+    )
+    num_temperatures: int = option(
+        10, "Replicas of a chain, at as many temperatures.", minimum=2, group="objective"
+    )
     adapt_interval: int = option(
-        0, "Steps between adaptations of the ladder (sampler=tempering); 0 never.", minimum=0
+        0,
+        "Steps between adaptations of the ladder of temperatures; 0: none.",
+        minimum=0,
+        group="objective",
     )
-    log_z_interval: int = option(1_000, "Steps between the curve's estimates of log Z.", minimum=1)
-    ais_temperatures: int = option(1_000, "Of evaluations of log Z.", minimum=1)
-    ais_chains: int = option(1_024, "Of evaluations of log Z.", minimum=2)
+    log_z_interval: int = option(
+        1_000, "Steps between estimates of log Z for the training's curve.", minimum=1
+    )
+    ais_temperatures: int = option(
+        1_000, "Temperatures of the annealing that evaluates log Z.", minimum=1
+    )
+    ais_chains: int = option(1_024, "Chains of the annealing that evaluates log Z.", minimum=2)
 
     def settle(self, **defaults: str) -> None:
         """Fills in what was left open, so that records and resumed runs name it."""
         for name, value in defaults.items():
             if not getattr(self, name):
                 object.__setattr__(self, name, value)
+
+
+def rules(machine: Alternative) -> Rules:
+    """Returns which fields the machine alone reads, given how it is chosen."""
+    tempering = [{**machine, "sampler": one_of(names.TEMPERING)}]
+    always = ("sampler", "num_chains", "num_sweeps", "log_z_interval", "ais_temperatures")
+    return {
+        **{field: [machine] for field in (*always, "ais_chains")},
+        "num_temperatures": tempering,
+        "adapt_interval": tempering,
+    }
 
 
 def check_machine(config: BoltzmannConfig) -> None:

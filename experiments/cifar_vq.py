@@ -21,7 +21,7 @@ from dvae import bounds, data, vq
 from dvae.data import batches
 from dvae.models import vq_conv
 from dvae.train import loop, sharding, state
-from experiments import runner, vq_evaluation, vq_report
+from experiments import half_precision, runner, vq_evaluation, vq_report
 from experiments import vq_objectives as objectives
 from experiments.vq_config import DATA, HISTOGRAM, PRESETS, Config
 
@@ -74,8 +74,9 @@ def init_fn(config: Config, log_histogram: np.ndarray, num_train: int) -> state.
             keys = jax.random.split(key_kmeans, num_latents)
             fit = lambda k, p: vq.kmeans(k, p, num_codes=size, num_iters=KMEANS_ITERATIONS)[0]
             codebook = jax.vmap(fit)(keys, points)
-        spread = config.initial_logit_std
-        network["log_scale"] = vq_conv.calibrated_log_scale(vectors, codebook, spread)
+        if config.estimator in objectives.PROBABILISTIC:
+            spread = config.initial_logit_std
+            network["log_scale"] = vq_conv.calibrated_log_scale(vectors, codebook, spread)
         if config.estimator == objectives.VQ_EMA:
             return {"network": network}, jax.vmap(vq.ema_init)(codebook)
         return {"network": network, "codebook": codebook}, ()
@@ -148,6 +149,7 @@ def prepare(config: Config, keep: data.KeepRows = data.whole) -> data.Dataset:
 
 def make_task(config: Config, images: data.Dataset, mesh: Mesh) -> loop.Task:
     """Assembles model, objective and data into what the loop trains."""
+    half_precision.advise("--dtype", config.dtype)
     evaluator = vq_evaluation.Evaluator(config, mesh)
     validation = images.validation[: config.num_eval_images]
     return runner.make_task(

@@ -21,8 +21,8 @@ import numpy as np
 
 from dvae import rbm
 from dvae.analysis import figures, tables
-from dvae.train import checkpoint
-from experiments import flags, run_record
+from dvae.train import checkpoint, paths
+from experiments import flags, run_record, sampler_machines
 from experiments.flags import option
 
 NUM_REPLICAS = 10  # of tempering
@@ -33,16 +33,20 @@ HEADER = ("machine", "sampler", "sweeps", "RMS error of moments", "log Z", "erro
 class Config:
     """How long, how wide and how often."""
 
-    out: str = option("runs/samplers", "Directory of the results.")
-    sweeps: str = option("10,30,100,300,1000", "Sweeps of every chain, each a multiple of ten.")
+    out: str = option("runs/samplers", "Folder of the results.", path=True)
+    sweeps: str = option(
+        "10,30,100,300,1000", "Sweeps of every chain, multiples of ten with commas."
+    )
     num_chains: int = option(1_000, "Chains of every sampler.", minimum=2)
     num_runs: int = option(8, "Independent repetitions, over which errors are averaged.", minimum=2)
     reference_temperatures: int = option(
-        5_000, "Of the two annealings that large machines are compared with.", minimum=100
+        5_000,
+        "Temperatures of the two annealings that trained machines are compared with.",
+        minimum=100,
     )
-    reference_chains: int = option(8_000, "Of each of the two.", minimum=100)
+    reference_chains: int = option(8_000, "Chains of each of the two.", minimum=100)
     small_scale: float = option(1.5, "Standard deviation of the 8x8 machine's couplings.", above=0)
-    seed: int = option(0, "Of everything random.", minimum=0)
+    seed: int = option(0, "Seed of everything random.", minimum=0, maximum=flags.MAX_SEED)
 
     def __post_init__(self) -> None:
         """Raises ValueError for settings that cannot be measured."""
@@ -52,25 +56,14 @@ class Config:
     def budgets(self) -> list[int]:
         """Returns the numbers of sweeps, in ascending order."""
         words = self.sweeps.split(",")
-        values = sorted({int(word) for word in words if word.strip().isdigit()})
+        numbers = [word.strip() for word in words]
+        values = sorted({int(n) for n in numbers if n.isdecimal() and len(n) < 10})
         if len(values) < len(set(words)) or not values or any(v % 10 or v < 10 for v in values):
             raise ValueError(
                 f"--sweeps={self.sweeps} must be multiples of ten (tempering divides them among "
                 f"{NUM_REPLICAS} replicas), such as 10,100,1000"
             )
         return values
-
-
-class Machine(NamedTuple):
-    """A machine and what is known of it."""
-
-    name: str
-    params: rbm.RBM
-    moments: rbm.exact.Moments
-    moments_error: float  # root mean square; 0 where they are exact
-    log_z: float
-    log_z_error: float  # likewise
-    source: str
 
 
 class Measured(NamedTuple):
@@ -80,18 +73,12 @@ class Measured(NamedTuple):
     log_z: np.ndarray | None  # [runs]
 
 
-def mean_moments(z1: jax.Array, z2: jax.Array, log_weights: jax.Array) -> rbm.exact.Moments:
-    """Estimates the moments from weighted chains."""
-    w = jax.nn.softmax(log_weights)
-    return rbm.exact.Moments(w @ z1, w @ z2, (w[:, None] * z1).T @ z2)
-
-
 def gibbs(key: jax.Array, params: rbm.RBM, sweeps: int, chains: int) -> tuple[Any, Any]:
     """Block Gibbs from independent units; knows nothing of log Z."""
     key_init, key_step = jax.random.split(key)
     state = rbm.gibbs.init(key_init, params, chains)
     state, _ = rbm.gibbs.step(key_step, params, state, num_sweeps=sweeps)
-    return mean_moments(state.z1, state.z2, jnp.zeros(chains)), None
+    return sampler_machines.mean_moments(state.z1, state.z2, jnp.zeros(chains)), None
 
 
 def tempering(key: jax.Array, params: rbm.RBM, sweeps: int, chains: int) -> tuple[Any, Any]:
@@ -102,13 +89,13 @@ def tempering(key: jax.Array, params: rbm.RBM, sweeps: int, chains: int) -> tupl
     if each > 1:
         state, _ = rbm.tempering.step(key_burn, params, state, num_sweeps=each // 2)
     state, info = rbm.tempering.step(key_step, params, state, num_sweeps=each - each // 2)
-    return mean_moments(state.z1, state.z2, jnp.zeros(chains)), info.log_z
+    return sampler_machines.mean_moments(state.z1, state.z2, jnp.zeros(chains)), info.log_z
 
 
 def annealing(key: jax.Array, params: rbm.RBM, sweeps: int, chains: int) -> tuple[Any, Any]:
     """Population annealing, one sweep a temperature."""
     state, info = rbm.annealing.anneal(key, params, chains, num_temperatures=sweeps)
-    return mean_moments(state.z1, state.z2, state.log_weights), info.log_z
+    return sampler_machines.mean_moments(state.z1, state.z2, state.log_weights), info.log_z
 
 
 def ais(key: jax.Array, params: rbm.RBM, sweeps: int, chains: int) -> tuple[Any, Any]:
@@ -124,67 +111,9 @@ SAMPLERS: dict[str, Callable[..., tuple[Any, Any]]] = {
 }
 
 
-def small_machine(config: Config) -> Machine:
-    """Makes the 8x8 machine, with no preference for either value of a unit."""
-    rng = np.random.default_rng(config.seed)
-    weights = (config.small_scale * rng.normal(size=(8, 8))).astype(np.float32)
-    bias1, bias2 = (
-        jnp.asarray(0.3 * rng.normal(size=8) - weights.sum(1 - side) / 2, jnp.float32)
-        for side in (0, 1)
-    )
-    params = rbm.RBM(bias1, bias2, jnp.asarray(weights))
-    log_z = float(rbm.exact.log_z(params))
-    moments = rbm.exact.moments(params)
-    return Machine("8x8, random", params, moments, 0.0, log_z, 0.0, "enumeration")
-
-
-def trained_machine(config: Config, directory: Path, key: jax.Array) -> Machine:
-    """Reads a trained prior and estimates its moments and log Z with many times the effort.
-
-    Raises:
-      ValueError: the directory holds no Boltzmann prior.
-    """
-    path = directory / run_record.PRIOR_FILE
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = [file[name] for name in rbm.RBM._fields]
-    except (OSError, KeyError, ValueError) as error:
-        raise ValueError(
-            f"{path} cannot be read: is it a finished run of binary_vae --prior=rbm?"
-        ) from error
-    if arrays[0].ndim == 2:
-        arrays = [array[0] for array in arrays]  # of several seeds the first
-    params = rbm.RBM(*map(jnp.asarray, arrays))
-    steps, chains = config.reference_temperatures, config.reference_chains
-
-    def anneal(key: jax.Array) -> tuple[rbm.exact.Moments, jax.Array]:
-        state, info = rbm.annealing.anneal(key, params, chains, num_temperatures=steps)
-        return mean_moments(state.z1, state.z2, state.log_weights), info.log_z
-
-    one, other = (jax.device_get(jax.jit(anneal)(k)) for k in jax.random.split(key))
-    # The mean of two is off by as much as they are from each other, over two.
-    mean, half = (jax.tree.map(f, one, other) for f in (_mean, _half_difference))
-    n1, n2 = params.weights.shape
-    return Machine(
-        f"{n1}x{n2}, {directory.name}",
-        params,
-        mean[0],
-        float(np.sqrt(np.concatenate([x.ravel() ** 2 for x in half[0]]).mean())),
-        float(mean[1]),
-        float(abs(half[1])),
-        f"two population annealings, {steps:,} temperatures x {chains:,} chains",
-    )
-
-
-def _mean(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return (a + b) / 2
-
-
-def _half_difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return (a - b) / 2
-
-
-def measure(config: Config, machine: Machine, name: str, sweeps: int, key: jax.Array) -> Measured:
+def measure(
+    config: Config, machine: sampler_machines.Machine, name: str, sweeps: int, key: jax.Array
+) -> Measured:
     """Runs a sampler several times, one after the other."""
     run = jax.jit(lambda key, p: SAMPLERS[name](key, p, sweeps, config.num_chains))
     results = [
@@ -199,7 +128,9 @@ def measure(config: Config, machine: Machine, name: str, sweeps: int, key: jax.A
     )
 
 
-def record(machine: Machine, name: str, sweeps: int, found: Measured) -> dict[str, Any]:
+def record(
+    machine: sampler_machines.Machine, name: str, sweeps: int, found: Measured
+) -> dict[str, Any]:
     """Returns the errors of one sampler; root mean squares over runs (and over moments)."""
     errors: dict[str, Any] = {"machine": machine.name, "sampler": name, "sweeps": sweeps}
     if found.moments is not None:
@@ -253,15 +184,27 @@ def curves(records: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, Any]]
 
 def compare(config: Config, directories: list[Path]) -> str:
     """Measures everything, writes the files and returns the table."""
+    names = sampler_machines.name_directories(directories)
     try:
         Path(config.out).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"cannot write to {config.out} ({error.strerror}); try --out") from error
     key_reference, key_runs = jax.random.split(jax.random.key(config.seed))
-    machines = [small_machine(config)]
-    for i, directory in enumerate(directories):
+    machines = [sampler_machines.small(config.seed, config.small_scale)]
+    for directory in directories:
+        sampler_machines.read_prior(directory)  # before the first of them is measured
+    for i, (directory, name) in enumerate(zip(directories, names, strict=True)):
         print(f"reference of {directory}", file=sys.stderr, flush=True)
-        machines.append(trained_machine(config, directory, jax.random.fold_in(key_reference, i)))
+        key = jax.random.fold_in(key_reference, i)
+        machines.append(
+            sampler_machines.trained(
+                directory,
+                name,
+                key,
+                num_temperatures=config.reference_temperatures,
+                num_chains=config.reference_chains,
+            )
+        )
     records = []
     for m, machine in enumerate(machines):
         for s, name in enumerate(SAMPLERS):
@@ -287,7 +230,7 @@ def compare(config: Config, directories: list[Path]) -> str:
         f"Hardware: {run_record.describe_hardware()}.",
     ]
     out = Path(config.out)
-    (out / "samplers.md").write_text(table + "\n\n" + "\n\n".join(notes) + "\n")
+    (out / "samplers.md").write_text(table + "\n\n" + "\n\n".join(notes) + "\n", encoding="utf-8")
     references = {
         m.name: {
             "log_z": m.log_z,
@@ -308,7 +251,12 @@ def main(arguments: list[str]) -> None:
     """Compares on the machines of the command line."""
     with flags.setup():
         config = flags.parse(Config)
-        print(compare(config, [Path(argument) for argument in arguments[1:]]))
+        if len(arguments) == 1:
+            flags.refuse(
+                ("reference_temperatures", "reference_chains"),
+                "goes with run directories, whose machines it is a reference of; name one",
+            )
+        print(compare(config, [paths.local(argument, "RUN_DIR") for argument in arguments[1:]]))
     print(f"\nwritten to {config.out}: samplers.md, samplers.json, samplers.png")
 
 

@@ -28,7 +28,8 @@ from experiments import (
     run_record,
     runner,
 )
-from experiments.dvaepp_config import BOLTZMANN, PRESETS, Config
+from experiments.dvaepp_config import BOLTZMANN, Config
+from experiments.dvaepp_presets import PRESETS
 
 PyTree = Any
 
@@ -120,7 +121,9 @@ def loss_fn(config: Config, module: dvaepp.DVAEPP, mesh: Mesh | None = None) -> 
         log_px = run(dvaepp.DVAEPP.log_likelihood, context, images).mean()
         kls = jnp.concatenate([globals_.divergence.mean()[None], local.mean(1)])
         kl_weight = bounds.linear_warmup(step, config.kl_warmup_steps)
-        if config.kl_balancing == "on":
+        # Of several groups, and while their weight is below 1: at 1 balancing changes nothing.
+        several = config.local_groups > 0 and config.kl_warmup_steps > 0
+        if several and config.kl_balancing == "on":
             kl = bounds.balanced_kl(kls, sizes, kl_weight=kl_weight)
         else:
             kl = kl_weight * kls.sum()

@@ -1,13 +1,15 @@
-"""The configuration of `dvaepp`, its checks and its presets."""
+"""The configuration of `dvaepp` and its checks."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import optax
 
 from dvae.models import dvaepp, multiscale
 from experiments import binary_names as names
-from experiments.boltzmann_config import BoltzmannConfig, check_machine
+from experiments import run_names
+from experiments.boltzmann_config import USUAL, BoltzmannConfig, check_machine, rules
+from experiments.flag_rules import POSITIVE, VALIDATED, Rules, one_of
 from experiments.flags import changed, option
 from experiments.run_config import RunConfig
 
@@ -17,77 +19,129 @@ LOCAL_LATENTS = (NORMAL, BERNOULLI)
 BOLTZMANN = (RBM, RBM_ROLFE)
 UNCONDITIONAL, CONDITIONAL = "unconditional", "conditional"
 BINARY_DATASETS = ("mnist_static", "mnist_dynamic", "omniglot", "caltech101_silhouettes", "digits")
-DATASETS = (*BINARY_DATASETS, "cifar10", "patches")
+COLORED = ("cifar10", "patches")
+DATASETS = (*BINARY_DATASETS, *COLORED)
 COARSEST = 4  # the smallest image that a conditional decoder begins with
+_LOCAL = {"local_groups": POSITIVE}
+_SMOOTHED = [
+    {"global_latents": one_of(RBM, BERNOULLI)},
+    {**_LOCAL, "local_latents": one_of(BERNOULLI)},
+]
 
 
 @dataclass(frozen=True)
 class Config(BoltzmannConfig):
     """Everything that determines a run; the numbers of variables default to the paper's."""
 
-    dataset: str = option("mnist_static", "Binary or color images.", choices=DATASETS)
+    program = "dvaepp"
+
+    dataset: str = option("mnist_static", "Binary or color images.", choices=DATASETS, group="data")
     global_latents: str = option(
         RBM,
-        "Bits under a Boltzmann machine, with overlapping smoothing or with Rolfe's spikes and "
-        "gradient; independent bits; or normal variables.",
+        "Global variables: bits under a Boltzmann machine, with overlapping smoothing or "
+        "with Rolfe's spikes and gradient; independent bits; or normal variables.",
         choices=GLOBAL_LATENTS,
+        group="model",
     )
-    local_latents: str = option(NORMAL, "Normal variables or smoothed bits.", choices=LOCAL_LATENTS)
+    local_latents: str = option(
+        NORMAL, "Local variables: normal, or smoothed bits.", choices=LOCAL_LATENTS, group="model"
+    )
     num_groups: int = changed(BoltzmannConfig, "num_groups", 2)  # layers of q(z | x)
     num_latents: int = changed(BoltzmannConfig, "num_latents", 8)
-    local_groups: int = option(16, "Groups of local variables; 0 none.", minimum=0)
-    local_size: int = option(32, "Channels of a local group.", minimum=1)
+    local_groups: int = option(16, "Groups of local variables; 0: none.", minimum=0, group="model")
+    local_size: int = option(32, "Channels of a local group.", minimum=1, group="model")
     smoothing: str = option(
         names.EXPONENTIAL,
-        "Of all bits but Rolfe's, which have spikes.",
+        "Smoothing of all bits but Rolfe's, which have spikes.",
         choices=names.OVERLAPPING,
+        group="objective",
     )
-    beta: float = option(10.0, "Inverse temperature of all smoothings.", above=0)
+    beta: float = option(10.0, "Inverse temperature of all smoothings.", above=0, group="objective")
     decoder: str = option(
         UNCONDITIONAL,
-        "Independent pixels, or pixels scale by scale given the coarser ones.",
+        "Decoder: independent pixels, or pixels scale by scale given the coarser ones.",
         choices=(UNCONDITIONAL, CONDITIONAL),
+        group="model",
     )
     num_scales: int = option(
-        0, "Scales of the conditional decoder; 0: as many as end at 4x4 or 7x7.", minimum=0
+        0,
+        "Scales of the conditional decoder; 0: as many as end at 4x4 or 7x7.",
+        minimum=0,
+        group="model",
     )
     num_mixtures: int = option(
-        10, "Logistics in the law of a color pixel (cifar10, patches).", minimum=1
+        10, "Logistics in the law of a color pixel.", minimum=1, group="model"
     )
     features: int = option(
-        32, "Maps at full size; twice as many at half, four times at a quarter.", minimum=1
+        32,
+        "Feature maps at full size; twice as many at half, four times at a quarter.",
+        minimum=1,
+        group="model",
     )
-    num_blocks: int = option(1, "Residual blocks at each size of encoder and decoder.", minimum=0)
-    hidden_units: int = option(200, "Of the global variables' networks.", minimum=1)
+    num_blocks: int = option(
+        1, "Residual blocks at each size of encoder and decoder.", minimum=0, group="model"
+    )
+    hidden_units: int = option(
+        200, "Units in the layers of the global variables' networks.", minimum=1, group="model"
+    )
     remat: str = option(
         "on",
-        "Recompute a local group's layers in the backward pass: less memory, no more time.",
+        "Recomputation of a local group's layers in the backward pass: less memory, no more time.",
         choices=("off", "on"),
+        group="model",
     )
-    kl_warmup_steps: int = option(0, "Steps over which the KL's weight rises to 1.", minimum=0)
+    kl_warmup_steps: int = option(
+        0, "Steps over which the KL's weight rises from 0 to 1.", minimum=0, group="objective"
+    )
     kl_balancing: str = option(
         "on",
-        "In the warm-up, weight the groups' KLs in proportion to KL times size.",
+        "Weights of the groups' KLs in proportion to KL times size, in the warm-up.",
         choices=("off", "on"),
+        group="objective",
     )
-    learning_rate: float = option(1e-3, "Of Adam, at its highest.", above=0)
+    learning_rate: float = option(
+        1e-3, "Learning rate of Adam, at its highest.", above=0, group="optimizer"
+    )
     schedule: str = option(
         names.LINEAR,
-        "The learning rate falls linearly to zero, or stays.",
+        "Schedule of the learning rate: it falls linearly to zero, or stays.",
         choices=(names.LINEAR, names.CONSTANT),
+        group="optimizer",
     )
     clip_norm: float = option(
-        200.0, "Gradients (nats an image) are cut to this norm; 0 never.", minimum=0
+        200.0,
+        "Norm that gradients, nats an image, are cut to; 0: never.",
+        minimum=0,
+        group="optimizer",
     )
-    eval_samples: int = option(20, "Importance samples an image, in training.", minimum=1)
-    test_samples: int = option(4_000, "Importance samples an image, at the end.", minimum=1)
+    eval_samples: int = option(20, "Importance samples of an image, in validations.", minimum=1)
+    test_samples: int = option(
+        4_000, "Importance samples of an image, in the final evaluation.", minimum=1
+    )
     num_validation_images: int = option(
-        0, "Of the final evaluation, evenly spaced; 0: as num_test_images says.", minimum=0
+        0,
+        "Validation images of the final evaluation, evenly spaced; 0: as many as "
+        "num_test_images says.",
+        minimum=0,
     )
     batch_size: int = changed(RunConfig, "batch_size", 100)
     num_steps: int = changed(RunConfig, "num_steps", 500_000)
     steps_per_call: int = changed(RunConfig, "steps_per_call", 10)
     log_interval: int = changed(RunConfig, "log_interval", 500)
+
+    READ_WITH: ClassVar[Rules] = {
+        **rules({"global_latents": one_of(*BOLTZMANN)}),
+        "smoothing": _SMOOTHED,
+        "beta": [*_SMOOTHED, {"global_latents": one_of(RBM_ROLFE)}],
+        "local_size": [_LOCAL],
+        "local_latents": [_LOCAL],
+        "remat": [_LOCAL],
+        "num_scales": [{"decoder": one_of(CONDITIONAL)}],
+        "num_mixtures": [{"dataset": one_of(*COLORED)}],
+        "kl_balancing": [{**_LOCAL, "kl_warmup_steps": POSITIVE}],
+        "eval_samples": VALIDATED,
+        "num_eval_images": VALIDATED,
+    }
 
     def __post_init__(self) -> None:
         """Raises ValueError for settings that do not fit each other."""
@@ -160,6 +214,12 @@ class Config(BoltzmannConfig):
     def _scales(self, size: int) -> int:
         if self.decoder == UNCONDITIONAL:
             return 1
+        most = (size & -size).bit_length()  # halvings that leave whole pixels
+        if self.num_scales > most:
+            raise ValueError(
+                f"--num_scales={self.num_scales} must be at most {most}: images of "
+                f"--dataset={self.dataset} have {size}x{size} pixels, halved from scale to scale"
+            )
         if self.num_scales:
             return self.num_scales
         scales = 1
@@ -183,84 +243,14 @@ class Config(BoltzmannConfig):
             return adam
         return optax.chain(optax.clip_by_global_norm(self.clip_norm), adam)
 
+    def tied_to_length(self) -> str | None:
+        """Returns the setting that makes training depend on the number of steps."""
+        if self.schedule == names.CONSTANT:
+            return None
+        return f"the learning rate falls over num_steps (--schedule={self.schedule})"
+
     def default_workdir(self) -> str:
-        """Returns a name that tells runs of different kinds apart."""
-        return (
-            f"runs/dvaepp-{self.dataset}-{self.global_latents}-{self.local_latents}-seed{self.seed}"
-        )
-
-
-# The rows of the paper's Table 3.
-ROWS: dict[str, dict[str, Any]] = {
-    "normal_normal": dict(global_latents=NORMAL, local_latents=NORMAL),
-    "rolfe_normal": dict(global_latents=RBM_ROLFE, local_latents=NORMAL, beta=5.0),
-    "rbm_normal": dict(global_latents=RBM, local_latents=NORMAL),
-    "rbm_bernoulli": dict(global_latents=RBM, local_latents=BERNOULLI),
-    "bernoulli_bernoulli": dict(global_latents=BERNOULLI, local_latents=BERNOULLI),
-}
-_BUDGETS: dict[str, dict[str, Any]] = {
-    "table3": dict(kl_warmup_steps=150_000),
-    # For a CPU: a quarter of the groups and of their channels, narrow networks.
-    "table3_cpu": dict(
-        local_groups=4,
-        local_size=8,
-        features=8,
-        num_chains=100,
-        num_sweeps=10,
-        num_steps=24_000,
-        kl_warmup_steps=7_200,
-        eval_interval=2_000,
-        checkpoint_interval=2_000,
-        test_samples=100,
-        num_validation_images=1_000,
-    ),
-}
-PRESETS: dict[str, dict[str, Any]] = {
-    f"{budget}_{row}": {**settings, **kind}
-    for budget, settings in _BUDGETS.items()
-    for row, kind in ROWS.items()
-}
-PRESETS |= {
-    "cifar10": dict(
-        dataset="cifar10", decoder=CONDITIONAL, num_latents=64, kl_warmup_steps=150_000
-    ),
-    "demo": dict(
-        dataset="digits",
-        local_groups=2,
-        local_size=4,
-        features=8,
-        num_chains=100,
-        num_sweeps=10,
-        num_steps=3_000,
-        kl_warmup_steps=900,
-        eval_interval=500,
-        num_eval_images=250,
-        checkpoint_interval=500,
-        test_samples=500,
-    ),
-    "smoke": dict(
-        dataset="digits",
-        local_groups=2,
-        local_size=2,
-        num_latents=2,
-        features=1,
-        num_blocks=0,
-        hidden_units=4,
-        num_chains=16,
-        num_sweeps=2,
-        ais_temperatures=50,
-        ais_chains=64,
-        batch_size=8,
-        num_steps=8,
-        steps_per_call=2,
-        kl_warmup_steps=4,
-        log_interval=4,
-        eval_interval=4,
-        eval_samples=3,
-        num_eval_images=16,
-        test_samples=5,
-        num_test_images=16,
-        eval_batch_size=8,
-        checkpoint_interval=4,
-    ),
-}
+        """Returns a name that no other configuration has."""
+        told = ("dataset", "global_latents", "local_latents")
+        words = [self.dataset, self.global_latents, self.local_latents]
+        return run_names.default_workdir("dvaepp", self, words, told=told, usual=USUAL)

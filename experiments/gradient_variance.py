@@ -78,12 +78,7 @@ class Measurement(NamedTuple):
 
 def train(config: Config, images: data.Dataset, mesh: Mesh) -> tuple[PyTree, PyTree]:
     """Returns the network at initialization and after the training."""
-    experiment = config.experiment(
-        estimator=config.train_estimator,
-        num_steps=config.train_steps,
-        steps_per_call=STEPS_PER_CALL,
-        schedule=names.CONSTANT,
-    )
+    experiment = config.training()
     task = binary_vae.make_task(experiment, images, mesh)
     train_state = jax.jit(task.init)(task.key_init, task.data)
     first = jax.device_get(train_state.params["network"])

@@ -2,10 +2,11 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from experiments import binary_config, flags
 from experiments import binary_names as names
+from experiments.flag_rules import Rules, one_of, with_one_of
 from experiments.flags import option
 from experiments.gradient_measurement import CHUNK_SIZE, NUM_GROUPS
 
@@ -19,32 +20,78 @@ MEASURED = tuple(n for n in names.ESTIMATORS if n not in (names.VIMCO, names.EXA
 class Config:
     """The model, where it is measured, and how often."""
 
-    out: str = option("runs/gradient_variance", "Directory of the results.")
-    estimators: str = option(ALL, f"Names, with commas: {', '.join(MEASURED)}.")
-    dataset: str = option("digits", "Binary images.", choices=names.DATASETS)
+    out: str = option("runs/gradient_variance", "Folder of the results.", path=True)
+    estimators: str = option(
+        ALL, f"Estimators, with commas: {ALL}, or some of {', '.join(MEASURED)}.", group="objective"
+    )
+    dataset: str = option("digits", "Binary images.", choices=names.DATASETS, group="data")
     binarization: str = option(
         names.AS_STORED,
-        "Use the set's own binary pixels, or sample grey levels.",
+        "Pixels: the set's own binary ones, or sampled grey levels.",
         choices=(names.AS_STORED, names.DYNAMIC),
+        group="data",
     )
-    data_dir: str = option("", "Folder of prepared TFDS data sets.")
+    data_dir: str = option(
+        "",
+        "Folder of prepared TFDS data sets and .mat files. Empty: $TFDS_DATA_DIR, else "
+        "~/tensorflow_datasets.",
+        path=True,
+        group="data",
+    )
     structure: str = option(
-        names.NONLINEAR, "Affine maps, or tanh layers.", choices=(names.LINEAR, names.NONLINEAR)
+        names.NONLINEAR,
+        "Networks: affine maps, or tanh layers.",
+        choices=(names.LINEAR, names.NONLINEAR),
+        group="model",
     )
-    num_latents: int = option(12, f"Bits, enumerated: at most {MAX_LATENTS}.", minimum=1)
-    hidden_units: int = option(100, "Width of a tanh layer (nonlinear).", minimum=1)
-    hidden_layers: int = option(1, "Tanh layers of encoder and decoder (nonlinear).", minimum=1)
-    batch_size: int = option(24, "Images whose mean ELBO is differentiated.", minimum=1)
-    num_draws: int = option(2_000, "Estimates drawn of each gradient, in two hundreds.", minimum=1)
-    betas: str = option("4,8,16", "Inverse temperatures of the smoothings.")
-    temperatures: str = option("0.2,0.5", "Of concrete and gumbel_rao; rebar takes the highest.")
-    train_estimator: str = option(names.DISARM, "What the training uses.", choices=names.ESTIMATORS)
-    learning_rate: float = option(1e-3, "Of Adam in the training, constant.", above=0)
-    train_steps: int = option(5_000, "Steps of the training, in five hundreds.", minimum=1)
+    num_latents: int = option(
+        12, f"Bits, enumerated: at most {MAX_LATENTS}.", minimum=1, group="model"
+    )
+    hidden_units: int = option(100, "Units of a tanh layer.", minimum=1, group="model")
+    hidden_layers: int = option(1, "Tanh layers of encoder and decoder.", minimum=1, group="model")
+    batch_size: int = option(
+        24, "Images whose mean ELBO is differentiated.", minimum=1, group="data"
+    )
+    num_draws: int = option(
+        2_000, "Estimates drawn of each gradient, a multiple of two hundred.", minimum=1
+    )
+    betas: str = option("4,8,16", "Inverse temperatures of the smoothings.", group="objective")
+    temperatures: str = option(
+        "0.2,0.5",
+        "Temperatures of concrete and gumbel_rao; rebar and relax take the highest.",
+        group="objective",
+    )
+    train_estimator: str = option(
+        names.DISARM,
+        "Estimator that the training uses.",
+        choices=names.ESTIMATORS,
+        group="optimizer",
+    )
+    learning_rate: float = option(
+        1e-3, "Learning rate of Adam in the training, constant.", above=0, group="optimizer"
+    )
+    train_steps: int = option(
+        5_000, "Steps of the training, a multiple of five hundred.", minimum=1, group="optimizer"
+    )
     tune_steps: int = option(
-        1_000, "Steps for baselines and control variates at the fixed model.", minimum=1
+        1_000,
+        "Steps for baselines and control variates at the fixed model.",
+        minimum=1,
+        group="optimizer",
     )
-    seed: int = option(0, "Of everything random.", minimum=0)
+    seed: int = option(0, "Seed of everything random.", minimum=0, maximum=flags.MAX_SEED)
+
+    READ_WITH: ClassVar[Rules] = {
+        "hidden_units": [{"structure": one_of(names.NONLINEAR)}],
+        "hidden_layers": [{"structure": one_of(names.NONLINEAR)}],
+        "betas": [{"estimators": with_one_of(*names.SMOOTHINGS)}],
+        "temperatures": [
+            {"estimators": with_one_of(names.CONCRETE, names.GUMBEL_RAO, *names.LEARNED_CONTROL)}
+        ],
+        "tune_steps": [
+            {"estimators": with_one_of(*names.LEARNED_BASELINE, *names.LEARNED_CONTROL)}
+        ],
+    }
 
     def __post_init__(self) -> None:
         """Raises ValueError for settings that cannot be measured."""
@@ -63,6 +110,10 @@ class Config:
             )
         self.numbers("betas")
         self.numbers("temperatures")
+        try:
+            self.training()
+        except ValueError as error:  # of `binary_vae`, whose flag has another name here
+            raise ValueError(str(error).replace("--estimator", "--train_estimator")) from error
 
     def chosen(self) -> tuple[str, ...]:
         """Returns the names of the estimators."""
@@ -78,6 +129,15 @@ class Config:
         if not values or not all(0 < value < float("inf") for value in values):
             raise ValueError(f"--{name}={text} must be positive numbers, such as 4,8")
         return values
+
+    def training(self) -> binary_config.Config:
+        """Returns the configuration of `binary_vae` that the training has."""
+        return self.experiment(
+            estimator=self.train_estimator,
+            num_steps=self.train_steps,
+            steps_per_call=STEPS_PER_CALL,
+            schedule=names.CONSTANT,
+        )
 
     def experiment(self, **settings: Any) -> binary_config.Config:
         """Returns the configuration of `binary_vae` of this model."""

@@ -1,9 +1,11 @@
 """The configuration of `joint_vae`, its checks and its presets."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from dvae.models import joint
+from experiments import run_names
+from experiments.flag_rules import NOT_EMPTY, POSITIVE, VALIDATED, Rules, one_of
 from experiments.flags import changed, option
 from experiments.run_config import RunConfig
 
@@ -18,75 +20,93 @@ DATASETS = (
     "cifar10",
     "patches",
 )
-# Settings that one objective alone reads.
-_OF_OBJECTIVE = {
-    CAPACITY: ("gamma", "capacity_continuous", "capacity_discrete", "capacity_steps"),
-    BETA: ("kl_weight",),
-}
+_CAPACITY = {"objective": one_of(CAPACITY)}
 
 
 @dataclass(frozen=True)
 class Config(RunConfig):
     """Everything that determines a run; the defaults are those published for MNIST."""
 
-    dataset: str = option("mnist", "Images, read in their grey levels or colors.", choices=DATASETS)
-    image_size: int = option(
-        32, "Height and width that images are resized to, a multiple of 8.", minimum=8
+    program = "joint_vae"
+
+    dataset: str = option(
+        "mnist", "Images, read in their grey levels or colors.", choices=DATASETS, group="data"
     )
-    continuous: int = option(10, "Continuous latent variables, normal.", minimum=0)
+    image_size: int = option(
+        32, "Side in pixels that images are resized to, a multiple of 8.", minimum=8, group="data"
+    )
+    continuous: int = option(10, "Continuous latent variables, normal.", minimum=0, group="model")
     discrete: str = option(
-        "10", "Classes of each discrete latent variable, such as 10 or 10,3; empty: none."
+        "10",
+        "Numbers of classes of the discrete latent variables, such as 10 or 10,3; empty: none.",
+        group="model",
     )
     objective: str = option(
         CAPACITY,
-        "Both kinds' KL held at a growing capacity; the ELBO; or the ELBO with kl_weight.",
+        "Objective: both kinds' KL held at a growing capacity; the ELBO; or the ELBO with "
+        "kl_weight.",
         choices=OBJECTIVES,
+        group="objective",
     )
     gamma: float = option(
-        30.0, "Weight of a KL's distance to its capacity (objective=capacity).", minimum=0
+        30.0, "Weight of a KL's distance to its capacity.", minimum=0, group="objective"
     )
     capacity_continuous: float = option(
-        5.0, "Final capacity of the continuous variables, nats (objective=capacity).", minimum=0
+        5.0, "Final capacity of the continuous variables, nats.", minimum=0, group="objective"
     )
     capacity_discrete: float = option(
         5.0,
-        "Final capacity of the discrete variables, nats, before it is cut at the largest KL they "
-        "can have (objective=capacity).",
+        "Final capacity of the discrete variables, nats, before it is cut at the largest KL "
+        "they can have.",
         minimum=0,
+        group="objective",
     )
     capacity_steps: int = option(
-        25_000, "Steps over which capacities rise (objective=capacity).", minimum=1
+        25_000, "Steps over which capacities rise.", minimum=1, group="objective"
     )
-    kl_weight: float = option(4.0, "Weight of the KL (objective=beta).", minimum=0)
-    temperature: float = option(0.67, "Of the Gumbel-Softmax.", above=0)
+    kl_weight: float = option(4.0, "Weight of the KL.", minimum=0, group="objective")
+    temperature: float = option(
+        0.67, "Temperature of the Gumbel-Softmax.", above=0, group="objective"
+    )
     features: int = option(
-        32, "Maps of the outer convolutions; inner ones have twice as many.", minimum=1
+        32,
+        "Feature maps of the outer convolutions; inner ones have twice as many.",
+        minimum=1,
+        group="model",
     )
-    hidden_units: int = option(256, "Width of the dense layers.", minimum=1)
-    learning_rate: float = option(5e-4, "Of Adam.", above=0)
+    hidden_units: int = option(256, "Units of the dense layers.", minimum=1, group="model")
+    learning_rate: float = option(5e-4, "Learning rate of Adam.", above=0, group="optimizer")
     num_steps: int = changed(RunConfig, "num_steps", 78_100)  # 100 epochs of 50,000 images
     steps_per_call: int = changed(RunConfig, "steps_per_call", 10)
     log_interval: int = changed(RunConfig, "log_interval", 500)
     num_eval_images: int = changed(RunConfig, "num_eval_images", 2_000)
 
+    READ_WITH: ClassVar[Rules] = {
+        "gamma": [_CAPACITY],
+        "capacity_steps": [_CAPACITY],
+        "capacity_continuous": [{**_CAPACITY, "continuous": POSITIVE}],
+        "capacity_discrete": [{**_CAPACITY, "discrete": NOT_EMPTY}],
+        "kl_weight": [{"objective": one_of(BETA)}],
+        "temperature": [{"discrete": NOT_EMPTY}],
+        "num_eval_images": VALIDATED,
+    }
+
     def __post_init__(self) -> None:
         """Raises ValueError for settings that do not fit each other."""
         super().__post_init__()
-        try:
-            self.model_config(channels=1)
-        except ValueError as error:
+        if self.image_size % joint.DOWNSAMPLING:
             raise ValueError(
-                f"--image_size={self.image_size} --continuous={self.continuous} "
-                f"--discrete={self.discrete}: {error}"
-            ) from error
-        for objective, names in _OF_OBJECTIVE.items():
-            for name in names:
-                default = type(self).__dataclass_fields__[name].default
-                if objective != self.objective and getattr(self, name) != default:
-                    raise ValueError(
-                        f"--{name}={getattr(self, name)} goes with --objective={objective}, got "
-                        f"--objective={self.objective}"
-                    )
+                f"--image_size={self.image_size} must be a multiple of {joint.DOWNSAMPLING} (three "
+                "convolutions of stride 2)"
+            )
+        if any(size < 2 for size in self.discrete_sizes):
+            raise ValueError(
+                f"--discrete={self.discrete} must give every variable at least 2 classes"
+            )
+        if not self.continuous and not self.discrete:
+            raise ValueError(
+                "--continuous=0 and --discrete= leave no latent variable; give one of either"
+            )
 
     @property
     def discrete_sizes(self) -> tuple[int, ...]:
@@ -96,6 +116,8 @@ class Config(RunConfig):
             raise ValueError(
                 f"--discrete={self.discrete} must list numbers of classes, such as 10 or 10,3"
             )
+        if any(len(word.lstrip("0")) > 9 for word in words):
+            raise ValueError(f"--discrete={self.discrete} must list fewer than 10^9 classes each")
         return tuple(int(word) for word in words)
 
     def model_config(self, channels: int) -> joint.JointConfig:
@@ -109,9 +131,14 @@ class Config(RunConfig):
             hidden_units=self.hidden_units,
         )
 
+    def tied_to_length(self) -> str | None:
+        """Returns None: rate and capacities are those of any length."""
+        return None
+
     def default_workdir(self) -> str:
-        """Returns a name that tells runs of different kinds apart."""
-        return f"runs/joint_vae-{self.dataset}-{self.objective}-seed{self.seed}"
+        """Returns a name that no other configuration has."""
+        words = [self.dataset, self.objective]
+        return run_names.default_workdir("joint_vae", self, words, told=("dataset", "objective"))
 
 
 PRESETS: dict[str, dict[str, Any]] = {

@@ -7,7 +7,6 @@ reconstruction error and KL of every run, a row a seed, and how often the accura
 the published mean.
 """
 
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,22 @@ from typing import Any
 import numpy as np
 
 from dvae.analysis import tables
-from experiments import result_tables
+from experiments import result_tables, run_groups
+from experiments.joint_config import Config
 from experiments.result_tables import Summary
+from experiments.run_groups import Group, Program
 
+PROGRAM = Program("joint_vae", Config)
 PUBLISHED_ACCURACY = 0.887  # MNIST, 100 epochs: Dupont (2018), sec. 4.2
 NAME = "joint_vae"
+_SHOWN = (run_groups.DATASET, "objective", "discrete", "num_steps")
+_NEEDS = (
+    "distortion_nats_per_image",
+    "rmse_of_pixels",
+    "elbo_nats_per_image",
+    "kl_continuous_nats",
+    "kl_discrete_nats",
+)
 _NOTES = (
     "Accuracy: share of test images whose code's class, the commonest among its training images, "
     "is theirs. Distortion: cross entropy of the pixels, nats an image, at the mean of h and the "
@@ -31,26 +41,24 @@ _NOTES = (
 def rows(summary: Summary) -> list[dict[str, object]]:
     """Returns one row for every seed of a run."""
     config, test = summary["config"], summary["test"]
-    several = len(summary["seeds"]) > 1
-
-    def of_seed(name: str, i: int) -> Any:
-        return test[name][i] if several else test[name]
-
     found = []
     for i, seed in enumerate(summary["seeds"]):
-        accuracy = of_seed("accuracy", i) if "accuracy" in test else None
+
+        def of_seed(name: str, i: int = i) -> Any:
+            return run_groups.of_each_seed(summary, "test", name)[i]
+
         found.append(
             {
                 "data set": summary["dataset"],
                 "objective": config["objective"],
                 "discrete": config["discrete"],
                 "seed": seed,
-                "accuracy": "" if accuracy is None else f"{accuracy:.3f}",
-                "distortion": f"{of_seed('distortion_nats_per_image', i):.2f}",
-                "RMSE": f"{of_seed('rmse_of_pixels', i):.4f}",
-                "ELBO": f"{of_seed('elbo_nats_per_image', i):.2f}",
-                "KL, continuous": f"{np.sum(of_seed('kl_continuous_nats', i)):.2f}",
-                "KL, discrete": f"{np.sum(of_seed('kl_discrete_nats', i)):.2f}",
+                "accuracy": f"{of_seed('accuracy'):.3f}" if "accuracy" in test else "",
+                "distortion": f"{of_seed('distortion_nats_per_image'):.2f}",
+                "RMSE": f"{of_seed('rmse_of_pixels'):.4f}",
+                "ELBO": f"{of_seed('elbo_nats_per_image'):.2f}",
+                "KL, continuous": f"{np.sum(of_seed('kl_continuous_nats')):.2f}",
+                "KL, discrete": f"{np.sum(of_seed('kl_discrete_nats')):.2f}",
                 "steps": f"{summary['num_steps']:,}",
                 "epochs": f"{summary['epochs']:g}",
                 "minutes": f"{summary['wall_seconds'] / 60:.0f}",
@@ -59,19 +67,26 @@ def rows(summary: Summary) -> list[dict[str, object]]:
     return found
 
 
-def shortfalls(summaries: Sequence[Summary]) -> list[str]:
+def shortfalls(groups: Sequence[Group]) -> list[str]:
     """Says for each kind of MNIST run how many seeds stay below the published accuracy."""
-    kinds: dict[str, list[float]] = defaultdict(list)
-    for summary in summaries:
-        if summary["dataset"] == "mnist" and "accuracy" in summary["test"]:
-            kind = f"{summary['config']['objective']}, {summary['num_steps']:,} steps"
-            kinds[kind] += np.atleast_1d(summary["test"]["accuracy"]).tolist()
-    return [
-        f"- {kind}: accuracy {np.mean(values):.3f} on average over {len(values)} seed(s), "
-        f"{sum(value < PUBLISHED_ACCURACY for value in values)} of them below the published mean "
-        f"of {PUBLISHED_ACCURACY} (100 epochs)."
-        for kind, values in kinds.items()
+    scored = [
+        group
+        for group in groups
+        if group.summary["dataset"] == "mnist" and "accuracy" in group.summary["test"]
     ]
+    stems = [
+        f"{group.settings['objective']}, {group.summary['num_steps']:,} steps" for group in scored
+    ]
+    names = run_groups.label(scored, stems, but=("objective", "num_steps"))
+    found = []
+    for name, group in zip(names, scored, strict=True):
+        values = np.ravel(group.summary["test"]["accuracy"])
+        found.append(
+            f"- {name}: accuracy {np.mean(values):.3f} on average over {len(values)} seed(s), "
+            f"{sum(values < PUBLISHED_ACCURACY)} of them below the published mean of "
+            f"{PUBLISHED_ACCURACY} (100 epochs)."
+        )
+    return found
 
 
 def compare(directories: list[Path], out: Path) -> str:
@@ -80,15 +95,21 @@ def compare(directories: list[Path], out: Path) -> str:
     Raises:
       ValueError: a directory holds no run of `joint_vae`, or `out` cannot be written.
     """
-    summaries = [result_tables.read_summary(directory) for directory in directories]
-    for directory, summary in zip(directories, summaries, strict=True):
-        if "rmse_of_pixels" not in summary.get("test", {}):
-            raise ValueError(f"{directory} does not hold a run of {NAME}")
-    summaries.sort(key=lambda s: (s["dataset"], s["config"]["objective"], s["seeds"]))
-    cells = [row for summary in summaries for row in rows(summary)]
+    runs = [
+        run_groups.read(directory, PROGRAM, "experiments.joint_table", _NEEDS)
+        for directory in directories
+    ]
+    order = lambda group: [group.settings[name] for name in (run_groups.DATASET, "objective")]
+    groups = sorted(run_groups.group(PROGRAM, runs), key=order)
+    others = run_groups.differing(groups, but=_SHOWN)
+    cells = []
+    for group in groups:
+        more = {"other settings": run_groups.describe(group, others)} if others else {}
+        cells += [row | more for run in group.runs for row in rows(run.summary)]
     text = tables.markdown(tuple(cells[0]), [list(row.values()) for row in cells])
+    summaries = [run.summary for group in groups for run in group.runs]
     hardware = ", ".join(sorted({summary["hardware"] for summary in summaries}))
-    lines = [text, "", *shortfalls(summaries), "", f"{_NOTES} Hardware: {hardware}.", ""]
+    lines = [text, "", *shortfalls(groups), "", f"{_NOTES} Hardware: {hardware}.", ""]
     result_tables.save("\n".join(lines), summaries, NAME, out)
     return text
 

@@ -4,99 +4,152 @@
 
 writes report.md and results.json; bits_per_dim.png (Fig. 1a of Sonderby et al. 2017: bits/dim
 against the codebook's size), rate_distortion.png (Fig. 1c: the path of training on validation
-images), explained_variance.png (Fig. 1b) and codebooks.png (Fig. 2).
+images), explained_variance.png (Fig. 1b) and codebooks.png (Fig. 2). Runs that differ in their
+seeds alone are averaged; others are labeled by the settings in which they differ.
 """
 
-import json
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from dvae.analysis import figures, tables
 from dvae.train import checkpoint
-from experiments import result_tables, run_record, vq_report
+from experiments import result_tables, run_groups, run_record, vq_report
+from experiments.run_groups import Group, Program, Summary
+from experiments.vq_config import Config
 from experiments.vq_evaluation import NUM_DIMS
 
+PROGRAM = Program("cifar_vq", Config)
 # CIFAR-10 test bits/dim of Sonderby et al. (2017), Fig. 1(a) and text; 256 maps, full training.
 PUBLISHED = {
     ("gs_soft", 512): "4.61",
     ("vq", 128): "4.81 (their VQ-VAE's best; 4.67 by van den Oord et al.)",
 }
 REFERENCES = {"GS-Soft, C = 512, published": 4.61, "VQ-VAE, C = 128, published": 4.81}
-HEADER = (
+_SIZE = "codebook_size"
+_SHOWN = (
+    run_groups.DATASET,
     "estimator",
-    "C",
-    "n",
-    "maps",
+    _SIZE,
+    "num_latents",
+    "features",
     "crop",
-    "steps",
-    "batch",
-    "seeds",
-    "bits/dim",
-    "± SE",
-    "rate",
-    "distortion",
-    "perplexity",
-    "dead",
-    "minutes",
-    "published",
+    "num_steps",
+    "batch_size",
+)
+_NEEDS = (
+    "bits_per_dim",
+    "bits_per_dim_standard_error",
+    "rate_nats_per_image",
+    "distortion_nats_per_image",
+    "code_perplexity",
+    "dead_codes",
 )
 
 
-def read_run(directory: Path) -> dict[str, Any]:
-    """Reads the summary of a finished run.
-
-    Raises:
-      ValueError: the directory does not hold one.
-    """
-    path = directory / run_record.SUMMARY_FILE
-    try:
-        summary = json.loads(path.read_text())
-        if "estimator" not in summary:
-            raise ValueError(f"{path} is not the summary of a cifar_vq run")
-        return summary
-    except OSError as error:
-        raise ValueError(
-            f"{path} cannot be read ({error.strerror}): is the run finished?"
-        ) from error
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not valid JSON ({error})") from error
-
-
-def row(summary: dict[str, Any]) -> list[object]:
+def row(summary: Summary) -> dict[str, object]:
     """One row of the table; several seeds are averaged."""
     config, test = summary["config"], summary["test"]
-    mean = lambda value: round(float(np.mean(value)), 3)
-    return [
-        summary["estimator"],
-        config["codebook_size"],
-        config["num_latents"],
-        config["features"],
-        config["crop"] or "whole",
-        summary["num_steps"],
-        config["batch_size"],
-        len(summary["seeds"]),
-        f"{mean(test['bits_per_dim']):.3f}",
-        f"{mean(test['bits_per_dim_standard_error']):.3f}",
-        f"{mean(test['rate_nats_per_image']):.0f}",
-        f"{mean(test['distortion_nats_per_image']):.0f}",
-        f"{mean(test['code_perplexity']):.1f}",
-        f"{mean(test['dead_codes']):.1f}",
-        f"{summary['wall_seconds'] / 60:.1f}",
-        PUBLISHED.get((summary["estimator"], config["codebook_size"]), "")
-        if summary["dataset"] == "cifar10"
-        else "",
-    ]
+    mean = lambda name: float(np.mean(test[name]))
+    several = len(summary["seeds"]) > 1
+    known = PUBLISHED.get((summary["estimator"], config[_SIZE]), "")
+    return {
+        "data set": summary["dataset"],
+        "estimator": summary["estimator"],
+        "C": config[_SIZE],
+        "n": config["num_latents"],
+        "maps": config["features"],
+        "crop": config["crop"] or "whole",
+        "steps": summary["num_steps"],
+        "batch": config["batch_size"],
+        "seeds": " ".join(str(seed) for seed in summary["seeds"]),
+        "bits/dim": f"{mean('bits_per_dim'):.3f}",
+        "± seeds": f"{np.std(test['bits_per_dim'], ddof=1):.3f}" if several else "",
+        "± SE": f"{mean('bits_per_dim_standard_error'):.3f}",
+        "rate": f"{mean('rate_nats_per_image'):.0f}",
+        "distortion": f"{mean('distortion_nats_per_image'):.0f}",
+        "perplexity": f"{mean('code_perplexity'):.1f}",
+        "dead": f"{mean('dead_codes'):.1f}",
+        "minutes": f"{summary['wall_seconds'] / 60:.1f}",
+        "published": known if summary["dataset"] == "cifar10" else "",
+    }
 
 
-def label_runs(summaries: list[dict[str, Any]], directories: list[Path]) -> list[str]:
-    """Names each run by its estimator, and by its directory where two runs share one."""
-    names = [summary["estimator"] for summary in summaries]
-    return [
-        name if names.count(name) == 1 else f"{name} ({directory.name})"
-        for name, directory in zip(names, directories, strict=True)
+def lay_out(groups: Sequence[Group]) -> str:
+    """Returns the Markdown table, with a column of what else sets rows apart if anything does."""
+    rows = [row(group.summary) for group in groups]
+    if others := run_groups.differing(groups, but=_SHOWN):
+        for cells, group in zip(rows, groups, strict=True):
+            cells["other settings"] = run_groups.describe(group, others)
+    if not any(cells["± seeds"] for cells in rows):
+        rows = [{k: v for k, v in cells.items() if k != "± seeds"} for cells in rows]
+    return tables.markdown(tuple(rows[0]), [list(cells.values()) for cells in rows])
+
+
+def by_size(groups: Sequence[Group]) -> dict[str, list[tuple[int, float]]]:
+    """Returns label -> (C, bits/dim): a curve joins what differs in the codebook's size alone."""
+    curves: list[list[Group]] = []
+    for group in groups:
+        alike = lambda curve, group=group: not run_groups.differing([curve[0], group], but=(_SIZE,))
+        curve = next(filter(alike, curves), None)
+        if curve is None:
+            curves.append(curve := [])
+        curve.append(group)
+    labels = label([curve[0] for curve in curves])
+    bits = lambda group: float(np.mean(group.summary["test"]["bits_per_dim"]))
+    return {
+        name: [(group.settings[_SIZE], bits(group)) for group in curve]
+        for name, curve in zip(labels, curves, strict=True)
+    }
+
+
+def label(groups: Sequence[Group]) -> list[str]:
+    """Names groups by their estimators and whatever else they differ in but the codebook's size."""
+    stems = [group.settings["estimator"] for group in groups]
+    return run_groups.label(groups, stems, but=("estimator", _SIZE))
+
+
+def draw(groups: Sequence[Group]) -> dict[str, figures.Figure]:
+    """Draws the figures of several runs, by name."""
+    cifar10 = all(group.settings[run_groups.DATASET] == "cifar10" for group in groups)
+    references = REFERENCES if cifar10 else None
+    pictures = {
+        "bits_per_dim": figures.bits_per_dim_by_codebook_size(
+            by_size(groups), references=references
+        )
+    }
+    # In the figures of paths and codebooks one size: the one that most groups share.
+    sizes = Counter(group.settings[_SIZE] for group in groups)
+    shared = max(sorted(sizes), key=lambda size: sizes[size])
+    chosen = [group for group in groups if group.settings[_SIZE] == shared]
+    paths, codebooks = {}, {}
+    for name, group in zip(label(chosen), chosen, strict=True):
+        steps, rate, distortion = _validation_path(group)
+        if len(steps) > 1:
+            paths[name] = (rate, distortion, steps)
+        file = group.runs[0].directory / vq_report.CODEBOOK_FILE
+        if file.exists():
+            codebooks[name] = np.load(file)
+    if paths:
+        pictures["rate_distortion"] = figures.rate_distortion_path(paths, num_dims=NUM_DIMS)
+    if codebooks:
+        pictures["explained_variance"] = figures.explained_variance(codebooks)
+        pictures["codebooks"] = figures.codebook_pca(codebooks)
+    return pictures
+
+
+def _validation_path(group: Group) -> tuple[np.ndarray, ...]:
+    """Steps, rate and distortion of the validations, averaged over the seeds of all runs."""
+    curves = [
+        run_record.read_curve(run.directory, "validation", "rate", "distortion")
+        for run in group.runs
     ]
+    length = min(len(curve[0]) for curve in curves)
+    weights = [len(run.summary["seeds"]) for run in group.runs]
+    mean = lambda i: np.average([curve[i][:length] for curve in curves], axis=0, weights=weights)
+    return mean(0), mean(1), mean(2)
 
 
 def compare(directories: list[Path], out: Path) -> str:
@@ -105,57 +158,14 @@ def compare(directories: list[Path], out: Path) -> str:
     Raises:
       ValueError: a directory holds no finished run, or `out` cannot be written.
     """
-    summaries = [read_run(directory) for directory in directories]
-    order = sorted(
-        range(len(summaries)),
-        key=lambda i: (summaries[i]["estimator"], summaries[i]["config"]["codebook_size"]),
-    )
-    summaries, directories = [summaries[i] for i in order], [directories[i] for i in order]
-    table = tables.markdown(HEADER, [row(summary) for summary in summaries])
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"cannot write to {out} ({error.strerror}); try --out") from error
-
-    # Runs that share estimator and size (other seeds, say) are averaged in Fig. 1(a).
-    results: dict[str, dict[int, list[float]]] = {}
-    for summary in summaries:
-        sizes_of = results.setdefault(summary["estimator"], {})
-        values = sizes_of.setdefault(summary["config"]["codebook_size"], [])
-        values.append(float(np.mean(summary["test"]["bits_per_dim"])))
-    by_size = {
-        name: [(size, float(np.mean(values))) for size, values in sizes_of.items()]
-        for name, sizes_of in results.items()
-    }
-    cifar10 = all(summary["dataset"] == "cifar10" for summary in summaries)
-    pictures = {
-        "bits_per_dim": figures.bits_per_dim_by_codebook_size(
-            by_size, references=REFERENCES if cifar10 else None
-        )
-    }
-    # One run an estimator in the figures of paths and codebooks: the size that most estimators
-    # share.
-    sizes = [summary["config"]["codebook_size"] for summary in summaries]
-    shared = max(sorted(set(sizes)), key=sizes.count)
-    chosen = [i for i, size in enumerate(sizes) if size == shared]
-    labels = label_runs([summaries[i] for i in chosen], [directories[i] for i in chosen])
-    found = {}
-    for label, i in zip(labels, chosen, strict=True):
-        steps, rate, distortion = run_record.read_curve(
-            directories[i], "validation", "rate", "distortion"
-        )
-        if len(steps) > 1:
-            found[label] = (rate, distortion, steps)
-    if found:
-        pictures["rate_distortion"] = figures.rate_distortion_path(found, num_dims=NUM_DIMS)
-    files = [directories[i] / vq_report.CODEBOOK_FILE for i in chosen]
-    codebooks = {label: np.load(f) for label, f in zip(labels, files, strict=True) if f.exists()}
-    if codebooks:
-        pictures["explained_variance"] = figures.explained_variance(codebooks)
-        pictures["codebooks"] = figures.codebook_pca(codebooks)
-    for name, figure in pictures.items():
-        figures.save(figure, out / f"{name}.png")
-    checkpoint.write_json(out / "results.json", summaries)
+    runs = [
+        run_groups.read(directory, PROGRAM, "experiments.report", _NEEDS)
+        for directory in directories
+    ]
+    order = lambda group: [group.settings[k] for k in (run_groups.DATASET, "estimator", _SIZE)]
+    groups = sorted(run_groups.group(PROGRAM, runs), key=order)
+    table = lay_out(groups)
+    summaries = [run.summary for group in groups for run in group.runs]
     hardware = sorted({summary["hardware"] for summary in summaries})
     baselines = {s["dataset"]: f"{s['baseline']['bits_per_dim']:.3f}" for s in summaries}
     listed = ", ".join(f"{value} on {name}" for name, value in baselines.items())
@@ -166,8 +176,16 @@ def compare(directories: list[Path], out: Path) -> str:
         f"Hardware: {', '.join(hardware)}. Published values are of full-length training with 256 "
         "maps and are not comparable with shorter runs."
     )
-    images = "\n\n".join(f"![{name}]({name}.png)" for name in pictures)
-    (out / "report.md").write_text(f"{table}\n\n{notes}\n\n{images}\n")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        pictures = draw(groups)
+        for name, figure in pictures.items():
+            figures.save(figure, out / f"{name}.png")
+        images = "\n\n".join(f"![{name}]({name}.png)" for name in pictures)
+        (out / "report.md").write_text(f"{table}\n\n{notes}\n\n{images}\n", encoding="utf-8")
+        checkpoint.write_json(out / "results.json", summaries)
+    except OSError as error:
+        raise ValueError(f"cannot write to {out} ({error.strerror}); try --out") from error
     return table
 
 

@@ -1,22 +1,29 @@
 """Puts finished runs beside a published table: what the tables share."""
 
+import dataclasses
 import functools
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from absl import flags as absl_flags
 
 from dvae.analysis import tables
-from dvae.train import checkpoint
-from experiments import flags, run_record
+from dvae.train import checkpoint, paths
+from experiments import flags, run_groups
+from experiments.binary_config import Config as BinaryConfig
+from experiments.binary_names import BITS
+from experiments.flags import option
+from experiments.run_groups import Program
 
 Summary = Mapping[str, Any]
 PAPER_SIZES = dict(num_latents=200, hidden_units=200, hidden_layers=2, num_test_images=0)
 # (data set, structure) -> column -> mean and deviation over runs (None: not published)
 Published = dict[tuple[str, str], dict[str, tuple[float, float | None]]]
+BINARY_VAE = Program("binary_vae", BinaryConfig, before={"latent_inputs": BITS})
+# Fields that the table shows, or that its cells are named by.
+_SHOWN = ("dataset", "num_steps", "test_samples", "batch_size", "learning_rate")
+_NEEDS = ("nll", "nll_standard_error", "elbo", "effective_samples")
 ACTIVE_UNITS = ("active units", lambda summary: f"{np.mean(summary['test']['active_units']):.0f}")
 
 
@@ -31,39 +38,24 @@ class Table(NamedTuple):
     structure: Callable[[Summary], str]
     column: Callable[[Summary], str]
     more: tuple[tuple[str, Callable[[Summary], object]], ...]  # further columns
+    shown: tuple[str, ...] = ()  # fields of the configuration that those columns hold
     title: str = "trained by"  # of what `column` names
-    program: str = "binary_vae"  # whose runs these are
+    program: Program = BINARY_VAE  # whose runs these are
     # Whether model and evaluation are those of the published value, so that a difference is shown.
     same_model: Callable[[Summary], bool] = lambda summary: True
     unit: Callable[[Summary], float] = lambda summary: 1.0  # nats in the unit of the NLL
 
 
-def read_summary(directory: Path) -> dict[str, Any]:
-    """Reads the summary of a finished run; ValueError if the directory does not hold one."""
-    path = directory / run_record.SUMMARY_FILE
-    try:
-        return json.loads(path.read_text())
-    except OSError as error:
-        raise ValueError(
-            f"{path} cannot be read ({error.strerror}): is the run finished?"
-        ) from error
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not valid JSON ({error})") from error
-
-
-def read_run(table: Table, directory: Path) -> dict[str, Any]:
-    """Reads the summary of a finished run.
+def read_run(table: Table, directory: Path) -> run_groups.Run:
+    """Reads a finished run.
 
     Raises:
       ValueError: the directory does not hold one, or one that has no place in the table.
     """
-    summary, path = read_summary(directory), directory / run_record.SUMMARY_FILE
-    if "effective_samples" not in summary.get("test", {}):
-        raise ValueError(f"{path} is not the summary of a {table.program} run")
-    why_not = table.accepts(summary)
-    if why_not:
-        raise ValueError(f"{path} has no place in {table.name}: {why_not}")
-    return summary
+    run = run_groups.read(directory, table.program, f"experiments.{table.name}", _NEEDS)
+    if why_not := table.accepts(run.summary):
+        raise ValueError(f"{directory} has no place in {table.name}: {why_not}")
+    return run
 
 
 def published(table: Table, summary: Summary) -> tuple[float, float | None] | None:
@@ -78,7 +70,7 @@ def row(table: Table, summary: Summary) -> dict[str, object]:
     """One row of the table; several seeds give their mean and standard deviation."""
     config, test, unit = summary["config"], summary["test"], table.unit(summary)
     nll = float(np.mean(test["nll"])) / unit
-    deviation = test.get("nll_standard_deviation_over_seeds")
+    deviation = float(np.std(test["nll"], ddof=1)) if len(summary["seeds"]) > 1 else None
     known = published(table, summary)
     # Other test images than the published ones have a published value, but no difference.
     same = summary["dataset"] == config["dataset"] and table.same_model(summary)
@@ -126,17 +118,29 @@ def compare(table: Table, directories: list[Path], out: Path) -> str:
     Raises:
       ValueError: a directory holds no fitting run, or `out` cannot be written.
     """
-    summaries = [read_run(table, directory) for directory in directories]
+    runs = [read_run(table, directory) for directory in directories]
+    return write(table, run_groups.group(table.program, runs), out)
+
+
+def write(table: Table, groups: Sequence[run_groups.Group], out: Path) -> str:
+    """Writes the table of groups of runs, a row each; see `compare`."""
     order = [name for columns in table.published.values() for name in columns]
 
-    def place(summary: Summary) -> tuple[object, ...]:
-        name = table.column(summary)
+    def place(group: run_groups.Group) -> tuple[object, ...]:
+        name = table.column(group.summary)
         rank = order.index(name) if name in order else len(order)
-        return summary["dataset"], table.structure(summary), rank, name
+        return group.summary["dataset"], table.structure(group.summary), rank, name
 
-    summaries.sort(key=place)
-    rows = [row(table, summary) for summary in summaries]
+    groups = sorted(groups, key=place)
+    rows = [row(table, group.summary) for group in groups]
+    places = [place(group) for group in groups]
+    for cells, text in zip(rows, _other_settings(table, groups, places), strict=True):
+        cells["other settings"] = text
+    if not any(cells["other settings"] for cells in rows):
+        for cells in rows:
+            del cells["other settings"]
     text = tables.markdown(tuple(rows[0]), [list(cells.values()) for cells in rows])
+    summaries = [run.summary for group in groups for run in group.runs]
     hardware = sorted({summary["hardware"] for summary in summaries})
     notes = (
         "Test NLL in nats an image, by importance samples in the binary limit, at the step with "
@@ -148,6 +152,18 @@ def compare(table: Table, directories: list[Path], out: Path) -> str:
     return text
 
 
+def _other_settings(
+    table: Table, groups: Sequence[run_groups.Group], places: Sequence[object]
+) -> list[str]:
+    """Says of every group what else than the table shows sets it apart from others of its cell."""
+    texts = []
+    for group, place in zip(groups, places, strict=True):
+        cell = [other for other, at in zip(groups, places, strict=True) if at == place]
+        names = run_groups.differing(cell, but=(*_SHOWN, *table.shown))
+        texts.append(run_groups.describe(group, names))
+    return texts
+
+
 def save(text: str, summaries: list[dict[str, Any]], name: str, out: Path) -> None:
     """Writes NAME.md and NAME.json into `out`; ValueError if it cannot be written."""
     # Where a run lay on this machine is of no use elsewhere.
@@ -155,7 +171,7 @@ def save(text: str, summaries: list[dict[str, Any]], name: str, out: Path) -> No
         summary["config"] |= {"workdir": "", "data_dir": "", "coordinator": ""}
     try:
         out.mkdir(parents=True, exist_ok=True)
-        (out / f"{name}.md").write_text(text)
+        (out / f"{name}.md").write_text(text, encoding="utf-8")
         checkpoint.write_json(out / f"{name}.json", summaries)
     except OSError as error:
         raise ValueError(f"cannot write to {out} ({error.strerror}); try --out") from error
@@ -168,19 +184,21 @@ def start_program(program: str, write: Callable[[list[Path], Path], str]) -> Non
       program: the module's name.
       write: (run directories, output directory) -> what to print.
     """
+    out = option(f"runs/{program}", "Directory that the results are written to.")
+    config_class = dataclasses.make_dataclass("Config", [("out", str, out)], frozen=True)
 
     def main(arguments: list[str]) -> None:
         with flags.setup():
-            directories = [Path(argument) for argument in arguments[1:]]
+            directories = [paths.local(argument, "RUN_DIR") for argument in arguments[1:]]
             if not directories:
                 raise ValueError(
                     f"name at least one run directory: python -m experiments.{program} RUN_DIR"
                 )
-            out = Path(absl_flags.FLAGS.out)
+            out = paths.local(flags.parse(config_class).out, "--out")
             print(write(directories, out))
             print(f"\nwritten to {out}")
 
-    absl_flags.DEFINE_string("out", f"runs/{program}", "Directory of the results.")
+    flags.define(config_class)
     flags.run(main)
 
 

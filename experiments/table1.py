@@ -83,6 +83,7 @@ TABLE = result_tables.Table(
         result_tables.ACTIVE_UNITS,
         ("networks see", lambda s: s["config"].get("latent_inputs", names.BITS)),
     ),
+    shown=("latent_inputs",),
 )
 
 if __name__ == "__main__":

@@ -95,6 +95,7 @@ TABLE = result_tables.Table(
         ("log Z", result_tables.log_z),
         ("chains x sweeps", result_tables.effort),
     ),
+    shown=("sampler", "num_chains", "num_sweeps"),
 )
 
 if __name__ == "__main__":

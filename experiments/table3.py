@@ -13,8 +13,9 @@ import math
 import numpy as np
 
 from experiments import result_tables
-from experiments.dvaepp_config import BINARY_DATASETS, CONDITIONAL, UNCONDITIONAL
+from experiments.dvaepp_config import BINARY_DATASETS, CONDITIONAL, UNCONDITIONAL, Config
 from experiments.result_tables import Published, Summary
+from experiments.run_groups import Program
 
 ROWS = (
     "normal + normal",
@@ -34,6 +35,7 @@ PUBLISHED: Published = {
     key: {row: (value, None) for row, value in zip(ROWS, values, strict=True)}
     for key, values in _COLUMNS.items()
 }
+_SIZES = ("num_groups", "num_latents", "local_groups", "local_size", "features")
 _CIFAR_DIMS = 32 * 32 * 3
 
 
@@ -63,7 +65,7 @@ TABLE = result_tables.Table(
     source='Vahdat et al., "DVAE++" (2018), Table 3; bits/dim for CIFAR-10',
     published=PUBLISHED,
     comparable=lambda summary: "warning" not in summary.get("log_z", {}),
-    accepts=lambda summary: "" if "latents" in summary else "it is no run of dvaepp",
+    accepts=lambda summary: "",
     structure=lambda summary: summary["config"]["decoder"],
     column=lambda summary: summary["latents"],
     more=(
@@ -73,8 +75,9 @@ TABLE = result_tables.Table(
         ("log Z", result_tables.log_z),
         ("chains x sweeps", result_tables.effort),
     ),
+    shown=("sampler", "num_chains", "num_sweeps", *_SIZES),
     title="latents",
-    program="dvaepp",
+    program=Program("dvaepp", Config),
     same_model=same_model,
     unit=unit,
 )

@@ -5,7 +5,7 @@
 
 Every pixel (or patch) is replaced by the nearest of C codes, so that log2(C) bits name it; the
 codes themselves, 8 bits a channel, are the palette that the decoder needs besides. Writes to
---workdir:
+--workdir (or --out):
 
     comparison.png    the original, the compressed image and the palette side by side
     compressed.png    the compressed image (a true palette PNG for pixels and at most 256 codes)
@@ -25,14 +25,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from dvae import vq
-from experiments import flags
+from dvae.train import paths
+from experiments import flags, image_files
 from experiments.flags import option
-
-EIGHT_BIT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "LAB")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,10 +39,12 @@ class Config:
     """Settings of one run."""
 
     num_codes: int = option(16, "Codes in the codebook: colors, or patches.")
-    patch_size: int = option(1, "Side of a patch in pixels; 1 quantizes single pixels.")
+    patch_size: int = option(1, "Side of a patch in pixels; 1: single pixels.")
     num_iters: int = option(20, "Lloyd iterations.")
-    seed: int = option(0, "Seed of the k-means++ initialization.", minimum=0)
-    workdir: str = option("runs/vq_compress", "Folder for the results.")
+    seed: int = option(
+        0, "Seed of the k-means++ initialization.", minimum=0, maximum=flags.MAX_SEED
+    )
+    workdir: str = option("runs/vq_compress", "Folder of the results.", path=True, alias="out")
 
     def __post_init__(self) -> None:
         """Raises ValueError for a setting that suits no image."""
@@ -69,7 +70,7 @@ class Rates(NamedTuple):
 def check_settings(
     shape: tuple[int, ...], *, num_codes: int, patch_size: int, num_iters: int
 ) -> None:
-    """Raise a ValueError unless an image of this shape can be compressed with these settings."""
+    """Raises ValueError unless an image of this shape can be compressed with these settings."""
     height, width = shape[:2]
     if not 1 <= patch_size <= min(height, width):
         raise ValueError(
@@ -89,7 +90,7 @@ def check_settings(
 def compress(
     key: jax.Array, image: np.ndarray, *, num_codes: int, patch_size: int, num_iters: int
 ) -> Compressed:
-    """Quantize the p x p patches of an image by k-means.
+    """Quantizes the p x p patches of an image by k-means.
 
     Edge pixels are repeated to fill the last row and column of patches, and cut off again.
 
@@ -122,7 +123,7 @@ def compress(
 
 
 def rates(compressed: Compressed) -> Rates:
-    """Compute the rates of a compressed image in bits/pixel."""
+    """Computes the rates of a compressed image in bits/pixel."""
     height, width = compressed.image.shape[:2]
     num_codes = len(compressed.codebook)
     patches_per_pixel = compressed.codes.size / (height * width)
@@ -135,7 +136,7 @@ def rates(compressed: Compressed) -> Rates:
 
 
 def psnr(image: np.ndarray, other: np.ndarray) -> float:
-    """Compute 10 log10(255^2 / mean squared error) of two uint8 images, in dB; inf if equal."""
+    """Computes 10 log10(255^2 / mean squared error) of two uint8 images, in dB; inf if equal."""
     error = float(np.mean(np.square(image.astype(np.float64) - other.astype(np.float64))))
     return 10 * math.log10(255**2 / error) if error > 0 else math.inf
 
@@ -170,7 +171,7 @@ def _show(axes: Axes, pixels: np.ndarray, title: str) -> None:
 
 
 def draw(image: np.ndarray, compressed: Compressed) -> Figure:
-    """Draw the original, the compressed image and its codebook side by side."""
+    """Draws the original, the compressed image and its codebook side by side."""
     height, width = image.shape[:2]
     num_codes, p = compressed.codebook.shape[:2]
     rate = rates(compressed)
@@ -194,7 +195,7 @@ def draw(image: np.ndarray, compressed: Compressed) -> Figure:
 
 
 def save_png(path: Path, compressed: Compressed) -> int:
-    """Write the compressed image, as a palette PNG where it can be one, and return its bytes."""
+    """Writes the compressed image, a palette PNG where it can be one; returns its size in bytes."""
     codebook = compressed.codebook
     if codebook.shape[1] == 1 and len(codebook) <= 256:
         picture = Image.fromarray(compressed.codes.astype(np.uint8))
@@ -205,40 +206,19 @@ def save_png(path: Path, compressed: Compressed) -> int:
     return path.stat().st_size
 
 
-def load_image(path: str | None) -> np.ndarray:
-    """Read an image as uint8 [H, W, 3]; without a path, scikit-learn's photograph china.jpg.
+def prepare(config: Config, path: str | None) -> image_files.Loaded:
+    """Loads the image and checks everything that could fail later, before anything is compiled.
 
-    Transparent pixels are laid on white.
-
-    Raises:
-        ValueError: the file cannot be read, or is no image.
-    """
-    if path is None:
-        return load_sample_image("china.jpg")
-    try:
-        with Image.open(path) as opened:
-            if opened.mode not in EIGHT_BIT_MODES:
-                raise ValueError(f"{path} has pixels of mode {opened.mode}, not 8 bits a channel")
-            opaque = ImageOps.exif_transpose(opened).convert("RGBA")
-            white = Image.new("RGBA", opaque.size, "white")
-            return np.asarray(Image.alpha_composite(white, opaque).convert("RGB"))
-    except UnidentifiedImageError:
-        raise ValueError(f"{path} is no image that Pillow can read; try a PNG or JPEG") from None
-    except (OSError, Image.DecompressionBombError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ValueError(f"cannot read {path}: {reason}; name an image file") from None
-
-
-def prepare(config: Config, path: str | None) -> np.ndarray:
-    """Load the image and check everything that could fail later, before anything is compiled.
+    Without a path the image is scikit-learn's photograph china.jpg.
 
     Raises:
         ValueError: the image cannot be read, a setting does not suit it, or the workdir cannot be
             written to.
     """
-    image = load_image(path)
+    sample = lambda: image_files.Loaded(load_sample_image("china.jpg"), [])
+    image = sample() if path is None else image_files.load(path)
     check_settings(
-        image.shape,
+        image.pixels.shape,
         num_codes=config.num_codes,
         patch_size=config.patch_size,
         num_iters=config.num_iters,
@@ -253,11 +233,14 @@ def prepare(config: Config, path: str | None) -> np.ndarray:
     return image
 
 
-def run(config: Config, image: np.ndarray, name: str) -> dict[str, object]:
-    """Compress an image, write the results to `config.workdir` and return the summary."""
+def run(config: Config, loaded: image_files.Loaded, name: str) -> dict[str, object]:
+    """Compresses an image, writes the results to `config.workdir` and returns the summary."""
+    image, notes = loaded
     height, width = image.shape[:2]
     workdir = Path(config.workdir)
     print(f"{name}: {width} x {height} pixels, 24 bits/pixel")
+    for note in notes:
+        print(f"note: {note}")
     compressed = compress(
         jax.random.key(config.seed),
         image,
@@ -270,6 +253,7 @@ def run(config: Config, image: np.ndarray, name: str) -> dict[str, object]:
     num_bytes = save_png(workdir / "compressed.png", compressed)
     summary: dict[str, object] = {
         "image": name,
+        "notes": notes,
         "height": height,
         "width": width,
         **dataclasses.asdict(config),
@@ -281,7 +265,7 @@ def run(config: Config, image: np.ndarray, name: str) -> dict[str, object]:
         "lossless": math.isinf(decibels),
         "compressed_png_bytes": num_bytes,
     }
-    (workdir / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    (workdir / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     print(
         f"{config.num_codes} codes of {config.patch_size} x {config.patch_size} pixels: "
         f"{_describe_psnr(decibels)}\n"
@@ -303,7 +287,7 @@ def main(arguments: list[str]) -> None:
                 f"expected one image, got {len(arguments) - 1}: {', '.join(arguments[1:])}"
             )
         config = flags.parse(Config)
-        path = arguments[1] if len(arguments) == 2 else None
+        path = str(paths.local(arguments[1], "IMAGE")) if len(arguments) == 2 else None
         image = prepare(config, path)
     run(config, image, path or "china.jpg of scikit-learn")
 

@@ -1,12 +1,14 @@
 """The configuration of `cifar_vq`, its checks and its presets."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 
 from dvae.models import vq_conv
+from experiments import run_names
 from experiments import vq_objectives as objectives
+from experiments.flag_rules import VALIDATED, Rules, one_of
 from experiments.flags import changed, option
 from experiments.run_config import RunConfig
 
@@ -19,40 +21,82 @@ ZEROS, HISTOGRAM = "zeros", "histogram"
 class Config(RunConfig):
     """Everything that determines a run; sizes and rates default to the paper's."""
 
-    estimator: str = option("gs_soft", "Training rule.", choices=objectives.ESTIMATORS)
-    dataset: str = option("cifar10", "Images, 32x32x3.", choices=("cifar10", "patches"))
-    codebook_size: int = option(512, "Codes of each latent variable, C.", minimum=2)
-    num_latents: int = option(8, "Latent variables at each position, n.", minimum=1)
-    code_dim: int = option(64, "Dimension of a code vector, D.", minimum=1)
-    features: int = option(256, "Feature maps of every convolution.", minimum=1)
-    num_residual_blocks: int = option(4, "Residual blocks on each side.", minimum=0)
-    temperature: float = option(0.5, "Of the Gumbel-Softmax (gs_soft, gs_hard).", above=0)
-    num_samples: int = option(4, "Samples of the bound (vimco).", minimum=1)
-    kl_warmup_steps: int = option(0, "Steps over which the KL's weight rises to 1.", minimum=0)
+    program = "cifar_vq"
+
+    estimator: str = option(
+        "gs_soft", "Training rule.", choices=objectives.ESTIMATORS, group="objective"
+    )
+    dataset: str = option(
+        "cifar10", "Images, 32x32 in color.", choices=("cifar10", "patches"), group="data"
+    )
+    codebook_size: int = option(512, "Codes of each latent variable, C.", minimum=2, group="model")
+    num_latents: int = option(8, "Latent variables at each position, n.", minimum=1, group="model")
+    code_dim: int = option(64, "Dimension of a code vector, D.", minimum=1, group="model")
+    features: int = option(256, "Feature maps of every convolution.", minimum=1, group="model")
+    num_residual_blocks: int = option(
+        4, "Residual blocks of the encoder, and of the decoder.", minimum=0, group="model"
+    )
+    temperature: float = option(
+        0.5, "Temperature of the Gumbel-Softmax.", above=0, group="objective"
+    )
+    num_samples: int = option(4, "Samples of the bound, K.", minimum=1, group="objective")
+    kl_warmup_steps: int = option(
+        0, "Steps over which the KL's weight rises from 0 to 1.", minimum=0, group="objective"
+    )
     codebook_init: str = option(
-        DATA, "First codes: k-means of encodings, or N(0, 1).", choices=(DATA, NORMAL)
+        DATA,
+        "First codes: k-means of encodings, or N(0, 1).",
+        choices=(DATA, NORMAL),
+        group="model",
     )
     initial_logit_std: float = option(
-        3.0, "Spread over the codes of the first posterior's logits.", above=0
+        3.0,
+        "Standard deviation over the codes of the first posterior's logits.",
+        above=0,
+        group="model",
     )
     output_bias_init: str = option(
         HISTOGRAM,
         "First output biases: log-histogram of training pixels, or zeros.",
         choices=(HISTOGRAM, ZEROS),
+        group="model",
     )
     commitment: float = option(
-        0.25, "Weight of the commitment loss, a mean over D (vq, vq_ema).", minimum=0
+        0.25, "Weight of the commitment loss, a mean over D.", minimum=0, group="objective"
     )
-    ema_decay: float = option(0.99, "Decay of the codebook's moving averages (vq_ema).", minimum=0)
+    ema_decay: float = option(
+        0.99, "Decay of the codebook's moving averages, a step.", minimum=0, group="objective"
+    )
     restart_threshold: float = option(
         0.01,
-        "Vectors a step under which a code is restarted from the batch (vq_ema); 0 never.",
+        "Vectors a step under which a code is restarted from the batch; 0: never.",
         minimum=0,
+        group="objective",
     )
-    crop: int = option(0, "Train on random crops of this size; 0 for whole images.", minimum=0)
-    learning_rate: float = option(5e-4, "Of Adam.", above=0)
+    crop: int = option(
+        0,
+        "Side in pixels of the random crops trained on; 0: whole images.",
+        minimum=0,
+        group="data",
+    )
+    learning_rate: float = option(5e-4, "Learning rate of Adam.", above=0, group="optimizer")
     num_steps: int = changed(RunConfig, "num_steps", 250_000)
-    dtype: str = option("float32", "Of the convolutions.", choices=("float32", "bfloat16"))
+    dtype: str = option(
+        "float32",
+        "Type that convolutions compute in.",
+        choices=("float32", "bfloat16"),
+        group="model",
+    )
+
+    READ_WITH: ClassVar[Rules] = {
+        "temperature": [{"estimator": one_of(objectives.GS_SOFT, objectives.GS_HARD)}],
+        "num_samples": [{"estimator": one_of(objectives.VIMCO)}],
+        "initial_logit_std": [{"estimator": one_of(*objectives.PROBABILISTIC)}],
+        "commitment": [{"estimator": one_of(objectives.VQ, objectives.VQ_EMA)}],
+        "ema_decay": [{"estimator": one_of(objectives.VQ_EMA)}],
+        "restart_threshold": [{"estimator": one_of(objectives.VQ_EMA)}],
+        "num_eval_images": VALIDATED,
+    }
 
     def __post_init__(self) -> None:
         """Raises ValueError for settings that do not fit each other."""
@@ -90,10 +134,17 @@ class Config(RunConfig):
             )
         )
 
+    def tied_to_length(self) -> str | None:
+        """Returns None: rate and warm-up are those of any length."""
+        return None
+
     def default_workdir(self) -> str:
-        """Returns a name that tells runs of different kinds apart."""
-        return (
-            f"runs/cifar_vq-{self.dataset}-{self.estimator}-C{self.codebook_size}-seed{self.seed}"
+        """Returns a name that no other configuration has."""
+        return run_names.default_workdir(
+            "cifar_vq",
+            self,
+            [self.dataset, self.estimator, f"C{self.codebook_size}"],
+            told=("dataset", "estimator", "codebook_size"),
         )
 
 

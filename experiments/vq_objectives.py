@@ -18,6 +18,7 @@ from dvae.models import vq_conv
 
 PyTree = Any
 GS_SOFT, GS_HARD, VIMCO, VQ, VQ_EMA = ESTIMATORS = ("gs_soft", "gs_hard", "vimco", "vq", "vq_ema")
+PROBABILISTIC = (GS_SOFT, GS_HARD, VIMCO)  # with a posterior over the codes; the others pick one
 
 # What the number that is logged as bits/dim in training is; the evaluation is always the discrete
 # ELBO.

@@ -1,6 +1,6 @@
 """What a `cifar_vq` run leaves behind: summary.json and its pictures."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from experiments.vq_config import Config
 
 CODEBOOK_FILE = "codebook.npy"
 NUM_PICTURES = 8
+STRIP_WIDTH = 64  # pixels of a photograph that are reconstructed together
 _RATE_OF = {
     False: "KL(q(z|x) || p(z)), analytic",
     True: "-log p(z) of the nearest codes",
@@ -137,14 +138,29 @@ def _pictures(
 
 
 def _photographs(reconstruct: Callable[[np.ndarray], np.ndarray]) -> Figure:
-    """Draws the whole photographs of `patches`, each strip reconstructed by itself.
-
-    Every other strip, from the second on, was held out from training.
-    """
+    """Draws the whole photographs of `patches`: originals, what training saw, reconstructions."""
     whole = data.embedded.photographs()
-    whole = whole[:, : whole.shape[1] // vq_conv.DOWNSAMPLING * vq_conv.DOWNSAMPLING]
-    width = data.embedded.STRIP_WIDTH
-    strips = [
-        reconstruct(whole[:, :, left : left + width]) for left in range(0, whole.shape[2], width)
-    ]
-    return analysis.figures.reconstructions(whole, np.concatenate(strips, axis=2), num_columns=2)
+    # The model takes multiples of its downsampling.
+    height, width = (n // vq_conv.DOWNSAMPLING * vq_conv.DOWNSAMPLING for n in whole.shape[1:3])
+    whole = whole[:, :height, :width]
+    seen = data.embedded.seen_in_training()[None, :height, :width, None]
+    rows = {
+        "original": whole,
+        "seen in training": np.where(seen, whole, np.uint8(255)),
+        "reconstruction": np.concatenate(list(_by_strips(reconstruct, whole)), axis=2),
+    }
+    return analysis.figures.image_rows(rows, num_columns=2)
+
+
+def _by_strips(
+    reconstruct: Callable[[np.ndarray], np.ndarray], images: np.ndarray
+) -> Iterator[np.ndarray]:
+    """Reconstructs strips of images [N, H, W, C], each with some of its neighbors around it.
+
+    A whole photograph at once would take a gigabyte of logits.
+    """
+    width = images.shape[2]
+    for left in range(0, width, STRIP_WIDTH):
+        first = max(0, min(left - STRIP_WIDTH // 2, width - 2 * STRIP_WIDTH))
+        around = reconstruct(images[:, :, first : first + 2 * STRIP_WIDTH])
+        yield around[:, :, left - first : left - first + STRIP_WIDTH]

@@ -11,18 +11,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import property_cases
+import property_cases_quantizers
 import property_cases_rbm
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from property_cases import SHAPE, Case
 
-CASES = {**property_cases.CASES, **property_cases_rbm.CASES}
+CASES = {
+    **property_cases.CASES,
+    **property_cases_rbm.CASES,
+    **property_cases_quantizers.CASES,
+}
 # Whose cases have a batch axis in front of all arrays; of others the modules' own tests say what
 # may be sharded.
 BATCHED = [
     name
     for name in CASES
-    if not name.startswith(("rbm.", "vq.", "bounds.")) and not name.endswith("vimco_surrogate")
+    if not name.startswith(("rbm.", "vq.", "bounds."))
+    and not name.endswith("vimco_surrogate")
+    and name not in property_cases_quantizers.UNBATCHED
 ]
 DIFFERENTIABLE = [name for name, case in CASES.items() if case.differentiable]
 COMPILATION = "/jax/core/compile/backend_compile_duration"

@@ -1,9 +1,12 @@
 """What a wheel holds, and what importing the library costs its user."""
 
+import re
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
+
+import dvae
 
 ROOT = Path(__file__).parent.parent
 
@@ -11,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 def test_wheel_holds_the_library_with_types_and_nothing_generic(tmp_path) -> None:
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path]
     subprocess.run([*command, ROOT], check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("dvae-*.whl")
+    (wheel,) = tmp_path.glob(f"discrete_vae_jax-{dvae.__version__}-*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {"dvae/__init__.py", "dvae/py.typed", "dvae/relax/gumbel_softmax.py"} <= names
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"dvae"}
@@ -30,3 +33,13 @@ def test_the_pure_library_loads_no_framework() -> None:
         [sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT
     )
     assert result.stdout.strip() == "[]"
+
+
+def test_nothing_names_the_other_project_of_the_index() -> None:
+    """`dvae` on the public index is not this library: nobody may be told to install it."""
+    texts = [*ROOT.rglob("*.py"), *ROOT.rglob("*.md"), ROOT / "Makefile"]
+    for path in texts:
+        if ".venv" in path.parts or path == Path(__file__):
+            continue
+        for found in re.findall(r"pip\s+install\s+\S+", path.read_text()):
+            assert not re.search(r"install\s+['\"]?dvae\b", found), path

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import property_cases
+import property_cases_quantizers
 import property_cases_rbm
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
@@ -22,7 +23,11 @@ from property_cases import BETA, SHAPE, UNIT, Case
 from dvae import bounds, distributions, estimators, rbm, relax, vq
 from dvae.distributions import bernoulli, categorical, normal
 
-CASES = {**property_cases.CASES, **property_cases_rbm.CASES}
+CASES = {
+    **property_cases.CASES,
+    **property_cases_rbm.CASES,
+    **property_cases_quantizers.CASES,
+}
 
 # Without floats that could be extreme, or parts of functions that have a case.
 WITHOUT_CASE = {

@@ -1,14 +1,14 @@
 """Figures of images: grids, and originals above their reconstructions."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
-from dvae.analysis._drawing import styled
+from dvae.analysis._drawing import require, styled
 
 
 @styled
@@ -30,7 +30,6 @@ def image_grid(images: ArrayLike, *, num_columns: int, title: str | None = None)
     return _mosaic(images, min(num_columns, len(images)), title=title)
 
 
-@styled
 def reconstructions(
     originals: ArrayLike, reconstructions: ArrayLike, *, num_columns: int = 8
 ) -> Figure:
@@ -47,22 +46,39 @@ def reconstructions(
     Raises:
         ValueError: if the shapes differ, or as for `image_grid`.
     """
-    originals = checked_images(originals, num_columns)
-    decoded = checked_images(reconstructions, num_columns)
-    if originals.shape != decoded.shape:
-        raise ValueError(
-            "originals and reconstructions must have the same shape, got "
-            f"{originals.shape} and {decoded.shape}"
-        )
-    num_columns = min(num_columns, len(originals))
-    num_missing = -len(originals) % num_columns
+    rows = {"original": originals, "reconstruction": reconstructions}
+    return image_rows(rows, num_columns=num_columns)
+
+
+@styled
+def image_rows(rows: Mapping[str, ArrayLike], *, num_columns: int = 8) -> Figure:
+    """Draws what belongs to an image under it; rows alternate and are labeled.
+
+    Args:
+        rows: label -> [N, H, W, C] uint8, C = 1 (gray) or 3 (color), in the same order.
+        num_columns: images in a row.
+
+    Returns:
+        A figure with one set of axes; the labels are ticks of its vertical axis.
+
+    Raises:
+        ValueError: if there are no rows, the shapes differ, or as for `image_grid`.
+    """
+    require(rows, "rows")
+    checked = [checked_images(images, num_columns) for images in rows.values()]
+    shape = checked[0].shape
+    if any(images.shape != shape for images in checked):
+        shapes = " and ".join(str(images.shape) for images in checked)
+        raise ValueError(f"{' and '.join(rows)} must have the same shape, got {shapes}")
+    num_columns = min(num_columns, len(checked[0]))
+    num_missing = -len(checked[0]) % num_columns
     pad = ((0, num_missing), (0, 0), (0, 0), (0, 0))
-    rows = [
-        np.pad(images, pad, constant_values=255).reshape(-1, num_columns, *images.shape[1:])
-        for images in (originals, decoded)
+    padded = [
+        np.pad(images, pad, constant_values=255).reshape(-1, num_columns, *shape[1:])
+        for images in checked
     ]
-    alternating = np.stack(rows, axis=1).reshape(-1, *originals.shape[1:])
-    return _mosaic(alternating, num_columns, row_labels=("original", "reconstruction"))
+    alternating = np.stack(padded, axis=1).reshape(-1, *shape[1:])
+    return _mosaic(alternating, num_columns, row_labels=tuple(rows))
 
 
 def samples(images: ArrayLike, *, num_columns: int = 8) -> Figure:

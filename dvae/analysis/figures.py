@@ -27,7 +27,7 @@ from dvae.analysis._drawing import (
     require,
     styled,
 )
-from dvae.analysis._images import image_grid, reconstructions, samples
+from dvae.analysis._images import image_grid, image_rows, reconstructions, samples
 from dvae.analysis._latents import confusion_matrices, kl_per_dimension, traversals
 from dvae.analysis._relaxations import (
     RelaxedBit,
@@ -49,6 +49,7 @@ __all__ = [
     "convergence",
     "explained_variance",
     "image_grid",
+    "image_rows",
     "inverse_cdfs",
     "kl_per_dimension",
     "learning_curve",

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
+from etils import epath
 
 # Ends every message, so that someone without a network has a next step.
 EMBEDDED_HINT = "sets that need no files: --dataset=patches (color), or digits (binary)"
@@ -57,6 +58,14 @@ class DataUnavailableError(RuntimeError):
 
 class DamagedFileError(DataUnavailableError):
     """A file of a data set is there and cannot be read."""
+
+
+def missing_folder(path: str) -> str:
+    """Says of a data folder that is none what it is: behind its name in a message."""
+    folder = epath.Path(path)
+    if folder.is_dir():
+        return ""
+    return ", which is no folder" if folder.exists() else ", a folder that does not exist"
 
 
 def read_mat(path: str, names: Sequence[str]) -> dict[str, np.ndarray]:

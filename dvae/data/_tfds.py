@@ -8,7 +8,12 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from dvae.data._dataset import EMBEDDED_HINT, DamagedFileError, DataUnavailableError
+from dvae.data._dataset import (
+    EMBEDDED_HINT,
+    DamagedFileError,
+    DataUnavailableError,
+    missing_folder,
+)
 
 _CHUNK = 1000  # records decoded at a time: bounds the memory held beside the result
 
@@ -120,7 +125,7 @@ def _open(name: str, split: str, data_dir: str) -> Any:
     try:
         return data_source()
     except Exception as error:  # TFDS has no one exception for "not prepared"
-        found = f"is not prepared (as array_record) in {data_dir}"
+        found = f"is not prepared (as array_record) in {data_dir}{missing_folder(data_dir)}"
         folder = epath.Path(data_dir) / name
         if folder.exists():
             found = f"in {folder} cannot be opened as array_record ({_reason(error)})"
@@ -130,8 +135,8 @@ def _open(name: str, split: str, data_dir: str) -> Any:
     except Exception as error:
         raise DataUnavailableError(
             f"{name} {found}, and preparing it failed: {_reason(error)}; with a network, pip "
-            "install 'dvae[prepare]' (TensorFlow) and run again, or point --data_dir at a prepared "
-            f"TFDS folder; {EMBEDDED_HINT}"
+            "install '.[prepare]' in the checkout (TensorFlow) and run again, or point --data_dir "
+            f"at a prepared TFDS folder; {EMBEDDED_HINT}"
         ) from error
 
 

@@ -5,16 +5,13 @@ import numpy as np
 from dvae.data._dataset import Dataset
 
 PATCH_SIZE = 32
-PHOTOGRAPHS = ("china.jpg", "flower.jpg")  # both 427 x 640
+PHOTOGRAPHS = ("china.jpg", "flower.jpg")
+PHOTO_SHAPE = (427, 640)  # of both
 
-# The photographs are cut into ten strips of 64 columns, every other one for training: the halves
-# share no pixel but look alike. (strips, crops taken from them)
-STRIP_WIDTH = 64
-PATCH_SPLITS = {
-    "train": ((0, 2, 4, 6, 8), 20_000),
-    "validation": ((5,), 1_000),
-    "test": ((1, 3, 7, 9), 2_000),
-}
+# The photographs are cut into blocks of 64x64 pixels, in a checkerboard: the white ones are for
+# training, of the black ones every fourth for validation. So every split has some of everything.
+BLOCK_SIZE = 64
+PATCH_COUNTS = {"train": 20_000, "validation": 1_000, "test": 2_000}  # split -> crops
 
 
 def digits() -> Dataset:
@@ -53,36 +50,51 @@ def photographs() -> np.ndarray:
 
 
 def patches() -> Dataset:
-    """Loads 32x32 colour crops of scikit-learn's two sample photographs.
+    """Loads 32x32 color crops of scikit-learn's two sample photographs.
 
-    Both photographs are cut into ten strips of 64 columns. Every crop lies within one strip: of an
-    even one for training, of the sixth for validation, of another odd one for the test. Crops
-    overlap, so a random split of crops would put nearly every test pixel into the training set and
-    a model could score by remembering it; disjoint strips share no pixel. Left and right halves
-    would share none either, but hold different colors. Positions are drawn without repetition by a
-    fixed seed, as many from either photograph, and the two alternate, so that every prefix is
+    Both photographs are cut into blocks of 64x64 pixels (those at the lower edge have 43 rows),
+    which go to the splits as `block_splits` says. Every crop lies within one block. Crops overlap,
+    so a random split of crops would put nearly every test pixel into the training set, and a model
+    could score by remembering it; blocks share no pixel. Positions are drawn without repetition by
+    a fixed seed, as many from either photograph, and the two alternate, so that every prefix is
     balanced.
 
     Returns:
       A "none" data set of uint8 [N, 32, 32, 3] with N = 20,000 / 1,000 / 2,000.
     """
     rng = np.random.default_rng(0)
+    owners = block_splits()
     splits = {
         split: np.stack(
-            [_crops(rng, photo, strips, count // 2) for photo in photographs()], axis=1
+            [_crops(rng, photo, owners == split, count // 2) for photo in photographs()], axis=1
         ).reshape(count, PATCH_SIZE, PATCH_SIZE, 3)
-        for split, (strips, count) in PATCH_SPLITS.items()
+        for split, count in PATCH_COUNTS.items()
     }
     train, validation, test = (splits[split] for split in ("train", "validation", "test"))
     return Dataset("patches", train, validation, test, "none")
 
 
+def block_splits() -> np.ndarray:
+    """Returns the split of every block of a photograph: text [7, 10], from the upper left."""
+    rows, columns = np.mgrid[: -(-PHOTO_SHAPE[0] // BLOCK_SIZE), : PHOTO_SHAPE[1] // BLOCK_SIZE]
+    held_out = np.where((columns // 2 + 3 * rows) % 4 == 2, "validation", "test")
+    return np.where((rows + columns) % 2 == 0, "train", held_out)
+
+
+def seen_in_training() -> np.ndarray:
+    """Returns which pixels of a photograph lie in training blocks, bool [427, 640]."""
+    blocks = block_splits() == "train"
+    pixels = blocks.repeat(BLOCK_SIZE, axis=0).repeat(BLOCK_SIZE, axis=1)
+    return pixels[: PHOTO_SHAPE[0]]
+
+
 def _crops(
-    rng: np.random.Generator, photo: np.ndarray, strips: tuple[int, ...], count: int
+    rng: np.random.Generator, photo: np.ndarray, blocks: np.ndarray, count: int
 ) -> np.ndarray:
-    """Cuts `count` crops at distinct random positions out of strips of a photograph [H, W, C]."""
+    """Cuts `count` crops at distinct random positions out of the marked blocks of [H, W, C]."""
     windows = np.lib.stride_tricks.sliding_window_view(photo, (PATCH_SIZE, PATCH_SIZE), axis=(0, 1))
-    offsets = np.arange(STRIP_WIDTH - PATCH_SIZE + 1)
-    columns = (np.array(strips)[:, None] * STRIP_WIDTH + offsets).ravel()
-    y, i = np.divmod(rng.permutation(windows.shape[0] * len(columns))[:count], len(columns))
-    return windows[y, columns[i]].transpose(0, 2, 3, 1)
+    y, x = np.mgrid[: windows.shape[0], : windows.shape[1]]
+    fits = np.maximum(y % BLOCK_SIZE, x % BLOCK_SIZE) <= BLOCK_SIZE - PATCH_SIZE
+    rows, columns = np.nonzero(fits & blocks[y // BLOCK_SIZE, x // BLOCK_SIZE])
+    chosen = rng.permutation(len(rows))[:count]
+    return windows[rows[chosen], columns[chosen]].transpose(0, 2, 3, 1)

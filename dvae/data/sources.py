@@ -30,6 +30,7 @@ from dvae.data._dataset import (
     KeepRows,
     binarized,
     keep_rows,
+    missing_folder,
     read_mat,
     sample_once,
     whole,
@@ -136,9 +137,10 @@ def _caltech101_silhouettes(data_dir: str) -> Dataset:
     """Caltech-101 silhouettes (Marlin et al., 2010), object = 1."""
     path = os.path.join(data_dir, "caltech101_silhouettes", _CALTECH_FILE)
     if not os.path.isfile(path):
+        name = os.path.join("caltech101_silhouettes", _CALTECH_FILE)
         raise DataUnavailableError(
-            f"caltech101_silhouettes: no file {path}; get it from "
-            f"https://people.cs.umass.edu/~marlin/data/{_CALTECH_FILE}; {EMBEDDED_HINT}"
+            f"caltech101_silhouettes: no file {name} in {data_dir}{missing_folder(data_dir)}; get "
+            f"it from https://people.cs.umass.edu/~marlin/data/{_CALTECH_FILE}; {EMBEDDED_HINT}"
         )
     file = read_mat(path, [key for _, key, _ in _CALTECH_SPLITS])
     splits = {}

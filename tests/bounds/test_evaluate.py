@@ -1,7 +1,10 @@
+import gc
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType
 
 from dvae import bounds
 
@@ -114,6 +117,97 @@ def test_half_precision_weights_are_accumulated_in_float32():
 def test_static_misuse(num_samples, chunk_size):
     with pytest.raises(ValueError, match="at least 1, got"):
         evaluate(elementwise_weights, num_samples, chunk_size)
+
+
+@pytest.mark.parametrize("count", [2.5, None, 2**30 + 1])
+@pytest.mark.parametrize("name", ["num_samples", "chunk_size"])
+def test_counts_are_integers_that_an_int32_holds(name, count):
+    counts = {"num_samples": 4, "chunk_size": 4, name: count}
+    with pytest.raises(ValueError, match=rf"{name} must be an integer, .*got {count}"):
+        bounds.log_likelihood(jax.random.key(0), elementwise_weights, **counts)
+
+
+@pytest.mark.parametrize("shape", [(), (4, 1), (4, 3)])
+@pytest.mark.parametrize("transform", [lambda f: f, jax.jit])
+def test_one_log_weight_an_image_is_needed(shape, transform):
+    run = lambda key: bounds.log_likelihood(
+        key, lambda key: jnp.zeros(shape), num_samples=2, chunk_size=1
+    )
+    with pytest.raises(ValueError, match=r"must return \[batch\], .*got shape"):
+        transform(run)(jax.random.key(0))
+
+
+def exact_weights(level):
+    """Log-weights in which no operation rounds, so that nothing depends on what XLA fuses."""
+
+    def log_weight_fn(key):
+        return -jax.random.randint(key, level.shape, 0, 16).astype(jnp.float32) / 8 - level
+
+    return log_weight_fn
+
+
+def eager(key, log_weight_fn, num_samples, chunk_size):
+    return bounds.log_likelihood(key, log_weight_fn, num_samples=num_samples, chunk_size=chunk_size)
+
+
+@pytest.mark.parametrize("chunk_size", [1, 7, 50])
+def test_without_jit_the_result_is_the_same(chunk_size):
+    level = jnp.arange(4.0)
+    expected = jax.jit(lambda key: eager(key, exact_weights(level), 50, 8))(jax.random.key(0))
+    ours = eager(jax.random.key(0), exact_weights(level), 50, chunk_size)
+    for a, b in zip(ours, expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_without_jit_nothing_is_left_behind():
+    def live(count):
+        for i in range(count):
+            eager(jax.random.key(0), exact_weights(jnp.arange(4.0) + i), 6, 4)
+        gc.collect()
+        return len(jax.live_arrays()), len(gc.get_objects())
+
+    arrays, objects = live(2)
+    again, more = live(20)
+    assert again <= arrays
+    assert more - objects < 500  # a program for each call would be thousands
+
+
+def test_without_jit_it_can_be_mapped():
+    keys, levels = jax.random.split(jax.random.key(0), 3), jnp.arange(12.0).reshape(3, 4)
+    mapped = jax.vmap(lambda key, level: eager(key, exact_weights(level), 6, 4))(keys, levels)
+    for i in range(3):
+        one = eager(keys[i], exact_weights(levels[i]), 6, 4)
+        np.testing.assert_allclose(mapped.value[i], one.value, rtol=1e-6)
+        np.testing.assert_allclose(mapped.ess[i], one.ess, rtol=1e-5)
+
+
+def test_inside_shard_map():
+    mesh = jax.make_mesh((2,), ("batch",), axis_types=(AxisType.Auto,))
+    level = np.arange(8, dtype=np.float32)
+
+    def shard(level):
+        key = jax.random.fold_in(jax.random.key(0), jax.lax.axis_index("batch"))
+        return eager(key, exact_weights(level), 6, 4)
+
+    spec = jax.P("batch")
+    ours = jax.jit(jax.shard_map(shard, mesh=mesh, in_specs=spec, out_specs=spec))(level)
+    for i, part in enumerate((level[:4], level[4:])):
+        one = eager(jax.random.fold_in(jax.random.key(0), i), exact_weights(part), 6, 4)
+        np.testing.assert_array_equal(ours.value[4 * i : 4 * i + 4], one.value)
+
+
+@pytest.mark.parametrize("transform", [lambda f: f, jax.jit])
+def test_images_sharded_over_an_explicit_mesh(transform):
+    mesh = jax.make_mesh((2,), ("batch",), axis_types=(AxisType.Explicit,))
+    run = lambda level: transform(lambda key, level: eager(key, exact_weights(level), 6, 4))(
+        jax.random.key(0), level
+    )
+    expected = run(jnp.arange(4.0))
+    with jax.set_mesh(mesh):
+        ours = run(jax.device_put(jnp.arange(4.0), jax.P("batch")))
+    for a, b in zip(ours, expected, strict=True):
+        assert a.sharding.spec == jax.P("batch")
+        np.testing.assert_array_equal(a, b)
 
 
 def test_memory_does_not_grow_with_the_samples():

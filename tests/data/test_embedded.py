@@ -38,15 +38,16 @@ def test_patches_are_crops_of_the_photographs():
     assert dataset.test.shape == (2_000, 32, 32, 3)
     assert dataset.train.dtype == np.uint8
     assert dataset.train_labels is None
-    # The first image of each split is a sub-window of the first photograph, within a strip.
+    # The first image of each split is a sub-window of the first photograph, within a block.
     photo = sklearn.datasets.load_sample_image("china.jpg")
     windows = np.lib.stride_tricks.sliding_window_view(photo, (32, 32), axis=(0, 1))
     for split in ("train", "validation", "test"):
         patch = getattr(dataset, split)[0].transpose(2, 0, 1)
-        strips, _ = embedded.PATCH_SPLITS[split]
+        owners = embedded.block_splits()
         candidates = np.argwhere((windows[..., 0, 0] == patch[:, 0, 0]).all(axis=-1))
-        columns = [x for y, x in candidates if (windows[y, x] == patch).all()]
-        assert any(x // 64 == (x + 31) // 64 and x // 64 in strips for x in columns)
+        found = [(y, x) for y, x in candidates if (windows[y, x] == patch).all()]
+        inside = [(y, x) for y, x in found if max(y % 64, x % 64) <= 32]
+        assert any(owners[y // 64, x // 64] == split for y, x in inside)
 
 
 def test_patch_splits_share_no_pixel(monkeypatch):
@@ -76,15 +77,29 @@ def test_patch_splits_share_no_pixel(monkeypatch):
         pixels = np.zeros((2, 427, 640), bool)
         pixels[photo, row, column] = True
         seen.append(pixels)
-        # The crops reach every row and column of their strips, and no other column.
-        strips, _ = embedded.PATCH_SPLITS[split]
-        assert pixels.any(axis=(0, 2)).sum() > 420
-        inside = np.isin(np.arange(640) // 64, strips)
-        assert pixels.any(axis=(0, 1))[inside].mean() > 0.95
-        assert not pixels.any(axis=(0, 1))[~inside].any()
+        # The crops reach nearly all of their blocks, and no other.
+        owners = embedded.block_splits().repeat(64, axis=0).repeat(64, axis=1)[:427]
+        inside = owners == split
+        assert not pixels[:, ~inside].any()
+        assert pixels[:, inside].mean() > 0.9
+        assert (embedded.seen_in_training() == inside).all() == (split == "train")
     assert not (seen[0] & seen[1]).any()
     assert not (seen[0] & seen[2]).any()
     assert not (seen[1] & seen[2]).any()
+
+
+def test_patch_splits_look_alike():
+    """Neither colors nor roughness set a split apart: what training learns holds for all."""
+    dataset = data.load("patches")
+    counts = [np.bincount(dataset.train[..., c].ravel(), minlength=256) + 1 for c in range(3)]
+    log_p = [np.log2(count / count.sum()) for count in counts]
+    bits, roughness = [], []
+    for split in ("train", "validation", "test"):
+        images = getattr(dataset, split)
+        bits.append(-np.mean([log_p[c][images[..., c]].mean() for c in range(3)]))
+        roughness.append(np.abs(np.diff(images.astype(int), axis=2)).mean())
+    assert max(bits) - min(bits) < 0.1
+    assert max(roughness) < 1.1 * min(roughness)
 
 
 @pytest.mark.parametrize("name", ["digits", "patches"])

@@ -199,8 +199,22 @@ def test_a_missing_set_without_tensorflow_says_what_to_do(name, tmp_path, monkey
     with pytest.raises(data.DataUnavailableError) as error:
         data.load(name, str(tmp_path))
     assert isinstance(error.value.__cause__, ModuleNotFoundError)
-    assert_helpful(str(error.value), str(tmp_path), "pip install 'dvae[prepare]'", "tensorflow")
+    assert_helpful(str(error.value), str(tmp_path), "pip install '.[prepare]'", "tensorflow")
+    assert "does not exist" not in str(error.value)
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["cifar10", "omniglot", "mnist_static", "caltech101_silhouettes"])
+def test_a_data_folder_that_does_not_exist_is_said_not_to(name, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    with pytest.raises(data.DataUnavailableError) as error:
+        data.load(name, str(tmp_path / "typo"))
+    assert_helpful(str(error.value), f"{tmp_path / 'typo'}, a folder that does not exist")
+    assert not (tmp_path / "typo").exists()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(data.DataUnavailableError) as error:
+        data.load(name, str(tmp_path / "file"))
+    assert_helpful(str(error.value), f"{tmp_path / 'file'}, which is no folder")
 
 
 def test_a_missing_set_without_network_fails_before_any_download(tmp_path, monkeypatch):

@@ -159,3 +159,38 @@ def test_update_alone_keeps_the_same_statistics():
     found = estimators.nvil_update(values, state, baseline=baseline)
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan, 1e30])
+def test_a_batch_that_is_not_finite_does_not_stay_in_the_statistics(bad):
+    # 1e30 is finite, its variance is not.
+    state = state_of(-101.0, 4.0)
+    values = VALUES + np.float32([0, bad, 0, 0])
+    estimate, after = jax.jit(estimators.nvil_surrogate)(values, 0 * VALUES, state)
+    np.testing.assert_array_equal(estimate.value, values)
+    assert not np.isfinite(estimate.surrogate[1]) or bad == 1e30
+    for a, b in zip(after, state, strict=True):
+        np.testing.assert_array_equal(a, b)
+    _, recovered = jax.jit(estimators.nvil_surrogate)(VALUES, 0 * VALUES, after)
+    assert recovered.step == state.step + 1
+    assert all(np.isfinite(x) for x in recovered)
+
+
+def test_an_empty_batch_leaves_the_statistics_alone():
+    state = state_of(-101.0, 4.0)
+    estimate, after = estimators.nvil_surrogate(jnp.zeros(0), jnp.zeros(0), state)
+    assert estimate.surrogate.shape == (0,)
+    assert tuple(map(float, after)) == (-101, 4, 3)
+
+
+def test_integer_signals_count_as_floats():
+    state = estimators.nvil_update(np.array([1, 2, 4, 6]), estimators.nvil_init())
+    np.testing.assert_allclose(state.mean, 3.25)
+    error = estimators.nvil_baseline_loss(np.array([1, 2]), 0.5, estimators.nvil_init())
+    np.testing.assert_allclose(error, [0.25, 2.25])
+
+
+@pytest.mark.parametrize("decay", [-0.1, 1.5, np.nan])
+def test_the_update_alone_checks_its_decay(decay):
+    with pytest.raises(ValueError, match=r"decay must be in \[0, 1\]"):
+        estimators.nvil_update(VALUES, estimators.nvil_init(), decay=decay)

@@ -18,7 +18,7 @@ def naive_vimco(log_weights):
     bound = np.logaddexp.reduce(wide, axis=0) - np.log(num)
     replaced = np.broadcast_to(wide[None], (num, *wide.shape)).copy()  # [k, j, ...]
     for k in range(num):
-        replaced[k, k] = (wide.sum(0) - wide[k]) / (num - 1)
+        replaced[k, k] = np.delete(wide, k, axis=0).mean(0)
     leave_one_out = np.logaddexp.reduce(replaced, axis=1) - np.log(num)
     return bound, bound[None] - leave_one_out, np.exp(wide - np.logaddexp.reduce(wide, axis=0))
 
@@ -166,3 +166,19 @@ def test_one_sample_is_refused():
 def test_unsummed_log_q_is_refused():
     with pytest.raises(ValueError, match=r"values have shape \(4, 2\), log q\(z\) has \(4, 2, 3\)"):
         estimators.vimco_surrogate(jnp.zeros((4, 2)), jnp.zeros((4, 2, 3)))
+
+
+def test_a_weight_of_zero_is_legal_beside_two_others():
+    log_weights = np.float32([[0.0, 0.5], [-np.inf, 2.0], [1.0, -np.inf], [-2.0, 1.0]])
+    estimate, by_weight, by_log_q = bound_and_gradients(log_weights, np.zeros((4, 2), np.float32))
+    bound, signals, normalized = naive_vimco(log_weights)
+    np.testing.assert_allclose(estimate.surrogate, bound, rtol=1e-5)
+    np.testing.assert_allclose(by_log_q, signals, rtol=1e-5)
+    np.testing.assert_allclose(by_weight, normalized, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("bad", [-np.inf, np.nan])
+def test_what_has_no_leave_one_out_bound_is_visible(bad):
+    log_weights = np.float32([[1.0, 1.0], [bad, 2.0]])
+    estimate = jax.jit(estimators.vimco_surrogate)(log_weights, np.zeros((2, 2), np.float32))
+    np.testing.assert_array_equal(np.isnan(estimate.surrogate), [True, False])

@@ -1,18 +1,34 @@
 """How the tests give a training binary its command line without leaving the process."""
 
+import contextlib
 import functools
+from unittest import mock
 
 import pytest
 from absl import flags as absl_flags
 
 from experiments import flags, runner
 
+DEFINERS = ("DEFINE", "DEFINE_alias")
+
+
+def fresh_flags(config_class, presets) -> absl_flags.FlagValues:
+    """Flags of a configuration that nothing else has defined."""
+    values = absl_flags.FlagValues()
+    with contextlib.ExitStack() as stack:
+        for name in DEFINERS:
+            define = functools.partial(getattr(absl_flags, name), flag_values=values)
+            stack.enter_context(mock.patch.object(flags.absl_flags, name, define))
+        flags.define(config_class, presets)
+    return values
+
 
 def error_of(monkeypatch, capsys, program, config_class, presets, arguments) -> str:
     """Runs a mistaken command; returns its last line on stderr. Nothing may be compiled first."""
     values = absl_flags.FlagValues()
-    bound = functools.partial(absl_flags.DEFINE, flag_values=values)
-    monkeypatch.setattr(flags.absl_flags, "DEFINE", bound)
+    for name in DEFINERS:
+        define = functools.partial(getattr(absl_flags, name), flag_values=values)
+        monkeypatch.setattr(flags.absl_flags, name, define)
     monkeypatch.setattr(flags.absl_flags, "FLAGS", values)
     monkeypatch.setattr(program, "make_task", lambda *_: pytest.fail("went on"))
     # absl would parse sys.argv and exit; the rest of `start` is what is tested.

@@ -2,12 +2,14 @@
 
 import json
 
+import finished_runs
 import numpy as np
 import pytest
 
 from dvae import rbm
 from experiments import compare_samplers
-from experiments.compare_samplers import Config, Machine, Measured
+from experiments.compare_samplers import Config, Measured
+from experiments.sampler_machines import Machine
 
 
 def test_errors_are_root_mean_squares_over_runs():
@@ -61,5 +63,22 @@ def test_mistakes_are_named(tmp_path):
         Config(sweeps="10,15")
     with pytest.raises(ValueError, match="--sweeps=ten must be"):
         Config(sweeps="ten")
-    with pytest.raises(ValueError, match="is it a finished run of binary_vae --prior=rbm"):
-        compare_samplers.compare(Config(), [tmp_path])
+
+
+def test_what_is_no_trained_prior_is_named_before_anything_is_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr(compare_samplers, "measure", lambda *_: pytest.fail("went on"))
+    compare = lambda directory: compare_samplers.compare(Config(out=str(tmp_path)), [directory])
+    directed = finished_runs.make(tmp_path / "x", "binary_vae")
+    with pytest.raises(
+        ValueError, match=r"x is a binary_vae run; .* takes finished runs of binary_v"
+    ):
+        compare(directed)
+    with pytest.raises(ValueError, match=r"y does not exist.*takes finished runs"):
+        compare(tmp_path / "y")
+    for damaged in (b"", b"PK damaged"):
+        (directed / "prior.npz").write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"prior\.npz cannot be read"):
+            compare(directed)
+    np.savez(directed / "prior.npz", bias1=np.zeros(2))
+    with pytest.raises(ValueError, match="it must hold bias1, bias2, weights"):
+        compare(directed)

@@ -14,7 +14,8 @@ from dvae.distributions import bernoulli
 from dvae.models import dvaepp as networks
 from dvae.train import sharding
 from experiments import boltzmann_prior, dvaepp, dvaepp_evaluation, dvaepp_latents
-from experiments.dvaepp_config import PRESETS, ROWS, Config
+from experiments.dvaepp_config import Config
+from experiments.dvaepp_presets import PRESETS, ROWS
 
 TINY = PRESETS["smoke"]
 
@@ -239,7 +240,7 @@ def test_color_images_by_scales(tmp_path) -> None:
     [
         (["--decoder=conditional", "--num_scales=1"], "at least 2 scales"),
         (["--num_scales=3"], "goes with --decoder=conditional"),
-        (["--decoder=conditional", "--num_scales=5"], "num_scales must be 1 to 4"),
+        (["--decoder=conditional", "--num_scales=5"], "--num_scales=5 must be at most 4"),
         (["--local_latents=bernoulli", "--local_groups=0"], "needs --local_groups of at least 1"),
         (["--num_groups=3"], "use 1 or an even number"),
         (["--num_groups=1", "--num_latents=5"], "use an even number"),

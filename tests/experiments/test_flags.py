@@ -2,30 +2,50 @@
 
 import dataclasses
 import functools
+from unittest import mock
 
+import jax
 import pytest
-from absl import flags as absl_flags
+from command_line import fresh_flags
+from test_fuzzed_configs import EXPERIMENTS
 
-from experiments import flags
+from experiments import (
+    binary_config,
+    binary_names,
+    binary_presets,
+    compare_samplers,
+    dvaepp_config,
+    flag_rules,
+    flags,
+    gradient_variance_config,
+    joint_config,
+    vq_compress,
+)
 from experiments.vq_config import PRESETS, Config
+
+CONFIGS = [
+    Config,
+    binary_config.Config,
+    joint_config.Config,
+    dvaepp_config.Config,
+    gradient_variance_config.Config,
+    compare_samplers.Config,
+    vq_compress.Config,
+]
+
+
+def parse_line(config_class, presets, *arguments):
+    """Parses a command line with a fresh set of flags."""
+    values = fresh_flags(config_class, presets)
+    values(["program", *arguments])
+    with mock.patch.object(flags.absl_flags, "FLAGS", values):
+        return flags.parse(config_class, presets)
 
 
 @pytest.fixture(name="parse")
-def make_parse(monkeypatch):
-    """Parses a command line with a fresh set of flags."""
-
-    def parse(*arguments):
-        values = absl_flags.FlagValues()
-        bound = functools.partial(absl_flags.DEFINE, flag_values=values)
-        monkeypatch.setattr(flags.absl_flags, "DEFINE", bound)
-        monkeypatch.setattr(flags.absl_flags, "FLAGS", values)
-        flags.define(Config, PRESETS)
-        values(["cifar_vq", *arguments])
-        monkeypatch.undo()
-        monkeypatch.setattr(flags.absl_flags, "FLAGS", values)
-        return flags.parse(Config, PRESETS)
-
-    return parse
+def make_parse():
+    """Parses a command line of `cifar_vq`."""
+    return functools.partial(parse_line, Config, PRESETS)
 
 
 def test_defaults_presets_and_flags_in_this_order(parse) -> None:
@@ -76,6 +96,41 @@ def test_bad_values(field, value, message) -> None:
         Config(**{field: value})
 
 
+@pytest.mark.parametrize("config_class", CONFIGS, ids=lambda c: c.__module__)
+def test_integers_that_a_device_cannot_count_to_are_refused_by_name(config_class) -> None:
+    fields = [f for f in dataclasses.fields(config_class) if type(f.default) is int]
+    assert any(field.name == "seed" for field in fields)
+    for field in fields:
+        for value in (2**32, 2**63, 3_000_000_000 + 2**31):
+            with pytest.raises(ValueError, match=f"--{field.name}={value} must be at most"):
+                config_class(**{field.name: value})
+
+
+def test_every_seed_of_a_run_is_another_one() -> None:
+    highest = flags.MAX_SEED
+    assert Config(seed=highest).seed == highest
+    assert Config(seed=highest - 2, num_seeds=3).num_seeds == 3
+    with pytest.raises(ValueError, match=f"--seed={highest - 1} and --num_seeds=3: the last seed"):
+        Config(seed=highest - 1, num_seeds=3)
+    data = [jax.random.key_data(jax.random.key(s)).tolist() for s in (0, 2**31, highest)]
+    assert data == [[0, 0], [0, 2**31], [0, highest]]
+    assert jax.random.key_data(jax.random.key(highest + 1)).tolist() == data[0]
+
+
+def test_numbers_in_lists_are_limited_too() -> None:
+    with pytest.raises(ValueError, match=r"--discrete=10,4294967296 must list fewer than"):
+        joint_config.Config(discrete="10,4294967296")
+    for sweeps in ("10,4294967290", "9" * 5_000 + "0"):
+        with pytest.raises(ValueError, match=f"--sweeps={sweeps[:20]}"):
+            compare_samplers.Config(sweeps=sweeps)
+
+
+def test_a_mistyped_number_of_bits_is_refused_without_counting_their_states() -> None:
+    with pytest.raises(ValueError, match=r"--estimator=exact .*--num_latents=2147483647"):
+        binary_config.Config(estimator="exact", num_latents=2**31 - 1)
+    assert binary_config.Config(num_latents=2**31 - 1).num_latents == 2**31 - 1
+
+
 def test_vimco_needs_two_samples() -> None:
     with pytest.raises(ValueError, match=r"at least 2 for vimco .*, got 1"):
         Config(estimator="vimco", num_samples=1)
@@ -88,7 +143,15 @@ def test_unknown_preset(parse) -> None:
 
 
 def test_only_where_things_are_may_change() -> None:
-    places = {"workdir", "data_dir", "mesh", "coordinator", "num_processes", "process_id"}
+    places = {
+        "workdir",
+        "nonempty_workdir",
+        "data_dir",
+        "mesh",
+        "coordinator",
+        "num_processes",
+        "process_id",
+    }
     assert flags.free_fields(Config()) == places
 
 
@@ -97,3 +160,106 @@ def test_setup_ends_in_one_line(capsys) -> None:
         raise ValueError("no such thing; try another")
     assert stopped.value.code == 2
     assert capsys.readouterr().err == "error: no such thing; try another\n"
+
+
+@pytest.mark.parametrize(
+    ("program", "arguments", "message"),
+    [
+        (
+            "cifar_vq",
+            ["--estimator=vimco", "--temperature=0.1"],
+            "--temperature=0.1 goes with --estimator=gs_soft or gs_hard, got --estimator=vimco",
+        ),
+        ("cifar_vq", ["--estimator=vq", "--temperature=0.5"], "--temperature=0.5 goes with"),
+        ("cifar_vq", ["--preset=small", "--num_samples=4"], "--num_samples=4 goes with --estim"),
+        ("cifar_vq", ["--estimator=vq", "--initial_logit_std=1"], "goes with --estimator=gs_soft,"),
+        ("cifar_vq", ["--eval_interval=0", "--num_eval_images=9"], "--eval_interval above 0, got"),
+        ("binary_vae", ["--estimator=vimco", "--temperature=0.1"], "--temperature=0.1 goes with"),
+        ("binary_vae", ["--beta_steps=10"], "goes with --beta_final above 0, "),
+        ("binary_vae", ["--num_chains=10"], "goes with --prior=rbm, got --prior=directed"),
+        ("binary_vae", ["--prior=rbm", "--estimator=exponential"], "goes with --prior=directed"),
+        ("binary_vae", ["--prior=rbm", "--bound=elbo"], "goes with .*--method=dvaes"),
+        ("binary_vae", ["--estimator=nvil", "--bound=joint"], "--bound=joint goes with"),
+        ("binary_vae", ["--structure=linear", "--hidden_units=9"], "--structure=nonlinear, got"),
+        ("joint_vae", ["--objective=elbo", "--gamma=3"], "goes with --objective=capacity, got"),
+        ("joint_vae", ["--discrete=", "--temperature=1"], "goes with --discrete not empty, got"),
+        ("joint_vae", ["--continuous=0", "--capacity_continuous=1"], "--continuous above 0, got"),
+        (
+            "dvaepp",
+            ["--global_latents=normal", "--beta=3"],
+            "--beta=3.0 goes with --global_latents",
+        ),
+        ("dvaepp", ["--local_groups=0", "--local_size=3"], "--local_groups above 0, got"),
+        ("dvaepp", ["--num_mixtures=3"], "goes with --dataset=cifar10 or patches, got"),
+        ("dvaepp", ["--kl_balancing=on"], "goes with --kl_warmup_steps above 0, got"),
+        ("gradient_variance", ["--estimators=disarm", "--betas=3"], "goes with --estimators="),
+    ],
+)
+def test_a_flag_that_does_nothing_is_refused(program, arguments, message) -> None:
+    config_class, presets = EXPERIMENTS[program]
+    with pytest.raises(ValueError, match=message) as error:
+        parse_line(config_class, presets or None, *arguments)
+    assert "\n" not in str(error.value)
+
+
+def idle_of(config):
+    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    return set(flag_rules.idle(flags.rules_of(type(config)), values))
+
+
+OVERRIDES = {
+    "cifar_vq": [f"--estimator={name}" for name in ("gs_soft", "gs_hard", "vimco", "vq", "vq_ema")],
+    "joint_vae": [
+        *(f"--objective={name}" for name in ("capacity", "elbo", "beta")),
+        "--continuous=0",
+        "--discrete=",
+    ],
+    "dvaepp": [
+        *(f"--global_latents={name}" for name in ("rbm", "rbm_rolfe", "bernoulli", "normal")),
+        *(f"--local_latents={name}" for name in ("normal", "bernoulli")),
+        "--eval_interval=0",
+    ],
+    "binary_vae": [
+        *(f"--estimator={n}" for n in binary_names.ESTIMATORS if n not in binary_names.ONE_GROUP),
+        "--structure=linear",
+        "--eval_interval=0",
+    ],
+}
+
+
+@pytest.mark.parametrize("program", OVERRIDES)
+def test_presets_go_with_every_override(program) -> None:
+    """What the override makes idle is left out, and so has its default."""
+    config_class, presets = EXPERIMENTS[program]
+    for name, preset in presets.items():
+        base = config_class(**preset)
+        assert parse_line(config_class, presets, f"--preset={name}") == base
+        if program == "binary_vae" and (
+            base.prior != "directed" or base.normalization == "batch" or base.num_groups > 1
+        ):
+            continue
+        for word in OVERRIDES[program]:
+            config = parse_line(config_class, presets, f"--preset={name}", word)
+            key, value = word.removeprefix("--").split("=")
+            assert str(getattr(config, key)) == value
+            for field in idle_of(config) - idle_of(base) - {key}:
+                assert getattr(config, field) in (
+                    next(f.default for f in dataclasses.fields(config) if f.name == field),
+                    "joint",  # what an open bound is settled to
+                    "elbo",
+                    "pcd",
+                ), (name, word, field)
+
+
+def test_a_preset_of_a_boltzmann_prior_goes_with_a_directed_one() -> None:
+    config_class, presets = EXPERIMENTS["binary_vae"]
+    line = functools.partial(parse_line, config_class, presets)
+    directed = line("--preset=table2_cpu_1nonlinear_rbm_power", "--prior=directed")
+    assert (directed.method, directed.smoothing, directed.num_chains) == ("", "", 1_000)
+    assert directed.beta == 30.0
+    marginal = line("--preset=table1_linear_exponential_marginal", "--estimator=nvil")
+    assert (marginal.bound, marginal.beta_final) == ("joint", 0.0)
+    machine = line("--preset=table1_linear_rebar", "--prior=rbm", "--num_chains=10")
+    assert (machine.estimator, machine.temperature) == ("exponential", 0.4)
+    kept = line("--preset=table2_cpu_1nonlinear_joint")
+    assert kept.num_chains == binary_presets.PRESETS["table2_cpu_1nonlinear_joint"]["num_chains"]

@@ -1,19 +1,19 @@
 """Command lines that hypothesis makes up: each gives a configuration, or ends in one line."""
 
 import contextlib
-import functools
 import io
 from unittest import mock
 
 import hypothesis.strategies as st
 import pytest
-from absl import flags as absl_flags
+from command_line import fresh_flags
 from hypothesis import HealthCheck, given, settings
 
 from experiments import (
     binary_config,
     binary_presets,
     dvaepp_config,
+    dvaepp_presets,
     flags,
     joint_config,
     vq_config,
@@ -23,7 +23,7 @@ EXPERIMENTS = {
     "cifar_vq": (vq_config.Config, vq_config.PRESETS),
     "binary_vae": (binary_config.Config, binary_presets.PRESETS),
     "joint_vae": (joint_config.Config, joint_config.PRESETS),
-    "dvaepp": (dvaepp_config.Config, dvaepp_config.PRESETS),
+    "dvaepp": (dvaepp_config.Config, dvaepp_presets.PRESETS),
 }
 VALUES = st.one_of(
     st.text(max_size=12),
@@ -49,14 +49,11 @@ def words(draw) -> str:
 def parse(experiment: str, arguments: list[str]) -> tuple[object, int, str]:
     """What an experiment makes of its arguments: a configuration or None, exit code, stderr."""
     config_class, presets = EXPERIMENTS[experiment]
-    values, told = absl_flags.FlagValues(), io.StringIO()
-    define = functools.partial(absl_flags.DEFINE, flag_values=values)
+    values, told = fresh_flags(config_class, presets), io.StringIO()
     with (
-        mock.patch.object(flags.absl_flags, "DEFINE", define),
         mock.patch.object(flags.absl_flags, "FLAGS", values),
         contextlib.redirect_stderr(told),
     ):
-        flags.define(config_class, presets)
         try:
             rest = flags._parse_command_line([experiment, *arguments])
             with flags.setup():

@@ -11,6 +11,7 @@ from experiments import (
     binary_config,
     binary_presets,
     dvaepp_config,
+    dvaepp_presets,
     gradient_variance_config,
     joint_config,
     vq_config,
@@ -21,7 +22,7 @@ EXPERIMENTS = {
     "cifar_vq": (vq_config.Config, vq_config.PRESETS),
     "binary_vae": (binary_config.Config, binary_presets.PRESETS),
     "joint_vae": (joint_config.Config, joint_config.PRESETS),
-    "dvaepp": (dvaepp_config.Config, dvaepp_config.PRESETS),
+    "dvaepp": (dvaepp_config.Config, dvaepp_presets.PRESETS),
     "gradient_variance": (gradient_variance_config.Config, {}),
 }
 INTEGERS = st.sampled_from([-(2**40), -1, 0, 1, 2, 3, 7, 8, 100, 784, 10**6, 2**40])

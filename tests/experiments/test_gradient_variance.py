@@ -181,6 +181,10 @@ def test_report_of_a_small_run(tmp_path):
         ({"estimators": "rebar,vimco"}, "--estimators=vimco must be all or some of"),
         ({"betas": "4,-1"}, "--betas=4,-1 must be positive numbers"),
         ({"temperatures": "warm"}, "--temperatures=warm must be positive numbers"),
+        (
+            {"train_estimator": "exact", "num_latents": 18},
+            "--train_estimator=exact decodes all 2^n states",
+        ),
         ({"batch_size": 0}, "--batch_size=0 must be at least 1"),
         ({"batch_size": 2_000}, "--batch_size=2000 must be at most 1297"),
         ({"out": "{file}"}, "cannot write to"),

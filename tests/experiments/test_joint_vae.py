@@ -14,8 +14,6 @@ from experiments import joint_evaluation, joint_vae
 from experiments.joint_config import PRESETS, Config
 
 TINY = PRESETS["smoke"]
-# What an objective without capacities refuses is left out.
-WITHOUT_CAPACITIES = {name: value for name, value in TINY.items() if name != "capacity_steps"}
 
 
 @pytest.fixture(name="images", scope="module")
@@ -40,8 +38,7 @@ def train(config, images, num_devices=1, num_steps=2):
     ["capacity", *(pytest.param(name, marks=pytest.mark.slow) for name in ("elbo", "beta"))],
 )
 def test_every_parameter_moves(images, objective) -> None:
-    settings = TINY if objective == "capacity" else WITHOUT_CAPACITIES
-    first, after, metrics = train(Config(**{**settings, "objective": objective}), images)
+    first, after, metrics = train(Config(**{**TINY, "objective": objective}), images)
     paths = jax.tree_util.tree_leaves_with_path(after.params)
     for (path, a), b in zip(paths, jax.tree.leaves(first.params), strict=True):
         assert not np.array_equal(a, b), jax.tree_util.keystr(path)
@@ -61,18 +58,14 @@ def test_penalties_against_their_definitions() -> None:
     expected = 10 * (abs(3.5 - 4) + abs(0.7 - np.log(3)))
     np.testing.assert_allclose(penalty, expected, rtol=1e-5)
     for settings, weight in ((dict(objective="elbo"), 1), (dict(objective="beta"), 4)):
-        value, none = joint_vae.penalty(
-            Config(**{**WITHOUT_CAPACITIES, **settings}), kl, jnp.int32(50)
-        )
+        value, none = joint_vae.penalty(Config(**{**TINY, **settings}), kl, jnp.int32(50))
         np.testing.assert_allclose(value, weight * 4.2, rtol=1e-6)
         assert not none
 
 
 def test_objective_is_the_elbo_of_samples(images) -> None:
     """With sharp codes the relaxed objective is the ELBO that the evaluation estimates."""
-    config = Config(
-        **{**WITHOUT_CAPACITIES, "objective": "elbo", "discrete": "3,2", "temperature": 0.01}
-    )
+    config = Config(**{**TINY, "objective": "elbo", "discrete": "3,2", "temperature": 0.01})
     module = joint_evaluation.model(config, images)
     loss = jax.jit(joint_vae.loss_fn(config, module))
     params = jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))["params"]
@@ -176,10 +169,11 @@ def test_sets_without_labels_have_no_accuracy(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--image_size=30"], "multiple of 8"),
-        (["--discrete=10,x"], "must list numbers of classes"),
-        (["--discrete=10,1"], "at least 2 classes"),
-        (["--discrete=", "--continuous=0"], "needs a latent variable"),
+        (["--image_size=30"], "--image_size=30 must be a multiple of 8"),
+        (["--discrete=10,x"], "--discrete=10,x must list numbers of classes"),
+        (["--discrete=10,1"], "--discrete=10,1 must give every variable at least 2 classes"),
+        (["--discrete=", "--continuous=0"], "--continuous=0 and --discrete= leave no latent"),
+        (["--continuous=-1"], "--continuous=-1 must be at least 0"),
         (["--objective=elbo", "--gamma=3"], "--gamma=3.0 goes with --objective=capacity"),
         (["--kl_weight=2"], "--kl_weight=2.0 goes with --objective=beta"),
         (["--objective=gamma"], "capacity, elbo, beta"),

@@ -1,53 +1,46 @@
-"""The comparison of several runs."""
+"""The comparison of `cifar_vq` runs."""
 
 import json
 
-import numpy as np
+import finished_runs
 import pytest
 
-from experiments import report
+from experiments import report, run_groups
 
 
-def make_run(directory, estimator, size, bits):
-    directory.mkdir()
-    test = {
-        "bits_per_dim": bits, "bits_per_dim_standard_error": 0.01, "rate_nats_per_image": 300.0,
-        "distortion_nats_per_image": 12000.0, "code_perplexity": [30.0, 40.0], "dead_codes": [0, 1],
-    }  # fmt: skip
-    summary = {
-        "dataset": "cifar10", "estimator": estimator, "test": test, "seeds": [0], "num_steps": 100,
-        "baseline": {"bits_per_dim": 7.9}, "hardware": "1 x cpu", "wall_seconds": 90.0,
-        "config": {
-            "codebook_size": size, "num_latents": 2, "features": 32, "crop": 16, "batch_size": 32,
-        },
-    }  # fmt: skip
-    (directory / "summary.json").write_text(json.dumps(summary))
-    np.save(directory / "codebook.npy", np.random.default_rng(size).normal(size=(2, size, 5)))
-    lines = [
-        {"step": s, "validation/rate": 100.0 + s, "validation/distortion": 14000.0 - 10 * s}
-        for s in (50, 100)
-    ]
-    (directory / "metrics.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
-    return directory
+def make(directory, bits=6.0, **config):
+    run = finished_runs.make(directory, "cifar_vq", {"bits_per_dim": bits}, **config)
+    return finished_runs.add_curves(run, config.get("codebook_size", 64))
+
+
+def groups_of(*directories):
+    runs = [run_groups.read(d, report.PROGRAM, "experiments.report") for d in directories]
+    return run_groups.group(report.PROGRAM, runs)
+
+
+def cells_of(table):
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
+    return [dict(zip(rows[0], row, strict=True)) for row in rows[2:]]
 
 
 def test_report_of_three_runs(tmp_path) -> None:
     runs = [
-        make_run(tmp_path / "a", "vq_ema", 64, 6.5),
-        make_run(tmp_path / "b", "gs_soft", 512, 6.0),
-        make_run(tmp_path / "c", "gs_soft", 64, 6.1),
+        make(tmp_path / "a", 6.5, estimator="vq_ema", codebook_size=64),
+        make(tmp_path / "b", 6.0, estimator="gs_soft", codebook_size=512),
+        make(tmp_path / "c", 6.1, estimator="gs_soft", codebook_size=64),
     ]
     out = tmp_path / "out"
     table = report.compare(runs, out)
-    rows = [line.split("|")[1:-1] for line in table.splitlines()]
-    cells = [[cell.strip() for cell in row] for row in rows]
-    assert [row[:2] for row in cells[2:]] == [
-        ["gs_soft", "64"],
-        ["gs_soft", "512"],
-        ["vq_ema", "64"],
+    cells = cells_of(table)
+    assert [(row["estimator"], row["C"]) for row in cells] == [
+        ("gs_soft", "64"),
+        ("gs_soft", "512"),
+        ("vq_ema", "64"),
     ]
-    assert cells[3][8] == "6.000"
-    assert cells[3][-1] == "4.61"
+    assert cells[1]["bits/dim"] == "6.000"
+    assert cells[1]["published"] == "4.61"
+    assert {row["data set"] for row in cells} == {"cifar10"}
+    assert not {"± seeds", "other settings"} & set(cells[0])
     assert {p.name for p in out.iterdir()} == {
         "report.md", "results.json", "bits_per_dim.png", "rate_distortion.png",
         "explained_variance.png", "codebooks.png",
@@ -58,22 +51,51 @@ def test_report_of_three_runs(tmp_path) -> None:
     assert len(json.loads((out / "results.json").read_text())) == 3
 
 
-def test_run_without_a_summary(tmp_path) -> None:
-    with pytest.raises(ValueError, match="is the run finished"):
-        report.compare([tmp_path], tmp_path / "out")
+def test_other_data_is_neither_averaged_nor_joined(tmp_path) -> None:
+    runs = [
+        make(tmp_path / "a", 7.415, dataset="patches", num_steps=500),
+        make(tmp_path / "b", 7.976, dataset="cifar10", num_steps=500),
+        make(tmp_path / "c", 7.496, dataset="patches", num_steps=500, estimator="vq"),
+    ]
+    cells = cells_of(report.compare(runs, tmp_path / "out"))
+    assert [(row["data set"], row["estimator"], row["bits/dim"]) for row in cells] == [
+        ("cifar10", "gs_soft", "7.976"),
+        ("patches", "gs_soft", "7.415"),
+        ("patches", "vq", "7.496"),
+    ]
+    assert report.by_size(groups_of(*runs)) == {
+        "gs_soft, patches": [(512, 7.415)],
+        "gs_soft, cifar10": [(512, 7.976)],
+        "vq, patches": [(512, 7.496)],
+    }
 
 
-def test_runs_of_one_kind_are_told_apart_and_averaged(tmp_path) -> None:
-    runs = [make_run(tmp_path / name, "vq", 8, bits) for name, bits in (("a", 6.0), ("b", 7.0))]
-    summaries = [report.read_run(run) for run in runs]
-    assert report.label_runs(summaries, runs) == ["vq (a)", "vq (b)"]
-    assert len(report.compare(runs, tmp_path / "out").splitlines()) == 4
+def test_a_curve_joins_sizes_and_nothing_else(tmp_path) -> None:
+    runs = [
+        make(tmp_path / "a", 6.4, codebook_size=64),
+        make(tmp_path / "b", 6.0, codebook_size=64, learning_rate=1e-3, features=8),
+        make(tmp_path / "c", 5.9, codebook_size=8),
+    ]
+    assert report.by_size(groups_of(*runs)) == {
+        "gs_soft, features=256, learning_rate=0.0005": [(64, 6.4), (8, 5.9)],
+        "gs_soft, features=8, learning_rate=0.001": [(64, 6.0)],
+    }
+    cells = cells_of(report.compare(runs, tmp_path / "out"))
+    assert [row["other settings"] for row in cells] == [
+        "learning_rate=0.0005",
+        "learning_rate=0.0005",
+        "learning_rate=0.001",
+    ]
 
 
-def test_what_is_not_a_run_is_refused(tmp_path) -> None:
-    (tmp_path / "summary.json").write_text("{}")
-    with pytest.raises(ValueError, match="not the summary of a cifar_vq run"):
-        report.read_run(tmp_path)
-    run = make_run(tmp_path / "a", "vq", 8, 6.0)
-    with pytest.raises(ValueError, match="cannot write to"):
-        report.compare([run], run / "summary.json" / "out")
+def test_seeds_alone_are_averaged(tmp_path) -> None:
+    runs = [
+        make(tmp_path / "a", 7.0, seed=3, num_seeds=2),
+        make(tmp_path / "b", 6.0, seed=0),
+    ]
+    (row,) = cells_of(report.compare(runs, tmp_path / "out"))
+    assert row["seeds"] == "0 3 4"
+    assert row["bits/dim"] == "6.667"
+    assert row["± seeds"] == "0.577"
+    assert row["minutes"] == "3.0"
+    assert report.by_size(groups_of(*runs)) == {"gs_soft": [(512, pytest.approx(20 / 3))]}

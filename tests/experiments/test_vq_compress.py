@@ -129,6 +129,64 @@ def test_unusable_files_are_named(tmp_path):
         vq_compress.prepare(vq_compress.Config(workdir=str(text)), str(tmp_path / "tiny.png"))
 
 
+TRANSPARENT = np.dstack([TINY, np.where(TINY[..., :1] > 0, 255, 100).astype(np.uint8)])
+GRAY16 = (np.arange(63, dtype=np.uint16) * 1040).reshape(9, 7)
+
+
+@pytest.mark.parametrize(
+    ("picture", "suffix", "notes"),
+    [
+        (Image.fromarray(TINY), "png", []),
+        (Image.fromarray(TINY[..., 0]), "png", []),
+        (Image.fromarray(TRANSPARENT), "png", ["transparent pixels are laid on white"]),
+        (Image.fromarray(np.dstack([TINY, 0 * TINY[..., :1] + 255])), "png", []),
+        (Image.fromarray(GRAY16), "png", ["16 bits a channel are reduced to 8"]),
+        (Image.fromarray(TINY).convert("CMYK"), "tiff", ["CMYK is converted to RGB"]),
+        (Image.fromarray(TINY).convert("P"), "png", []),
+        (Image.fromarray(TINY).convert("1"), "png", []),
+    ],
+    ids=["RGB", "L", "RGBA", "opaque", "16 bits", "CMYK", "P", "1"],
+)
+def test_what_is_changed_in_an_image_is_said(tmp_path, capsys, picture, suffix, notes):
+    path = tmp_path / f"picture.{suffix}"
+    picture.save(path)
+    loaded = vq_compress.image_files.load(str(path))
+    assert loaded.notes == notes
+    assert loaded.pixels.shape == TINY.shape
+    assert loaded.pixels.dtype == np.uint8
+    config = vq_compress.Config(workdir=str(tmp_path), num_codes=2, num_iters=1)
+    assert vq_compress.run(config, loaded, "picture")["notes"] == notes
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
+    assert told == [f"note: {note}" for note in notes]
+
+
+def test_transparency_and_sixteen_bits_have_their_values(tmp_path):
+    Image.fromarray(TRANSPARENT).save(tmp_path / "a.png")
+    alpha = TRANSPARENT[..., 3:] / 255
+    expected = alpha * TINY + (1 - alpha) * 255
+    found = vq_compress.image_files.load(str(tmp_path / "a.png")).pixels
+    np.testing.assert_allclose(found, expected, atol=1)
+    Image.fromarray(GRAY16).save(tmp_path / "b.png")
+    gray = vq_compress.image_files.load(str(tmp_path / "b.png")).pixels
+    np.testing.assert_array_equal(gray[..., 0], np.rint(GRAY16 / 257))
+    np.testing.assert_array_equal(gray[..., 0], gray[..., 2])
+
+
+def test_frames_and_deeper_pixels(tmp_path):
+    frames = [Image.fromarray(TINY + np.uint8(i)) for i in range(3)]
+    frames[0].save(tmp_path / "x.gif", save_all=True, append_images=frames[1:])
+    assert (
+        "the first of 3 frames is taken"
+        in vq_compress.image_files.load(str(tmp_path / "x.gif")).notes
+    )
+    Image.fromarray(GRAY16.astype(np.int32) * 70_000).save(tmp_path / "x.tiff")
+    with pytest.raises(ValueError, match="beyond 16 bits; scale them"):
+        vq_compress.image_files.load(str(tmp_path / "x.tiff"))
+    Image.fromarray(GRAY16.astype(np.float32)).save(tmp_path / "f.tiff")
+    with pytest.raises(ValueError, match="mode F, not 8 or 16 bits a channel"):
+        vq_compress.image_files.load(str(tmp_path / "f.tiff"))
+
+
 def command(*arguments):
     environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
     return subprocess.run(
@@ -143,7 +201,7 @@ def command(*arguments):
 def test_command_line(tmp_path):
     Image.fromarray(TINY).save(tmp_path / "tiny.png")
     workdir = tmp_path / "out"
-    done = command(str(tmp_path / "tiny.png"), "--num_codes=8", f"--workdir={workdir}")
+    done = command(str(tmp_path / "tiny.png"), "--num_codes=8", f"--out={workdir}")
     assert done.returncode == 0, done.stderr
     assert "lossless" in done.stdout
     summary = json.loads((workdir / "summary.json").read_text(), parse_constant=pytest.fail)

@@ -1,0 +1,89 @@
+"""The help of the programs: groups, nouns first, short where that was asked for."""
+
+import dataclasses
+import importlib
+import subprocess
+import sys
+
+import pytest
+from command_line import fresh_flags
+from test_fuzzed_configs import EXPERIMENTS
+
+from experiments import compare_samplers, flag_help, plot_relaxations, vq_compress
+
+PROGRAMS = {
+    **EXPERIMENTS,
+    "compare_samplers": (compare_samplers.Config, None),
+    "plot_relaxations": (plot_relaxations.Config, None),
+    "vq_compress": (vq_compress.Config, None),
+}
+# A help that begins so does not say what the flag is.
+NO_NOUNS = ("Of", "Which", "Where", "Whether", "In", "Use", "Both", "Train", "Recompute", "For")
+
+
+def render(program, *, short):
+    config_class, presets = PROGRAMS[program]
+    manual = importlib.import_module(f"experiments.{program}").__doc__
+    values = fresh_flags(config_class, presets)
+    return flag_help.render(values, f"experiments.{program}", manual, short=short)
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_help_lists_every_flag_once_in_its_group(program) -> None:
+    config_class, presets = PROGRAMS[program]
+    text = render(program, short=False)
+    lines = text.splitlines()
+    for field in dataclasses.fields(config_class):
+        (place,) = (i for i, line in enumerate(lines) if line.split()[:1] == [f"--{field.name}"])
+        above = [line for line in lines[:place] if line.rstrip(":") in flag_help.GROUPS]
+        assert above[-1] == f"{field.metadata['group']}:"
+    assert len(max(lines, key=len)) <= 100
+    assert ("--preset" in text) == bool(presets is not None)
+    assert text.startswith(importlib.import_module(f"experiments.{program}").__doc__.split("\n")[0])
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_help_begins_with_a_noun_and_ends_with_a_period(program) -> None:
+    for field in dataclasses.fields(PROGRAMS[program][0]):
+        text = field.metadata["help"]
+        assert text.split()[0].rstrip(":,") not in NO_NOUNS, field.name
+        assert text[0].isupper(), field.name
+        assert text.endswith((".", "...")), field.name
+
+
+@pytest.mark.parametrize("program", EXPERIMENTS)
+def test_short_help_is_short_and_names_all(program) -> None:
+    text = render(program, short=True)
+    assert len(text.splitlines()) <= 28
+    for field in dataclasses.fields(EXPERIMENTS[program][0]):
+        assert f"--{field.name}" in text.split()
+
+
+@pytest.mark.parametrize("program", EXPERIMENTS)
+def test_help_says_where_data_is_looked_for(program) -> None:
+    text = " ".join(render(program, short=False).split())
+    assert "$TFDS_DATA_DIR, else ~/tensorflow_datasets" in text
+
+
+def test_help_says_what_a_flag_goes_with() -> None:
+    text = " ".join(render("cifar_vq", short=False).split())
+    assert "Temperature of the Gumbel-Softmax. Goes with --estimator=gs_soft or gs_hard." in text
+
+
+def test_what_asks_for_help() -> None:
+    ask = lambda *words: flag_help.asked(["program", *words])
+    assert ask("--help") == ask("-h") == ask("-help") == ask("x", "--help") == flag_help.FULL
+    assert ask("--helpshort") == flag_help.SHORT
+    assert ask() == ask("help") == ask("--workdir=--help") == ask("--", "--help") == ""
+
+
+def test_help_from_a_shell_lists_out_and_a_closed_pipe_is_no_error() -> None:
+    """`python -m experiments.table1 --help | head -1`."""
+    command = f"{sys.executable} -m experiments.table1 --help"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert done.returncode == 0
+    assert "--out" in done.stdout
+    assert "runs/table1" in done.stdout
+    assert "logtostderr" not in done.stdout
+    closed = subprocess.run(f"{command} | true", shell=True, capture_output=True, text=True)
+    assert closed.stderr == ""
