@@ -21,7 +21,8 @@ def machine(bias, weights):
 def whole(bias, weights):
     """A general machine of three units."""
     symmetric = weights[:3] + weights[:3].T
-    return rbm.graph.BoltzmannMachine(bias[0], symmetric * (1 - jnp.eye(3, dtype=weights.dtype)))
+    off_diagonal = (1 - np.eye(3)).astype(weights.dtype)
+    return rbm.graph.BoltzmannMachine(bias[0], symmetric * off_diagonal)
 
 
 def bits(x):
@@ -53,6 +54,27 @@ def energy_cases() -> Iterator[tuple[str, Case]]:
                 machine(b, w), (x, x[::-1]), (r, r), jnp.float32(9)
             ),
             (REAL, REAL, LOGIT, LOGIT),
+            keeps_dtype=False,
+        ),
+    )
+    parts = lambda x: (x[:, :2], x[::-1], x[:, :1])  # the second has units of both sides
+    yield (
+        "rbm.kl.hierarchical,a group on both sides",
+        Case(
+            lambda b, w, x, r: rbm.kl.hierarchical(
+                machine(b, w), parts(x), parts(r), jnp.float32(9)
+            ),
+            (REAL, REAL, LOGIT, LOGIT),
+            keeps_dtype=False,
+        ),
+    )
+    yield (
+        "rbm.rolfe.kl_surrogate,a group on both sides",
+        Case(
+            lambda b, w, x, z: rbm.rolfe.kl_surrogate(
+                machine(b, w), parts(x), parts(z), jnp.float32(9)
+            ),
+            (REAL, REAL, LOGIT, POINT),
             keeps_dtype=False,
         ),
     )

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from dvae._numerics import ArrayLike, as_float
-from dvae.rbm._checks import check_finite
+from dvae.rbm._checks import check_finite, is_known
 
 
 class BoltzmannMachine(NamedTuple):
@@ -34,7 +34,7 @@ def check(params: BoltzmannMachine, z: ArrayLike | None = None) -> BoltzmannMach
         raise ValueError(f"z must end in an axis of {bias[0]} units, got shape {np.shape(z)}")
     for name, value in zip(BoltzmannMachine._fields, params, strict=True):
         check_finite(f"{name} of the machine", value)
-    if not isinstance(params.weights, jax.core.Tracer):
+    if is_known(params.weights):
         known = np.asarray(params.weights)
         if np.any(known != known.T) or np.any(np.diagonal(known)):
             raise ValueError("weights must be symmetric with a zero diagonal: use graph.on_edges")
@@ -65,7 +65,7 @@ def check_colors(colors: np.ndarray | Sequence[int], params: BoltzmannMachine) -
         raise ValueError(
             f"colors must be {math.prod(shape)} integers, got {colors.dtype} {colors.shape}"
         )
-    if not isinstance(params.weights, jax.core.Tracer):
+    if is_known(params.weights):
         same = colors[:, None] == colors[None]
         clash = np.argwhere(same & (np.asarray(params.weights) != 0))
         if len(clash):

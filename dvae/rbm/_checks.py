@@ -17,10 +17,17 @@ def check_count(name: str, value: int, *, minimum: int = 1, why: str = "") -> in
     return number
 
 
+def is_known(*values: ArrayLike) -> bool:
+    """Tells whether the values can be read: they are not traced, nor on other hosts."""
+    return not any(
+        isinstance(value, jax.core.Tracer) or not getattr(value, "is_fully_addressable", True)
+        for value in values
+    )
+
+
 def check_finite(name: str, value: ArrayLike) -> None:
     """Raises ValueError if known entries are NaN or infinite."""
-    # Traced values, and those on other hosts, can only be checked by whoever reads the result.
-    if isinstance(value, jax.core.Tracer) or not getattr(value, "is_fully_addressable", True):
+    if not is_known(value):
         return
     # In NumPy: inside a jitted caller even operations on known arrays would be traced.
     with np.errstate(over="ignore"):  # a large double is infinite where doubles are not enabled

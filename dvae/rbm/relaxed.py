@@ -32,7 +32,7 @@ import numpy as np
 
 from dvae._numerics import ArrayLike, as_float, upcast, vary_like
 from dvae.distributions import bernoulli
-from dvae.rbm._checks import check_count
+from dvae.rbm._checks import check_count, is_known
 from dvae.rbm.energy import RBM, check, dtype_of
 
 _MIN_LAMBDA = 0.01
@@ -244,7 +244,7 @@ def _check_lambda(params: RBM, lam: ArrayLike) -> None:
     """Raises ValueError if the values of lam and W are known and S is not positive definite."""
     if jnp.ndim(lam) != 0:
         raise ValueError(f"lam must be a single number, got shape {jnp.shape(lam)}")
-    if isinstance(lam, jax.core.Tracer) or isinstance(params.weights, jax.core.Tracer):
+    if not is_known(lam, params.weights):
         return
     # In NumPy: inside a jitted caller even operations on known arrays would be traced.
     smallest = np.linalg.norm(np.asarray(params.weights, np.float64), ord=2)

@@ -35,7 +35,7 @@ from jax.sharding import PartitionSpec
 
 from dvae._numerics import as_float, partition, spec_of, upcast, vary_like
 from dvae.rbm._bits import flip_rate
-from dvae.rbm._checks import check_chains, check_count
+from dvae.rbm._checks import check_chains, check_count, is_known
 from dvae.rbm._replicas import exchange, log_weights, logits, swaps
 from dvae.rbm.energy import RBM, centered_biases, check, product
 from dvae.rbm.gibbs import draw
@@ -268,7 +268,7 @@ def _check_ladder(betas: jax.typing.ArrayLike) -> None:
     shape = np.shape(betas)
     if len(shape) != 1 or shape[0] < 2:
         raise ValueError(f"betas must be [T] with at least 2 temperatures, got shape {shape}")
-    if isinstance(betas, jax.core.Tracer):
+    if not is_known(betas):
         return
     ladder = np.asarray(betas, np.float32)
     if not (ladder[0] == 0 and ladder[-1] == 1 and np.all(np.diff(ladder) > 0)):

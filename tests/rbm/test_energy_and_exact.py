@@ -82,9 +82,9 @@ def free_energies(params):
     return z1, z1 @ a1 + np.logaddexp(0, a2[None] + z1 @ w).sum(1)
 
 
-def test_every_state_of_twenty_units_is_drawn_by_its_own_noise():
+def test_states_of_twenty_units_are_drawn_by_their_own_noise():
     # Noise 2e-5 (of the distance to 0 or 1) inside the float64 probabilities of a state's bits must
-    # give the state: so each of a million probabilities is right to about 20 x 2e-5.
+    # give the state: so each of the probabilities is right to about 20 x 2e-5.
     params = machine(20, 24, seed=7, scale=0.3)
     z1, log_weights = free_energies(params)
     sums, ones = [log_weights - log_weights.max()], []
@@ -92,13 +92,13 @@ def test_every_state_of_twenty_units_is_drawn_by_its_own_noise():
         low, high = sums[-1][0::2], sums[-1][1::2]
         ones.insert(0, 1 / (1 + np.exp(low - high)))
         sums.append(np.logaddexp(low, high))
-    index = np.arange(2**20)
+    index = np.random.default_rng(0).choice(2**20, 50_000, replace=False)
     noise = []
     for depth, probability in enumerate(ones):
-        p, bit = probability[index >> (20 - depth)], z1[:, 19 - depth]
+        p, bit = probability[index >> (20 - depth)], z1[index, 19 - depth]
         noise.append(p + 2e-5 * np.where(bit, -p, 1 - p))
     found = jax.jit(exact._descend)(np.float32(noise), np.float32(log_weights))
-    assert np.all(found == z1)
+    assert np.all(found == z1[index])
 
 
 def test_rare_states_are_drawn_alike():
@@ -110,9 +110,9 @@ def test_rare_states_are_drawn_alike():
     bias2 = np.zeros(n, np.float32)
     bias2[0] = np.log(share / (1 - share)) + n * (np.log1p(np.exp(-12.0)) - np.log(2))
     params = rbm.RBM(np.full(n, -12.0, np.float32), bias2, weights)
-    z1, z2 = exact.sample(jax.random.key(0), params, 500_000)
+    z1, z2 = exact.sample(jax.random.key(0), params, 300_000)
     rare = np.asarray(z1)[np.asarray(z2)[:, 0] == 1]
-    assert abs(len(rare) - 5_000) < 5 * np.sqrt(5_000)
+    assert abs(len(rare) - 3_000) < 5 * np.sqrt(3_000)
     _, counts = np.unique(rare @ 2 ** np.arange(n), return_counts=True)
     expected = len(rare) ** 2 / 2 / 2**n
     assert abs((counts * (counts - 1) // 2).sum() - expected) < 5 * np.sqrt(expected)
