@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-MAX_STEPS = 2**63 - 1  # of an int64; below it no float32 overflows, and no weight underflows to 0
+MAX_STEPS = 2**64 - 1  # of a uint64; below it no float32 overflows, and no weight underflows to 0
 
 
 def check_scalar(name: str, value: jax.typing.ArrayLike, remedy: str) -> None:
@@ -19,7 +19,7 @@ def check_num_steps(num_steps: int, minimum: int, remedy: str) -> None:
     """Raises ValueError unless a schedule may have this length."""
     if not minimum <= num_steps <= MAX_STEPS:
         raise ValueError(
-            f"num_steps must be below 2^63 and at least {minimum}, got {num_steps}; {remedy}"
+            f"num_steps must be below 2^64 and at least {minimum}, got {num_steps}; {remedy}"
         )
 
 
@@ -30,11 +30,11 @@ def as_steps(step: jax.typing.ArrayLike) -> jax.Array:
     Python or NumPy number it is refused.
 
     Raises:
-        ValueError: if step is a Python or NumPy number outside of 0..2^63 - 1.
+        ValueError: if step is a Python or NumPy number outside of 0..2^64 - 1.
     """
     if isinstance(step, int | float | np.number):
         if not 0 <= step <= MAX_STEPS:
-            raise ValueError(f"step must be at least 0 and below 2^63, got {step}")
+            raise ValueError(f"step must be at least 0 and below 2^64, got {step}")
         return jnp.asarray(float(step), jnp.float32)
     steps = jnp.asarray(step).astype(jnp.float32)
     return jnp.where(steps >= 0, steps, jnp.nan)

@@ -44,7 +44,7 @@ def capacity_schedule(
     Args:
         step: scalar integer, the number of updates done so far; may be traced.
         final: capacity at the end of the rise, in nats.
-        num_steps: length of the rise, below 2^63.
+        num_steps: length of the rise, below 2^64.
         limit: the largest KL that the variables can have, in nats: `max_discrete_capacity` for
             discrete ones, infinity for continuous ones.
 

@@ -92,7 +92,7 @@ def linear_warmup(step: jax.typing.ArrayLike, num_steps: int) -> jax.Array:
 
     Args:
         step: scalar integer, the number of updates done so far; may be traced.
-        num_steps: length of the warm-up, below 2^63; 0 switches it off (weight 1 throughout).
+        num_steps: length of the warm-up, below 2^64; 0 switches it off (weight 1 throughout).
 
     Returns:
         float32 scalar in (0, 1]; NaN for a negative step in an array.

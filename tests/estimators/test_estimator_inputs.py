@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType
+from estimator_cases import ALL, ESTIMATORS, SURROGATES, smooth
 
 from dvae import distributions, estimators
 
@@ -17,30 +17,6 @@ STATES = np.float32(list(itertools.product((0, 1), repeat=2)))
 PAIRS = np.array(list(itertools.product(range(4), repeat=2))).T  # [K, 16] indices of states
 # Midpoints of eighths: each unit is on for exactly the right share of them.
 GRID = np.float32(list(itertools.product((np.arange(8) + 0.5) / 8, repeat=2)))
-TEMPERATURES = {"temperature": 0.5, "eta": 1.0}
-
-
-def smooth(z):
-    return jnp.tanh(z).sum(-1)
-
-
-ESTIMATORS = {
-    "reinforce": estimators.reinforce,
-    "reinforce_loo": lambda *args, **kw: estimators.reinforce_loo(*args, num_samples=2, **kw),
-    "vimco": lambda *args, **kw: estimators.vimco(*args, num_samples=2, **kw),
-    "nvil": lambda *args, **kw: estimators.nvil(*args, estimators.nvil_init(), **kw)[0],
-    "muprop": estimators.muprop,
-    "rebar": lambda *args: estimators.rebar(*args, **TEMPERATURES),
-    "relax": lambda *args: estimators.relax(*args, control_variate=smooth),
-    "disarm": estimators.disarm,
-}
-OTHERS = {
-    "exact": lambda key, f, logits, **kw: estimators.exact(f, logits, **kw),
-    "muprop_residual": estimators.muprop_residual,
-    "rebar_variance": lambda *args: estimators.rebar_variance(*args, **TEMPERATURES),
-    "relax_variance": lambda *args: estimators.relax_variance(*args, control_variate=smooth),
-}
-ALL = {**ESTIMATORS, **OTHERS}
 SEVERAL = ("reinforce_loo", "vimco")
 OF_FAMILIES = ("reinforce", "reinforce_loo", "vimco", "nvil", "exact")
 
@@ -101,16 +77,6 @@ def test_exact_does_not_truncate_the_mean_of_integers(f):
     value, gradient = jax.jit(jax.value_and_grad(lambda x: estimators.exact(f, x)))(LOGITS)
     np.testing.assert_allclose(value, q @ values, rtol=1e-5)
     np.testing.assert_allclose(gradient, (q * values) @ (STATES - PROBS), rtol=1e-4)
-
-
-SURROGATES = {
-    "reinforce": estimators.reinforce_surrogate,
-    "reinforce_loo": estimators.reinforce_loo_surrogate,
-    "vimco": estimators.vimco_surrogate,
-    "nvil": lambda values, log_q: estimators.nvil_surrogate(values, log_q, estimators.nvil_init())[
-        0
-    ],
-}
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.int8, np.bool_])
@@ -279,53 +245,3 @@ def test_no_examples_and_no_units(name, shape):
     gradient, value = jax.jit(jax.grad(run, has_aux=True))(jnp.zeros(shape))
     np.testing.assert_array_equal(value, np.zeros(shape[:-1]))
     assert gradient.shape == shape
-
-
-@pytest.mark.parametrize("name", ESTIMATORS)
-def test_batches_sharded_over_an_explicit_mesh(name, explicit_mesh):
-    rng = np.random.default_rng(0)
-    logits, level = np.float32(rng.normal(size=(4, 3))), np.float32(rng.normal(size=4))
-
-    @jax.jit
-    def run(logits, level):
-        def total(logits):
-            f = lambda z: smooth(z) ** 2 + jnp.broadcast_to(level, z.shape[:-1])
-            estimate = ESTIMATORS[name](jax.random.key(2), f, logits)
-            return estimate.surrogate.sum(), estimate
-
-        return jax.grad(total, has_aux=True)(logits)
-
-    expected = jax.tree.leaves(run(logits, level))
-    with jax.set_mesh(explicit_mesh):
-        ours = jax.tree.leaves(run(*(jax.device_put(x, jax.P("batch")) for x in (logits, level))))
-        assert all(x.sharding.spec[0] == "batch" for x in ours)
-    for a, b in zip(ours, expected, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit])
-@pytest.mark.parametrize("spec", [jax.P(None, "batch"), jax.P("batch", None)])
-@pytest.mark.parametrize("name", SURROGATES)
-def test_samples_sharded_over_a_mesh(name, spec, axis_type):
-    """Along their own axis, too, where XLA mixes up the neutral elements of cumulative sums."""
-    mesh = jax.make_mesh((2,), ("batch",), axis_types=(axis_type,))
-    rng = np.random.default_rng(0)
-    values, log_q = (np.float32(rng.normal(size=(6, 4))) for _ in range(2))
-
-    @jax.jit
-    def run(values, log_q):
-        return jax.grad(lambda *x: SURROGATES[name](*x).surrogate.sum(), (0, 1))(values, log_q)
-
-    expected = run(values, log_q)
-    sharding = jax.NamedSharding(mesh, spec)
-    with jax.set_mesh(mesh):
-        ours = run(*(jax.device_put(x, sharding) for x in (values, log_q)))
-    if axis_type == AxisType.Explicit:  # else XLA chooses
-        assert all(x.sharding.is_equivalent_to(sharding, 2) for x in ours)
-    for a, b in zip(ours, expected, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
-
-
-@pytest.fixture
-def explicit_mesh():
-    return jax.make_mesh((2,), ("batch",), axis_types=(AxisType.Explicit,))
