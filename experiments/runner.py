@@ -73,7 +73,8 @@ def run(
       LockedError, NonFiniteError, StoppedError, PeerError: see `loop.fit`.
     """
     workdir = Path(config.workdir or config.default_workdir())
-    with signals.before_leaving(lambda: checkpoint.describe_saved(workdir)):
+    last_words = lambda: checkpoint.describe_saved(workdir)
+    with signals.before_leaving(last_words), distributed.naming_lost_peers():
         with flags.setup():
             if config.coordinator:
                 with status.phase("waiting for the other processes", silent=config.process_id > 0):
@@ -119,14 +120,13 @@ def _train(
         with status.phase("preparing the training", silent=silent):
             task = make_task(config, images, mesh)
         result = loop.fit(task, lengths, workdir, mesh)
-        with distributed.naming_lost_peers():
-            with status.phase("evaluating", silent=silent):
-                found = report(config, result, images, workdir, mesh)
-            summary = found.summary
-            if held is not None:
-                held.check()
-                summary = run_report.save(found, workdir)
-            distributed.barrier("report")
+        with status.phase("evaluating", silent=silent):
+            found = report(config, result, images, workdir, mesh)
+        summary = found.summary
+        if held is not None:
+            held.check()
+            summary = run_report.save(found, workdir)
+        distributed.barrier("report")
     return summary
 
 

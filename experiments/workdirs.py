@@ -30,8 +30,13 @@ def examine(config: RunConfig, workdir: Path) -> dict[str, Any] | None:
     Raises:
       ValueError: somebody trains in the folder, it holds other files, or another run.
     """
-    lock.check_free(workdir)
-    saved = _saved(config, workdir)
+    try:
+        lock.check_free(workdir)
+        saved = _saved(config, workdir)
+    except OSError as error:
+        raise ValueError(
+            f"cannot read workdir {workdir}: {error.strerror}; choose another --workdir"
+        ) from error
     return None if saved is None else _finished(config, workdir)
 
 
