@@ -38,8 +38,8 @@ are in nats. Usage of masked positions is that of `mask_codes(codes, mask)`.
 
 Codes of several components have two forms, turned into each other by `pack_digits` and
 `unpack_codes`: one integer, below 2^31, and a digit for each component on the last axis, of any
-number. A vector with a NaN has the code after the last, which `lookup` turns into NaN and `usage`
-leaves out. The code -1 counts nowhere.
+number. A vector without a code has the one after the last, which `lookup` turns into NaN and
+`usage` leaves out. The code -1 counts nowhere.
 """
 
 from dvae.vq import bsq, cosine, fsq, lfq, residual, simvq

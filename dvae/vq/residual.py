@@ -70,7 +70,7 @@ def quantize(v: ArrayLike, codebooks: Codebooks, *, depth: ArrayLike | None = No
 
     Returns:
         q [..., D], in the widest of the dtypes, and codes [..., R] int32 in 0 .. C_r - 1. Stages
-        from depth on have the code -1. A vector with a NaN gets codes C_r and NaN.
+        from depth on have the code -1. A vector that is not finite gets codes C_r and NaN.
 
     Raises:
         ValueError: there is no stage, or the shapes do not fit, or a static depth is out of range.

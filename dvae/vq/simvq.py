@@ -84,8 +84,8 @@ def quantize(v: ArrayLike, basis: ArrayLike, weights: ArrayLike) -> Quantized:
         weights: W [D, D] real; receives its gradient from `losses`, none from here.
 
     Returns:
-        q [..., D], in the widest of the dtypes, and codes [...] int32 in 0 .. C-1. A vector with a
-        NaN gets C and NaN.
+        q [..., D], in the widest of the dtypes, and codes [...] int32 in 0 .. C-1. A vector
+        that is not finite gets C and NaN.
 
     Raises:
         ValueError: the shapes do not fit.
