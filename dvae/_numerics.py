@@ -7,11 +7,13 @@ become floats, and nothing turns into float64.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 ArrayLike = jax.typing.ArrayLike
 _THREEFRY_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
@@ -70,6 +72,31 @@ def _varying(x: jax.Array) -> frozenset[str]:
     abstract = jax.typeof(x)
     axis_types = getattr(abstract, "mat", None)  # since JAX 0.10.2
     return axis_types.varying if axis_types is not None else getattr(abstract, "vma", frozenset())
+
+
+def partition(function: Callable[..., Any], out_specs: Any, *arrays: Any) -> Any:
+    """Calls function(*arrays), partitioned by the compiler over the mesh axes that are explicit.
+
+    Gathers, scatters and reshapes of sharded arrays have no rule of their own for explicit axes;
+    prevents the ShardingTypeError that they raise. Without an explicit axis it is a plain call.
+
+    Args:
+        function: of arrays.
+        out_specs: how its result is sharded, a PartitionSpec or a tree of them.
+        *arrays: arrays or trees of them.
+    """
+    meshes = [jax.typeof(x).sharding.mesh for x in jax.tree.leaves(arrays)]
+    meshes = [mesh for mesh in meshes if AxisType.Explicit in mesh.axis_types]
+    if not meshes:
+        return function(*arrays)
+    is_spec = lambda x: isinstance(x, PartitionSpec)
+    shardings = jax.tree.map(lambda x: NamedSharding(meshes[0], x), out_specs, is_leaf=is_spec)
+    return jax.sharding.auto_axes(function, out_sharding=shardings)(*arrays)
+
+
+def spec_of(x: jax.Array) -> PartitionSpec:
+    """Returns how x is sharded over the mesh axes that are explicit."""
+    return jax.typeof(x).sharding.spec
 
 
 def is_staged() -> bool:
@@ -166,6 +193,23 @@ def standard_gumbel(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     argmax: draws reach 22.9, where -log(-log u) with 23-bit uniforms stops at 15.9.
     """
     return -jnp.log(-jnp.log1p(-open_uniform(key, shape)))
+
+
+def check_key(key: jax.Array) -> None:
+    """Raises unless key is one typed key.
+
+    Raises:
+        ValueError: if key is an array of keys.
+        TypeError: if key is not a typed key.
+    """
+    if not isinstance(key, jax.Array) or not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        kind = getattr(key, "dtype", type(key).__name__)
+        raise TypeError(f"key must be a typed key, such as jax.random.key(0), got {kind}")
+    if key.ndim:
+        raise ValueError(
+            f"key must be a single key (jax.vmap the call over an array of them), got an array of "
+            f"keys of shape {key.shape}"
+        )
 
 
 def check_positive(name: str, value: ArrayLike) -> None:

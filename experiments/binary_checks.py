@@ -40,8 +40,11 @@ def directed(config: "Config") -> None:
             f"--estimator={config.estimator} takes one group of bits, got --num_groups="
             f"{config.num_groups}; use a relaxation, reinforce, reinforce_loo, nvil or vimco"
         )
-    rows = config.batch_size * 2**config.num_latents
-    if config.estimator == names.EXACT and rows > names.MAX_EXACT_ROWS:
+    # 2^n of a mistyped n would fill the memory by itself.
+    too_many = config.num_latents >= names.MAX_EXACT_ROWS.bit_length() or (
+        config.batch_size << config.num_latents > names.MAX_EXACT_ROWS
+    )
+    if config.estimator == names.EXACT and too_many:
         raise ValueError(
             f"--estimator=exact decodes all 2^n states of every image, at most "
             f"{names.MAX_EXACT_ROWS} in all, got --num_latents={config.num_latents} and "

@@ -23,6 +23,8 @@ _DECAYED = ("kernel", "scale", "weights")  # of layers, of batch norm, of the Bo
 class Config(BoltzmannConfig):
     """Everything that determines a run; sizes default to those of the paper's Table 1."""
 
+    program = "binary_vae"
+
     prior: str = option(
         names.DIRECTED,
         "Factorial groups, each given the ones before, or a restricted Boltzmann machine.",
@@ -197,6 +199,15 @@ class Config(BoltzmannConfig):
         labels = lambda params: {name: name == "control" for name in params}
         control = optax.adam(faster, eps=self.adam_eps)
         return optax.multi_transform({False: model, True: control}, labels)
+
+    def tied_to_length(self) -> str | None:
+        """Returns the setting that makes training depend on the number of steps."""
+        if self.schedule != names.CONSTANT:
+            return f"the learning rate goes by num_steps (--schedule={self.schedule})"
+        smoothed = self.relaxation in (*names.SMOOTHINGS, names.GAUSSIAN_INTEGRAL)
+        if smoothed and self.beta_final not in (0, self.beta) and not self.beta_steps:
+            return "beta moves over num_steps (--beta_steps=0)"
+        return None
 
     def default_workdir(self) -> str:
         """Returns a name that tells runs of different kinds apart."""

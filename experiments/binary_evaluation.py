@@ -5,6 +5,7 @@ mean, close to log p(x) for large K); with one sample it is the ELBO.
 """
 
 import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +15,7 @@ from jax.sharding import Mesh
 
 from dvae import bounds, rbm
 from dvae.distributions import bernoulli
-from dvae.models import mlp
+from dvae.models import checks, mlp
 from dvae.train import sharding
 from experiments import binary_model, boltzmann_prior, evaluation
 from experiments import binary_names as names
@@ -64,6 +65,7 @@ class Evaluator:
     def __init__(self, config: Config, num_pixels: int, mesh: Mesh) -> None:
         self._config = config
         self._mesh = mesh
+        self._num_pixels = num_pixels
         rounded = None if config.eval_dtype == "float32" else config.eval_dtype
         self._module = config.model(num_pixels, product_dtype=rounded)
         self._evaluate_seeds = jax.jit(self._batch_of_seeds, static_argnames="num_samples")
@@ -129,9 +131,14 @@ class Evaluator:
         Args:
           params: of one seed, or of `num_seeds` along a leading axis.
           model_state: likewise.
-          images: uint8 [N, ...], 0 or 1.
-          num_samples: K.
+          images: [N, ...], `num_pixels` pixels each, 0 or 1 of any dtype.
+          num_samples: K, at least 1.
+
+        Raises:
+          ValueError: images are others, or none, or `num_samples` is below 1.
         """
+        pixels = self._pixels(images)
+        evaluation.check_count("num_samples", num_samples)
         fixed = _fixed(model_state)
         params, fixed = evaluation.with_seed_axis(self._config, (params, fixed))
         keys = evaluation.stacked_keys(self._config, self._mesh)
@@ -139,7 +146,6 @@ class Evaluator:
         if self._config.prior == names.BOLTZMANN:
             log_z = self._log_z(keys, params["prior"])
             fixed["log_z"] = log_z.value
-        pixels = images.reshape(len(images), -1)
         value, ess, elbo, kls, probs = evaluation.over_images(
             self._config,
             self._mesh,
@@ -147,7 +153,7 @@ class Evaluator:
             lambda i, batch: self._evaluate_seeds(
                 params, fixed, keys, i, batch, num_samples=num_samples
             ),
-            description=f"{len(images)} images, {num_samples} samples each",
+            description=f"{len(pixels)} images, {num_samples} samples each",
         )
         variances = probs.astype(np.float64).var(1)
         found = Evaluation(value, ess, elbo, kls.mean(1), variances)
@@ -155,6 +161,17 @@ class Evaluator:
             return found
         log_z = sharding.fetch(log_z)
         return found._replace(log_z=log_z, trusted=boltzmann_prior.trusted(self._config, log_z))
+
+    def _pixels(self, images: np.ndarray) -> np.ndarray:
+        """Checks images [N, ...] and returns them as [N, D]."""
+        images = np.asarray(images)
+        images = evaluation.check_images(images, kind=checks.BITS, shape=images.shape[1:])
+        if math.prod(images.shape[1:]) != self._num_pixels:
+            raise ValueError(
+                f"images must have the {self._num_pixels} pixels that the model was made for, got "
+                f"{checks.describe(images)}"
+            )
+        return images.reshape(len(images), self._num_pixels)
 
     def _mean_images(
         self, params: PyTree, fixed: PyTree, key: jax.Array, x: jax.Array
@@ -189,20 +206,23 @@ class Evaluator:
         return binary_model.apply(self._module, network, method, groups, batch_stats=stats)
 
     def reconstruct(self, params: PyTree, model_state: PyTree, images: np.ndarray) -> np.ndarray:
-        """Returns E[x|z] at z ~ q(z|x) for images [N, ...], as grey levels; of one seed."""
-        x = images.reshape(len(images), -1).astype(np.float32)
+        """Returns E[x|z] at z ~ q(z|x) for images as in `evaluate`, as grey levels; of one seed."""
+        x = self._pixels(images).astype(np.float32)
         pixels = self._reconstruct(
             params,
             _fixed(model_state),
             jax.random.fold_in(evaluation.seed_keys(self._config)[0], _RECONSTRUCTIONS),
             x,
         )
-        return np.asarray(pixels).reshape(images.shape)
+        return np.asarray(pixels).reshape(np.shape(images))
 
     def sample_prior(
         self, params: PyTree, model_state: PyTree, num_images: int, shape: tuple[int, ...]
     ) -> np.ndarray:
         """Returns E[x|z] at z ~ p(z) as grey levels [num_images, *shape], of one seed."""
+        evaluation.check_count("num_images", num_images)
+        if math.prod(shape) != self._num_pixels:
+            raise ValueError(f"shape must have {self._num_pixels} pixels, got {shape}")
         key = jax.random.fold_in(evaluation.seed_keys(self._config)[0], _SAMPLES)
         pixels = self._sample(params, model_state, key, num_images=num_images)
         return np.asarray(pixels).reshape(num_images, *shape)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from dvae.distributions import bernoulli
-from dvae.models import mlp
+from dvae.models import checks, mlp
 
 PyTree = Any
 Groups = Sequence[jax.Array]  # latents, one array [..., n] a group
@@ -47,6 +47,9 @@ def bind(
     """Returns the functions of the model on images x [B, D], given the training mean [D].
 
     Batch norm, if there is any, uses the moving averages `batch_stats`.
+
+    Raises:
+      ValueError: x is no float [B, D], or as a NumPy array holds other values than 0 and 1.
     """
     run = lambda method, *args: apply(module, network, method, *args, batch_stats=batch_stats)
     return _networks(run, mean, x)
@@ -66,6 +69,9 @@ def bind_training(
 
 
 def _networks(run: Callable[..., jax.Array], mean: jax.Array, x: jax.Array) -> Networks:
+    checks.check_floats("mean", mean, ("D",))
+    checks.check_floats("x", x, ("B", mean.shape[0]))
+    checks.check_images(x, kind=checks.BITS, shape=x.shape, name="x")
     centered = x - mean[None]
 
     def log_likelihood(groups: Sequence[jax.Array]) -> jax.Array:

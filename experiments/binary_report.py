@@ -1,6 +1,5 @@
 """What a `binary_vae` run leaves behind: summary.json and its pictures."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from matplotlib.figure import Figure
 
 from dvae import analysis
 from dvae.data import Dataset
-from dvae.train import distributed, loop, sharding
+from dvae.train import loop, sharding
 from experiments import binary_evaluation, boltzmann_prior, run_record, run_report
 from experiments import binary_names as names
 from experiments.binary_config import Config
@@ -34,8 +33,6 @@ def report(
     # Without a validation on the way there is nothing to choose from but the last step.
     chosen = result.best if config.eval_interval else result.state
     evaluator = binary_evaluation.Evaluator(config, images.train[0].size, mesh)
-    if distributed.is_main():
-        print(f"evaluating with {config.test_samples} samples an image", file=sys.stderr)
     counts = {
         "validation": config.num_validation_images or config.num_test_images,
         "test": config.num_test_images,

@@ -27,6 +27,7 @@ from experiments import (
     binary_model,
     binary_report,
     boltzmann_prior,
+    half_precision,
     runner,
 )
 from experiments import binary_names as names
@@ -229,6 +230,7 @@ def _boltzmann_terms(
 
 def make_task(config: Config, images: data.Dataset, mesh: Mesh) -> loop.Task:
     """Assembles model, objective and data into what the loop trains."""
+    half_precision.advise("--eval_dtype", config.eval_dtype)
     dynamic = images.binarization == "dynamic"
     train = images.train.reshape(len(images.train), -1)
     num_pixels = train.shape[1]

@@ -262,9 +262,18 @@ def log_prob(params: rbm.RBM, log_z: jax.Array, groups: Any) -> jax.Array:
 
 
 def split(params: rbm.RBM, groups: Any) -> tuple[jax.Array, jax.Array]:
-    """Joins the groups and cuts them into the machine's sides."""
+    """Joins the groups and cuts them into the machine's sides.
+
+    Raises:
+      ValueError: the groups have not as many bits as the machine has units.
+    """
     z = jnp.concatenate(list(groups), axis=-1)
-    n1 = params.bias1.shape[0]
+    n1, n2 = params.weights.shape
+    if z.shape[-1] != n1 + n2:
+        raise ValueError(
+            f"groups must have as many bits as the machine has units, {n1} + {n2}, got "
+            f"{[group.shape[-1] for group in groups]}"
+        )
     return z[..., :n1], z[..., n1:]
 
 

@@ -21,7 +21,7 @@ from dvae import bounds, data, vq
 from dvae.data import batches
 from dvae.models import vq_conv
 from dvae.train import loop, sharding, state
-from experiments import runner, vq_evaluation, vq_report
+from experiments import half_precision, runner, vq_evaluation, vq_report
 from experiments import vq_objectives as objectives
 from experiments.vq_config import DATA, HISTOGRAM, PRESETS, Config
 
@@ -148,6 +148,7 @@ def prepare(config: Config, keep: data.KeepRows = data.whole) -> data.Dataset:
 
 def make_task(config: Config, images: data.Dataset, mesh: Mesh) -> loop.Task:
     """Assembles model, objective and data into what the loop trains."""
+    half_precision.advise("--dtype", config.dtype)
     evaluator = vq_evaluation.Evaluator(config, mesh)
     validation = images.validation[: config.num_eval_images]
     return runner.make_task(

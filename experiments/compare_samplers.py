@@ -21,7 +21,7 @@ import numpy as np
 
 from dvae import rbm
 from dvae.analysis import figures, tables
-from dvae.train import checkpoint
+from dvae.train import checkpoint, paths
 from experiments import flags, run_record
 from experiments.flags import option
 
@@ -33,7 +33,7 @@ HEADER = ("machine", "sampler", "sweeps", "RMS error of moments", "log Z", "erro
 class Config:
     """How long, how wide and how often."""
 
-    out: str = option("runs/samplers", "Directory of the results.")
+    out: str = option("runs/samplers", "Directory of the results.", path=True)
     sweeps: str = option("10,30,100,300,1000", "Sweeps of every chain, each a multiple of ten.")
     num_chains: int = option(1_000, "Chains of every sampler.", minimum=2)
     num_runs: int = option(8, "Independent repetitions, over which errors are averaged.", minimum=2)
@@ -42,7 +42,7 @@ class Config:
     )
     reference_chains: int = option(8_000, "Of each of the two.", minimum=100)
     small_scale: float = option(1.5, "Standard deviation of the 8x8 machine's couplings.", above=0)
-    seed: int = option(0, "Of everything random.", minimum=0)
+    seed: int = option(0, "Of everything random.", minimum=0, maximum=flags.MAX_SEED)
 
     def __post_init__(self) -> None:
         """Raises ValueError for settings that cannot be measured."""
@@ -52,7 +52,8 @@ class Config:
     def budgets(self) -> list[int]:
         """Returns the numbers of sweeps, in ascending order."""
         words = self.sweeps.split(",")
-        values = sorted({int(word) for word in words if word.strip().isdigit()})
+        numbers = [word.strip() for word in words]
+        values = sorted({int(n) for n in numbers if n.isdecimal() and len(n) < 10})
         if len(values) < len(set(words)) or not values or any(v % 10 or v < 10 for v in values):
             raise ValueError(
                 f"--sweeps={self.sweeps} must be multiples of ten (tempering divides them among "
@@ -287,7 +288,7 @@ def compare(config: Config, directories: list[Path]) -> str:
         f"Hardware: {run_record.describe_hardware()}.",
     ]
     out = Path(config.out)
-    (out / "samplers.md").write_text(table + "\n\n" + "\n\n".join(notes) + "\n")
+    (out / "samplers.md").write_text(table + "\n\n" + "\n\n".join(notes) + "\n", encoding="utf-8")
     references = {
         m.name: {
             "log_z": m.log_z,
@@ -308,7 +309,8 @@ def main(arguments: list[str]) -> None:
     """Compares on the machines of the command line."""
     with flags.setup():
         config = flags.parse(Config)
-        print(compare(config, [Path(argument) for argument in arguments[1:]]))
+        directories = [paths.local(argument, "RUN_DIR") for argument in arguments[1:]]
+        print(compare(config, directories))
     print(f"\nwritten to {config.out}: samplers.md, samplers.json, samplers.png")
 
 

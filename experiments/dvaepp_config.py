@@ -25,6 +25,8 @@ COARSEST = 4  # the smallest image that a conditional decoder begins with
 class Config(BoltzmannConfig):
     """Everything that determines a run; the numbers of variables default to the paper's."""
 
+    program = "dvaepp"
+
     dataset: str = option("mnist_static", "Binary or color images.", choices=DATASETS)
     global_latents: str = option(
         RBM,
@@ -182,6 +184,12 @@ class Config(BoltzmannConfig):
         if not self.clip_norm:
             return adam
         return optax.chain(optax.clip_by_global_norm(self.clip_norm), adam)
+
+    def tied_to_length(self) -> str | None:
+        """Returns the setting that makes training depend on the number of steps."""
+        if self.schedule == names.CONSTANT:
+            return None
+        return f"the learning rate falls over num_steps (--schedule={self.schedule})"
 
     def default_workdir(self) -> str:
         """Returns a name that tells runs of different kinds apart."""

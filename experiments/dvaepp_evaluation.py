@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from dvae import bounds, rbm
-from dvae.models import dvaepp
+from dvae.models import checks, dvaepp
 from dvae.train import sharding
 from experiments import boltzmann_prior, dvaepp_latents, evaluation
 from experiments.dvaepp_config import BOLTZMANN, Config
@@ -137,10 +137,16 @@ class Evaluator:
         Args:
           params: of one seed, or of `num_seeds` along a leading axis.
           model_state: not read, the chains play no part.
-          images: uint8 [N, S, S, C].
-          num_samples: K.
+          images: [N, S, S, C] of the size that the model was made for, pixels 0 or 1 of any
+            dtype; of colored sets uint8 levels.
+          num_samples: K, at least 1.
+
+        Raises:
+          ValueError: images are others, or none, or `num_samples` is below 1.
         """
         del model_state
+        images = self._checked(images)
+        evaluation.check_count("num_samples", num_samples)
         config = self._config
         params = evaluation.with_seed_axis(config, params)
         keys = evaluation.stacked_keys(config, self._mesh)
@@ -162,6 +168,10 @@ class Evaluator:
             return found
         log_z = sharding.fetch(log_z)
         return found._replace(log_z=log_z, trusted=boltzmann_prior.trusted(config, log_z))
+
+    def _checked(self, images: np.ndarray) -> np.ndarray:
+        kind = checks.LEVELS if self._config.colored else checks.BITS
+        return evaluation.check_images(images, kind=kind, shape=self._image_shape)
 
     def _picture(self, run: Callable[..., Any], key: jax.Array, context: jax.Array) -> jax.Array:
         """Draws images, uint8 levels; of binary ones the finest scale's means."""
@@ -189,7 +199,7 @@ class Evaluator:
     def reconstruct(self, params: PyTree, images: np.ndarray) -> np.ndarray:
         """Returns draws of p(x | z, h) at z, h ~ q, uint8 levels like the images; of one seed."""
         key = jax.random.fold_in(evaluation.seed_keys(self._config)[0], _RECONSTRUCTIONS)
-        return np.asarray(self._pictures(params, key, jnp.asarray(images)))
+        return np.asarray(self._pictures(params, key, jnp.asarray(self._checked(images))))
 
     def _generated(
         self, params: PyTree, model_state: PyTree, key: jax.Array, *, num_draws: int, num_each: int
@@ -219,6 +229,8 @@ class Evaluator:
           num_draws: of the global variables.
           num_each: images of each draw, next to each other, which differ in all else.
         """
+        evaluation.check_count("num_draws", num_draws)
+        evaluation.check_count("num_each", num_each)
         key = jax.random.fold_in(evaluation.seed_keys(self._config)[0], _SAMPLES)
         pixels = self._samples(params, model_state, key, num_draws=num_draws, num_each=num_each)
         return np.asarray(pixels)

@@ -93,7 +93,13 @@ def train_globals(
 def draw_globals(
     key: jax.Array, config: Config, posterior: Posterior, prior: PyTree, log_z: jax.Array | None
 ) -> Globals:
-    """Draws bits (or normal variables), with log q - log p of the sample."""
+    """Draws bits (or normal variables), with log q - log p of the sample.
+
+    Raises:
+      ValueError: a machine's `log_z` is missing.
+    """
+    if config.global_latents in BOLTZMANN and log_z is None:
+        raise ValueError(f"global_latents={config.global_latents} needs log_z of its machine")
     seen: list[jax.Array] = []
     bits: list[jax.Array] = []
     total = jnp.zeros(())
@@ -112,8 +118,7 @@ def draw_globals(
             logits = _layer_logits(prior, layer, params)
             total = total - bernoulli.log_prob(bits[-1], logits).sum(-1)
         seen.append(2 * bits[-1] - 1)
-    if config.global_latents in BOLTZMANN:
-        assert log_z is not None
+    if log_z is not None and config.global_latents in BOLTZMANN:
         total = total - boltzmann_prior.log_prob(prior, log_z, bits)
     return Globals(seen, total, {})
 

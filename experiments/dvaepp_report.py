@@ -1,6 +1,5 @@
 """What a `dvaepp` run leaves behind: summary.json and its pictures."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from matplotlib.figure import Figure
 
 from dvae import analysis, bounds
 from dvae.data import Dataset
-from dvae.train import distributed, loop, sharding
+from dvae.train import loop, sharding
 from experiments import boltzmann_prior, dvaepp_evaluation, run_record, run_report
 from experiments.dvaepp_config import BERNOULLI, BOLTZMANN, RBM, RBM_ROLFE, Config
 
@@ -27,8 +26,6 @@ def report(
     # Without a validation on the way there is nothing to choose from but the last step.
     chosen = result.best if config.eval_interval else result.state
     evaluator = dvaepp_evaluation.Evaluator(config, images.train.shape[1:], mesh)
-    if distributed.is_main():
-        print(f"evaluating with {config.test_samples} samples an image", file=sys.stderr)
     sets = {}
     for name, count in (
         ("validation", config.num_validation_images or config.num_test_images),

@@ -1,4 +1,4 @@
-"""What the evaluations of every experiment share: keys of the seeds, and a walk over the images."""
+"""What the evaluations of every experiment share: checks, keys of the seeds, a walk over images."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,11 +10,36 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from dvae.data import batches
+from dvae.models import checks
 from dvae.train import sharding
 from experiments.run_config import RunConfig
 
 PyTree = Any
 _EVALUATION = 2  # the role that is folded into a seed's key; training uses the halves of a split
+
+
+def check_images(images: Any, *, kind: str, shape: Sequence[int | str]) -> np.ndarray:
+    """Returns images as a NumPy array, once they are what an evaluation reads.
+
+    Args:
+      images: [N, *shape].
+      kind: of pixels, see `dvae.models.checks`; values are checked, too.
+      shape: of an image; a name stands for any length.
+
+    Raises:
+      ValueError: another dtype, shape or value, or no image.
+    """
+    images = np.asarray(images)
+    checks.check_images(images, kind=kind, shape=("N", *shape))
+    if not len(images):
+        raise ValueError(f"an evaluation needs at least 1 image, got {checks.describe(images)}")
+    return images
+
+
+def check_count(name: str, count: int) -> None:
+    """Raises ValueError unless a number of samples or images is at least 1."""
+    if count < 1:
+        raise ValueError(f"{name} must be at least 1, got {count}")
 
 
 def seed_keys(config: RunConfig) -> list[jax.Array]:
@@ -29,8 +54,20 @@ def stacked_keys(config: RunConfig, mesh: Mesh) -> jax.Array:
 
 
 def with_seed_axis(config: RunConfig, tree: PyTree) -> PyTree:
-    """Gives what belongs to a single seed the leading axis that several seeds have."""
-    return jax.tree.map(lambda x: x[None], tree) if config.num_seeds == 1 else tree
+    """Gives what belongs to a single seed the leading axis that several seeds have.
+
+    Raises:
+      ValueError: arrays of several seeds without that axis.
+    """
+    if config.num_seeds == 1:
+        return jax.tree.map(lambda x: x[None], tree)
+    for x in jax.tree.leaves(tree):
+        if x.shape[:1] != (config.num_seeds,):
+            raise ValueError(
+                f"with num_seeds={config.num_seeds} every array needs a leading axis of that "
+                f"length, got {checks.describe(x)}; stack the seeds, or set num_seeds=1"
+            )
+    return tree
 
 
 def over_images(

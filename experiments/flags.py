@@ -7,6 +7,7 @@ defined only when a binary runs, so that importing an experiment has no side eff
 
 import contextlib
 import dataclasses
+import io
 import math
 import sys
 import traceback
@@ -18,12 +19,16 @@ from absl import app, logging
 from absl import flags as absl_flags
 
 from dvae.data import DataUnavailableError
-from dvae.train import distributed
+from dvae.train import distributed, paths, signals
 from dvae.train.checkpoint import CheckpointError
+from dvae.train.lock import LockedError
 from dvae.train.loop import NonFiniteError, StoppedError
+from experiments import begin
 
 Config = TypeVar("Config")
 Presets = Mapping[str, Mapping[str, Any]]
+MAX_INT = 2**31 - 1  # of what a device counts in int32
+MAX_SEED = 2**32 - 1  # jax.random.key drops higher bits
 _FEW_PRESETS = 10  # whose values fit into --help; of more, the names
 
 
@@ -34,7 +39,9 @@ def option(
     choices: Sequence[str] = (),
     minimum: float | None = None,
     above: float | None = None,
+    maximum: int = MAX_INT,
     identity: bool = True,
+    path: bool = False,
 ) -> Any:
     """Declares a field: its default, its help text and what is checked.
 
@@ -44,10 +51,13 @@ def option(
       choices: the allowed strings.
       minimum: the smallest allowed number.
       above: the number that the value must exceed.
+      maximum: the largest allowed integer; devices compute in int32.
       identity: False for a field that may change when a run is resumed.
+      path: whether the value names a file or folder, with a leading ~ as the home directory.
     """
     metadata = {"help": help, "choices": choices, "minimum": minimum, "above": above}
-    return dataclasses.field(default=default, metadata={**metadata, "identity": identity})
+    metadata |= {"maximum": maximum, "identity": identity, "path": path}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def changed(base: type, name: str, default: Any) -> Any:
@@ -57,9 +67,14 @@ def changed(base: type, name: str, default: Any) -> Any:
 
 
 def check_fields(config: Any) -> None:
-    """Raises ValueError for a field outside what its `option` allows; for `__post_init__`."""
+    """Raises ValueError for a field outside what its `option` allows; for `__post_init__`.
+
+    Paths are expanded.
+    """
     for field in dataclasses.fields(config):
         value, rule = getattr(config, field.name), field.metadata
+        if rule["path"] and value:
+            object.__setattr__(config, field.name, str(paths.local(value, f"--{field.name}")))
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"--{field.name}={value} must be finite")
         if rule["choices"] and value not in rule["choices"]:
@@ -68,6 +83,8 @@ def check_fields(config: Any) -> None:
             raise ValueError(f"--{field.name}={value} must be at least {rule['minimum']}")
         if rule["above"] is not None and not value > rule["above"]:
             raise ValueError(f"--{field.name}={value} must be greater than {rule['above']}")
+        if type(field.default) is int and value > rule["maximum"]:
+            raise ValueError(f"--{field.name}={value} must be at most {rule['maximum']}")
 
 
 def free_fields(config: Any) -> set[str]:
@@ -137,7 +154,13 @@ def setup() -> Iterator[None]:
 
 def _print_error(error: Exception) -> None:
     """Says what is wrong in one line, whatever is in the words that it quotes."""
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    _say(f"error: {' '.join(str(error).split())}")
+
+
+def _say(text: str) -> None:
+    """Prints a line; that the terminal was closed is no error."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def _parse_command_line(arguments: list[str]) -> list[str]:
@@ -156,20 +179,20 @@ def run(main: Callable[[list[str]], None]) -> None:
         try:
             main(arguments)
         except StoppedError as error:
-            print(error, file=sys.stderr)
-            sys.exit(130)
+            _say(str(error))
+            sys.exit(signals.STATUS)
         except NonFiniteError as error:
             _print_error(error)
             sys.exit(1)
-        except CheckpointError as error:
+        except (CheckpointError, LockedError) as error:
             _print_error(error)
             distributed.leave(1)
         except distributed.PeerError as error:
             _print_error(error)
             distributed.leave(3)
         except KeyboardInterrupt:
-            print("interrupted; the same command continues from the last checkpoint")
-            distributed.leave(130)
+            _say("interrupted")
+            distributed.leave(signals.STATUS)
         except Exception:
             if not jax.distributed.is_initialized():
                 raise
@@ -177,6 +200,11 @@ def run(main: Callable[[list[str]], None]) -> None:
             traceback.print_exc()
             distributed.leave(1)
 
+    begin.imported()
     # Orbax and TFDS report every file, and errors of threads beside the one that we raise.
     logging.set_verbosity(logging.FATAL)
-    app.run(guarded, flags_parser=_parse_command_line)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names may hold what ASCII does not
+            stream.reconfigure(errors="backslashreplace")
+    with signals.end_at_once():
+        app.run(guarded, flags_parser=_parse_command_line)

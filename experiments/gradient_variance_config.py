@@ -19,7 +19,7 @@ MEASURED = tuple(n for n in names.ESTIMATORS if n not in (names.VIMCO, names.EXA
 class Config:
     """The model, where it is measured, and how often."""
 
-    out: str = option("runs/gradient_variance", "Directory of the results.")
+    out: str = option("runs/gradient_variance", "Directory of the results.", path=True)
     estimators: str = option(ALL, f"Names, with commas: {', '.join(MEASURED)}.")
     dataset: str = option("digits", "Binary images.", choices=names.DATASETS)
     binarization: str = option(
@@ -27,7 +27,7 @@ class Config:
         "Use the set's own binary pixels, or sample grey levels.",
         choices=(names.AS_STORED, names.DYNAMIC),
     )
-    data_dir: str = option("", "Folder of prepared TFDS data sets.")
+    data_dir: str = option("", "Folder of prepared TFDS data sets.", path=True)
     structure: str = option(
         names.NONLINEAR, "Affine maps, or tanh layers.", choices=(names.LINEAR, names.NONLINEAR)
     )
@@ -44,7 +44,7 @@ class Config:
     tune_steps: int = option(
         1_000, "Steps for baselines and control variates at the fixed model.", minimum=1
     )
-    seed: int = option(0, "Of everything random.", minimum=0)
+    seed: int = option(0, "Of everything random.", minimum=0, maximum=flags.MAX_SEED)
 
     def __post_init__(self) -> None:
         """Raises ValueError for settings that cannot be measured."""

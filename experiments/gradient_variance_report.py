@@ -60,7 +60,7 @@ def write(record: dict[str, Any], out: Path) -> str:
     for side, title in PARAMETERS.items():
         lines += [f"## {title}", "", found[side]]
     lines += [HOW_TO_READ.format(tune_steps=config["tune_steps"])]
-    (out / "report.md").write_text("\n".join(lines))
+    (out / "report.md").write_text("\n".join(lines), encoding="utf-8")
     checkpoint.write_json(out / "results.json", record)
     figures.save(draw(record), out / "bias_and_variance.png", dpi=110)
     return found["phi"]

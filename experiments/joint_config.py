@@ -29,6 +29,8 @@ _OF_OBJECTIVE = {
 class Config(RunConfig):
     """Everything that determines a run; the defaults are those published for MNIST."""
 
+    program = "joint_vae"
+
     dataset: str = option("mnist", "Images, read in their grey levels or colors.", choices=DATASETS)
     image_size: int = option(
         32, "Height and width that images are resized to, a multiple of 8.", minimum=8
@@ -96,6 +98,8 @@ class Config(RunConfig):
             raise ValueError(
                 f"--discrete={self.discrete} must list numbers of classes, such as 10 or 10,3"
             )
+        if any(len(word.lstrip("0")) > 9 for word in words):
+            raise ValueError(f"--discrete={self.discrete} must list fewer than 10^9 classes each")
         return tuple(int(word) for word in words)
 
     def model_config(self, channels: int) -> joint.JointConfig:
@@ -108,6 +112,10 @@ class Config(RunConfig):
             features=self.features,
             hidden_units=self.hidden_units,
         )
+
+    def tied_to_length(self) -> str | None:
+        """Returns None: rate and capacities are those of any length."""
+        return None
 
     def default_workdir(self) -> str:
         """Returns a name that tells runs of different kinds apart."""

@@ -18,7 +18,7 @@ from dvae import bounds
 from dvae.analysis import codes as code_tables
 from dvae.data import Dataset
 from dvae.distributions import categorical, normal
-from dvae.models import joint
+from dvae.models import checks, joint
 from dvae.train import sharding
 from experiments import evaluation, run_record
 from experiments.joint_config import Config
@@ -28,7 +28,8 @@ QUANTILES = np.linspace(0.05, 0.95, 10)  # of the prior, where continuous variab
 
 
 def as_float(images: jax.Array) -> jax.Array:
-    """Maps uint8 levels to [0, 1], float32."""
+    """Maps uint8 levels [B, S, S, C] to [0, 1], float32; ValueError for other dtypes."""
+    checks.check_images(images, kind=checks.LEVELS, shape=("B", "S", "S", "C"))
     return images.astype(jnp.float32) / 255
 
 
@@ -90,7 +91,24 @@ def accuracy(
       fit: codes [N, j] and labels [N] that each code's class is read off.
       held_out: codes and labels that are scored.
       variable: which discrete variable; None for all of them together.
+
+    Raises:
+      ValueError: codes or labels have other shapes, or are out of range.
     """
+    num_variables = len(config.discrete_sizes)
+    for name, (codes, labels) in (("fit", fit), ("held_out", held_out)):
+        if codes.shape != (len(labels), num_variables) or labels.ndim != 1 or not len(labels):
+            raise ValueError(
+                f"{name} must be codes [N, {num_variables}] and labels [N], N at least 1, got "
+                f"{checks.describe(codes)} and {checks.describe(labels)}"
+            )
+        for j, size in enumerate(config.discrete_sizes):
+            checks.check_codes(f"codes[:, {j}] of {name}", codes[:, j], ("N",), size)
+        if not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0:
+            raise ValueError(
+                f"labels of {name} must be integers from 0 on, got {checks.describe(labels)} from "
+                f"{labels.min()} on"
+            )
 
     def numbers(codes: np.ndarray) -> tuple[np.ndarray, int]:
         if variable is None:
@@ -156,8 +174,12 @@ class Evaluator:
 
         Args:
           params: of one seed, or of `num_seeds` along a leading axis.
-          images: uint8 [N, S, S, C].
+          images: uint8 [N, S, S, C], of the size that the model was made for.
+
+        Raises:
+          ValueError: images are others, or none.
         """
+        images = self._checked(images)
         params = evaluation.with_seed_axis(self._config, params)
         keys = evaluation.stacked_keys(self._config, self._mesh)
         fields = evaluation.over_images(
@@ -167,6 +189,11 @@ class Evaluator:
             lambda i, batch: self._evaluate_seeds(params, keys, i, batch),
         )
         return Evaluation(*fields)
+
+    def _checked(self, images: np.ndarray) -> np.ndarray:
+        c = self._module.config
+        shape = (c.image_size, c.image_size, c.channels)
+        return evaluation.check_images(images, kind=checks.LEVELS, shape=shape)
 
     def validate(self, params: PyTree) -> Mapping[str, np.ndarray]:
         """Evaluates some validation images; the codes' classes are those of as many others."""
@@ -195,16 +222,31 @@ class Evaluator:
         return jnp.round(255 * jax.nn.sigmoid(logits)).astype(jnp.uint8)
 
     def decode(self, params: PyTree, h: np.ndarray, codes: np.ndarray) -> np.ndarray:
-        """Returns E[x | h, c] as uint8 for h [B, n] and codes [B, j]; parameters of one seed."""
-        return np.asarray(self._decode(params, jnp.asarray(h, jnp.float32), jnp.asarray(codes)))
+        """Returns E[x | h, c] as uint8 for h [B, n] and codes [B, j]; parameters of one seed.
+
+        Raises:
+          ValueError: shapes are others, or a code is out of range.
+        """
+        h, codes = np.asarray(h, np.float32), np.asarray(codes)
+        checks.check_floats("h", h, ("B", self._config.continuous))
+        sizes = self._config.discrete_sizes
+        if codes.shape != (len(h), len(sizes)):
+            raise ValueError(
+                f"codes must have the shape {(len(h), len(sizes))}, got {checks.describe(codes)}"
+            )
+        for j, size in enumerate(sizes):
+            checks.check_codes(f"codes[:, {j}]", codes[:, j], ("B",), size)
+        return np.asarray(self._decode(params, h, codes))
 
     def reconstruct(self, params: PyTree, images: np.ndarray) -> np.ndarray:
         """Returns E[x | mean of h, likeliest c] of uint8 images, like them; of one seed."""
-        q = bind(self._module, params)(joint.JointVAE.encode, as_float(jnp.asarray(images)))
+        levels = jnp.asarray(self._checked(images))
+        q = bind(self._module, params)(joint.JointVAE.encode, as_float(levels))
         return self.decode(params, np.asarray(q.mean), np.asarray(joint.likeliest(q)))
 
     def sample_prior(self, params: PyTree, num_images: int) -> np.ndarray:
         """Returns E[x | h, c] at h and c drawn from the prior, uint8, of one seed."""
+        evaluation.check_count("num_images", num_images)
         key_h, key_c = jax.random.split(evaluation.seed_keys(self._config)[0])
         h = jax.random.normal(key_h, (num_images, self._config.continuous))
         sizes = jnp.array(self._config.discrete_sizes, jnp.int32)

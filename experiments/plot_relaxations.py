@@ -69,7 +69,7 @@ NUM_NODES = 300
 class Config:
     """What is drawn, and where to."""
 
-    out: str = option("runs/relaxations", "Directory of the figures.")
+    out: str = option("runs/relaxations", "Directory of the figures.", path=True)
     beta: float = option(10.0, "Inverse temperature of densities and comparison.", minimum=MIN_BETA)
     betas: str = option("2,5,10,20", "Inverse temperatures of the inverse CDFs.")
 

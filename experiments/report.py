@@ -52,7 +52,7 @@ def read_run(directory: Path) -> dict[str, Any]:
     """
     path = directory / run_record.SUMMARY_FILE
     try:
-        summary = json.loads(path.read_text())
+        summary = json.loads(path.read_text(encoding="utf-8"))
         if "estimator" not in summary:
             raise ValueError(f"{path} is not the summary of a cifar_vq run")
         return summary
@@ -167,7 +167,7 @@ def compare(directories: list[Path], out: Path) -> str:
         "maps and are not comparable with shorter runs."
     )
     images = "\n\n".join(f"![{name}]({name}.png)" for name in pictures)
-    (out / "report.md").write_text(f"{table}\n\n{notes}\n\n{images}\n")
+    (out / "report.md").write_text(f"{table}\n\n{notes}\n\n{images}\n", encoding="utf-8")
     return table
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from absl import flags as absl_flags
 
 from dvae.analysis import tables
-from dvae.train import checkpoint
+from dvae.train import checkpoint, paths
 from experiments import flags, run_record
 
 Summary = Mapping[str, Any]
@@ -42,7 +42,7 @@ def read_summary(directory: Path) -> dict[str, Any]:
     """Reads the summary of a finished run; ValueError if the directory does not hold one."""
     path = directory / run_record.SUMMARY_FILE
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ValueError(
             f"{path} cannot be read ({error.strerror}): is the run finished?"
@@ -155,7 +155,7 @@ def save(text: str, summaries: list[dict[str, Any]], name: str, out: Path) -> No
         summary["config"] |= {"workdir": "", "data_dir": "", "coordinator": ""}
     try:
         out.mkdir(parents=True, exist_ok=True)
-        (out / f"{name}.md").write_text(text)
+        (out / f"{name}.md").write_text(text, encoding="utf-8")
         checkpoint.write_json(out / f"{name}.json", summaries)
     except OSError as error:
         raise ValueError(f"cannot write to {out} ({error.strerror}); try --out") from error
@@ -171,12 +171,12 @@ def start_program(program: str, write: Callable[[list[Path], Path], str]) -> Non
 
     def main(arguments: list[str]) -> None:
         with flags.setup():
-            directories = [Path(argument) for argument in arguments[1:]]
+            directories = [paths.local(argument, "RUN_DIR") for argument in arguments[1:]]
             if not directories:
                 raise ValueError(
                     f"name at least one run directory: python -m experiments.{program} RUN_DIR"
                 )
-            out = Path(absl_flags.FLAGS.out)
+            out = paths.local(absl_flags.FLAGS.out, "--out")
             print(write(directories, out))
             print(f"\nwritten to {out}")
 

@@ -1,22 +1,35 @@
 """Settings that every training binary has."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from dvae.train import loop
 from experiments import flags
 from experiments.flags import option
+
+REFUSE, USE = "refuse", "use"
 
 
 @dataclass(frozen=True)
 class RunConfig:
     """Settings of every experiment; a subclass adds its own and changes defaults."""
 
-    data_dir: str = option("", "Folder of prepared TFDS data sets.", identity=False)
-    workdir: str = option("", "Where results go; named after the run if empty.", identity=False)
+    program: ClassVar[str]  # the module's name, by which a run's folder says whose it is
+
+    data_dir: str = option("", "Folder of prepared TFDS data sets.", identity=False, path=True)
+    workdir: str = option(
+        "", "Where results go; named after the run if empty.", identity=False, path=True
+    )
+    nonempty_workdir: str = option(
+        REFUSE,
+        "A workdir that holds other files, and no run: refuse it, or use it.",
+        choices=(REFUSE, USE),
+        identity=False,
+    )
     batch_size: int = option(64, "Images a step, over all devices.", minimum=1)
     num_steps: int = option(100_000, "Optimizer steps.", minimum=1)
     steps_per_call: int = option(1, "Steps in one compiled call.", minimum=1)
-    seed: int = option(0, "The first seed.", minimum=0)
+    seed: int = option(0, "The first seed.", minimum=0, maximum=flags.MAX_SEED)
     num_seeds: int = option(1, "Seeds trained together by vmap: seed, seed + 1, ...", minimum=1)
     log_interval: int = option(100, "Steps between records.", minimum=1)
     eval_interval: int = option(5_000, "Steps between validations; 0 never.", minimum=0)
@@ -49,6 +62,11 @@ class RunConfig:
     def __post_init__(self) -> None:
         """Raises ValueError for a setting outside its range."""
         flags.check_fields(self)
+        if self.seed + self.num_seeds - 1 > flags.MAX_SEED:
+            raise ValueError(
+                f"--seed={self.seed} and --num_seeds={self.num_seeds}: the last seed must be at "
+                f"most {flags.MAX_SEED}, which is as far as they differ"
+            )
         if self.num_test_images == 1:
             raise ValueError("--num_test_images=1 has no standard error; use 0 (all) or at least 2")
         if self.coordinator in ("", "auto") and (self.num_processes, self.process_id) != (1, 0):
@@ -66,6 +84,10 @@ class RunConfig:
             self.eval_interval,
             self.checkpoint_interval,
         )
+
+    def tied_to_length(self) -> str | None:
+        """Returns what makes training depend on `num_steps`; None: the run can be prolonged."""
+        raise NotImplementedError
 
     def default_workdir(self) -> str:
         """Returns a name that tells runs of different kinds apart."""

@@ -13,6 +13,7 @@ import numpy as np
 from dvae.train import metrics
 
 SUMMARY_FILE = "summary.json"
+FILES = "files"  # of a summary: what was written beside it, after which the run is finished
 PRIOR_FILE = "prior.npz"
 
 
@@ -38,7 +39,8 @@ def describe_hardware() -> str:
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        names = re.findall(r"^model name\s*: (.*)$", cpuinfo.read_text(), re.MULTILINE)
+        text = cpuinfo.read_text(encoding="utf-8", errors="replace")
+        names = re.findall(r"^model name\s*: (.*)$", text, re.MULTILINE)
         model = names[0] if names else model
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return f"{cores} cores of {model}" if cores != 1 else f"1 core of {model}"

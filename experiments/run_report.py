@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from dvae import analysis
-from dvae.train import checkpoint, loop
+from dvae.train import checkpoint, loop, status
 from experiments import run_record
 from experiments.run_config import RunConfig
 
@@ -38,6 +38,7 @@ def of_run(config: RunConfig, result: loop.Result, model: PyTree) -> dict[str, A
       model: the parameters to count, of all seeds.
     """
     return {
+        "program": config.program,
         "num_steps": config.num_steps,
         "seeds": list(range(config.seed, config.seed + config.num_seeds)),
         "num_parameters": sum(x.size for x in jax.tree.leaves(model)) // config.num_seeds,
@@ -76,20 +77,29 @@ def first_seed(config: RunConfig, tree: PyTree) -> PyTree:
     return tree if config.num_seeds == 1 else jax.tree.map(lambda x: x[0], tree)
 
 
-def save(report: Report, workdir: Path) -> None:
-    """Writes summary.json first, then arrays and pictures, and prints the result."""
-    checkpoint.write_json(workdir / run_record.SUMMARY_FILE, report.summary)
+def save(report: Report, workdir: Path) -> dict[str, Any]:
+    """Writes summary.json first, then arrays and pictures, and prints the result.
+
+    In the end summary.json, which is returned, lists the files beside it: the run is finished.
+    """
+    path, files = workdir / run_record.SUMMARY_FILE, [*report.arrays]
+    checkpoint.write_json(path, report.summary)
     for name, array in report.arrays.items():
         if isinstance(array, Mapping):
             np.savez(workdir / name, **array)
         else:
             np.save(workdir / name, array)
-    for title, figure in report.draw().items():
-        analysis.figures.save(figure, workdir / f"{title}.png")
-    print(describe(report, workdir))
+    with status.phase("drawing"):
+        for title, figure in report.draw().items():
+            files.append(f"{title}.png")
+            analysis.figures.save(figure, workdir / files[-1])
+    summary = {**report.summary, run_record.FILES: files}
+    checkpoint.write_json(path, summary)
+    print(describe(report, workdir, files))
+    return summary
 
 
-def describe(report: Report, workdir: Path) -> str:
+def describe(report: Report, workdir: Path, files: Sequence[str]) -> str:
     """Returns the result in a few lines for the terminal."""
     summary = report.summary
     step = f", evaluated at step {summary['evaluated_step']}" if "evaluated_step" in summary else ""
@@ -101,6 +111,6 @@ def describe(report: Report, workdir: Path) -> str:
         f"{label:<16}{' '.join(f'{v:.5g}' for v in np.atleast_1d(value)):>12}  {text}"
         for label, value, text in report.rows
     ]
-    pictures = ", ".join(sorted(path.name for path in workdir.glob("*.png")))
+    pictures = ", ".join(sorted(name for name in files if name.endswith(".png")))
     notes = ["", *report.notes] if report.notes else []
     return "\n".join(["", header, *lines, *notes, "", f"pictures in {workdir}: {pictures}"])

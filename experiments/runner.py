@@ -1,6 +1,6 @@
 """What the training binaries share: the seeds of a run, and how it is put together."""
 
-import dataclasses
+import contextlib
 import functools
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +12,8 @@ import optax
 from jax.sharding import Mesh
 
 from dvae.data import Dataset, KeepRows
-from dvae.train import checkpoint, distributed, loop, sharding, state
-from experiments import flags, run_report
+from dvae.train import checkpoint, distributed, loop, sharding, signals, state, status
+from experiments import flags, run_report, workdirs
 from experiments.run_config import RunConfig
 
 C = TypeVar("C", bound=RunConfig)
@@ -70,36 +70,64 @@ def run(
 
     Raises:
       SystemExit: a setting, the data set or the workdir is unusable; said in one line on stderr.
-      NonFiniteError, StoppedError, PeerError: see `loop.fit`.
+      LockedError, NonFiniteError, StoppedError, PeerError: see `loop.fit`.
     """
     workdir = Path(config.workdir or config.default_workdir())
-    with flags.setup():
-        if config.coordinator:
-            distributed.initialize(config.coordinator, config.num_processes, config.process_id)
-        mesh = sharding.make_mesh(config.mesh or None)
-        lengths = config.loop()
-        sharding.check_batch_size(config.batch_size, mesh)
-        images = prepare(config, functools.partial(sharding.local_rows, mesh))
-        if config.batch_size > images.num_train:
-            raise ValueError(
-                f"--batch_size={config.batch_size} must be at most {images.num_train}, the "
-                f"training images of {images.name}"
-            )
-        if not len(images.train):
-            raise ValueError(
-                f"process {jax.process_index()} of {jax.process_count()} is left without any "
-                f"of the {images.num_train} training images of {images.name}; use fewer processes"
-            )
-        free = flags.free_fields(config)
-        checkpoint.prepare_workdir(workdir, dataclasses.asdict(config), free=free)
-    task = make_task(config, images, mesh)
-    result = loop.fit(task, lengths, workdir, mesh)
-    with distributed.naming_lost_peers():
-        found = report(config, result, images, workdir, mesh)
-        if distributed.is_main():
-            run_report.save(found, workdir)
-        distributed.barrier("report")
-    return found.summary
+    with signals.before_leaving(lambda: checkpoint.describe_saved(workdir)):
+        with flags.setup():
+            if config.coordinator:
+                with status.phase("waiting for the other processes", silent=config.process_id > 0):
+                    distributed.initialize(
+                        config.coordinator, config.num_processes, config.process_id
+                    )
+            summary = workdirs.examine(config, workdir) if distributed.is_main() else None
+        if distributed.any_process(summary is not None):
+            if summary is not None:
+                workdirs.say_finished(config, workdir, summary)
+            return summary or workdirs.read_summary(workdir)
+        return _train(config, workdir, prepare, make_task, report)
+
+
+def _train(
+    config: C,
+    workdir: Path,
+    prepare: Callable[[C, KeepRows], Dataset],
+    make_task: Callable[[C, Dataset, Mesh], loop.Task],
+    report: Callable[[C, loop.Result, Dataset, Path, Mesh], run_report.Report],
+) -> dict[str, Any]:
+    """Trains and evaluates a run that is not finished."""
+    silent = not distributed.is_main()
+    with contextlib.ExitStack() as stack:
+        with flags.setup():
+            mesh = sharding.make_mesh(config.mesh or None)
+            lengths = config.loop()
+            sharding.check_batch_size(config.batch_size, mesh)
+            with status.phase("loading the data", silent=silent):
+                images = prepare(config, functools.partial(sharding.local_rows, mesh))
+            if config.batch_size > images.num_train:
+                raise ValueError(
+                    f"--batch_size={config.batch_size} must be at most {images.num_train}, the "
+                    f"training images of {images.name}"
+                )
+            if not len(images.train):
+                raise ValueError(
+                    f"process {jax.process_index()} of {jax.process_count()} is left without any "
+                    f"of the {images.num_train} training images of {images.name}; use fewer "
+                    "processes"
+                )
+            held = stack.enter_context(workdirs.claim(config, workdir))
+        with status.phase("preparing the training", silent=silent):
+            task = make_task(config, images, mesh)
+        result = loop.fit(task, lengths, workdir, mesh)
+        with distributed.naming_lost_peers():
+            with status.phase("evaluating", silent=silent):
+                found = report(config, result, images, workdir, mesh)
+            summary = found.summary
+            if held is not None:
+                held.check()
+                summary = run_report.save(found, workdir)
+            distributed.barrier("report")
+    return summary
 
 
 def start(config_class: type[C], presets: flags.Presets, run: Callable[[C], Any]) -> None:

@@ -29,6 +29,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from sklearn.datasets import load_sample_image
 
 from dvae import vq
+from dvae.train import paths
 from experiments import flags
 from experiments.flags import option
 
@@ -42,8 +43,10 @@ class Config:
     num_codes: int = option(16, "Codes in the codebook: colors, or patches.")
     patch_size: int = option(1, "Side of a patch in pixels; 1 quantizes single pixels.")
     num_iters: int = option(20, "Lloyd iterations.")
-    seed: int = option(0, "Seed of the k-means++ initialization.", minimum=0)
-    workdir: str = option("runs/vq_compress", "Folder for the results.")
+    seed: int = option(
+        0, "Seed of the k-means++ initialization.", minimum=0, maximum=flags.MAX_SEED
+    )
+    workdir: str = option("runs/vq_compress", "Folder for the results.", path=True)
 
     def __post_init__(self) -> None:
         """Raises ValueError for a setting that suits no image."""
@@ -281,7 +284,7 @@ def run(config: Config, image: np.ndarray, name: str) -> dict[str, object]:
         "lossless": math.isinf(decibels),
         "compressed_png_bytes": num_bytes,
     }
-    (workdir / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    (workdir / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     print(
         f"{config.num_codes} codes of {config.patch_size} x {config.patch_size} pixels: "
         f"{_describe_psnr(decibels)}\n"
@@ -303,7 +306,7 @@ def main(arguments: list[str]) -> None:
                 f"expected one image, got {len(arguments) - 1}: {', '.join(arguments[1:])}"
             )
         config = flags.parse(Config)
-        path = arguments[1] if len(arguments) == 2 else None
+        path = str(paths.local(arguments[1], "IMAGE")) if len(arguments) == 2 else None
         image = prepare(config, path)
     run(config, image, path or "china.jpg of scikit-learn")
 

@@ -19,6 +19,8 @@ ZEROS, HISTOGRAM = "zeros", "histogram"
 class Config(RunConfig):
     """Everything that determines a run; sizes and rates default to the paper's."""
 
+    program = "cifar_vq"
+
     estimator: str = option("gs_soft", "Training rule.", choices=objectives.ESTIMATORS)
     dataset: str = option("cifar10", "Images, 32x32x3.", choices=("cifar10", "patches"))
     codebook_size: int = option(512, "Codes of each latent variable, C.", minimum=2)
@@ -89,6 +91,10 @@ class Config(RunConfig):
                 dtype=jnp.dtype(self.dtype),
             )
         )
+
+    def tied_to_length(self) -> str | None:
+        """Returns None: rate and warm-up are those of any length."""
+        return None
 
     def default_workdir(self) -> str:
         """Returns a name that tells runs of different kinds apart."""

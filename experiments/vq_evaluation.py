@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from dvae import bounds, vq
 from dvae.data import Dataset, batches
 from dvae.distributions import categorical
-from dvae.models import vq_conv
+from dvae.models import checks, vq_conv
 from dvae.train import distributed, sharding
 from dvae.train.state import TrainState
 from experiments import evaluation
@@ -25,7 +25,7 @@ from experiments import vq_objectives as objectives
 from experiments.vq_config import IMAGE_SHAPE, Config
 
 PyTree = Any
-NUM_DIMS = math.prod(IMAGE_SHAPE)
+NUM_DIMS = math.prod(IMAGE_SHAPE)  # of the images that the program takes, for reports
 
 
 class Evaluation(NamedTuple):
@@ -34,11 +34,12 @@ class Evaluation(NamedTuple):
     rate: np.ndarray  # [S, images], nats
     distortion: np.ndarray  # [S, images], nats
     counts: np.ndarray  # int [S, n, C], how often each code was used
+    num_dims: int  # sub-pixels of an image
 
     @property
     def bits_per_dim(self) -> np.ndarray:
         """The discrete ELBO of every image, [S, images] bits/dim; an upper bound on -log p(x)."""
-        return np.asarray(bounds.bits_per_dim(-(self.rate + self.distortion), NUM_DIMS))
+        return np.asarray(bounds.bits_per_dim(-(self.rate + self.distortion), self.num_dims))
 
     @property
     def perplexity(self) -> np.ndarray:
@@ -76,8 +77,10 @@ def check_images(images: Dataset) -> None:
 def log_pixel_histogram(images: np.ndarray) -> np.ndarray:
     """Returns log frequencies of the levels by channel, [3, 256]; one count added to all.
 
-    The images are those of all processes together.
+    Args:
+      images: uint8 [N, H, W, 3], in each process those that it keeps; all are counted.
     """
+    checks.check_images(images, kind=checks.LEVELS, shape=("N", "H", "W", 3))
     counts = [np.bincount(images[..., c].ravel(), minlength=256) for c in range(3)]
     total = distributed.sum_over_processes(np.stack(counts).astype(np.int32)) + 1.0
     return np.log(total / total.sum(1, keepdims=True)).astype(np.float32)
@@ -85,6 +88,7 @@ def log_pixel_histogram(images: np.ndarray) -> np.ndarray:
 
 def histogram_bits_per_dim(train: np.ndarray, test: np.ndarray) -> float:
     """Returns bits/dim of the test pixels coded independently by the training pixels' histogram."""
+    test = evaluation.check_images(test, kind=checks.LEVELS, shape=("H", "W", 3))
     log_p = log_pixel_histogram(train)
     nats = np.mean([log_p[c][test[..., c]].mean() for c in range(3)])
     return float(bounds.bits_per_dim(nats, 1))
@@ -158,11 +162,14 @@ class Evaluator:
 
         Args:
           state: of one seed, or of `num_seeds` along a leading axis.
-          images: uint8 [N, 32, 32, 3].
+          images: uint8 [N, H, W, 3], H and W multiples of 4, whatever the model was trained on.
+
+        Raises:
+          ValueError: images are others, or none.
         """
-        params, model_state = state.params, state.model_state
-        if self._config.num_seeds == 1:
-            params, model_state = jax.tree.map(lambda x: x[None], (params, model_state))
+        images = _checked(images)
+        trained = state.params, state.model_state
+        params, model_state = evaluation.with_seed_axis(self._config, trained)
         keys = evaluation.stacked_keys(self._config, self._mesh)
         rates, distortions, counts = [], [], 0
         size = min(self._config.eval_batch_size, len(images))
@@ -176,7 +183,10 @@ class Evaluator:
             distortions.append(distortion[:, mask])
             counts = counts + used.astype(np.int64)
         return Evaluation(
-            np.concatenate(rates, 1), np.concatenate(distortions, 1), np.asarray(counts)
+            np.concatenate(rates, 1),
+            np.concatenate(distortions, 1),
+            np.asarray(counts),
+            math.prod(images.shape[1:]),
         )
 
     def _reconstruct_images(
@@ -194,12 +204,14 @@ class Evaluator:
 
     def reconstruct(self, params: PyTree, model_state: PyTree, images: np.ndarray) -> np.ndarray:
         """Returns E[x | z] at hard codes of uint8 images [N, H, W, 3], like them; of one seed."""
+        images = _checked(images)
         return np.asarray(
             self._reconstruct(params, model_state, evaluation.seed_keys(self._config)[0], images)
         )
 
     def sample_prior(self, params: PyTree, model_state: PyTree, num_images: int) -> np.ndarray:
         """Returns E[x | z] at codes drawn from the prior, uint8 [N, 32, 32, 3], of one seed."""
+        evaluation.check_count("num_images", num_images)
         codebook = objectives.codebook_of(params, model_state)
         model = objectives.bind(self._module, params["network"], codebook)
         side = IMAGE_SHAPE[0] // vq_conv.DOWNSAMPLING
@@ -208,3 +220,9 @@ class Evaluator:
             evaluation.seed_keys(self._config)[0], model.log_prior, shape
         )
         return np.asarray(jax.jit(self._decode)(params["network"], codebook, codes))
+
+
+def _checked(images: np.ndarray) -> np.ndarray:
+    images = evaluation.check_images(images, kind=checks.LEVELS, shape=("H", "W", 3))
+    checks.check_multiples("images", images, (1, 2), vq_conv.DOWNSAMPLING)
+    return images

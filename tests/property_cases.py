@@ -140,7 +140,10 @@ def estimator_cases() -> Iterator[tuple[str, Case]]:
         ),
     )
     update = lambda v: estimators.nvil_update(v, state)
-    yield "estimators.nvil_update", Case(update, (NATS,), keeps_dtype=False)
+    yield (
+        "estimators.nvil_update",
+        Case(update, (NATS,), keeps_dtype=False, differentiable=False),
+    )
 
 
 def distribution_cases() -> Iterator[tuple[str, Case]]:

@@ -17,11 +17,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dvae._numerics import upcast
+from dvae._numerics import as_float, upcast
+from dvae.bounds._scalars import check_scalar
 
 
 def balancing_coefficients(
-    group_kls: jax.Array, group_sizes: Sequence[int], *, size_power: float = 1.0
+    group_kls: jax.typing.ArrayLike, group_sizes: Sequence[int], *, size_power: float = 1.0
 ) -> jax.Array:
     """Computes a weight for each group's KL, large where the KL is large, with mean 1.
 
@@ -50,31 +51,34 @@ def balancing_coefficients(
         [G], non-negative with mean 1, without gradient; dtype of `group_kls`.
 
     Raises:
-        ValueError: if `group_kls` is not a vector, `group_sizes` has another length, or a size is
-            not positive.
+        ValueError: if `group_kls` is not a vector, `group_sizes` has another length, a size is not
+            positive or `size_power` not finite.
     """
+    group_kls = as_float(jnp.asarray(group_kls))
     sizes = np.asarray(group_sizes, np.float64)
     if group_kls.ndim != 1 or group_kls.size == 0 or sizes.shape != group_kls.shape:
         raise ValueError(
             "group_kls must be a vector of one batch mean a group and group_sizes as long, got "
             f"shapes {group_kls.shape} and {sizes.shape}"
         )
-    if not (sizes > 0).all():
+    if not ((sizes > 0) & np.isfinite(sizes)).all():
         raise ValueError(f"group_sizes must be positive, got {tuple(group_sizes)}")
+    if not np.isfinite(size_power):
+        raise ValueError(f"size_power must be a finite exponent, got {size_power}")
     # Relative sizes in [0, 1] cannot overflow, whatever the power.
     powers = size_power * np.log(sizes)
-    relative = np.exp(powers - powers.max()).astype(np.float32)
-    scores = jnp.maximum(upcast(jax.lax.stop_gradient(group_kls)), 0) * relative
+    wide = upcast(jax.lax.stop_gradient(group_kls))
+    scores = jnp.maximum(wide, 0) * np.exp(powers - powers.max()).astype(wide.dtype)
     mean = jnp.mean(scores)
-    gamma = jnp.where(mean > 0, scores / jnp.where(mean > 0, mean, 1), 1)
+    gamma = jnp.where(mean == 0, 1, scores / jnp.where(mean == 0, 1, mean))
     return gamma.astype(group_kls.dtype)
 
 
 def balanced_kl(
-    group_kls: jax.Array,
+    group_kls: jax.typing.ArrayLike,
     group_sizes: Sequence[int],
     *,
-    kl_weight: jax.Array | float,
+    kl_weight: jax.typing.ArrayLike,
     size_power: float = 1.0,
 ) -> jax.Array:
     """Computes the KL term of a loss, balanced between the groups while `kl_weight` is below 1.
@@ -95,15 +99,19 @@ def balanced_kl(
         Scalar, nats, to be added to the loss; dtype of `group_kls`.
 
     Raises:
-        ValueError: as `balancing_coefficients`.
+        ValueError: as `balancing_coefficients`, or if `kl_weight` is not a scalar or a negative
+            number.
     """
+    check_scalar("kl_weight", kl_weight, "weigh the groups' KLs before you balance them")
+    group_kls = as_float(jnp.asarray(group_kls))
     gamma = balancing_coefficients(group_kls, group_sizes, size_power=size_power)
-    gamma = jnp.where(jnp.asarray(kl_weight) < 1, gamma, 1)
-    total = kl_weight * jnp.sum(upcast(gamma) * upcast(group_kls))
+    wide = upcast(group_kls)
+    weight = jnp.asarray(kl_weight, wide.dtype)
+    total = weight * jnp.sum(jnp.where(weight < 1, upcast(gamma), 1) * wide)
     return total.astype(group_kls.dtype)
 
 
-def free_bits(group_kls: jax.Array, *, min_nats: jax.Array | float) -> jax.Array:
+def free_bits(group_kls: jax.typing.ArrayLike, *, min_nats: jax.typing.ArrayLike) -> jax.Array:
     """Computes the KL term of a loss that leaves every group a free allowance.
 
         sum_j max(min_nats, KL_j)
@@ -120,13 +128,15 @@ def free_bits(group_kls: jax.Array, *, min_nats: jax.Array | float) -> jax.Array
         Scalar, nats, to be added to the loss; dtype of `group_kls`.
 
     Raises:
-        ValueError: if `group_kls` is not a vector, or a Python number `min_nats` is negative.
+        ValueError: if `group_kls` is not a vector, or `min_nats` has another shape, or is a
+            negative number.
     """
+    group_kls = as_float(jnp.asarray(group_kls))
     if group_kls.ndim != 1:
         raise ValueError(
             f"group_kls must be a vector of one batch mean a group, got shape {group_kls.shape}"
         )
-    if isinstance(min_nats, int | float) and min_nats < 0:
-        raise ValueError(f"min_nats must be at least 0 (0: no allowance), got {min_nats}")
+    if jnp.shape(min_nats) != group_kls.shape:
+        check_scalar("min_nats", min_nats, f"or one for each group, {group_kls.shape}")
     kls = upcast(group_kls)
     return jnp.sum(jnp.maximum(kls, jnp.asarray(min_nats, kls.dtype))).astype(group_kls.dtype)

@@ -26,11 +26,13 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-import numpy as np
+
+from dvae._numerics import as_float, upcast
+from dvae.bounds._scalars import as_steps, check_num_steps, check_scalar
 
 
 def capacity_schedule(
-    step: jax.Array | int, *, final: float, num_steps: int, limit: float = math.inf
+    step: jax.typing.ArrayLike, *, final: float, num_steps: int, limit: float = math.inf
 ) -> jax.Array:
     """Computes the capacity of one kind of latent variable, which rises linearly and then stays.
 
@@ -42,22 +44,21 @@ def capacity_schedule(
     Args:
         step: scalar integer, the number of updates done so far; may be traced.
         final: capacity at the end of the rise, in nats.
-        num_steps: length of the rise.
+        num_steps: length of the rise, below 2^63.
         limit: the largest KL that the variables can have, in nats: `max_discrete_capacity` for
             discrete ones, infinity for continuous ones.
 
     Returns:
-        float32 scalar in [0, min(final, limit)], nats; 0 at step 0.
+        float32 scalar in [0, min(final, limit)], nats; 0 at step 0, NaN for a negative step in an
+        array.
 
     Raises:
-        ValueError: if `num_steps` is below 1, `final` is negative or not finite, or `limit` is
-            negative.
+        ValueError: if `num_steps` is below 1 or too large, `final` is negative or not finite,
+            `limit` is negative, or a `step` that is a number is negative, NaN or too large.
     """
-    if num_steps < 1:
-        raise ValueError(
-            f"num_steps must be at least 1, got {num_steps}; for a constant capacity pass the "
-            "number itself to capacity_penalty"
-        )
+    check_num_steps(
+        num_steps, 1, "for a constant capacity pass the number itself to capacity_penalty"
+    )
     if not 0 <= final < math.inf:
         raise ValueError(
             f"final must be a finite number of nats, at least 0 (a KL is not negative), got {final}"
@@ -67,7 +68,7 @@ def capacity_schedule(
             f"limit must be at least 0, got {limit}; take max_discrete_capacity(sizes) for "
             "discrete variables and leave it out for continuous ones"
         )
-    progress = jnp.minimum(jnp.asarray(step, jnp.float32) / float(num_steps), 1.0)
+    progress = jnp.minimum(as_steps(step) / float(num_steps), 1.0)
     return jnp.minimum(final * progress, limit)
 
 
@@ -97,7 +98,7 @@ def max_discrete_capacity(sizes: Sequence[int]) -> float:
 
 
 def capacity_penalty(
-    kl: jax.Array, capacity: jax.Array | float, *, gamma: jax.Array | float
+    kl: jax.typing.ArrayLike, capacity: jax.typing.ArrayLike, *, gamma: jax.typing.ArrayLike
 ) -> jax.Array:
     """Computes the penalty for a KL that is not at its capacity.
 
@@ -121,29 +122,20 @@ def capacity_penalty(
         where gamma times the gap exceeds 65,504, so cast `kl` to float32 first if that matters.
 
     Raises:
-        ValueError: if `kl` has more than one axis, if `capacity` or `gamma` is not a scalar, or is
-            a negative number.
+        ValueError: if `kl` has more than one axis or no image, if `capacity` or `gamma` is not a
+            scalar, or is a negative number.
     """
-    if kl.ndim > 1:
+    kl = as_float(jnp.asarray(kl))
+    if kl.ndim > 1 or kl.size == 0:
         raise ValueError(
             f"kl must have one number an image, got shape {kl.shape}; sum over the variables with "
             "sum_per_example first"
         )
-    _check_scalar("capacity", capacity)
-    _check_scalar("gamma", gamma)
-    wide = kl.astype(jnp.promote_types(kl.dtype, jnp.float32))
+    remedy = "use one capacity_penalty for each kind of variable"
+    check_scalar("capacity", capacity, remedy)
+    check_scalar("gamma", gamma, remedy)
+    wide = upcast(kl)
     # The gap, a small difference, is taken before anything is rounded to half precision.
-    gap = jnp.mean(wide) - capacity
+    gap = jnp.mean(wide) - jnp.asarray(capacity, wide.dtype)
     # |gap|, whose slope at 0 is 0: that of jnp.abs is 1, and would push the KL off its capacity.
-    return (gamma * (gap * jnp.sign(gap))).astype(kl.dtype)
-
-
-def _check_scalar(name: str, value: jax.Array | float) -> None:
-    """Raises ValueError unless the value is a scalar and, if it is a number, at least 0."""
-    if jnp.ndim(value) != 0:
-        raise ValueError(
-            f"{name} must be a scalar, got shape {jnp.shape(value)}; use one capacity_penalty for "
-            "each kind of variable"
-        )
-    if isinstance(value, int | float | np.number) and not value >= 0:
-        raise ValueError(f"{name} must be at least 0 (0: none), got {value}")
+    return (jnp.asarray(gamma, wide.dtype) * (gap * jnp.sign(gap))).astype(kl.dtype)

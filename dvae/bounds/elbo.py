@@ -10,8 +10,11 @@ import math
 import jax
 import jax.numpy as jnp
 
+from dvae._numerics import as_float, float_dtype, upcast
+from dvae.bounds._scalars import as_steps, check_num_steps, check_scalar
 
-def sum_per_example(values: jax.Array, *, num_batch_axes: int = 1) -> jax.Array:
+
+def sum_per_example(values: jax.typing.ArrayLike, *, num_batch_axes: int = 1) -> jax.Array:
     """Sums over every axis but the leading batch axes: independent units of one example.
 
     Sums of half-precision values are accumulated in float32 but returned in the input's dtype, in
@@ -27,6 +30,7 @@ def sum_per_example(values: jax.Array, *, num_batch_axes: int = 1) -> jax.Array:
     Raises:
         ValueError: if `values` has fewer than `num_batch_axes` axes, or that number is negative.
     """
+    values = as_float(jnp.asarray(values))
     if not 0 <= num_batch_axes <= values.ndim:
         raise ValueError(
             f"num_batch_axes must lie in 0..{values.ndim}, the number of axes of values with shape "
@@ -36,7 +40,10 @@ def sum_per_example(values: jax.Array, *, num_batch_axes: int = 1) -> jax.Array:
 
 
 def elbo(
-    log_likelihood: jax.Array, kl: jax.Array, *, kl_weight: jax.Array | float = 1.0
+    log_likelihood: jax.typing.ArrayLike,
+    kl: jax.typing.ArrayLike,
+    *,
+    kl_weight: jax.typing.ArrayLike = 1.0,
 ) -> jax.Array:
     """Computes the evidence lower bound.
 
@@ -59,18 +66,23 @@ def elbo(
         [...], nats, in the dtype of `log_likelihood` and `kl` whatever that of `kl_weight`.
 
     Raises:
-        ValueError: if the ranks differ ([batch] against [batch, 1] would give [batch, batch]).
+        ValueError: if the ranks differ ([batch] against [batch, 1] would give [batch, batch]) or
+            the shapes do not broadcast, or `kl_weight` is not a scalar or a negative number.
     """
-    if log_likelihood.ndim != kl.ndim:
+    log_likelihood, kl = jnp.asarray(log_likelihood), jnp.asarray(kl)
+    pairs = zip(log_likelihood.shape, kl.shape, strict=False)
+    if log_likelihood.ndim != kl.ndim or any(m != n and 1 not in (m, n) for m, n in pairs):
         raise ValueError(
             f"log_likelihood has shape {log_likelihood.shape} and kl has shape {kl.shape}: reduce "
-            "or expand one of them so that their ranks agree"
+            "or expand one of them so that their ranks agree and their axes are as long, or 1"
         )
-    bound = log_likelihood - kl_weight * kl
-    return bound.astype(jnp.result_type(log_likelihood, kl))
+    check_scalar("kl_weight", kl_weight, "weigh parts of the KL before you add them up")
+    wide = upcast(kl)
+    bound = upcast(log_likelihood) - jnp.asarray(kl_weight, wide.dtype) * wide
+    return bound.astype(float_dtype(log_likelihood, kl))
 
 
-def linear_warmup(step: jax.Array | int, num_steps: int) -> jax.Array:
+def linear_warmup(step: jax.typing.ArrayLike, num_steps: int) -> jax.Array:
     """Computes the weight of the KL term during a linear warm-up.
 
         min(1, (step + 1) / num_steps)
@@ -80,21 +92,19 @@ def linear_warmup(step: jax.Array | int, num_steps: int) -> jax.Array:
 
     Args:
         step: scalar integer, the number of updates done so far; may be traced.
-        num_steps: length of the warm-up; 0 switches it off (weight 1 throughout).
+        num_steps: length of the warm-up, below 2^63; 0 switches it off (weight 1 throughout).
 
     Returns:
-        float32 scalar in (0, 1].
+        float32 scalar in (0, 1]; NaN for a negative step in an array.
 
     Raises:
-        ValueError: if `num_steps` is negative.
+        ValueError: if `num_steps`, or a `step` that is a number, is negative, NaN or too large.
     """
-    if num_steps < 0:
-        raise ValueError(f"num_steps must be at least 0 (0: no warm-up), got {num_steps}")
-    progress = (jnp.asarray(step, jnp.float32) + 1.0) / max(num_steps, 1)
-    return jnp.minimum(1.0, progress)
+    check_num_steps(num_steps, 0, "0 means no warm-up")
+    return jnp.minimum(1.0, (as_steps(step) + 1.0) / float(max(num_steps, 1)))
 
 
-def bits_per_dim(nats: jax.Array, num_dims: int) -> jax.Array:
+def bits_per_dim(nats: jax.typing.ArrayLike, num_dims: int) -> jax.Array:
     """Converts a log-likelihood, or a bound on it, to bits per dimension.
 
         -nats / (num_dims ln 2)
@@ -111,9 +121,8 @@ def bits_per_dim(nats: jax.Array, num_dims: int) -> jax.Array:
     Raises:
         ValueError: if `num_dims` is below 1.
     """
-    if num_dims < 1:
+    if not num_dims >= 1:
         raise ValueError(f"num_dims must be at least 1, got {num_dims}")
-    nats = jnp.asarray(nats)
+    nats = as_float(jnp.asarray(nats))
     # float16 would overflow to inf at the divisor of any image beyond 94,000 sub-pixels.
-    wide = nats.astype(jnp.promote_types(nats.dtype, jnp.float32))
-    return (-wide / (num_dims * math.log(2.0))).astype(nats.dtype)
+    return (-upcast(nats) / (num_dims * math.log(2.0))).astype(nats.dtype)

@@ -1,10 +1,17 @@
 """Log-likelihood of held-out images: importance sampling in memory independent of K."""
 
+import math
+import operator
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+from dvae._numerics import as_float, is_staged, upcast, wide_dtype
+
+MAX_SAMPLES = 2**30  # a padded chunk of them is counted by an int32
 
 
 class LogLikelihood(NamedTuple):
@@ -51,55 +58,52 @@ def log_likelihood(
     then the results agree to rounding. The last chunk is padded, so a `chunk_size` that does not
     divide `num_samples` costs a few evaluations whose weights are dropped.
 
-    Encode once, outside: `log_weight_fn` closes over the posterior's logits. Call under `jax.jit`;
-    otherwise each call compiles anew.
+    Encode once, outside: `log_weight_fn` closes over the posterior's logits. Under `jax.jit` all is
+    one program; elsewhere the chunks run one after the other and `log_weight_fn` operation by
+    operation, which compiles nothing in a second call.
 
     Args:
         key: typed key.
         log_weight_fn: maps a key to [batch], one sample of log p(x, z) - log q(z|x) an image, nats.
-        num_samples: K, the number of samples an image.
+        num_samples: K, the number of samples an image, at most 2^30.
         chunk_size: number of samples evaluated at once.
 
     Returns:
         A `LogLikelihood`, accumulated and returned in float32 or wider.
 
     Raises:
-        ValueError: if `num_samples` or `chunk_size` is below 1.
+        ValueError: if `num_samples` or `chunk_size` is below 1, `num_samples` is too large, or
+            `log_weight_fn` does not return one log-weight an image.
     """
-    if num_samples < 1:
-        raise ValueError(f"num_samples must be at least 1, got {num_samples}")
-    if chunk_size < 1:
-        raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
-    chunk_size = min(chunk_size, num_samples)
+    num_samples = _check_count("num_samples", num_samples)
+    chunk_size = min(_check_count("chunk_size", chunk_size), num_samples)
     num_chunks = -(-num_samples // chunk_size)
-    weight = jax.eval_shape(log_weight_fn, key)
-    dtype = jnp.promote_types(weight.dtype, jnp.float32)
 
-    def add_chunk(chunk: jax.Array, sums: _Sums) -> _Sums:
-        samples = chunk * chunk_size + jnp.arange(chunk_size)
+    def draw_chunk(samples: jax.typing.ArrayLike) -> jax.Array:
         keys = jax.vmap(lambda sample: jax.random.fold_in(key, sample))(samples)
-        log_weights = jax.vmap(log_weight_fn)(keys).astype(dtype)
-        is_padding = (samples >= num_samples).reshape((-1,) + (1,) * len(weight.shape))
-        # A weight of zero leaves the sums as they are, bit for bit.
-        log_weights = jnp.where(is_padding, -jnp.inf, log_weights)
-        if chunk_size == 1:
-            # XLA would inline a loop of one step, and round its sums differently there.
-            empty_row = jnp.full_like(log_weights, -jnp.inf)
-            log_weights = jnp.concatenate([log_weights, empty_row])
-        return jax.lax.scan(_add_sample, sums, log_weights)[0]
+        return upcast(jax.vmap(lambda key: _checked(log_weight_fn(key)))(keys))
 
-    zeros = jnp.zeros(weight.shape, dtype)
-    empty = _Sums(jnp.full_like(zeros, -jnp.inf), zeros, zeros)
-    sums = jax.lax.fori_loop(0, num_chunks, add_chunk, empty)
+    if is_staged():
+        weight = jax.eval_shape(lambda key: _checked(log_weight_fn(key)), key)
 
-    value = sums.log_max + jnp.log(sums.total / num_samples)
-    # If every weight is zero, the ratio is 0 / 0 = NaN.
-    has_weight = sums.total_squares != 0.0
-    denominator = jnp.where(has_weight, sums.total_squares, 1.0)
-    return LogLikelihood(value, sums.total**2 / denominator)
+        def add_chunk(chunk: jax.Array, sums: _Sums) -> _Sums:
+            first = chunk.astype(jnp.int32) * chunk_size
+            log_weights = draw_chunk(first + jnp.arange(chunk_size, dtype=jnp.int32))
+            return _add_samples(sums, log_weights, num_samples - first)
+
+        sums = jax.lax.fori_loop(0, num_chunks, add_chunk, _no_sums(weight))
+    else:
+        sums = None
+        for first in range(0, num_samples, chunk_size):
+            log_weights = draw_chunk(np.arange(first, first + chunk_size, dtype=np.int32))
+            sums = _no_sums(log_weights[0]) if sums is None else sums
+            sums = _add_samples(sums, log_weights, num_samples - first)
+            # Without waiting, the chunks' arrays would pile up in the queue of the device.
+            jax.block_until_ready(sums)
+    return _log_mean(sums, float(num_samples))
 
 
-def mean_and_standard_error(values: jax.Array) -> MeanEstimate:
+def mean_and_standard_error(values: jax.typing.ArrayLike) -> MeanEstimate:
     """Computes the mean over images and its standard error.
 
         mean = 1/N sum_i v_i,    std_error = sqrt(sum_i (v_i - mean)^2 / (N (N - 1)))
@@ -116,13 +120,54 @@ def mean_and_standard_error(values: jax.Array) -> MeanEstimate:
     Raises:
         ValueError: if `values` is not one-dimensional or has fewer than 2 entries.
     """
+    values = as_float(jnp.asarray(values))
     if values.ndim != 1 or values.shape[0] < 2:
         raise ValueError(
             f"values must be [batch], at least 2 images for a standard error, got {values.shape}"
         )
-    wide = values.astype(jnp.promote_types(values.dtype, jnp.float32))
-    std_error = jnp.std(wide, ddof=1) / jnp.sqrt(values.shape[0])
+    wide = upcast(values)
+    std_error = jnp.std(wide, ddof=1) / math.sqrt(values.shape[0])
     return MeanEstimate(jnp.mean(wide).astype(values.dtype), std_error.astype(values.dtype))
+
+
+def _check_count(name: str, count: int) -> int:
+    """Returns the count, or raises ValueError if it is no integer in 1..MAX_SAMPLES."""
+    try:
+        number = operator.index(count)
+    except TypeError:
+        number = 0
+    if not 1 <= number <= MAX_SAMPLES:
+        raise ValueError(f"{name} must be an integer, at most 2^30 and at least 1, got {count}")
+    return number
+
+
+def _checked(log_weights: jax.Array) -> jax.Array:
+    """Returns the log-weights of one sample, or raises ValueError unless they are [batch]."""
+    if jnp.ndim(log_weights) != 1:
+        raise ValueError(
+            "log_weight_fn must return [batch], one log-weight an image (sum over its units, keep "
+            f"the images), got shape {jnp.shape(log_weights)}"
+        )
+    return as_float(log_weights)
+
+
+def _no_sums(log_weight: jax.typing.ArrayLike) -> _Sums:
+    """Returns the sums of no samples for weights of this shape, dtype and sharding."""
+    zeros = jnp.zeros_like(log_weight, wide_dtype(log_weight))
+    return _Sums(jnp.full_like(zeros, -jnp.inf), zeros, zeros)
+
+
+@jax.jit
+def _add_samples(sums: _Sums, log_weights: jax.Array, num_valid: jax.typing.ArrayLike) -> _Sums:
+    """Adds the first num_valid rows of [chunk, batch] log-weights to the sums, one by one."""
+    is_padding = jnp.arange(log_weights.shape[0], dtype=jnp.int32)[:, None] >= num_valid
+    # A weight of zero leaves the sums as they are, bit for bit.
+    log_weights = jnp.where(is_padding, -jnp.inf, log_weights)
+    if log_weights.shape[0] == 1:
+        # XLA would inline a loop of one step, and round its sums differently there.
+        empty_row = jnp.full_like(log_weights, -jnp.inf)
+        log_weights = jnp.concatenate([log_weights, empty_row])
+    return jax.lax.scan(_add_sample, sums, log_weights)[0]
 
 
 def _add_sample(sums: _Sums, log_weight: jax.Array) -> tuple[_Sums, None]:
@@ -135,3 +180,13 @@ def _add_sample(sums: _Sums, log_weight: jax.Array) -> tuple[_Sums, None]:
     total = sums.total * shrink + relative
     total_squares = sums.total_squares * shrink**2 + relative**2
     return _Sums(log_max, total, total_squares), None
+
+
+@jax.jit
+def _log_mean(sums: _Sums, num_samples: jax.typing.ArrayLike) -> LogLikelihood:
+    """Returns the mean of the weights added so far, and their effective sample size."""
+    value = sums.log_max + jnp.log(sums.total / num_samples)
+    # If every weight is zero, the ratio is 0 / 0 = NaN.
+    has_weight = sums.total_squares != 0.0
+    denominator = jnp.where(has_weight, sums.total_squares, 1.0)
+    return LogLikelihood(value, sums.total**2 / denominator)

@@ -11,8 +11,10 @@ import math
 import jax
 import jax.numpy as jnp
 
+from dvae._numerics import float_dtype, upcast
 
-def iwae(log_weights: jax.Array, axis: int = 0) -> jax.Array:
+
+def iwae(log_weights: jax.typing.ArrayLike, axis: int = 0) -> jax.Array:
     """Computes the importance-weighted bound.
 
         log 1/K sum_k w_k,    w_k = p(x, z_k) / q(z_k|x),    z_k ~ q(z|x)
@@ -32,14 +34,14 @@ def iwae(log_weights: jax.Array, axis: int = 0) -> jax.Array:
         [...], nats; same dtype (half precision is reduced in float32).
 
     Raises:
-        ValueError: if there are no samples.
+        ValueError: if there are no samples, or no such axis.
     """
-    wide = _checked_in_float32(log_weights, axis)
-    bound = jax.nn.logsumexp(wide, axis=axis) - math.log(log_weights.shape[axis])
-    return bound.astype(log_weights.dtype)
+    log_weights = _checked(log_weights, axis)
+    bound = jax.nn.logsumexp(upcast(log_weights), axis=axis) - math.log(log_weights.shape[axis])
+    return bound.astype(float_dtype(log_weights))
 
 
-def dreg(log_weights: jax.Array, axis: int = 0) -> jax.Array:
+def dreg(log_weights: jax.typing.ArrayLike, axis: int = 0) -> jax.Array:
     """Computes the importance-weighted bound with the doubly reparameterized gradient.
 
         value     log 1/K sum_k w_k
@@ -72,9 +74,10 @@ def dreg(log_weights: jax.Array, axis: int = 0) -> jax.Array:
         [...], nats; same dtype (half precision is reduced in float32).
 
     Raises:
-        ValueError: if there are no samples.
+        ValueError: if there are no samples, or no such axis.
     """
-    wide = _checked_in_float32(log_weights, axis)
+    log_weights = _checked(log_weights, axis)
+    wide = upcast(log_weights)
     constant = jax.lax.stop_gradient(wide)
     log_sum = jax.nn.logsumexp(constant, axis=axis, keepdims=True)
     # A weight of zero would give -inf - (-inf) = NaN, here and in the difference below.
@@ -84,14 +87,15 @@ def dreg(log_weights: jax.Array, axis: int = 0) -> jax.Array:
     difference = jnp.where(possible, wide - constant, 0.0)
     gradient = jnp.sum(normalized**2 * difference, axis=axis)
     bound = jnp.squeeze(log_sum, axis) - math.log(log_weights.shape[axis])
-    return (bound + gradient).astype(log_weights.dtype)
+    return (bound + gradient).astype(float_dtype(log_weights))
 
 
-def _checked_in_float32(log_weights: jax.Array, axis: int) -> jax.Array:
-    """Returns the weights in at least float32, or raises if there are none."""
-    if log_weights.ndim == 0 or log_weights.shape[axis] < 1:
+def _checked(log_weights: jax.typing.ArrayLike, axis: int) -> jax.Array:
+    """Returns the weights as an array, or raises ValueError if there are none along the axis."""
+    log_weights = jnp.asarray(log_weights)
+    if not -log_weights.ndim <= axis < log_weights.ndim or log_weights.shape[axis] < 1:
         raise ValueError(
             f"log_weights must have at least 1 sample along axis {axis}, got shape "
             f"{log_weights.shape}"
         )
-    return log_weights.astype(jnp.promote_types(log_weights.dtype, jnp.float32))
+    return log_weights

@@ -6,20 +6,24 @@ one. Vahdat et al., "DVAE++" (2018), sec. 4. Both take one entry a group, so tha
 more are the same code.
 """
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
+from dvae._numerics import ArrayLike, float_dtype, upcast
 from dvae.bounds.elbo import elbo
 from dvae.distributions import bernoulli
 
 
 def joint_elbo(
-    log_likelihood: jax.Array,
-    logits_q: Sequence[jax.Array],
-    logits_p: Sequence[jax.Array],
+    log_likelihood: ArrayLike,
+    logits_q: Sequence[ArrayLike],
+    logits_p: Sequence[ArrayLike],
     *,
-    kl_weight: jax.Array | float = 1.0,
+    kl_weight: ArrayLike = 1.0,
 ) -> jax.Array:
     """Computes the joint ELBO, with the discrete divergences in closed form.
 
@@ -30,26 +34,27 @@ def joint_elbo(
     Args:
         log_likelihood: [...], log p(x|zeta) in nats.
         logits_q: one [..., n_g] a group, logits of q(z_g|x, zeta_<g).
-        logits_p: one a group that broadcasts with it, logits of p(z_g|zeta_<g).
+        logits_p: one [..., n_g] a group whose batch axes broadcast with it, logits of
+            p(z_g|zeta_<g).
         kl_weight: scalar, for instance from `linear_warmup`.
 
     Returns:
         [...], nats.
 
     Raises:
-        ValueError: if the numbers of groups differ, or there is none.
+        ValueError: if the numbers of groups differ, or there is none, if a group has other batch
+            axes than `log_likelihood` or other units in q than in p, or as `elbo`.
     """
-    _check_groups("logits_q", logits_q, "logits_p", logits_p)
-    terms = [bernoulli.kl(q, p).sum(-1) for q, p in zip(logits_q, logits_p, strict=True)]
-    return elbo(log_likelihood, sum(terms[1:], start=terms[0]), kl_weight=kl_weight)
+    q, p = ("logits_q", logits_q), ("logits_p", logits_p)
+    return _bound(log_likelihood, bernoulli.kl, q, p, kl_weight)
 
 
 def marginal_elbo(
-    log_likelihood: jax.Array,
-    log_q: Sequence[jax.Array],
-    log_p: Sequence[jax.Array],
+    log_likelihood: ArrayLike,
+    log_q: Sequence[ArrayLike],
+    log_p: Sequence[ArrayLike],
     *,
-    kl_weight: jax.Array | float = 1.0,
+    kl_weight: ArrayLike = 1.0,
 ) -> jax.Array:
     """Computes the one-sample estimate of the marginal ELBO, whose divergences are of mixtures.
 
@@ -70,19 +75,46 @@ def marginal_elbo(
         [...], nats.
 
     Raises:
-        ValueError: if the numbers of groups differ, or there is none.
+        ValueError: if the numbers of groups differ, or there is none, if a group has other batch
+            axes than `log_likelihood` or other units in q than in p, or as `elbo`.
     """
-    _check_groups("log_q", log_q, "log_p", log_p)
-    terms = [(q - p).sum(-1) for q, p in zip(log_q, log_p, strict=True)]
-    return elbo(log_likelihood, sum(terms[1:], start=terms[0]), kl_weight=kl_weight)
+    return _bound(log_likelihood, operator.sub, ("log_q", log_q), ("log_p", log_p), kl_weight)
 
 
-def _check_groups(
-    name_q: str, of_q: Sequence[jax.Array], name_p: str, of_p: Sequence[jax.Array]
-) -> None:
-    """Raises ValueError unless both sides have the same groups."""
+def _bound(
+    log_likelihood: ArrayLike,
+    divergence: Callable[[jax.Array, jax.Array], jax.Array],
+    groups_q: tuple[str, Sequence[ArrayLike]],
+    groups_p: tuple[str, Sequence[ArrayLike]],
+    kl_weight: ArrayLike,
+) -> jax.Array:
+    """Subtracts a divergence of units, summed over groups that come with a name for errors."""
+    of_q, of_p = ([jnp.asarray(x) for x in groups] for _, groups in (groups_q, groups_p))
+    names, log_px = f"{groups_q[0]} and {groups_p[0]}", jnp.asarray(log_likelihood)
     if not of_q or len(of_q) != len(of_p):
         raise ValueError(
-            f"{name_q} and {name_p} need one entry for each group of latent variables, got "
-            f"{len(of_q)} and {len(of_p)}"
+            f"{names} need one entry for each group of latent variables, got {len(of_q)} and "
+            f"{len(of_p)}"
         )
+    for group, (q, p) in enumerate(zip(of_q, of_p, strict=True)):
+        if not _fits(q.shape, p.shape, log_px.shape):
+            raise ValueError(
+                f"{names} need [..., n] of n units in each group, with the batch axes of "
+                f"log_likelihood {log_px.shape} (or 1), got {q.shape} and {p.shape} in group "
+                f"{group}"
+            )
+    pairs = zip(of_q, of_p, strict=True)
+    first, *others = (divergence(upcast(q), upcast(p)).sum(-1) for q, p in pairs)
+    bound = elbo(upcast(log_px), sum(others, start=first), kl_weight=kl_weight)
+    return bound.astype(float_dtype(log_px, *of_q, *of_p))
+
+
+def _fits(q: tuple[int, ...], p: tuple[int, ...], batch: tuple[int, ...]) -> bool:
+    """Tells whether two groups have the same units, and batch axes that broadcast with `batch`."""
+    if not q or q[-1:] != p[-1:] or max(len(q), len(p)) != len(batch) + 1:
+        return False
+    try:
+        np.broadcast_shapes(q[:-1], p[:-1], batch)
+    except ValueError:
+        return False
+    return True

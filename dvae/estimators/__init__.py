@@ -11,7 +11,9 @@ logits and in whatever f closes over, is the estimate, and its own value is the 
     loss, gradient = jax.value_and_grad(loss)(params, key)
 
 is a training step's gradient and reports the bound itself. f maps z [..., n] to [...], in nats; the
-estimators with K samples call it on z [K, ..., n].
+estimators with K samples call it on z [K, ..., n]. It may be a black box that counts or compares:
+integers and booleans that it returns become floats. `rebar` alone differentiates f between the bits
+and refuses them.
 
     exact           sum over all states; no variance, 2^n evaluations
     reinforce       one sample, a baseline from the caller

@@ -1,11 +1,17 @@
-"""What the estimators share: their result, the family of q, the draw and the score term."""
+"""What the estimators share: result, family of q, checked inputs, the draw and the score term.
 
+Integers count as floats: a black-box f may return them, and a gradient cast to their dtype is zero.
+"""
+
+import operator
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 
-from dvae._numerics import upcast
+from dvae import distributions
+from dvae._numerics import as_float, upcast
 
 
 class Estimate(NamedTuple):
@@ -27,10 +33,59 @@ class Family(Protocol):
     def support(self, logits: jax.Array) -> jax.Array: ...
 
 
+def as_logits(
+    name: str, logits: jax.typing.ArrayLike, family: Family = distributions.bernoulli
+) -> jax.Array:
+    """Returns the logits as floats, or raises ValueError if they have no axis of units."""
+    logits = as_float(logits)
+    if logits.ndim == 0 or jax.eval_shape(family.log_prob, logits, logits).ndim == 0:
+        raise ValueError(
+            f"{name} needs logits [..., n] of n bits or [..., n, C] of n categorical units (one "
+            f"unit: n = 1), got shape {logits.shape}"
+        )
+    return logits
+
+
+def evaluate(
+    name: str,
+    f: Callable[[jax.Array], jax.Array],
+    z: jax.Array,
+    shape: tuple[int, ...],
+    *,
+    label: str = "f",
+) -> jax.Array:
+    """Evaluates f(z), as floats, and raises ValueError unless there is one value an example.
+
+    Args:
+        name: of the estimator, for the error.
+        f: the function.
+        z: [..., n] or [..., n, C], samples.
+        shape: of z without the axes of its units.
+        label: of the function, for the error.
+
+    Returns:
+        [*shape] float.
+    """
+    values = f(z)
+    if not jax.tree_util.all_leaves([values]):
+        raise TypeError(
+            f"{name} needs one array of values, but {label} returned a {type(values).__name__}"
+        )
+    if jnp.shape(values) != shape:
+        raise ValueError(
+            f"{name} needs one value for each example: {label} must map z {z.shape} to {shape} "
+            f"(sum over the units), got {jnp.shape(values)}"
+        )
+    return as_float(values)
+
+
 def draw(
     key: jax.Array, logits: jax.Array, shape: tuple[int, ...], family: Family
 ) -> tuple[jax.Array, jax.Array]:
-    """Draws z [*shape, *logits.shape] without gradient, and log q(z) [*shape, ...] with it."""
+    """Draws z [*shape, *logits.shape] without gradient, and log q(z) [*shape, ...] with it.
+
+    The logits are those that `as_logits` returns.
+    """
     z = jax.lax.stop_gradient(family.sample(key, logits, shape))
     return z, joint_log_prob(z, logits, family)
 
@@ -52,28 +107,63 @@ def logits_term(gradient: jax.Array, logits: jax.Array) -> jax.Array:
     return jnp.sum(jax.lax.stop_gradient(gradient) * (wide - jax.lax.stop_gradient(wide)), axis=-1)
 
 
-def check_reduced(name: str, values: jax.Array, logits: jax.Array) -> None:
-    """Raises ValueError unless f reduced z, of the logits' shape, to one value an example."""
-    if values.shape != logits.shape[:-1]:
-        raise ValueError(
-            f"{name} needs one value for each example: f must map z {logits.shape} to "
-            f"{logits.shape[:-1]} (sum over the units), got {values.shape}"
-        )
+def threshold(x: jax.Array) -> jax.Array:
+    """Returns 1[x > 0], NaN where x is NaN, in the dtype of x."""
+    return jnp.where(jnp.isnan(x), x, (x > 0).astype(x.dtype))
 
 
-def check_shapes(name: str, values: jax.Array, log_q: jax.Array) -> None:
-    """Raises ValueError unless there is one log q(z) for each value."""
-    if values.shape != log_q.shape:
+def with_term(values: jax.Array, term: jax.Array) -> Estimate:
+    """Returns the estimate of values whose surrogate has the gradient of a term that is 0."""
+    return Estimate(values, values + term.astype(values.dtype))
+
+
+def as_pair(
+    name: str, values: jax.typing.ArrayLike, log_q: jax.typing.ArrayLike
+) -> tuple[jax.Array, jax.Array]:
+    """Returns both as floats, or raises ValueError unless there is one log q(z) for each value."""
+    if jnp.shape(values) != jnp.shape(log_q):
         raise ValueError(
             f"{name} needs one value for each log q(z), summed over the units: values have shape "
-            f"{values.shape}, log q(z) has {log_q.shape}; f must map z [..., n] to [...]"
+            f"{jnp.shape(values)}, log q(z) has {jnp.shape(log_q)}; f must map z [..., n] to [...]"
         )
+    return as_float(values), as_float(log_q)
+
+
+def as_samples(
+    name: str, values: jax.typing.ArrayLike, log_q: jax.typing.ArrayLike
+) -> tuple[jax.Array, jax.Array]:
+    """Returns both as floats, or raises ValueError unless they are [K, ...] of K >= 2 samples."""
+    pair = as_pair(name, values, log_q)
+    if pair[0].ndim == 0:
+        raise ValueError(f"{name} needs values [K, ...] of K samples, got shape ()")
+    check_num_samples(name, pair[0].shape[0])
+    return pair
+
+
+def centered(name: str, values: jax.Array, baseline: jax.typing.ArrayLike) -> jax.Array:
+    """Returns values - baseline, at least float32, with the gradients of both.
+
+    Raises:
+        ValueError: unless the baseline is a scalar or of the shape of values: one of [B, 1] would
+            give [B, B].
+    """
+    if jnp.shape(baseline) not in ((), values.shape):
+        raise ValueError(
+            f"{name} needs a scalar baseline or one for each value: values have shape "
+            f"{values.shape}, the baseline has {jnp.shape(baseline)}; squeeze a trailing axis of 1"
+        )
+    wide = upcast(values)
+    return wide - jnp.asarray(baseline, wide.dtype)
 
 
 def check_num_samples(name: str, num_samples: int) -> None:
     """Raises ValueError where leaving one sample out would leave none."""
-    if num_samples < 2:
+    try:
+        enough = operator.index(num_samples) >= 2
+    except TypeError:
+        enough = False
+    if not enough:
         raise ValueError(
-            f"num_samples must be at least 2 for {name} (its baseline leaves one out), "
-            f"got {num_samples}"
+            f"num_samples must be at least 2 for {name} (its baseline leaves one out), and an "
+            f"integer, got {num_samples}"
         )

@@ -6,7 +6,14 @@ import jax
 import jax.numpy as jnp
 
 from dvae._numerics import open_uniform, upcast
-from dvae.estimators._estimate import Estimate, check_reduced, logits_term
+from dvae.estimators._estimate import (
+    Estimate,
+    as_logits,
+    evaluate,
+    logits_term,
+    threshold,
+    with_term,
+)
 
 
 def disarm(key: jax.Array, f: Callable[[jax.Array], jax.Array], logits: jax.Array) -> Estimate:
@@ -28,21 +35,24 @@ def disarm(key: jax.Array, f: Callable[[jax.Array], jax.Array], logits: jax.Arra
         logits: [..., n] float.
 
     Returns:
-        Estimate of (f(b) + f(b')) / 2, both [...], in the dtype that f returns.
+        Estimate of (f(b) + f(b')) / 2, both [...], in the dtype that f returns (integers: the
+        default float).
 
     Raises:
         ValueError: if f does not reduce z to one value for each example.
     """
+    logits = as_logits("disarm", logits)
     wide = jax.lax.stop_gradient(upcast(logits))
     u = open_uniform(key, logits.shape).astype(wide.dtype)
     # Compared in logits: sigmoid(l) and 1 - u both round to 1, where the pair would disagree.
     noise = jnp.log(u) - jnp.log1p(-u)
-    pair = jnp.stack([noise < wide, -noise < wide]).astype(logits.dtype)
-    values = jax.vmap(f)(pair)
-    check_reduced("disarm", values[0], logits)
+    pair = jnp.stack([threshold(wide - noise), threshold(wide + noise)])
+    values = jax.vmap(lambda z: evaluate("disarm", f, z, wide.shape[:-1]))(
+        pair.astype(logits.dtype)
+    )
 
     difference = upcast(values[0]) - upcast(values[1])
     mean = jnp.mean(upcast(values), axis=0).astype(values.dtype)
-    sign = upcast(pair[0]) - upcast(pair[1])
+    sign = pair[0] - pair[1]
     gradient = 0.5 * difference[..., None] * sign * jax.nn.sigmoid(jnp.abs(wide))
-    return Estimate(mean, mean + logits_term(gradient, logits).astype(mean.dtype))
+    return with_term(mean, logits_term(gradient, logits))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from dvae import distributions
 from dvae._numerics import mass_times, upcast
-from dvae.estimators._estimate import Family, check_shapes, joint_log_prob
+from dvae.estimators._estimate import Family, as_logits, evaluate, joint_log_prob
 
 
 def exact(
@@ -26,16 +26,16 @@ def exact(
         family: `distributions.bernoulli` or `distributions.categorical`.
 
     Returns:
-        [...], in the dtype that f returns.
+        [...], in the dtype that f returns (integers: the default float).
 
     Raises:
         ValueError: if S > 2^20 (n > 20 bits), or f does not reduce z to one value a state.
     """
+    logits = as_logits("exact", logits, family)
     states = family.support(logits)  # [S, n] or [S, n, C]
     num_batch_axes = logits.ndim - (states.ndim - 1)
     states = jnp.expand_dims(states, tuple(range(1, 1 + num_batch_axes)))
     z = jnp.broadcast_to(states, (states.shape[0], *logits.shape))
     log_q = joint_log_prob(z, logits, family)
-    values = f(z)
-    check_shapes("exact", values, log_q)
+    values = evaluate("exact", f, z, log_q.shape)
     return jnp.sum(mass_times(jnp.exp(log_q), upcast(values)), axis=0).astype(values.dtype)

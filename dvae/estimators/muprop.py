@@ -7,7 +7,14 @@ import jax.numpy as jnp
 
 from dvae._numerics import upcast
 from dvae.distributions import bernoulli
-from dvae.estimators._estimate import Estimate, check_reduced, logits_term
+from dvae.estimators._estimate import (
+    Estimate,
+    as_logits,
+    centered,
+    evaluate,
+    logits_term,
+    with_term,
+)
 
 
 def muprop(
@@ -33,30 +40,27 @@ def muprop(
 
     Args:
         key: typed PRNG key.
-        f: maps z [..., n] to [...], nats, and is differentiable at z in (0, 1)^n; called twice,
-            at a sample and at mu. It may close over parameters and over logits, which receive its
-            gradient at the sample.
+        f: maps z [..., n] to [...], nats, and is defined at z in (0, 1)^n; called twice, at a
+            sample and at mu. Where it has no derivative, f(mu) is a mere baseline. It may close over
+            parameters and over logits, which receive its gradient at the sample.
         logits: [..., n] float.
         baseline: b, a scalar or [...], nats; receives no gradient. Learn it from `muprop_residual`.
 
     Returns:
-        Estimate of f(z), both [...], in the dtype that f returns.
+        Estimate of f(z), both [...], in the dtype that f returns (integers: the
+        default float).
 
     Raises:
         ValueError: if f does not reduce z to one value for each example, or the baseline is neither
             a scalar nor one value for each example.
     """
+    logits = as_logits("muprop", logits)
     values, residual, slope, score = _expand(key, f, logits)
-    if jnp.shape(baseline) not in ((), residual.shape):
-        raise ValueError(
-            f"muprop needs a scalar baseline or one for each value: values have shape "
-            f"{residual.shape}, the baseline has {jnp.shape(baseline)}"
-        )
-    signal = residual - jax.lax.stop_gradient(jnp.asarray(baseline, residual.dtype))
+    signal = jax.lax.stop_gradient(centered("muprop", residual, baseline))
     wide = jax.lax.stop_gradient(upcast(logits))
     variance = jax.nn.sigmoid(wide) * jax.nn.sigmoid(-wide)
     gradient = signal[..., None] * score + slope * variance
-    return Estimate(values, values + logits_term(gradient, logits).astype(values.dtype))
+    return with_term(values, logits_term(gradient, logits))
 
 
 def muprop_residual(
@@ -76,7 +80,7 @@ def muprop_residual(
     Raises:
         ValueError: if f does not reduce z to one value for each example.
     """
-    return jax.lax.stop_gradient(_expand(key, f, logits)[1])
+    return jax.lax.stop_gradient(_expand(key, f, as_logits("muprop_residual", logits))[1])
 
 
 def _expand(
@@ -84,10 +88,10 @@ def _expand(
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """Returns f(z), the residual [...], f'(mu) and z - mu [..., n]; f(z) alone with gradient."""
     z = jax.lax.stop_gradient(bernoulli.sample(key, logits))
-    values = f(z)
-    check_reduced("muprop", values, logits)
+    reduced = lambda z: evaluate("muprop", f, z, logits.shape[:-1])
+    values = reduced(z)
     mean = jax.nn.sigmoid(jax.lax.stop_gradient(upcast(logits)))
-    at_mean, pullback = jax.vjp(f, mean.astype(logits.dtype))
+    at_mean, pullback = jax.vjp(reduced, mean.astype(logits.dtype))
     slope = upcast(pullback(jnp.ones_like(at_mean))[0])
     score = upcast(z) - mean  # of the logits; also the displacement from mu
     residual = upcast(values) - upcast(at_mean) - jnp.sum(slope * score, axis=-1)

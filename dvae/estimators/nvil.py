@@ -7,8 +7,18 @@ import jax
 import jax.numpy as jnp
 
 from dvae import distributions
-from dvae._numerics import upcast
-from dvae.estimators._estimate import Estimate, Family, check_shapes, draw, score_term
+from dvae._numerics import as_float
+from dvae.estimators._estimate import (
+    Estimate,
+    Family,
+    as_logits,
+    as_pair,
+    centered,
+    draw,
+    evaluate,
+    score_term,
+    with_term,
+)
 
 
 class NvilState(NamedTuple):
@@ -43,6 +53,9 @@ def nvil(
     Mnih and Gregor, "Neural Variational Inference and Learning in Belief Networks" (2014),
     section 2.3.
 
+    A batch without examples, or whose signal is not finite, leaves the statistics as they are. The
+    estimate itself shows the infinite or NaN value.
+
     The baseline learns from its own squared error, and the model receives nothing of it:
 
         baseline = baseline_network(params["baseline"], x)
@@ -61,14 +74,16 @@ def nvil(
         family: `distributions.bernoulli` or `distributions.categorical`.
 
     Returns:
-        Estimate of f(z), both [...], in the dtype that f returns; and the NvilState after it.
+        Estimate of f(z), both [...], in the dtype that f returns (integers: the default
+        float); and the NvilState after it.
 
     Raises:
         ValueError: if f does not reduce z to one value for each example, baseline has another
             shape, or decay is out of range.
     """
-    z, log_q = draw(key, logits, (), family)
-    return nvil_surrogate(f(z), log_q, state, baseline=baseline, decay=decay)
+    z, log_q = draw(key, as_logits("nvil", logits, family), (), family)
+    values = evaluate("nvil", f, z, log_q.shape)
+    return nvil_surrogate(values, log_q, state, baseline=baseline, decay=decay)
 
 
 def nvil_surrogate(
@@ -89,18 +104,16 @@ def nvil_surrogate(
         decay: in [0, 1], the weight of the past in the running statistics.
 
     Returns:
-        Estimate, both [...], in the dtype of values; and the NvilState after it.
+        Estimate, both [...], in the dtype of values (integers: the default float); and the
+        NvilState after it.
 
     Raises:
         ValueError: if the shapes of values, log_q and baseline differ, or decay is out of range.
     """
-    check_shapes("nvil", values, log_q)
-    if not 0 <= decay <= 1:
-        raise ValueError(f"decay must be in [0, 1] (0.8 is usual), got {decay}")
+    values, log_q = as_pair("nvil", values, log_q)
     signal = _residual(values, baseline, state)
-    scale = jnp.maximum(1, jnp.sqrt(state.variance))
-    surrogate = values + score_term(signal / scale, log_q).astype(values.dtype)
-    return Estimate(values, surrogate), _update(state, signal, decay)
+    scale = jnp.maximum(1, jnp.sqrt(state.variance)).astype(signal.dtype)
+    return with_term(values, score_term(signal / scale, log_q)), _update(state, signal, decay)
 
 
 def nvil_baseline_loss(
@@ -121,7 +134,7 @@ def nvil_baseline_loss(
     Raises:
         ValueError: if baseline is neither a scalar nor of the shape of values.
     """
-    return _residual(jax.lax.stop_gradient(values), baseline, state) ** 2
+    return _residual(jax.lax.stop_gradient(as_float(values)), baseline, state) ** 2
 
 
 def nvil_update(
@@ -143,31 +156,35 @@ def nvil_update(
         NvilState, without gradient.
 
     Raises:
-        ValueError: if baseline is neither a scalar nor of the shape of values.
+        ValueError: if baseline is neither a scalar nor of the shape of values, or decay is out of
+            range.
     """
-    return _update(state, jax.lax.stop_gradient(_residual(values, baseline, state)), decay)
+    return _update(state, _residual(as_float(values), baseline, state), decay)
 
 
 def _residual(values: jax.Array, baseline: jax.typing.ArrayLike, state: NvilState) -> jax.Array:
     """Returns f(z) - C(x) - c [...] in at least float32."""
-    if jnp.shape(baseline) not in ((), values.shape):
-        raise ValueError(
-            f"nvil needs a scalar baseline or one for each value: values have shape "
-            f"{values.shape}, the baseline has {jnp.shape(baseline)}; squeeze a trailing axis of 1"
-        )
-    wide = upcast(values)
-    centered = wide - jnp.asarray(baseline, wide.dtype)
-    return centered - jax.lax.stop_gradient(state.mean)
+    signal = centered("nvil", values, baseline)
+    return signal - jax.lax.stop_gradient(state.mean).astype(signal.dtype)
 
 
 def _update(state: NvilState, residual: jax.Array, decay: float) -> NvilState:
     """Mixes the batch into the statistics, without gradient; residuals are off the old mean."""
+    if not 0 <= decay <= 1:
+        raise ValueError(f"decay must be in [0, 1] (0.8 is usual), got {decay}")
+    if residual.size == 0:
+        return jax.lax.stop_gradient(state)
+    residual = jax.lax.stop_gradient(residual).astype(state.mean.dtype)
     # A plain average until the past has earned its weight, so the zeros of the start never count.
-    residual = residual.astype(jnp.float32)
-    steps = state.step.astype(jnp.float32)
+    steps = state.step.astype(residual.dtype)
     past = jnp.minimum(decay, steps / (steps + 1))
     shift = jnp.mean(residual)
     # The mixture's variance counts the shift too, without which batches of one would have none.
     variance = past * (state.variance + (1 - past) * shift**2) + (1 - past) * jnp.var(residual)
     mean = state.mean + (1 - past) * shift
-    return jax.lax.stop_gradient(NvilState(mean, variance, state.step + 1))
+    # One infinite value would stay in the statistics for good.
+    finite = jnp.isfinite(mean) & jnp.isfinite(variance)
+    updated = NvilState(mean, variance, state.step + 1)
+    return jax.lax.stop_gradient(
+        jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, state)
+    )

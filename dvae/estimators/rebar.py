@@ -5,8 +5,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from dvae._numerics import check_positive
-from dvae.estimators._estimate import Estimate, check_reduced, logits_term
+from dvae._numerics import check_positive, wide_dtype
+from dvae.estimators._estimate import Estimate, as_logits, evaluate, logits_term, with_term
 from dvae.estimators.relax import RelaxedDraw, control_gradient, draw_relaxed, score_gradient
 
 
@@ -33,9 +33,9 @@ def rebar(
 
     Args:
         key: typed PRNG key.
-        f: maps z [..., n] to [...], nats, and is differentiable at z in [0, 1]^n; called at b, and
-            traced once more and mapped over the two relaxed samples. It may close over parameters
-            and over logits.
+        f: maps z [..., n] to [...], nats, floats, and is differentiable at z in [0, 1]^n; called at
+            b, and traced once more and mapped over the two relaxed samples. It may close over
+            parameters and over logits. With steps between the bits the estimate is biased.
         logits: [..., n] float.
         temperature: t > 0, scalar; receives no gradient here, see `rebar_variance`.
         eta: scalar, the weight of the control variate; likewise. At 0 this is `reinforce`.
@@ -45,14 +45,14 @@ def rebar(
 
     Raises:
         ValueError: if temperature is a number and not positive, if temperature or eta is not a
-            scalar, or if f does not reduce z to one value for each example.
+            scalar, or if f returns integers or does not reduce z to one value for each example.
     """
-    temperature, eta = _scalars("rebar", temperature, eta)
+    logits = as_logits("rebar", logits)
+    temperature, eta = _scalars("rebar", temperature, eta, logits)
     draw = draw_relaxed(key, logits)
-    values = f(draw.bits)
-    check_reduced("rebar", values, logits)
-    gradient = score_gradient(values, draw) + eta * _control(f, draw, temperature)
-    return Estimate(values, values + logits_term(gradient, logits).astype(values.dtype))
+    values = evaluate("rebar", f, draw.bits, logits.shape[:-1])
+    gradient = score_gradient(values, draw) + eta * _control("rebar", f, draw, temperature)
+    return with_term(values, logits_term(gradient, logits))
 
 
 def rebar_variance(
@@ -91,15 +91,17 @@ def rebar_variance(
     Raises:
         ValueError: as `rebar`.
     """
-    temperature, eta = _scalars("rebar_variance", temperature, eta)
+    logits = as_logits("rebar_variance", logits)
+    temperature, eta = _scalars("rebar_variance", temperature, eta, logits)
     draw = draw_relaxed(key, logits)
-    values = f(draw.bits)
-    check_reduced("rebar_variance", values, logits)
+    values = evaluate("rebar_variance", f, draw.bits, logits.shape[:-1])
 
     # Forward mode reaches t alone: reverse mode would also enter what f closes over.
     fixed = jax.lax.stop_gradient((temperature, eta))
     control, control_by_t = jax.jvp(
-        lambda t: _control(f, draw, t), (fixed[0],), (jnp.ones_like(fixed[0]),)
+        lambda t: _control("rebar_variance", f, draw, t),
+        (fixed[0],),
+        (jnp.ones_like(fixed[0]),),
     )
     gradient = score_gradient(values, draw) + fixed[1] * control
     value, by_t, by_eta = jax.lax.stop_gradient(
@@ -113,21 +115,26 @@ def rebar_variance(
 
 
 def _control(
-    f: Callable[[jax.Array], jax.Array], draw: RelaxedDraw, temperature: jax.Array
+    name: str, f: Callable[[jax.Array], jax.Array], draw: RelaxedDraw, temperature: jax.Array
 ) -> jax.Array:
     """Evaluates the control variate's gradient in the logits at eta = 1, [..., n]."""
     dtype = draw.bits.dtype
-    return control_gradient(lambda z: f(jax.nn.sigmoid(z / temperature).astype(dtype)), draw)
+    c = lambda z: f(jax.nn.sigmoid(z / temperature).astype(dtype))
+    return control_gradient(name, c, draw, label="f")
 
 
 def _scalars(
-    name: str, temperature: jax.typing.ArrayLike, eta: jax.typing.ArrayLike
+    name: str,
+    temperature: jax.typing.ArrayLike,
+    eta: jax.typing.ArrayLike,
+    logits: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    """Returns temperature and eta as float32 scalars."""
+    """Returns temperature and eta as scalars in the dtype of the relaxed bits."""
     check_positive("temperature", temperature)
     for argument, value in (("temperature", temperature), ("eta", eta)):
         if jnp.ndim(value) != 0:
             raise ValueError(
                 f"{name} takes one {argument} for all units, a scalar, got shape {jnp.shape(value)}"
             )
-    return jnp.asarray(temperature, jnp.float32), jnp.asarray(eta, jnp.float32)
+    dtype = wide_dtype(logits)
+    return jnp.asarray(temperature, dtype), jnp.asarray(eta, dtype)

@@ -10,10 +10,15 @@ from dvae._numerics import upcast
 from dvae.estimators._estimate import (
     Estimate,
     Family,
+    as_logits,
+    as_pair,
+    as_samples,
+    centered,
     check_num_samples,
-    check_shapes,
     draw,
+    evaluate,
     score_term,
+    with_term,
 )
 
 
@@ -39,13 +44,15 @@ def reinforce(
         family: `distributions.bernoulli` or `distributions.categorical`.
 
     Returns:
-        Estimate of f(z), both [...], in the dtype that f returns.
+        Estimate of f(z), both [...], in the dtype that f returns (integers: the
+        default float).
 
     Raises:
-        ValueError: if f does not reduce z to one value for each example.
+        ValueError: if f does not reduce z to one value for each example, or the baseline is neither
+            a scalar nor one value for each example.
     """
-    z, log_q = draw(key, logits, (), family)
-    return reinforce_surrogate(f(z), log_q, baseline)
+    z, log_q = draw(key, as_logits("reinforce", logits, family), (), family)
+    return reinforce_surrogate(evaluate("reinforce", f, z, log_q.shape), log_q, baseline)
 
 
 def reinforce_surrogate(
@@ -59,14 +66,14 @@ def reinforce_surrogate(
         baseline: scalar or [...], nats; receives no gradient.
 
     Returns:
-        Estimate, both [...], in the dtype of values.
+        Estimate, both [...], in the dtype of values (integers: the default float).
 
     Raises:
-        ValueError: if the shapes of values and log_q differ.
+        ValueError: if the shapes of values and log_q differ, or that of a baseline that is no
+            scalar.
     """
-    check_shapes("reinforce", values, log_q)
-    signal = values - jnp.asarray(baseline, values.dtype)
-    return Estimate(values, values + score_term(signal, log_q))
+    values, log_q = as_pair("reinforce", values, log_q)
+    return with_term(values, score_term(centered("reinforce", values, baseline), log_q))
 
 
 def reinforce_loo(
@@ -91,14 +98,15 @@ def reinforce_loo(
         family: `distributions.bernoulli` or `distributions.categorical`.
 
     Returns:
-        Estimate of the mean of f over the samples, both [...], in the dtype that f returns.
+        Estimate of the mean of f over the samples, both [...], in the dtype that f returns
+        (integers: the default float).
 
     Raises:
         ValueError: if num_samples < 2, or f does not reduce z to one value for each sample.
     """
     check_num_samples("reinforce_loo", num_samples)
-    z, log_q = draw(key, logits, (num_samples,), family)
-    return reinforce_loo_surrogate(f(z), log_q)
+    z, log_q = draw(key, as_logits("reinforce_loo", logits, family), (num_samples,), family)
+    return reinforce_loo_surrogate(evaluate("reinforce_loo", f, z, log_q.shape), log_q)
 
 
 def reinforce_loo_surrogate(values: jax.Array, log_q: jax.Array) -> Estimate:
@@ -109,14 +117,13 @@ def reinforce_loo_surrogate(values: jax.Array, log_q: jax.Array) -> Estimate:
         log_q: [K, ...] log q(z_k), summed over units, differentiable.
 
     Returns:
-        Estimate, both [...], in the dtype of values.
+        Estimate, both [...], in the dtype of values (integers: the default float).
 
     Raises:
         ValueError: if K < 2, or the shapes of values and log_q differ.
     """
-    check_shapes("reinforce_loo", values, log_q)
+    values, log_q = as_samples("reinforce_loo", values, log_q)
     num_samples = values.shape[0]
-    check_num_samples("reinforce_loo", num_samples)
     wide = upcast(values)
     mean = jnp.mean(wide, axis=0)
     # f_k minus the mean of the others is K / (K - 1) times f_k minus the mean of all.

@@ -7,7 +7,14 @@ import jax
 import jax.numpy as jnp
 
 from dvae._numerics import open_uniform, upcast
-from dvae.estimators._estimate import Estimate, check_reduced, logits_term
+from dvae.estimators._estimate import (
+    Estimate,
+    as_logits,
+    evaluate,
+    logits_term,
+    threshold,
+    with_term,
+)
 
 
 class RelaxedDraw(NamedTuple):
@@ -47,20 +54,22 @@ def relax(
         f: maps b [..., n] to [...], nats; called once. It may close over parameters and over
             logits, which receive its gradient.
         logits: [..., n] float.
-        control_variate: c, maps unbounded z [..., n] to [...], nats; traced once, and mapped over
-            the pair z, z'.
+        control_variate: c, maps unbounded z [..., n] to [...], nats, floats; traced once, and
+            mapped over the pair z, z'.
 
     Returns:
-        Estimate of f(b), both [...], in the dtype that f returns.
+        Estimate of f(b), both [...], in the dtype that f returns (integers: the
+        default float).
 
     Raises:
-        ValueError: if f or control_variate does not reduce z to one value for each example.
+        ValueError: if f or control_variate does not reduce z to one value for each example, or
+            control_variate returns integers.
     """
+    logits = as_logits("relax", logits)
     draw = draw_relaxed(key, logits)
-    values = f(draw.bits)
-    check_reduced("relax", values, logits)
-    gradient = score_gradient(values, draw) + _control(control_variate, draw)
-    return Estimate(values, values + logits_term(gradient, logits).astype(values.dtype))
+    values = evaluate("relax", f, draw.bits, logits.shape[:-1])
+    gradient = score_gradient(values, draw) + _control("relax", control_variate, draw)
+    return with_term(values, logits_term(gradient, logits))
 
 
 def relax_variance(
@@ -90,16 +99,17 @@ def relax_variance(
     Raises:
         ValueError: as `relax`.
     """
+    logits = as_logits("relax_variance", logits)
     draw = draw_relaxed(key, logits)
-    values = f(draw.bits)
-    check_reduced("relax_variance", values, logits)
-    gradient = score_gradient(values, draw) + _control(control_variate, draw)
+    values = evaluate("relax_variance", f, draw.bits, logits.shape[:-1])
+    gradient = score_gradient(values, draw) + _control("relax_variance", control_variate, draw)
     return jnp.sum(gradient**2, axis=-1)
 
 
-def _control(c: Callable[[jax.Array], jax.Array], draw: RelaxedDraw) -> jax.Array:
+def _control(name: str, c: Callable[[jax.Array], jax.Array], draw: RelaxedDraw) -> jax.Array:
     """Evaluates `control_gradient` for a c that is given z in the dtype of the logits."""
-    return control_gradient(lambda z: c(z.astype(draw.bits.dtype)), draw)
+    narrowed = lambda z: c(z.astype(draw.bits.dtype))
+    return control_gradient(name, narrowed, draw, label="control_variate")
 
 
 def draw_relaxed(key: jax.Array, logits: jax.Array) -> RelaxedDraw:
@@ -112,7 +122,7 @@ def draw_relaxed(key: jax.Array, logits: jax.Array) -> RelaxedDraw:
     key_free, key_given_bits = jax.random.split(key)
     # Minus: the fine end of the uniforms, near 0, serves the rare ones among the bits.
     z = wide - _logistic(key_free, wide)
-    bits = (z > 0).astype(wide.dtype)
+    bits = threshold(z)
     sign = 2 * bits - 1
     shifted = _logistic(key_given_bits, wide) + jax.nn.softplus(sign * wide)
     conditional = sign * jax.nn.softplus(shifted)
@@ -136,10 +146,29 @@ def score_gradient(values: jax.Array, draw: RelaxedDraw) -> jax.Array:
     return jax.lax.stop_gradient(upcast(values))[..., None] * draw.score
 
 
-def control_gradient(c: Callable[[jax.Array], jax.Array], draw: RelaxedDraw) -> jax.Array:
-    """Evaluates grad_l c(z) - grad_l c(z') - c(z') grad_l log q(b) [..., n]; its mean is 0."""
-    values, pullback = jax.vjp(jax.vmap(c), draw.pair)
-    check_reduced("a control variate", values[0], draw.bits)
+def control_gradient(
+    name: str, c: Callable[[jax.Array], jax.Array], draw: RelaxedDraw, *, label: str
+) -> jax.Array:
+    """Evaluates grad_l c(z) - grad_l c(z') - c(z') grad_l log q(b) [..., n]; its mean is 0.
+
+    Raises:
+        ValueError: if c does not reduce z to one value for each example, or returns integers. Its
+            mean is 0 only with the derivative of c, which integers do not have.
+    """
+
+    def differentiable(z: jax.Array) -> jax.Array:
+        values = c(z)
+        dtype = getattr(values, "dtype", jnp.float32)
+        if not jnp.issubdtype(dtype, jnp.floating):
+            raise ValueError(
+                f"{name} differentiates {label} at relaxed bits: it must return floats, got "
+                f"{dtype}; for an f that counts or compares take disarm, "
+                "reinforce_loo, or relax with a smooth control variate"
+            )
+        return values
+
+    reduced = lambda z: evaluate(name, differentiable, z, draw.bits.shape[:-1], label=label)
+    values, pullback = jax.vjp(jax.vmap(reduced), draw.pair)
     (by_z,) = pullback(jnp.ones_like(values))
     free, given_bits = by_z * draw.slopes
     return free - given_bits - upcast(values[1])[..., None] * draw.score

@@ -1,19 +1,21 @@
 """VIMCO: the K-sample bound with a learning signal of its own for each sample."""
 
+import math
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from dvae import distributions
 from dvae._numerics import upcast
 from dvae.estimators._estimate import (
     Estimate,
     Family,
+    as_logits,
+    as_samples,
     check_num_samples,
-    check_shapes,
     draw,
+    evaluate,
     score_term,
 )
 
@@ -43,34 +45,35 @@ def vimco(
         family: `distributions.bernoulli` or `distributions.categorical`.
 
     Returns:
-        Estimate of L, both [...], nats, in the dtype that log_weight returns.
+        Estimate of L, both [...], nats, in the dtype that log_weight returns (integers: the
+        default float).
 
     Raises:
         ValueError: if num_samples < 2, or log_weight does not reduce z to one value a sample.
     """
     check_num_samples("vimco", num_samples)
-    z, log_q = draw(key, logits, (num_samples,), family)
-    return vimco_surrogate(log_weight(z), log_q)
+    z, log_q = draw(key, as_logits("vimco", logits, family), (num_samples,), family)
+    log_weights = evaluate("vimco", log_weight, z, log_q.shape, label="log_weight")
+    return vimco_surrogate(log_weights, log_q)
 
 
 def vimco_surrogate(log_weights: jax.Array, log_q: jax.Array) -> Estimate:
     """Builds the estimate of `vimco` from evaluated arrays, in O(K) memory for each example.
 
     Args:
-        log_weights: [K, ...] l_k at z_k ~ q, nats, finite.
+        log_weights: [K, ...] l_k at z_k ~ q, nats. -inf, a weight of zero, is legal while two of
+            the K are finite; else the bound of the others is -inf, and the surrogate NaN.
         log_q: [K, ...] log q(z_k), summed over units, differentiable; z_k without gradient.
 
     Returns:
-        Estimate, both [...], in the dtype of log_weights.
+        Estimate, both [...], in the dtype of log_weights (integers: the default float).
 
     Raises:
         ValueError: if K < 2, or the shapes of log_weights and log_q differ.
     """
-    check_shapes("vimco", log_weights, log_q)
-    num_samples = log_weights.shape[0]
-    check_num_samples("vimco", num_samples)
+    log_weights, log_q = as_samples("vimco", log_weights, log_q)
     wide = upcast(log_weights)
-    bound = jax.nn.logsumexp(wide, axis=0) - np.log(num_samples).astype(wide.dtype)
+    bound = jax.nn.logsumexp(wide, axis=0) - math.log(log_weights.shape[0])
     surrogate = bound + jnp.sum(score_term(_learning_signals(wide), log_q), axis=0)
     return Estimate(bound.astype(log_weights.dtype), surrogate.astype(log_weights.dtype))
 

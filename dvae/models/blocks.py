@@ -7,7 +7,8 @@ space-to-depth, the transposed convolution in sub-pixel form.
 `use_matmul` is the one place that chooses; both forms take the same kernels and are tested equal.
 
 Parameters are float32. Products take operands in `dtype`, accumulate in float32 and return `dtype`;
-the gradient of a kernel is accumulated and returned in float32.
+the gradient of a kernel is accumulated and returned in float32. All of it differentiates in either
+mode and to any order (see `products`).
 """
 
 import flax.linen as nn
@@ -15,6 +16,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.typing import DTypeLike
+
+from dvae._numerics import wide_dtype
+from dvae.models import checks
+from dvae.models.products import conv_transpose_by_gradient, matmul
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
@@ -24,37 +29,10 @@ def use_matmul() -> bool:
     return jax.default_backend() == "cpu"
 
 
-@jax.custom_vjp
-def matmul(x: jax.Array, w: jax.Array) -> jax.Array:
-    """x [..., I] times w [I, O] with float32 accumulation, in x's dtype."""
-    return jnp.matmul(x, w.astype(x.dtype), preferred_element_type=jnp.float32).astype(x.dtype)
-
-
-def _matmul_fwd(x: jax.Array, w: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return matmul(x, w), (x, w)
-
-
-def _matmul_bwd(res: tuple[jax.Array, jax.Array], ct: jax.Array) -> tuple[jax.Array, jax.Array]:
-    # Written out because the automatic rule multiplies a float32 cotangent by bfloat16 operands,
-    # which no CPU has fast code for.
-    x, w = res
-    dx = jnp.matmul(ct, w.T.astype(x.dtype), preferred_element_type=jnp.float32).astype(x.dtype)
-    dw = matmul_transposed(x.reshape(-1, x.shape[-1]), ct.reshape(-1, ct.shape[-1]))
-    return dx, dw.astype(w.dtype)
-
-
-matmul.defvjp(_matmul_fwd, _matmul_bwd)
-
-
-def matmul_transposed(x: jax.Array, y: jax.Array) -> jax.Array:
-    """Returns x^T y in float32: x [R, I], y [R, O] to [I, O]."""
-    return lax.dot_general(x, y, (((0,), (0,)), ((), ())), preferred_element_type=jnp.float32)
-
-
 def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
-    """Adds a float32 bias over the last axes, in x's dtype, with its gradient summed in float32."""
-    expanded = jnp.expand_dims(bias, range(x.ndim - bias.ndim))
-    return (x.astype(jnp.float32) + expanded).astype(x.dtype)
+    """Adds a bias over the last axes, in x's dtype, with sums (its gradient's too) in float32."""
+    expanded = jnp.expand_dims(bias.astype(wide_dtype(x)), range(x.ndim - bias.ndim))
+    return (x.astype(wide_dtype(x)) + expanded).astype(x.dtype)
 
 
 def _patches(x: jax.Array, size: int, height: int, width: int) -> jax.Array:
@@ -73,6 +51,8 @@ def _conv_matmul(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     # size 4, stride 2: fold every 2x2 block into the channels, then a 2x2 convolution.
     x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     batch, height, width, _ = x.shape
+    # An axis at a time: meshes with explicit axes know where a sharded batch goes in one split.
+    x = x.reshape(batch, height // 2, 2, width, features_in)
     x = x.reshape(batch, height // 2, 2, width // 2, 2, features_in).transpose(0, 1, 3, 2, 4, 5)
     x = x.reshape(batch, height // 2, width // 2, 4 * features_in)
     kernel = kernel.reshape(2, 2, 2, 2, features_in, features).transpose(0, 2, 1, 3, 4, 5)
@@ -133,6 +113,11 @@ def _conv_transpose_scattered(x: jax.Array, kernel: jax.Array) -> list[jax.Array
     return [phase(a, b) for a in range(2) for b in range(2)]
 
 
+def _check(x: jax.Array, kernel: jax.Array) -> None:
+    checks.check_floats("kernel", kernel, ("K", "K", "I", "O"))
+    checks.check_floats("x", x, ("B", "H", "W", kernel.shape[2]))
+
+
 def conv(x: jax.Array, kernel: jax.Array, *, stride: int = 1) -> jax.Array:
     """Convolves with `SAME` padding, so that the output is 1/stride of the input's size.
 
@@ -143,7 +128,11 @@ def conv(x: jax.Array, kernel: jax.Array, *, stride: int = 1) -> jax.Array:
 
     Returns:
       [B, H / stride, W / stride, O] in x's dtype.
+
+    Raises:
+      ValueError: the shapes do not fit, or x is not of floats.
     """
+    _check(x, kernel)
     size = kernel.shape[0]
     if (stride, size % 2) != (1, 1) and (stride, size) != (2, 4):
         raise ValueError(
@@ -166,54 +155,24 @@ def conv(x: jax.Array, kernel: jax.Array, *, stride: int = 1) -> jax.Array:
 def conv_transpose(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Doubles the size of x [B, H, W, I] by a 4x4 transposed convolution to [B, 2H, 2W, O].
 
-    out[2 i + a] = sum over s in {0, 1} of x[i + a + s - 1] kernel[a + 2 s], in each axis.
+        out[2 i + a] = sum over s in {0, 1} of x[i + a + s - 1] kernel[a + 2 s], in each axis.
+
+    Args:
+      x: [B, H, W, I], in the compute dtype.
+      kernel: [4, 4, I, O].
+
+    Returns:
+      [B, 2H, 2W, O] in x's dtype.
+
+    Raises:
+      ValueError: the shapes do not fit, or x is not of floats.
     """
+    _check(x, kernel)
+    if kernel.shape[0] != 4:
+        raise ValueError(f"conv_transpose needs a 4x4 kernel, got {kernel.shape}")
     if use_matmul():
         return join_pieces(_conv_transpose_matmul(x, kernel))
-    return _conv_transpose_by_gradient(x, kernel)
-
-
-def _downsample(y: jax.Array, mirrored: jax.Array) -> jax.Array:
-    """The stride-2 convolution [B, 2H, 2W, O] to [B, H, W, I] whose transpose is wanted."""
-    dimensions = ("NHWC", "HWOI", "NHWC")  # the kernel's axes as conv_transpose has them
-    return lax.conv_general_dilated(
-        y, mirrored, (2, 2), ((1, 1), (1, 1)), dimension_numbers=dimensions
-    )
-
-
-# A convolution of x with zeros in between is the same map, but XLA hands that to cuDNN as it is
-# written, with four times the products; the gradients of a strided one have kernels of their own.
-@jax.custom_vjp
-def _conv_transpose_by_gradient(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return _conv_transpose_fwd(x, kernel)[0]
-
-
-def _conv_transpose_fwd(
-    x: jax.Array, kernel: jax.Array
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    batch, height, width, _ = x.shape
-    # Two mirrorings in a row would be simplified away, and with them the form XLA recognizes.
-    mirrored = lax.optimization_barrier(_mirror(kernel).astype(x.dtype))
-    output = jax.ShapeDtypeStruct((batch, 2 * height, 2 * width, kernel.shape[-1]), x.dtype)
-    (out,) = jax.linear_transpose(lambda y: _downsample(y, mirrored), output)(x)
-    return out, (x, kernel)
-
-
-def _conv_transpose_bwd(
-    res: tuple[jax.Array, jax.Array], ct: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    x, kernel = res
-    mirrored = _mirror(kernel).astype(x.dtype)
-    dx = _downsample(ct, mirrored)
-    (d_mirrored,) = jax.linear_transpose(lambda k: _downsample(ct, k), mirrored)(x)
-    return dx, _mirror(d_mirrored.astype(kernel.dtype))
-
-
-_conv_transpose_by_gradient.defvjp(_conv_transpose_fwd, _conv_transpose_bwd)
-
-
-def _mirror(kernel: jax.Array) -> jax.Array:
-    return kernel[::-1, ::-1]
+    return conv_transpose_by_gradient(x, kernel)
 
 
 def conv_transpose_pieces(x: jax.Array, kernel: jax.Array) -> list[jax.Array]:
@@ -223,13 +182,20 @@ def conv_transpose_pieces(x: jax.Array, kernel: jax.Array) -> list[jax.Array]:
     interleave when O is 768; elsewhere the one whole output. `split_like_pieces` cuts an image the
     same way.
     """
+    _check(x, kernel)
     if use_matmul():
         return _conv_transpose_matmul(x, kernel)
     return [conv_transpose(x, kernel)]
 
 
 def split_like_pieces(images: jax.Array) -> list[jax.Array]:
-    """Cuts images [B, 2H, 2W, ...] into the pieces of `conv_transpose_pieces`."""
+    """Cuts images [B, 2H, 2W, ...] into the pieces of `conv_transpose_pieces`.
+
+    Raises:
+      ValueError: an odd height or width, of which the pieces would differ.
+    """
+    if images.ndim < 3 or images.shape[1] % 2 or images.shape[2] % 2:
+        raise ValueError(f"images must be [B, 2H, 2W, ...], got shape {images.shape}")
     if use_matmul():
         return [images[:, a::2, b::2] for a in range(2) for b in range(2)]
     return [images]
@@ -241,11 +207,12 @@ def join_pieces(pieces: list[jax.Array]) -> jax.Array:
         return pieces[0]
     batch, height, width, *rest = pieces[0].shape
     rows = [jnp.stack(pieces[2 * a : 2 * a + 2], axis=3) for a in range(2)]
-    return jnp.stack(rows, axis=2).reshape(batch, 2 * height, 2 * width, *rest)
+    grid = jnp.stack(rows, axis=2).reshape(batch, 2 * height, width, 2, *rest)
+    return grid.reshape(batch, 2 * height, 2 * width, *rest)
 
 
 class Conv(nn.Module):
-    """Convolution with bias. x [B, H, W, I] to [B, H / stride, W / stride, features]."""
+    """Convolution with bias: floats [B, H, W, I] to [B, H / stride, W / stride, features]."""
 
     features: int
     size: int
@@ -255,22 +222,25 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        checks.check_floats("x", x, ("B", "H", "W", "I"))
         shape = (self.size, self.size, x.shape[-1], self.features)
-        kernel = self.param("kernel", self.kernel_init, shape)
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
         return add_bias(conv(x.astype(self.dtype), kernel, stride=self.stride), bias)
 
 
 class ConvTranspose(nn.Module):
-    """Transposed 4x4 convolution with bias that doubles the image's size."""
+    """Transposed 4x4 convolution with bias: floats [B, H, W, I] to [B, 2H, 2W, features]."""
 
     features: int
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        kernel = self.param("kernel", transpose_init, (4, 4, x.shape[-1], self.features))
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        checks.check_floats("x", x, ("B", "H", "W", "I"))
+        shape = (4, 4, x.shape[-1], self.features)
+        kernel = self.param("kernel", transpose_init, shape, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
         return add_bias(conv_transpose(x.astype(self.dtype), kernel), bias)
 
 

@@ -14,6 +14,7 @@ one after the other by what they add to the context, which so carries zeta and h
 networks are alike, and a scan runs them: compiled once, whatever their number.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -22,7 +23,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from dvae.models import blocks, se_resnet
+from dvae.models import blocks, checks, se_resnet
 from dvae.models.multiscale import MultiscaleConfig, MultiscaleDecoder, center
 
 LOCAL_DOWNSAMPLING = 4
@@ -57,6 +58,12 @@ class DVAEPPConfig:
                 "global_sizes must name at least one layer of at least 1 variable, and num_groups "
                 f"be at least 0, got {self.global_sizes} and {self.num_groups}"
             )
+        checks.check_sizes(
+            global_parameters=self.global_parameters,
+            local_size=self.local_size,
+            local_parameters=self.local_parameters,
+            hidden=min(self.hidden, default=1),
+        )
 
     @property
     def features(self) -> int:
@@ -94,7 +101,7 @@ class Encoder(nn.Module):
         x = se_resnet.Down(decoder.features_at(size // 2), num_blocks)(x)
         local = se_resnet.Down(self.config.features, num_blocks)(x)
         top = se_resnet.Down(self.config.features, num_blocks)(local)
-        return Features(nn.elu(top.reshape(len(top), -1)), local)
+        return Features(nn.elu(top.reshape(len(top), math.prod(top.shape[1:]))), local)
 
 
 class LocalGroup(nn.Module):
@@ -159,7 +166,16 @@ class DVAEPP(nn.Module):
         return self.log_likelihood(context, images)
 
     def encode(self, images: jax.Array) -> Features:
-        """Encodes images [B, S, S, C], 0 or 1, or levels 0..255."""
+        """Encodes images.
+
+        Args:
+          images: [B, S, S, C], pixels 0 or 1 of any dtype, or uint8 levels 0..255, as the decoder
+            has them.
+
+        Raises:
+          ValueError: another shape or dtype, or, of a NumPy array, another value.
+        """
+        self.config.decoder.check_images(images)
         return self.encoder(center(images, self.config.decoder.num_mixtures))
 
     def global_posterior(self, features: Features, earlier: list[jax.Array]) -> jax.Array:
@@ -167,28 +183,69 @@ class DVAEPP(nn.Module):
 
         Args:
           features: of `encode`.
-          earlier: samples of the layers before as networks see them, [B, n] each.
+          earlier: samples of the layers before as networks see them, float [B, n] each.
+
+        Raises:
+          ValueError: shapes or dtypes are others, or no layer comes after the earlier ones.
         """
+        c = self.config
+        if len(earlier) >= len(c.global_sizes):
+            raise ValueError(
+                f"earlier must be fewer than the {len(c.global_sizes)} layers of global variables, "
+                f"got {len(earlier)}"
+            )
+        checks.check_floats("features.top", features.top, ("B", c.top_side**2 * c.features))
+        self._check_layers("earlier", earlier, len(features.top))
         return self.global_networks[len(earlier)](jnp.concatenate([features.top, *earlier], -1))
 
     def expand(self, values: list[jax.Array]) -> jax.Array:
-        """Maps the global variables as networks see them, [B, n] each, to the context."""
-        side = self.config.top_side
+        """Maps all layers of global variables to the context [B, h, w, F].
+
+        Args:
+          values: the layers as networks see them, float [B, n] each.
+
+        Raises:
+          ValueError: shapes or dtypes are others, or a layer is missing.
+        """
+        c = self.config
+        if len(values) != len(c.global_sizes):
+            raise ValueError(
+                f"values must be all {len(c.global_sizes)} layers of global variables, got "
+                f"{len(values)}"
+            )
+        self._check_layers("values", values, "B")
         x = self.from_globals(jnp.concatenate(values, axis=-1))
-        return self.expand_up(nn.elu(x).reshape(len(x), side, side, -1))
+        return self.expand_up(nn.elu(x).reshape(len(x), c.top_side, c.top_side, c.features))
+
+    def _check_layers(self, name: str, layers: list[jax.Array], batch: int | str) -> None:
+        for i, (layer, size) in enumerate(zip(layers, self.config.global_sizes, strict=False)):
+            checks.check_floats(f"{name}[{i}]", layer, (batch, size))
 
     def local_groups(
         self, key: jax.Array, context: jax.Array, features: Features | None, draw: LocalDraw
     ) -> tuple[jax.Array, jax.Array]:
         """Draws all local groups in their order, from q given features, else from p.
 
+        Args:
+          key: typed PRNG key.
+          context: float [B, h, w, F], of `expand`.
+          features: of `encode`, or None.
+          draw: of one group, see `LocalDraw`.
+
         Returns:
           The context with all of them, and the divergences [groups, B].
+
+        Raises:
+          ValueError: shapes or dtypes are others.
         """
         num_groups = self.config.num_groups
-        if not num_groups:
-            return context, jnp.zeros((0, len(context)))
+        shape = (len(context), self.config.local_side, self.config.local_side, self.config.features)
+        checks.check_floats("context", context, ("B", *shape[1:]))
         local = None if features is None else features.local
+        if local is not None:
+            checks.check_floats("features.local", local, shape)
+        if not num_groups:
+            return context, jnp.zeros((0, len(context)), context.dtype)
 
         def step(
             group: LocalGroup, context: jax.Array, index: jax.Array

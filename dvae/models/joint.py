@@ -10,6 +10,7 @@ S = 32, 4x4 convolutions of stride 2 with 32, 64 and 64 maps and a dense layer o
 same mirrored. A pixel is the mean of a Bernoulli, so grey levels are targets of a cross entropy.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -19,7 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from dvae.distributions import bernoulli, categorical, normal
-from dvae.models import blocks
+from dvae.models import blocks, checks
 
 DOWNSAMPLING = 8
 
@@ -49,6 +50,9 @@ class JointConfig:
             )
         if not self.num_continuous and not self.discrete:
             raise ValueError("the model needs a latent variable, continuous or discrete")
+        checks.check_sizes(
+            channels=self.channels, features=self.features, hidden_units=self.hidden_units
+        )
 
 
 class Posterior(NamedTuple):
@@ -85,20 +89,43 @@ class JointVAE(nn.Module):
         return self.pixel_logits(q.mean + q.log_scale, q.logits)
 
     def encode(self, x: jax.Array) -> Posterior:
-        """Encodes float32 images [B, S, S, C] in [0, 1]."""
+        """Encodes float images [B, S, S, C] in [0, 1].
+
+        Raises:
+          ValueError: x has another dtype or shape, or as a NumPy array other values.
+        """
+        c = self.config
+        shape = ("B", c.image_size, c.image_size, c.channels)
+        checks.check_images(x, kind=checks.UNIT, shape=shape, name="x")
         for convolution in self.convolutions:
             x = nn.relu(convolution(x))
-        x = nn.relu(self.hidden(x.reshape(len(x), -1)))
+        x = nn.relu(self.hidden(x.reshape(len(x), math.prod(x.shape[1:]))))
         logits = tuple(layer(x) for layer in self.class_logits)
         if not self.config.num_continuous:
             return Posterior(x[:, :0], x[:, :0], logits)
         return Posterior(self.mean(x), self.log_scale(x), logits)
 
     def pixel_logits(self, h: jax.Array, c: Sequence[jax.Array]) -> jax.Array:
-        """Decodes h [B, n] and c, [B, n_j] each, to logits of the pixels' means [B, S, S, C]."""
+        """Decodes to logits of the pixels' means [B, S, S, C].
+
+        Args:
+          h: float [B, n], empty [B, 0] where there are no continuous variables.
+          c: float [B, n_j] each, one-hot or relaxed, in the variables' order.
+
+        Raises:
+          ValueError: number, dtypes or shapes of the variables are others.
+        """
+        sizes = self.config.discrete
+        checks.check_floats("h", h, ("B", self.config.num_continuous))
+        if len(c) != len(sizes):
+            raise ValueError(
+                f"c must have one array for each of {len(sizes)} variables, got {len(c)}"
+            )
+        for j, (values, size) in enumerate(zip(c, sizes, strict=True)):
+            checks.check_floats(f"c[{j}]", values, (len(h), size))
         side = self.config.image_size // DOWNSAMPLING
         x = nn.relu(self.from_latents(jnp.concatenate([h, *c], axis=-1)))
-        x = nn.relu(self.to_maps(x)).reshape(len(x), side, side, -1)
+        x = nn.relu(self.to_maps(x)).reshape(len(x), side, side, 2 * self.config.features)
         for i, layer in enumerate(self.transposed):
             x = layer(x if i == 0 else nn.relu(x))
         return x
@@ -108,7 +135,16 @@ def log_likelihood(x: jax.Array, pixel_logits: jax.Array) -> jax.Array:
     """Evaluates sum over pixels of x log p + (1 - x) log(1 - p), nats [B], for x in [0, 1].
 
     The log-likelihood of binary pixels, for grey ones minus a cross entropy: it bounds nothing.
+
+    Args:
+      x: float [B, S, S, C] in [0, 1].
+      pixel_logits: float [B, S, S, C].
+
+    Raises:
+      ValueError: dtypes or shapes are others, or x as a NumPy array has other values.
     """
+    checks.check_floats("pixel_logits", pixel_logits, ("B", "H", "W", "C"))
+    checks.check_images(x, kind=checks.UNIT, shape=pixel_logits.shape, name="x")
     return bernoulli.log_prob(x, pixel_logits).sum((-3, -2, -1))
 
 
@@ -122,7 +158,7 @@ class Divergences(NamedTuple):
 def divergences(q: Posterior) -> Divergences:
     """Evaluates the KL of every latent variable, analytically."""
     discrete = [categorical.kl(logits, jnp.zeros_like(logits)) for logits in q.logits]
-    none = jnp.zeros((*q.mean.shape[:-1], 0))
+    none = jnp.zeros((*q.mean.shape[:-1], 0), q.mean.dtype)
     stacked = jnp.stack(discrete, axis=-1) if discrete else none
     return Divergences(normal.kl(q.mean, q.log_scale, 0.0, 0.0), stacked)
 

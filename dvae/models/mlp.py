@@ -18,6 +18,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import DTypeLike
 
+from dvae.models import checks
+
 BATCH_NORM_MOMENTUM, BATCH_NORM_EPSILON = 0.8, 1e-2  # of the published models
 
 
@@ -40,7 +42,7 @@ def _product_in(dtype: DTypeLike) -> Callable[..., jax.Array]:
 
 
 class Mlp(nn.Module):
-    """Tanh layers and an affine output named `output`; [..., I] to [..., num_outputs].
+    """Tanh layers and an affine output named `output`; floats [..., I] to [..., num_outputs].
 
     With `batch_norm` each layer is normalized before its tanh, over all axes but the last: by the
     batch's moments where `train`, else by their moving averages in `batch_stats`.
@@ -54,6 +56,7 @@ class Mlp(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        checks.check_floats("x", x, ("...", "I"))
         product = None if self.product_dtype is None else _product_in(self.product_dtype)
         for i, features in enumerate(self.hidden):
             x = nn.Dense(
@@ -93,6 +96,7 @@ class BinaryVAEConfig:
                 f"group_sizes must name at least one group of at least 1 bit, got "
                 f"{self.group_sizes}"
             )
+        checks.check_sizes(num_pixels=self.num_pixels, hidden=min(self.hidden, default=1))
 
 
 class BinaryVAE(nn.Module):
@@ -109,7 +113,7 @@ class BinaryVAE(nn.Module):
         if c.directed:
             self.priors = [network(size) for size in c.group_sizes[1:]]
             self.first_prior_logits = self.param(
-                "prior_logits", nn.initializers.zeros, c.group_sizes[:1]
+                "prior_logits", nn.initializers.zeros, c.group_sizes[:1], jnp.float32
             )
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -122,23 +126,56 @@ class BinaryVAE(nn.Module):
         return self.pixel_logits(groups)
 
     def posterior_logits(self, x: jax.Array, earlier: Sequence[jax.Array]) -> jax.Array:
-        """Evaluates the logits of q(z_g | x, earlier groups), g = len(earlier).
+        """Evaluates the logits of q(z_g | x, earlier groups), g = len(earlier), [..., n].
 
         Args:
           x: [..., D] float pixels, less their training mean.
-          earlier: samples of the groups before, each [..., n].
+          earlier: samples of the groups before, each float [..., n]; leading axes broadcast.
+
+        Raises:
+          ValueError: a dtype or a last axis is another, or no group comes after the earlier ones.
         """
+        checks.check_floats("x", x, ("...", self.config.num_pixels))
+        self._check_groups("earlier", earlier, len(self.config.group_sizes) - 1)
         return self.encoders[len(earlier)](_join([x, *self._inputs(earlier)]))
 
     def prior_logits(self, earlier: Sequence[jax.Array]) -> jax.Array:
-        """Evaluates the logits of p(z_g | earlier groups); [n] for the first group."""
+        """Evaluates the logits of p(z_g | earlier groups), [..., n]; [n] for the first group.
+
+        Args:
+          earlier: samples of the groups before, each float [..., n].
+
+        Raises:
+          ValueError: as in `posterior_logits`, or the model has no directed prior.
+        """
+        if not self.config.directed:
+            raise ValueError("this model has directed=False: its prior p(z) is not part of it")
+        self._check_groups("earlier", earlier, len(self.config.group_sizes) - 1)
         if not earlier:
             return self.first_prior_logits
         return self.priors[len(earlier) - 1](_join(self._inputs(earlier)))
 
     def pixel_logits(self, groups: Sequence[jax.Array]) -> jax.Array:
-        """Evaluates the logits of p(x | all groups), [..., D]."""
+        """Evaluates the logits of p(x | all groups), [..., D].
+
+        Args:
+          groups: samples, each float [..., n].
+
+        Raises:
+          ValueError: a dtype or a last axis is another, or a group is missing.
+        """
+        if len(groups) != len(self.config.group_sizes):
+            raise ValueError(
+                f"groups must be all {len(self.config.group_sizes)} groups, got {len(groups)}"
+            )
+        self._check_groups("groups", groups, len(groups))
         return self.decoder(_join(self._inputs(groups)))
+
+    def _check_groups(self, name: str, groups: Sequence[jax.Array], most: int) -> None:
+        if len(groups) > most:
+            raise ValueError(f"{name} must be at most {most} groups of bits, got {len(groups)}")
+        for i, (zeta, size) in enumerate(zip(groups, self.config.group_sizes, strict=False)):
+            checks.check_floats(f"{name}[{i}]", zeta, ("...", size))
 
     def _inputs(self, groups: Sequence[jax.Array]) -> list[jax.Array]:
         """What the networks see of the latents."""

@@ -19,8 +19,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dvae._numerics import wide_dtype
 from dvae.distributions import bernoulli, discretized_logistic
-from dvae.models import blocks, se_resnet
+from dvae.models import blocks, checks, se_resnet
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,12 @@ class MultiscaleConfig:
                 f"num_scales must be 1 to {most} at image_size={self.image_size}, which is halved "
                 f"from scale to scale, got {self.num_scales}"
             )
+        checks.check_sizes(channels=self.channels, features=self.features)
+        if self.num_mixtures < 0 or self.num_blocks < 0:
+            raise ValueError(
+                "num_mixtures and num_blocks must be at least 0, got "
+                f"{self.num_mixtures} and {self.num_blocks}"
+            )
 
     @property
     def num_parameters(self) -> int:
@@ -58,6 +65,12 @@ class MultiscaleConfig:
         """Distance between the pixels of a scale."""
         return 2 ** (self.num_scales - 1 - scale)
 
+    def check_images(self, images: jax.Array, batch: int | str = "B") -> None:
+        """Raises ValueError unless images have the shape [B, S, S, C] and the kind of pixels."""
+        kind = checks.LEVELS if self.num_mixtures else checks.BITS
+        shape = (batch, self.image_size, self.image_size, self.channels)
+        checks.check_images(images, kind=kind, shape=shape)
+
 
 def center(images: jax.Array, num_mixtures: int) -> jax.Array:
     """Maps pixels 0 or 1, or levels 0..255, to [-1, 1], float32, as networks see them."""
@@ -72,7 +85,10 @@ def new_pixels(size: int, *, first: bool) -> np.ndarray:
 
 
 class MultiscaleDecoder(nn.Module):
-    """p(x | context), for a context [B, h, w, F] of h a power of 2 times the size of a scale."""
+    """p(x | context), for a float context [B, h, h, F].
+
+    h is brought to the size of the coarsest scale by doubling, or by halving and rounding up.
+    """
 
     config: MultiscaleConfig
 
@@ -84,11 +100,17 @@ class MultiscaleDecoder(nn.Module):
         """Evaluates log p(x | context), nats [B].
 
         Args:
-          context: [B, h, w, F].
-          images: [B, S, S, C], 0 or 1, or integer levels 0..255.
+          context: float [B, h, h, F].
+          images: [B, S, S, C], pixels 0 or 1 of any dtype, or uint8 levels 0..255.
+
+        Raises:
+          ValueError: context or images have other dtypes or shapes, or images, as a NumPy array,
+            other values.
         """
         c = self.config
-        total, state = jnp.zeros(len(images)), None
+        self._check_context(context)
+        c.check_images(images, len(context))
+        total, state = jnp.zeros(len(images), wide_dtype(context)), None
         for scale, network in enumerate(self.scales):
             pixels = images[:, :: c.step(scale), :: c.step(scale)]
             state, params = network(context, state, center(pixels, c.num_mixtures))
@@ -124,9 +146,25 @@ class MultiscaleDecoder(nn.Module):
 
         return self._walk(context, draw)
 
+    def _check_context(self, context: jax.Array) -> None:
+        checks.check_floats("context", context, ("B", "h", "h", "F"))
+        coarsest = self.config.image_size // self.config.step(0)
+        size = context.shape[1]
+        while size > coarsest:
+            size = -(-size // 2)
+        while 0 < size < coarsest:
+            size *= 2
+        if size != coarsest:
+            raise ValueError(
+                f"context must have a size that doubles or halves to the coarsest scale's "
+                f"{coarsest}, got {checks.describe(context)}"
+            )
+
     def _walk(self, context: jax.Array, draw: Callable[[int, jax.Array], jax.Array]) -> jax.Array:
         c = self.config
-        image = jnp.zeros((len(context), c.image_size, c.image_size, c.channels))
+        self._check_context(context)
+        shape = (len(context), c.image_size, c.image_size, c.channels)
+        image = jnp.zeros(shape, jnp.float32)
         state = None
         for scale, network in enumerate(self.scales):
             step = c.step(scale)

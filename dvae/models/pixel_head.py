@@ -8,14 +8,20 @@ pass over a few images at a time, so that their logits stay in the cache and tho
 batch never exist.
 """
 
+import functools
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.custom_derivatives import SymbolicZero
 from jax.typing import DTypeLike
 
+from dvae._numerics import vary_like, wide_dtype
 from dvae.distributions import categorical
-from dvae.models import blocks
+from dvae.models import blocks, checks
+from dvae.models.products import matmul_transposed
 
 NUM_LEVELS = 256
 _CHUNK_ROWS = 1024  # output positions of a phase at a time: 3 MB of logits
@@ -32,8 +38,8 @@ class PixelHead(nn.Module):
         shape = (4, 4, self.features, 3 * NUM_LEVELS)
         # A tenth of the usual scale: the first prediction is nearly the bias's.
         stddev = 0.1 * (4.0 * self.features) ** -0.5
-        self.kernel = self.param("kernel", nn.initializers.normal(stddev), shape)
-        self.bias = self.param("bias", nn.initializers.zeros, (3, NUM_LEVELS))
+        self.kernel = self.param("kernel", nn.initializers.normal(stddev), shape, jnp.float32)
+        self.bias = self.param("bias", nn.initializers.zeros, (3, NUM_LEVELS), jnp.float32)
 
     def _logits(self, x: jax.Array) -> list[jax.Array]:
         """Logits [..., 3, 256] in the pieces in which the platform makes them."""
@@ -41,7 +47,16 @@ class PixelHead(nn.Module):
         return [blocks.add_bias(y.reshape(*y.shape[:-1], 3, NUM_LEVELS), self.bias) for y in pieces]
 
     def log_likelihood(self, x: jax.Array, images: jax.Array) -> jax.Array:
-        """Returns log p(image) in nats, [B], of uint8 images [B, H, W, 3]."""
+        """Returns log p(image) in nats, [B].
+
+        Args:
+          x: float [B, H/2, W/2, F].
+          images: uint8 [B, H, W, 3].
+
+        Raises:
+          ValueError: x or images are of another dtype or shape.
+        """
+        self._check(x, images)
         targets = blocks.split_like_pieces(images.astype(jnp.int32))
         terms = [
             categorical.log_prob_of_codes(target, logits).sum((1, 2, 3))
@@ -51,6 +66,7 @@ class PixelHead(nn.Module):
 
     def total_log_likelihood(self, x: jax.Array, images: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Returns the sum of `log_likelihood` and, without gradient, its terms: [], [B] nats."""
+        self._check(x, images)
         if blocks.use_matmul():
             x = x.astype(self.dtype)
             total, values = _total(x, self.kernel, self.bias, images.astype(jnp.int32))
@@ -59,8 +75,15 @@ class PixelHead(nn.Module):
             total = values.sum()
         return total, lax.stop_gradient(values)
 
+    def _check(self, x: jax.Array, images: jax.Array) -> None:
+        checks.check_floats("x", x, ("B", "H/2", "W/2", self.features))
+        batch, height, width, _ = x.shape
+        shape = (batch, 2 * height, 2 * width, 3)
+        checks.check_images(images, kind=checks.LEVELS, shape=shape)
+
     def mean(self, x: jax.Array) -> jax.Array:
-        """Returns the mean pixel value, float32 [B, H, W, 3] in [0, 255]."""
+        """Returns the mean pixel value, float32 [B, H, W, 3] in [0, 255], of x as above."""
+        checks.check_floats("x", x, ("B", "H/2", "W/2", self.features))
         levels = jnp.arange(NUM_LEVELS, dtype=jnp.float32)
         means = [
             jnp.matmul(nn.softmax(y.astype(jnp.float32)), levels, precision=lax.Precision.HIGHEST)
@@ -88,24 +111,25 @@ def _log_softmax_terms(
     patches: jax.Array, taps: jax.Array, bias: jax.Array, targets: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Returns log p(target) [rows, 3], exp(logits - max) and its sum, of one phase."""
-    logits = jnp.matmul(patches, taps, preferred_element_type=jnp.float32)
-    logits = logits.reshape(-1, 3, NUM_LEVELS) + bias[None]
-    peak = logits.max(-1, keepdims=True)
+    logits = jnp.matmul(patches, taps, preferred_element_type=wide_dtype(patches))
+    logits = logits.reshape(-1, 3, NUM_LEVELS) + bias.astype(logits.dtype)[None]
+    peak = lax.stop_gradient(logits.max(-1, keepdims=True))  # it cancels in all three
     mass = jnp.exp(logits - peak)
     total = mass.sum(-1, keepdims=True)
     chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)
     return (chosen - peak - jnp.log(total))[..., 0], mass, total
 
 
-@jax.custom_vjp
+@jax.custom_jvp
 def _total(
     x: jax.Array, kernel: jax.Array, bias: jax.Array, images: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
+    """Log-likelihoods: their sum and, without gradient, one an image."""
     taps = blocks.phase_taps(kernel.astype(x.dtype))
 
     def chunk(_: None, inputs: tuple[jax.Array, jax.Array]) -> tuple[None, jax.Array]:
         x, images = inputs
-        values = jnp.zeros(x.shape[0])
+        values = jnp.zeros(x.shape[0], wide_dtype(x))
         for p, w, t in zip(blocks.phase_patches(x), taps, _rows(images), strict=True):
             log_p = _log_softmax_terms(p.reshape(-1, p.shape[-1]), w, bias, t)[0]
             values += log_p.reshape(x.shape[0], -1).sum(-1)
@@ -116,12 +140,26 @@ def _total(
     return values.sum(), values
 
 
-def _total_fwd(
+@functools.partial(_total.defjvp, symbolic_zeros=True)
+def _total_jvp(
+    primals: tuple[jax.Array, ...], tangents: tuple[Any, ...]
+) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
+    """The tangent is a product with gradients, which are computed beside the value."""
+    values, gradients = _values_and_gradients(*primals)
+    change = jnp.zeros((), values.dtype)
+    for gradient, tangent in zip(gradients, tangents[:3], strict=True):
+        if not isinstance(tangent, SymbolicZero):
+            change += (gradient.astype(change.dtype) * tangent.astype(change.dtype)).sum()
+    return (values.sum(), values), (change, jnp.zeros_like(values))
+
+
+def _values_and_gradients(
     x: jax.Array, kernel: jax.Array, bias: jax.Array, images: jax.Array
-) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array, jax.Array]]:
-    """Computes values and, for a cotangent of 1 on their sum, all gradients."""
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array, jax.Array]]:
+    """Computes log-likelihoods [B] and the gradients of their sum by x, kernel and bias."""
+    dtype = wide_dtype(x)
     taps = blocks.phase_taps(kernel.astype(x.dtype))
-    levels = jnp.arange(NUM_LEVELS)[None, None]
+    levels = jnp.arange(NUM_LEVELS, dtype=jnp.int32)[None, None]
 
     def chunk(
         sums: tuple[list[jax.Array], jax.Array], inputs: tuple[jax.Array, jax.Array]
@@ -129,33 +167,23 @@ def _total_fwd(
         d_taps, d_bias = sums
         x, images = inputs
         patches, pull_back = jax.vjp(blocks.phase_patches, x)
-        values = jnp.zeros(x.shape[0])
+        values = jnp.zeros(x.shape[0], dtype)
         d_taps_new, d_patches = [], []
         for p, w, dw, t in zip(patches, taps, d_taps, _rows(images), strict=True):
             rows = p.reshape(-1, p.shape[-1])
             log_p, mass, total = _log_softmax_terms(rows, w, bias, t)
             values += log_p.reshape(x.shape[0], -1).sum(-1)
-            d_logits = (levels == t[..., None]) - mass / total
+            d_logits = (levels == t[..., None]).astype(dtype) - mass / total
             d_bias += d_logits.sum(0)
             d_logits = d_logits.reshape(rows.shape[0], -1).astype(x.dtype)
-            d_rows = jnp.matmul(d_logits, w.T, preferred_element_type=jnp.float32)
+            d_rows = jnp.matmul(d_logits, w.T, preferred_element_type=dtype)
             d_patches.append(d_rows.reshape(p.shape).astype(p.dtype))
-            d_taps_new.append(dw + blocks.matmul_transposed(rows, d_logits))
+            d_taps_new.append(dw + matmul_transposed(rows, d_logits))
         return (d_taps_new, d_bias), (values, pull_back(d_patches)[0])
 
-    zeros = ([jnp.zeros(w.shape) for w in taps], jnp.zeros(bias.shape))
+    zeros = [jnp.zeros(w.shape, dtype) for w in taps], jnp.zeros(bias.shape, dtype)
+    zeros = vary_like(zeros, x, kernel, bias, images)
     (d_taps, d_bias), (values, d_x) = lax.scan(chunk, zeros, _chunks(x, images))
-    values = values.reshape(-1)
     d_kernel = blocks.join_phase_taps(d_taps, kernel.shape)
-    return (values.sum(), values), (d_x.reshape(x.shape), d_kernel, d_bias)
-
-
-def _total_bwd(
-    gradients: tuple[jax.Array, jax.Array, jax.Array], cotangents: tuple[jax.Array, jax.Array]
-) -> tuple[jax.Array, jax.Array, jax.Array, None]:
-    d_total, _ = cotangents  # the values leave `total_log_likelihood` without gradient
-    d_x, d_kernel, d_bias = gradients
-    return (d_x * d_total.astype(d_x.dtype), d_kernel * d_total, d_bias * d_total, None)
-
-
-_total.defvjp(_total_fwd, _total_bwd)
+    gradients = d_x.reshape(x.shape), d_kernel.astype(kernel.dtype), d_bias.astype(bias.dtype)
+    return values.reshape(-1), gradients

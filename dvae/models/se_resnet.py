@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from dvae.models import blocks
+from dvae.models import blocks, checks
 
 _SQUEEZE = 4  # channels to those between the two gates' layers
 
@@ -28,6 +28,7 @@ class SEResidualBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        checks.check_floats("x", x, ("B", "H", "W", "I"))
         y = blocks.Conv(self.features, 3)(nn.elu(nn.LayerNorm()(x)))
         zeros = nn.initializers.zeros
         y = blocks.Conv(self.features, 3, kernel_init=zeros)(nn.elu(nn.LayerNorm()(y)))
@@ -46,6 +47,7 @@ class Down(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        checks.check_floats("x", x, ("B", "H", "W", "I"))
         odd = [(0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0)]
         x = blocks.Conv(self.features, 4, stride=2)(jnp.pad(x, odd))
         for _ in range(self.num_blocks):
@@ -62,6 +64,11 @@ class Up(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        checks.check_floats("x", x, ("B", "H", "W", "I"))
+        if max(x.shape[1:3]) > self.size or 2 * min(x.shape[1:3]) < self.size:
+            raise ValueError(
+                f"x must have half of size={self.size}, up to all of it, got {checks.describe(x)}"
+            )
         x = blocks.ConvTranspose(self.features)(x)[:, : self.size, : self.size]
         for _ in range(self.num_blocks):
             x = SEResidualBlock(self.features)(x)

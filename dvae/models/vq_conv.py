@@ -22,7 +22,8 @@ from jax import lax
 from jax.typing import DTypeLike
 
 from dvae import vq
-from dvae.models import blocks
+from dvae._numerics import check_positive
+from dvae.models import blocks, checks, products
 from dvae.models.pixel_head import PixelHead
 
 DOWNSAMPLING = 4
@@ -39,15 +40,31 @@ class VQConvConfig:
     num_residual_blocks: int = 4  # "two layers of two residual blocks"
     dtype: DTypeLike = jnp.float32
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for sizes that make no model."""
+        checks.check_sizes(
+            codebook_size=self.codebook_size,
+            num_latents=self.num_latents,
+            code_dim=self.code_dim,
+            features=self.features,
+        )
+        if self.num_residual_blocks < 0 or not jnp.issubdtype(self.dtype, jnp.floating):
+            raise ValueError(
+                "num_residual_blocks must be at least 0 and dtype one of floats, got "
+                f"{self.num_residual_blocks} and {self.dtype}"
+            )
+
 
 class Encoder(nn.Module):
-    """Maps images in [-1, 1], [B, H, W, 3], to vectors [B, H/4, W/4, n, D] in float32."""
+    """Maps float images in [-1, 1], [B, H, W, 3], to vectors [B, H/4, W/4, n, D] in float32."""
 
     config: VQConvConfig
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         c = self.config
+        checks.check_floats("x", x, ("B", "H", "W", 3))
+        checks.check_multiples("x", x, (1, 2), DOWNSAMPLING)
         x = nn.relu(blocks.Conv(c.features, 4, stride=2, dtype=c.dtype)(x))
         x = blocks.Conv(c.features, 4, stride=2, dtype=c.dtype)(x)
         for _ in range(c.num_residual_blocks):
@@ -57,13 +74,14 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Maps codes [B, h, w, n, D] to features at half the image's size, [B, 2 h, 2 w, features]."""
+    """Maps code vectors [B, h, w, n, D] to features [B, 2 h, 2 w, F], half the image's size."""
 
     config: VQConvConfig
 
     @nn.compact
     def __call__(self, codes: jax.Array) -> jax.Array:
         c = self.config
+        checks.check_floats("codes", codes, ("B", "h", "w", c.num_latents, c.code_dim))
         x = codes.reshape(*codes.shape[:-2], c.num_latents * c.code_dim)
         x = blocks.Conv(c.features, 1, dtype=c.dtype)(x)
         for _ in range(c.num_residual_blocks):
@@ -81,10 +99,10 @@ class VQConv(nn.Module):
         self.encoder = Encoder(c)
         self.decoder = Decoder(c)
         self.head = PixelHead(c.features, c.dtype)
-        self.log_scale = self.param("log_scale", nn.initializers.zeros, (c.num_latents,))
-        self.prior_logits = self.param(
-            "prior_logits", nn.initializers.zeros, (c.num_latents, c.codebook_size)
-        )
+        zeros = nn.initializers.zeros
+        self.log_scale = self.param("log_scale", zeros, (c.num_latents,), jnp.float32)
+        shape = (c.num_latents, c.codebook_size)
+        self.prior_logits = self.param("prior_logits", zeros, shape, jnp.float32)
 
     def __call__(self, images: jax.Array, codebook: jax.Array) -> jax.Array:
         """Touches every parameter once; only for `init`."""
@@ -93,18 +111,34 @@ class VQConv(nn.Module):
         return self.log_likelihood(vectors + 0.0 * logits.sum(), images) + self.log_prior().sum()
 
     def encode(self, images: jax.Array) -> jax.Array:
-        """Encodes uint8 [B, H, W, 3] to vectors float32 [B, H/4, W/4, n, D]."""
+        """Encodes uint8 [B, H, W, 3] to vectors float32 [B, H/4, W/4, n, D].
+
+        Raises:
+          ValueError: images are no uint8 levels, have no 3 channels, or sizes that are not
+            multiples of 4.
+        """
+        checks.check_images(images, kind=checks.LEVELS, shape=("B", "H", "W", 3))
+        checks.check_multiples("images", images, (1, 2), DOWNSAMPLING)
         scaled = images.astype(jnp.float32) / 127.5 - 1.0
         return self.encoder(scaled.astype(self.config.dtype))
 
     def posterior_logits(self, vectors: jax.Array, codebook: jax.Array) -> jax.Array:
-        """Returns logits of q(z | x), -scale |v - m|^2, [B, h, w, n, C] (unnormalised)."""
+        """Returns logits of q(z | x), -scale |v - m|^2, [B, h, w, n, C] (unnormalised).
+
+        Args:
+          vectors: float [B, h, w, n, D], from `encode`.
+          codebook: float [n, C, D].
+        """
+        c = self.config
+        shape = (c.num_latents, c.codebook_size, c.code_dim)
+        checks.check_floats("codebook", codebook, shape)
+        checks.check_floats("vectors", vectors, ("B", "h", "w", c.num_latents, c.code_dim))
         # The scale goes into the small arrays: on the logits it costs passes forward and backward.
         root = jnp.exp(0.5 * self.log_scale)[:, None]
         return -distances(vectors * root[None, None, None], codebook * root[:, None])
 
     def log_likelihood(self, codes: jax.Array, images: jax.Array) -> jax.Array:
-        """Returns log p(x | z) in nats [B] for code vectors [B, h, w, n, D]."""
+        """Returns log p(x | z) in nats [B] of uint8 images, for code vectors [B, h, w, n, D]."""
         return self.head.log_likelihood(self.decoder(codes), images)
 
     def total_log_likelihood(
@@ -124,17 +158,34 @@ class VQConv(nn.Module):
 
 def distances(vectors: jax.Array, codebook: jax.Array) -> jax.Array:
     """Returns |v - m|^2: vectors [..., n, D], codebook [n, C, D] to [..., n, C]."""
+    _check_vectors(vectors, codebook)
     return jax.vmap(vq.squared_distances, in_axes=(-2, 0), out_axes=-2)(vectors, codebook)
 
 
 def nearest_codes(vectors: jax.Array, codebook: jax.Array) -> jax.Array:
     """Returns the nearest codes: vectors [..., n, D], codebook [n, C, D] to int32 [..., n]."""
+    _check_vectors(vectors, codebook)
     return jax.vmap(vq.nearest_code, in_axes=(-2, 0), out_axes=-1)(vectors, codebook)
 
 
 def lookup(codes: jax.Array, codebook: jax.Array) -> jax.Array:
-    """Returns the code vectors: codes [..., n], codebook [n, C, D] to [..., n, D]."""
+    """Returns the code vectors: integer codes [..., n], codebook [n, C, D] to [..., n, D].
+
+    A code of C or more gives NaN, as in `vq.lookup`; in a NumPy array it is refused.
+
+    Raises:
+      ValueError: shapes or dtypes do not fit, or a known code is out of range.
+    """
+    checks.check_floats("codebook", codebook, ("n", "C", "D"))
+    num_latents, size, _ = codebook.shape
+    checks.check_codes("codes", codes, ("...", num_latents), size)
     return jax.vmap(vq.lookup, in_axes=(-1, 0), out_axes=-2)(codes, codebook)
+
+
+def _check_vectors(vectors: jax.Array, codebook: jax.Array) -> None:
+    checks.check_floats("codebook", codebook, ("n", "C", "D"))
+    num_latents, _, dim = codebook.shape
+    checks.check_floats("vectors", vectors, ("...", num_latents, dim))
 
 
 def average(
@@ -145,8 +196,10 @@ def average(
     A one-hot sample gives the code itself, rounded to `dtype`, on every platform. In half precision
     sums are float32 and the result is `dtype`: what a decoder of that dtype would round it to.
     """
+    checks.check_floats("codebook", codebook, ("n", "C", "D"))
+    checks.check_floats("weights", weights, ("...", *codebook.shape[:2]))
     if jnp.dtype(dtype).itemsize < 4:
-        product = jax.vmap(blocks.matmul, in_axes=(-2, 0), out_axes=-2)
+        product = jax.vmap(products.matmul, in_axes=(-2, 0), out_axes=-2)
         return product(weights.astype(dtype), codebook)
     # Full precision, as `lookup` has, which GPUs and TPUs do not have by default.
     return jnp.einsum("...nc,ncd->...nd", weights, codebook, precision=lax.Precision.HIGHEST)
@@ -156,7 +209,16 @@ def calibrated_log_scale(vectors: jax.Array, codebook: jax.Array, logit_std: flo
     """Chooses log_scale [n] such that logits spread over the codes by `logit_std` on average.
 
     With a moderate spread the first posterior is neither uniform (no gradient reaches the choice
-    of code) nor one-hot (a relaxed sample carries no gradient).
+    of code) nor one-hot (a relaxed sample carries no gradient). Where no distances differ, as with
+    a single code, log_scale is 0.
+
+    Args:
+      vectors: float [..., n, D].
+      codebook: float [n, C, D].
+      logit_std: positive.
     """
+    check_positive("logit_std", logit_std)
     spread = distances(vectors, codebook).std(-1)
-    return jnp.log(logit_std / spread.mean(tuple(range(spread.ndim - 1))))
+    mean = spread.mean(tuple(range(spread.ndim - 1)))
+    # No scale spreads what is equal; 1 / 0 would make the first logits NaN.
+    return jnp.where(mean > 0, jnp.log(logit_std / jnp.where(mean > 0, mean, 1)), 0)

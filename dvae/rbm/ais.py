@@ -12,15 +12,21 @@ Sampling" (2001); Salakhutdinov and Murray, "On the Quantitative Analysis of Dee
 Log-Likelihood using Reverse Annealing" (2015).
 """
 
+import functools
+import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Sharding
+from jax.sharding import AxisType, NamedSharding, PartitionSpec, Sharding
 
-from dvae.rbm.energy import RBM, centered_biases, check
+from dvae._numerics import ArrayLike, as_float, partition, upcast, vary_like
+from dvae.rbm._checks import check_count, check_finite
+from dvae.rbm.energy import RBM, centered_biases, check, dtype_of, product
 from dvae.rbm.gibbs import draw
+
+Base = tuple[ArrayLike, ArrayLike] | None
 
 
 class LogZ(NamedTuple):
@@ -35,7 +41,7 @@ class _Chain(NamedTuple):
     """What the annealing carries: a bit vector and a compensated sum for each chain."""
 
     z1: jax.Array  # [chains, n1]
-    log_weight: jax.Array  # [chains] float32
+    log_weight: jax.Array  # [chains] at least float32
     lost: jax.Array  # [chains] what rounding has taken from log_weight so far
 
 
@@ -65,17 +71,28 @@ def log_z(
     Raises:
         ValueError: if a number is too small, or sizes do not fit.
     """
-    base = _check(params, base, num_temperatures)
-    if num_chains < 2:
-        raise ValueError(f"num_chains must be at least 2 for a standard error, got {num_chains}")
-    params = jax.lax.stop_gradient(params)
+    params = check(params)
+    _check_base(params, base)
+    num_temperatures = check_count("num_temperatures", num_temperatures)
+    num_chains = check_count("num_chains", num_chains, minimum=2, why="for a standard error")
+    return _log_z(key, params, base, num_temperatures, num_chains, sharding)
+
+
+@functools.partial(jax.jit, static_argnums=(3, 4, 5))
+def _log_z(
+    key: jax.Array,
+    params: RBM,
+    base: Base,
+    num_temperatures: int,
+    num_chains: int,
+    sharding: Sharding | None,
+) -> LogZ:
+    params, (c1, c2) = jax.lax.stop_gradient((params, _logits(params, base)))
     key_start, key_chain = jax.random.split(key)
-    start = jnp.broadcast_to(base[0], (num_chains, base[0].shape[0]))
-    z1 = draw(key_start, start).astype(params.weights.dtype)
-    if sharding is not None:
-        z1 = jax.lax.with_sharding_constraint(z1, sharding)
-    chain = _anneal(key_chain, params, base, z1, num_temperatures, reverse=False)
-    return _estimate(chain.log_weight, sign=1.0, log_base=_log_z_of_independent(base))
+    z1 = draw(key_start, jnp.broadcast_to(c1, (num_chains, c1.shape[0])))
+    z1 = _place(z1.astype(params.weights.dtype), sharding)
+    forward = functools.partial(_anneal, num_temperatures=num_temperatures, reverse=False)
+    return partition(forward, PartitionSpec(), key_chain, params, (c1, c2), z1)
 
 
 def reverse_log_z(
@@ -102,31 +119,46 @@ def reverse_log_z(
     Raises:
         ValueError: if a number is too small, or sizes do not fit.
     """
-    base = _check(params, base, num_temperatures)
-    if z1.ndim != 2 or z1.shape[0] < 2 or z1.shape[1] != params.bias1.shape[0]:
+    params = check(params)
+    _check_base(params, base)
+    num_temperatures = check_count("num_temperatures", num_temperatures)
+    shape, num_units = np.shape(z1), params.bias1.shape[0]
+    if len(shape) != 2 or shape[0] < 2 or shape[1] != num_units:
         raise ValueError(
-            f"z1 must be [chains, {params.bias1.shape[0]}] with at least 2 chains, got {z1.shape}"
+            f"z1 must be [chains, {num_units}] with at least 2 chains, got shape {shape}"
         )
-    params = jax.lax.stop_gradient(params)
-    chain = _anneal(key, params, base, z1, num_temperatures, reverse=True)
-    return _estimate(chain.log_weight, sign=-1.0, log_base=_log_z_of_independent(base))
+    return _reverse_log_z(key, params, as_float(z1), base, num_temperatures)
 
 
-def _check(
-    params: RBM, base: tuple[jax.Array, jax.Array] | None, num_temperatures: int
-) -> tuple[jax.Array, jax.Array]:
-    """Returns the base's logits, in float32 and without gradient."""
-    check(params)
-    if num_temperatures < 1:
-        raise ValueError(f"num_temperatures must be at least 1, got {num_temperatures}")
-    chosen = centered_biases(params) if base is None else base
-    if (chosen[0].shape, chosen[1].shape) != (params.bias1.shape, params.bias2.shape):
+@functools.partial(jax.jit, static_argnums=4)
+def _reverse_log_z(
+    key: jax.Array, params: RBM, z1: jax.Array, base: Base, num_temperatures: int
+) -> LogZ:
+    params, z1, logits = jax.lax.stop_gradient((params, z1, _logits(params, base)))
+    backward = functools.partial(_anneal, num_temperatures=num_temperatures, reverse=True)
+    return partition(backward, PartitionSpec(), key, params, logits, z1)
+
+
+def _check_base(params: RBM, base: Base) -> None:
+    """Raises ValueError unless the base has the machine's units, and known logits are finite."""
+    if base is None:
+        return
+    if len(base) != 2 or (np.shape(base[0]), np.shape(base[1])) != (
+        params.bias1.shape,
+        params.bias2.shape,
+    ):
         raise ValueError(
             f"base must hold the logits of {params.weights.shape[0]} and "
-            f"{params.weights.shape[1]} units, got shapes {chosen[0].shape} and {chosen[1].shape}"
+            f"{params.weights.shape[1]} units, got shapes {[np.shape(c) for c in base]}"
         )
-    c1, c2 = (jax.lax.stop_gradient(jnp.asarray(c, jnp.float32)) for c in chosen)
-    return c1, c2
+    for side, logits in enumerate(base, 1):
+        check_finite(f"base of side {side}", logits)
+
+
+def _logits(params: RBM, base: Base) -> tuple[jax.Array, jax.Array]:
+    """Returns the logits of the independent units."""
+    c1, c2 = centered_biases(params) if base is None else base
+    return jnp.asarray(c1, dtype_of(params)), jnp.asarray(c2, dtype_of(params))
 
 
 def _anneal(
@@ -134,44 +166,44 @@ def _anneal(
     params: RBM,
     base: tuple[jax.Array, jax.Array],
     z1: jax.Array,
-    num_temperatures: int,
     *,
+    num_temperatures: int,
     reverse: bool,
-) -> _Chain:
+) -> LogZ:
     """Collects the weights along the schedule, from b = 0 to 1 or (reverse) from 1 to 0."""
+    dtype = base[0].dtype
     c1, c2 = (c[None] for c in base)
-    a1, a2 = (jnp.asarray(b, jnp.float32)[None] for b in params[:2])
+    a1, a2 = (upcast(b).astype(dtype)[None] for b in params[:2])
     # Transposed once: CPUs have no fast bfloat16 product with a transposed operand.
     transposed = jax.lax.optimization_barrier(params.weights.T)
-    schedule = jnp.linspace(0.0, 1.0, num_temperatures + 1, dtype=jnp.float32)
+    schedule = jnp.linspace(0.0, 1.0, num_temperatures + 1, dtype=dtype)
     schedule = schedule[::-1] if reverse else schedule
 
     def move(chain: _Chain, step: tuple) -> tuple[_Chain, None]:
         index, before, after = step
         z1 = chain.z1
-        fields = jnp.matmul(z1, params.weights, preferred_element_type=jnp.float32)  # W^T z1
+        fields = product(z1, params.weights)  # W^T z1
         # The fall of the free energy, softplus(l') - softplus(l) by one logarithm: half its cost.
         old, new = ((1 - b) * c2 + b * (a2 + fields) for b in (before, after))
         ratio = (1 + jnp.exp(-jnp.abs(new))) / (1 + jnp.exp(-jnp.abs(old)))
         right = (jnp.maximum(new, 0) - jnp.maximum(old, 0) + jnp.log(ratio)).sum(-1)
-        term = (after - before) * (z1.astype(jnp.float32) * (a1 - c1)).sum(-1) + right
+        term = (after - before) * (z1.astype(dtype) * (a1 - c1)).sum(-1) + right
         # Kahan's sum: a thousand terms of order one would lose the third decimal in float32.
         term = term - chain.lost
         total = chain.log_weight + term
         lost = (total - chain.log_weight) - term
         key_2, key_1 = jax.random.split(jax.random.fold_in(key, index))
         z2 = draw(key_2, new).astype(z1.dtype)
-        back = jnp.matmul(z2, transposed, preferred_element_type=jnp.float32)
+        back = product(z2, transposed)
         z1 = draw(key_1, (1 - after) * c1 + after * (a1 + back)).astype(z1.dtype)
         return _Chain(z1, total, lost), None
 
-    zeros = jnp.zeros(z1.shape[0], jnp.float32)
+    zeros = jnp.zeros(z1.shape[0], dtype)
+    start = vary_like(_Chain(z1, zeros, zeros), key, params, base, z1)
     steps = (jnp.arange(num_temperatures), schedule[:-1], schedule[1:])
-    return jax.lax.scan(move, _Chain(z1, zeros, zeros), steps)[0]
-
-
-def _log_z_of_independent(base: tuple[jax.Array, jax.Array]) -> jax.Array:
-    return jax.nn.softplus(base[0]).sum() + jax.nn.softplus(base[1]).sum()
+    chain = jax.lax.scan(move, start, steps)[0]
+    log_base = jax.nn.softplus(base[0]).sum() + jax.nn.softplus(base[1]).sum()
+    return _estimate(chain.log_weight, sign=-1.0 if reverse else 1.0, log_base=log_base)
 
 
 def _estimate(log_weights: jax.Array, *, sign: float, log_base: jax.Array) -> LogZ:
@@ -180,6 +212,15 @@ def _estimate(log_weights: jax.Array, *, sign: float, log_base: jax.Array) -> Lo
     relative = jnp.exp(log_weights - jnp.max(log_weights))
     mean = jnp.mean(relative)
     log_mean = jnp.max(log_weights) + jnp.log(mean)
-    std_error = jnp.std(relative, ddof=1) / (mean * np.float32(np.sqrt(num_chains)))
+    std_error = jnp.std(relative, ddof=1) / (mean * math.sqrt(num_chains))
     ess = jnp.sum(relative) ** 2 / jnp.sum(relative**2)
     return LogZ(log_base + sign * log_mean, std_error, ess)
+
+
+def _place(z1: jax.Array, sharding: Sharding | None) -> jax.Array:
+    """Shares the chains among devices, over mesh axes of any type."""
+    if sharding is None:
+        return z1
+    if isinstance(sharding, NamedSharding) and AxisType.Explicit in sharding.mesh.axis_types:
+        return jax.sharding.reshard(z1, sharding)
+    return jax.lax.with_sharding_constraint(z1, sharding)

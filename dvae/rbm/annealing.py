@@ -35,15 +35,19 @@ Katzgraber, "Population annealing: Theory and application in spin glasses" (2015
 and Whiteley, "Variance estimation in the particle filter" (2018), for the error read from them.
 """
 
+import functools
+import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec
 
-from dvae._numerics import upcast
+from dvae._numerics import as_float, partition, spec_of, upcast, vary_like
 from dvae.rbm import gibbs
-from dvae.rbm.energy import RBM, centered_biases, check, logits_1
+from dvae.rbm._checks import check_chains, check_count
+from dvae.rbm.energy import RBM, centered_biases, check, dtype_of, logits_1
 
 
 class AnnealingState(NamedTuple):
@@ -51,9 +55,9 @@ class AnnealingState(NamedTuple):
 
     z1: jax.Array  # [chains, n1] bits, in the dtype of the weights
     z2: jax.Array  # [chains, n2] bits
-    log_weights: jax.Array  # [chains] float32; the weights have mean 1
-    log_z: jax.Array  # [] float32, nats
-    lost: jax.Array  # [] float32, what rounding has taken from log_z so far
+    log_weights: jax.Array  # [chains] at least float32; the weights have mean 1
+    log_z: jax.Array  # [] nats
+    lost: jax.Array  # [] what rounding has taken from log_z so far
     family: jax.Array  # [chains] int32, which of the chains of `init` this one descends from
     params: RBM  # the machine
 
@@ -109,35 +113,42 @@ def anneal(
     Raises:
         ValueError: if a number is too small, or the sizes of the parameters do not fit.
     """
-    check(params)
-    _check_sweeps(num_sweeps)
-    if num_chains < 2:
-        raise ValueError(
-            f"num_chains must be at least 2 (weights are relative to each other), got {num_chains}"
-        )
-    if num_temperatures < 1:
-        raise ValueError(f"num_temperatures must be at least 1, got {num_temperatures}")
+    params = check(params)
+    num_sweeps = check_count("num_sweeps", num_sweeps)
+    num_chains = check_count(
+        "num_chains", num_chains, minimum=2, why="weights are relative to each other"
+    )
+    num_temperatures = check_count("num_temperatures", num_temperatures)
+    return _anneal(key, params, num_chains, num_temperatures, num_sweeps)
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3, 4))
+def _anneal(
+    key: jax.Array, params: RBM, num_chains: int, num_temperatures: int, num_sweeps: int
+) -> tuple[AnnealingState, AnnealingInfo]:
     key_start, key_move = jax.random.split(key)
-    params = RBM(*(jax.lax.stop_gradient(jnp.asarray(p)) for p in params))
+    params = jax.lax.stop_gradient(params)
     # In half precision b W would be rounded, to other machines than those of the weights.
-    machine = RBM(*(upcast(p) for p in params))
+    dtype = dtype_of(params)
+    machine = RBM(*(upcast(p).astype(dtype) for p in params))
     base = centered_biases(machine)
     chains = gibbs.init(key_start, params._replace(bias1=base[0], bias2=base[1]), num_chains)
     state = AnnealingState(
         *chains,
-        log_weights=jnp.zeros(num_chains, jnp.float32),
+        log_weights=jnp.zeros(num_chains, dtype),
         log_z=jax.nn.softplus(base[0]).sum() + jax.nn.softplus(base[1]).sum(),
-        lost=jnp.zeros((), jnp.float32),
+        lost=jnp.zeros((), dtype),
         family=jnp.arange(num_chains, dtype=jnp.int32),
         params=RBM(*base, jnp.zeros_like(machine.weights)),
     )
+    state = vary_like(state, key, params)
 
     def move(state: AnnealingState, index: jax.Array) -> tuple[AnnealingState, AnnealingInfo]:
-        b = (index + 1).astype(jnp.float32) / num_temperatures
+        b = (index + 1).astype(dtype) / num_temperatures
         bias1, bias2 = (c + b * (a - c) for c, a in zip(base, machine[:2], strict=True))
         target = RBM(bias1, bias2, b * machine.weights)
         key = jax.random.fold_in(key_move, index)
-        return _move(key, target, state, num_sweeps)
+        return _move(num_sweeps, key, target, state)
 
     state, infos = jax.lax.scan(move, state, jnp.arange(num_temperatures))
     last = jax.tree.map(lambda x: x[-1], infos)
@@ -159,26 +170,36 @@ def step(
     Args:
         key: typed PRNG key.
         params: RBM, the new machine.
-        state: AnnealingState of any number of chains.
-        num_sweeps: at least 1.
+        state: AnnealingState of at least 2 chains.
+        num_sweeps: at least 1; static.
 
     Returns:
         AnnealingState and AnnealingInfo.
 
     Raises:
-        ValueError: if num_sweeps < 1, or the sizes of parameters and state do not fit.
+        ValueError: if num_sweeps < 1, the sizes of parameters and state do not fit, or there are
+            fewer than 2 chains.
     """
-    check(params)
-    _check_sweeps(num_sweeps)
-    sizes = state.z1.shape[-1], state.z2.shape[-1]
-    if sizes != params.weights.shape:
+    params = check(params)
+    num_sweeps = check_count("num_sweeps", num_sweeps)
+    check_chains(params.weights.shape, state.z1, state.z2, minimum=2)
+    shape = np.shape(state.z1)
+    if len(shape) != 2 or not shape[:1] == np.shape(state.log_weights) == np.shape(state.family):
         raise ValueError(
-            f"the state has {sizes[0]} and {sizes[1]} units, the RBM {params.weights.shape[0]} and "
-            f"{params.weights.shape[1]}: start a population with init for this machine"
+            "z1 [chains, n1], log_weights [chains] and family [chains] do not fit each other: "
+            f"shapes {shape}, {np.shape(state.log_weights)}, {np.shape(state.family)}"
         )
-    params = RBM(*(jnp.asarray(p) for p in params))
+    bits = {"z1": as_float(state.z1), "z2": as_float(state.z2)}
+    return _step(key, params, jax.tree.map(jnp.asarray, state)._replace(**bits), num_sweeps)
+
+
+@functools.partial(jax.jit, static_argnums=3)
+def _step(
+    key: jax.Array, params: RBM, state: AnnealingState, num_sweeps: int
+) -> tuple[AnnealingState, AnnealingInfo]:
     params, state = jax.lax.stop_gradient((params, state))
-    return _move(key, params, state, num_sweeps)
+    specs = jax.tree.map(spec_of, state), PartitionSpec()
+    return partition(functools.partial(_move, num_sweeps), specs, key, params, state)
 
 
 def systematic_resample(key: jax.Array, log_weights: jax.Array) -> jax.Array:
@@ -193,9 +214,18 @@ def systematic_resample(key: jax.Array, log_weights: jax.Array) -> jax.Array:
         log_weights: [R] float, nats, up to a common constant; -inf is a weight of 0.
 
     Returns:
-        [R] int32, ascending.
+        [R] int32, ascending; all R, which is no index, if a weight is NaN or all are 0.
+
+    Raises:
+        ValueError: if log_weights is not [R] with R at least 1.
     """
-    return _comb(jax.random.uniform(key, (), jnp.float32), log_weights)
+    if len(np.shape(log_weights)) != 1 or np.size(log_weights) < 1:
+        raise ValueError(
+            f"log_weights must be [R] with at least 1 weight, got shape {np.shape(log_weights)}"
+        )
+    log_weights = upcast(log_weights)
+    offset = jax.random.uniform(key, (), jnp.float32)
+    return partition(_comb, PartitionSpec(), offset, log_weights)
 
 
 def _comb(u: jax.Array, log_weights: jax.Array) -> jax.Array:
@@ -208,19 +238,15 @@ def _comb(u: jax.Array, log_weights: jax.Array) -> jax.Array:
     return jnp.searchsorted(cumulative, teeth, side="right").astype(jnp.int32)
 
 
-def _check_sweeps(num_sweeps: int) -> None:
-    if num_sweeps < 1:
-        raise ValueError(f"num_sweeps must be at least 1, got {num_sweeps}")
-
-
 def _move(
-    key: jax.Array, params: RBM, state: AnnealingState, num_sweeps: int
+    num_sweeps: int, key: jax.Array, params: RBM, state: AnnealingState
 ) -> tuple[AnnealingState, AnnealingInfo]:
     """Reweights, resamples if ess < chains / 2, and sweeps."""
     num_chains = state.log_weights.shape[0]
     key_resample, key_sweep = jax.random.split(key)
-    log_weights = state.log_weights + _log_ratio(state.params, params, state.z2)
-    log_mean = jax.nn.logsumexp(log_weights) - np.float32(np.log(num_chains))
+    ratio = _log_ratio(state.params, params, state.z2)
+    log_weights = state.log_weights + ratio.astype(state.log_weights.dtype)
+    log_mean = jax.nn.logsumexp(log_weights) - math.log(num_chains)
     log_weights = log_weights - log_mean
     ess = num_chains / jnp.mean(jnp.exp(2 * log_weights))
     # Kahan's sum: a small change of a large log Z would be lost in float32, update after update.
@@ -232,7 +258,8 @@ def _move(
 
     def resample(population: tuple) -> tuple:
         index = _comb(offset, population[-1])
-        return *(x[index] for x in population[:-1]), jnp.zeros_like(population[-1])
+        equal = vary_like(jnp.zeros_like(population[-1]), population[-1])
+        return *(x[index] for x in population[:-1]), equal
 
     resampled = ess < num_chains / 2
     population = state.z1, state.z2, state.family, log_weights
@@ -259,7 +286,7 @@ def _log_ratio(old: RBM, new: RBM, z2: jax.Array) -> jax.Array:
     """Evaluates F_old(z2) - F_new(z2), unit by unit: the free energies are far larger."""
     right = upcast(z2) @ (upcast(new.bias2) - upcast(old.bias2))
     left = jax.nn.softplus(logits_1(new, z2)) - jax.nn.softplus(logits_1(old, z2))
-    return (right + left.sum(-1)).astype(jnp.float32)
+    return right + left.sum(-1)
 
 
 def _families(family: jax.Array, log_weights: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -7,13 +7,15 @@ sec. 5. Everything is linear in one side given the other, so each function also 
 or mean values.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dvae._numerics import upcast
+from dvae._numerics import as_float, upcast, wide_dtype
+from dvae.rbm._checks import check_finite
 
 
 class RBM(NamedTuple):
@@ -24,25 +26,30 @@ class RBM(NamedTuple):
     weights: jax.Array  # [n1, n2] W
 
 
-def check(params: RBM) -> None:
-    """Raises ValueError unless the sizes of the parameters fit, and known values are finite."""
-    shapes = params.bias1.shape, params.bias2.shape, params.weights.shape
+def check(params: RBM) -> RBM:
+    """Returns the parameters as arrays of floating dtypes; integers become the default one.
+
+    Raises:
+        ValueError: if their sizes do not fit, a side has no unit, or known values are not finite.
+    """
+    shapes = tuple(np.shape(p) for p in params)
     if len(shapes[0]) != 1 or len(shapes[1]) != 1 or shapes[2] != shapes[0] + shapes[1]:
         raise ValueError(
             "an RBM has bias1 [n1], bias2 [n2] and weights [n1, n2], got shapes "
             f"{shapes[0]}, {shapes[1]} and {shapes[2]}"
         )
+    if 0 in shapes[2]:
+        raise ValueError(
+            f"an RBM needs at least one unit on each side, got {shapes[2][0]} and {shapes[2][1]}"
+        )
     for name, value in zip(RBM._fields, params, strict=True):
-        # Traced values, and those on other hosts, can only be checked by whoever reads the result.
-        traced = isinstance(value, jax.core.Tracer)
-        if traced or not getattr(value, "is_fully_addressable", True):
-            continue
-        bad = np.size(value) - np.isfinite(np.asarray(value, np.float32)).sum()
-        if bad:
-            raise ValueError(
-                f"{name} of the RBM has {bad} entries that are NaN or infinite: did its training "
-                "diverge? Start from the last checkpoint before that"
-            )
+        check_finite(f"{name} of the RBM", value)
+    return RBM(*map(as_float, params))
+
+
+def dtype_of(params: RBM) -> jnp.dtype:
+    """Returns the dtype of sums over the machine's units: at least float32."""
+    return functools.reduce(jnp.promote_types, map(wide_dtype, params))
 
 
 def energy(params: RBM, z1: jax.Array, z2: jax.Array) -> jax.Array:
@@ -59,27 +66,28 @@ def energy(params: RBM, z1: jax.Array, z2: jax.Array) -> jax.Array:
     Raises:
         ValueError: if the sizes do not fit.
     """
-    check(params)
-    _check_side("z1", z1, params.bias1)
-    _check_side("z2", z2, params.bias2)
+    params = check(params)
+    z2 = upcast(_side("z2", z2, params.bias2))
     fields = logits_2(params, z1)  # a2 + W^T z1
-    z1, z2 = upcast(z1), upcast(z2)
+    z1 = upcast(z1)
     batch = jnp.broadcast_shapes(z1.shape[:-1], z2.shape[:-1])
-    linear = jnp.broadcast_to(z1 @ params.bias1, batch)
+    linear = jnp.broadcast_to(z1 @ upcast(params.bias1), batch)
     fields = jnp.broadcast_to(fields, (*batch, fields.shape[-1]))
     return -linear - jnp.sum(fields * jnp.broadcast_to(z2, fields.shape), axis=-1)
 
 
 def logits_1(params: RBM, z2: jax.Array) -> jax.Array:
     """Evaluates the logits of p(z1 | z2), a1 + W z2: [..., n2] to [..., n1], at least float32."""
-    return logits_2(transpose(params), z2)
+    params = check(params)
+    z2 = _side("z2", z2, params.bias2)
+    return _logits(z2, params.weights.T, params.bias1)
 
 
 def logits_2(params: RBM, z1: jax.Array) -> jax.Array:
     """Evaluates the logits of p(z2 | z1), a2 + W^T z1: [..., n1] to [..., n2], at least float32."""
-    wide = jnp.promote_types(jnp.result_type(z1, params.weights), jnp.float32)
-    fields = jnp.matmul(z1, params.weights, preferred_element_type=wide)
-    return fields + jnp.broadcast_to(params.bias2, fields.shape)
+    params = check(params)
+    z1 = _side("z1", z1, params.bias1)
+    return _logits(z1, params.weights, params.bias2)
 
 
 def free_energy_1(params: RBM, z1: jax.Array) -> jax.Array:
@@ -90,14 +98,19 @@ def free_energy_1(params: RBM, z1: jax.Array) -> jax.Array:
         z1: [..., n1] float.
 
     Returns:
-        [...] nats; p(z1) = e^{-free energy} / Z.
+        [...] nats, at least float32; p(z1) = e^{-free energy} / Z.
+
+    Raises:
+        ValueError: if the sizes do not fit.
     """
-    return -upcast(z1) @ params.bias1 - jax.nn.softplus(logits_2(params, z1)).sum(-1)
+    right = jax.nn.softplus(logits_2(params, z1)).sum(-1)
+    return -upcast(z1) @ upcast(params.bias1) - right
 
 
 def free_energy_2(params: RBM, z2: jax.Array) -> jax.Array:
     """Evaluates -log sum_{z1} e^{-E(z1, z2)}: `free_energy_1` with the sides exchanged."""
-    return -upcast(z2) @ params.bias2 - jax.nn.softplus(logits_1(params, z2)).sum(-1)
+    left = jax.nn.softplus(logits_1(params, z2)).sum(-1)
+    return -upcast(z2) @ upcast(params.bias2) - left
 
 
 def transpose(params: RBM) -> RBM:
@@ -113,14 +126,31 @@ def centered_biases(params: RBM) -> tuple[jax.Array, jax.Array]:
     (a2 = -W^T 1/2) they hold all units at 0, and a path from there never sees the mode near 1.
 
     Returns:
-        [n1] and [n2] float32.
+        [n1] and [n2], at least float32.
+
+    Raises:
+        ValueError: if the sizes of the parameters do not fit.
     """
-    a1, a2, w = (p.astype(jnp.float32) for p in params)
+    params = check(params)
+    a1, a2, w = (upcast(p).astype(dtype_of(params)) for p in params)
     return a1 + w.sum(1) / 2, a2 + w.sum(0) / 2
 
 
-def _check_side(name: str, z: jax.Array, bias: jax.Array) -> None:
-    if z.ndim < 1 or z.shape[-1] != bias.shape[0]:
-        raise ValueError(
-            f"{name} must end in an axis of {bias.shape[0]} units, got shape {z.shape}"
-        )
+def product(z: jax.Array, weights: jax.Array) -> jax.Array:
+    """Multiplies bits [..., n] by weights [n, m], with sums in at least float32."""
+    if z.dtype != weights.dtype:
+        z, weights = upcast(z), upcast(weights)
+    return jnp.matmul(z, weights, preferred_element_type=wide_dtype(z, weights))
+
+
+def _logits(z: jax.Array, weights: jax.Array, bias: jax.Array) -> jax.Array:
+    fields = product(z, weights)
+    return fields + jnp.broadcast_to(upcast(bias), fields.shape)
+
+
+def _side(name: str, z: jax.Array, bias: jax.Array) -> jax.Array:
+    """Returns the bits of a side as floats; raises ValueError if they are not its units."""
+    shape = np.shape(z)
+    if shape[-1:] != bias.shape:
+        raise ValueError(f"{name} must end in an axis of {bias.shape[0]} units, got shape {shape}")
+    return as_float(z)

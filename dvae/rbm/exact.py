@@ -4,16 +4,18 @@ Given one side the other is independent, so 2^min(n1, n2) free energies decide e
 the reference for every sampler and estimator here.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from dvae.distributions import bernoulli
+from dvae._numerics import open_uniform
+from dvae.rbm._bits import from_noise
+from dvae.rbm._checks import check_count
+from dvae.rbm._enumeration import MAX_UNITS, log_sum, over_states
 from dvae.rbm.energy import RBM, check, free_energy_1, logits_2, transpose
-
-MAX_UNITS = 20
-_CHUNK = 1 << 12  # states evaluated at once: a million of them need not lie in memory with fields
+from dvae.rbm.gibbs import draw
 
 
 class Moments(NamedTuple):
@@ -37,7 +39,7 @@ def log_z(params: RBM) -> jax.Array:
         ValueError: if both sides have more than 20 units.
     """
     small, _ = _small_side_first(params)
-    return jax.nn.logsumexp(-_free_energies(small))
+    return _log_z(small)
 
 
 def moments(params: RBM) -> Moments:
@@ -52,38 +54,36 @@ def moments(params: RBM) -> Moments:
     Raises:
         ValueError: if both sides have more than 20 units.
     """
-    return Moments(*jax.grad(log_z)(params))
+    small, exchanged = _small_side_first(params)
+    found = _moments(small)
+    return Moments(*(transpose(found) if exchanged else found))
 
 
 def sample(key: jax.Array, params: RBM, num_samples: int) -> tuple[jax.Array, jax.Array]:
     """Draws independent samples: the smaller side from its marginal, then the other.
 
+    No gradient flows.
+
     Args:
         key: typed PRNG key.
         params: RBM with min(n1, n2) <= 20.
-        num_samples: N.
+        num_samples: N; static.
 
     Returns:
         z1 [N, n1] and z2 [N, n2], exactly 0 or 1, in the dtype of the weights.
 
     Raises:
-        ValueError: if both sides have more than 20 units.
+        ValueError: if both sides have more than 20 units, or num_samples < 0.
     """
     small, exchanged = _small_side_first(params)
-    key_index, key_other = jax.random.split(key)
-    log_p = -jax.lax.stop_gradient(_free_energies(small))
-    # By the inverse CDF: a Gumbel for each of a million states and each sample would not fit.
-    cumulative = jnp.cumsum(jnp.exp(log_p - jax.nn.logsumexp(log_p)))
-    u = jax.random.uniform(key_index, (num_samples,), cumulative.dtype)
-    index = jnp.searchsorted(cumulative, u * cumulative[-1], side="right")
-    z = _bits(jnp.minimum(index, len(log_p) - 1), small.bias1.shape[0], params.weights.dtype)
-    other = bernoulli.sample(key_other, logits_2(small, z)).astype(params.weights.dtype)
+    num_samples = check_count("num_samples", num_samples, minimum=0)
+    z, other = _sample(key, small, num_samples)
     return (other, z) if exchanged else (z, other)
 
 
 def _small_side_first(params: RBM) -> tuple[RBM, bool]:
     """Returns the machine with its smaller side on the left, and whether it was exchanged."""
-    check(params)
+    params = check(params)
     sizes = params.weights.shape
     if min(sizes) > MAX_UNITS:
         raise ValueError(
@@ -94,23 +94,52 @@ def _small_side_first(params: RBM) -> tuple[RBM, bool]:
     return (transpose(params) if exchanged else params), exchanged
 
 
-def _bits(index: jax.Array, num_units: int, dtype: jnp.dtype) -> jax.Array:
-    """Writes integers [...] as bits [..., n]."""
-    shifts = jnp.broadcast_to(jnp.arange(num_units), (*index.shape, num_units))
-    return ((index[..., None] >> shifts) & 1).astype(dtype)
+def _log_weights(params: RBM) -> jax.Array:
+    """Evaluates the negative free energies of all left states, [chunks, states]."""
+    of_states = lambda params, z: -free_energy_1(params, z)
+    return over_states(of_states, params, params.bias1.shape[0], params.weights.dtype)
 
 
-def _free_energies(params: RBM) -> jax.Array:
-    """Evaluates the free energies of all left states, [2^n1]."""
-    num_units = params.bias1.shape[0]
-    num_states = 1 << num_units
-    chunk = min(_CHUNK, num_states)
+@jax.jit
+def _log_z(params: RBM) -> jax.Array:
+    return log_sum(_log_weights(params))
 
-    # Recomputed in the backward pass, which would otherwise keep every chunk's fields.
-    @jax.checkpoint
-    def of_chunk(params: RBM, start: jax.Array) -> jax.Array:
-        z = _bits(start + jnp.arange(chunk), num_units, params.weights.dtype)
-        return free_energy_1(params, z)
 
-    starts = jnp.arange(0, num_states, chunk)
-    return jax.lax.map(lambda start: of_chunk(params, start), starts).reshape(-1)
+_moments = jax.jit(jax.grad(_log_z))
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _sample(key: jax.Array, params: RBM, num_samples: int) -> tuple[jax.Array, jax.Array]:
+    """Draws the left side from its marginal, then the right one."""
+    key_left, key_right = jax.random.split(key)
+    params = jax.lax.stop_gradient(params)
+    dtype = params.weights.dtype
+    noise = open_uniform(key_left, (params.bias1.shape[0], num_samples))
+    z1 = _descend(noise, _log_weights(params).ravel()).astype(dtype)
+    return z1, draw(key_right, logits_2(params, z1)).astype(dtype)
+
+
+def _descend(noise: jax.Array, log_weights: jax.Array) -> jax.Array:
+    """Draws states bit by bit, each given those before it.
+
+    The inverse CDF of all states at once is biased: in float32 a million cumulated probabilities,
+    and the noise that they are compared with, have about eight values a state.
+
+    Args:
+        noise: [n, N] uniforms.
+        log_weights: [2^n] of the states in the order of `_enumeration.bits`.
+
+    Returns:
+        [N, n] bits.
+    """
+    # sums[k] holds the log-sums over all states that agree in their k highest bits.
+    sums = [log_weights - log_weights.max()]
+    while len(sums[0]) > 1:
+        sums.insert(0, jnp.logaddexp(sums[0][0::2], sums[0][1::2]))
+    highest_first: list[jax.Array] = []
+    prefix = jnp.zeros(noise.shape[1], jnp.int32)
+    for u, children in zip(noise, sums[1:], strict=True):
+        bit = from_noise(u, children[2 * prefix + 1] - children[2 * prefix])
+        highest_first.append(bit)
+        prefix = 2 * prefix + (bit > 0).astype(jnp.int32)
+    return jnp.stack(highest_first[::-1], axis=-1)

@@ -8,12 +8,16 @@ divergence (Tieleman, "Training Restricted Boltzmann Machines using Approximatio
 Likelihood Gradient", 2008).
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
-from dvae._numerics import open_uniform
+from dvae._numerics import as_float, open_uniform, partition, spec_of, vary_like
+from dvae.rbm._bits import flip_rate, from_noise
+from dvae.rbm._checks import check_chains, check_count
 from dvae.rbm.energy import RBM, check, logits_2, transpose
 
 
@@ -44,9 +48,8 @@ def init(key: jax.Array, params: RBM, num_chains: int) -> GibbsState:
     Raises:
         ValueError: if num_chains < 1, or the sizes of the parameters do not fit.
     """
-    check(params)
-    if num_chains < 1:
-        raise ValueError(f"num_chains must be at least 1, got {num_chains}")
+    params = check(params)
+    num_chains = check_count("num_chains", num_chains)
     dtype = params.weights.dtype
     biases = (
         jnp.broadcast_to(bias, (num_chains, bias.shape[0])) for bias in (params.bias1, params.bias2)
@@ -60,30 +63,40 @@ def step(
 ) -> tuple[GibbsState, GibbsInfo]:
     """Runs sweeps, each z1 ~ p(z1 | z2) and then z2 ~ p(z2 | z1), in every chain.
 
-    Leaves p(z1, z2) invariant. No gradient flows.
+    Leaves p(z1, z2) invariant. No gradient flows. Where a parameter or a bit is NaN, so are the
+    bits that depend on it, and flips.
 
     Args:
         key: typed PRNG key.
         params: RBM.
         state: GibbsState of any number of chains.
-        num_sweeps: at least 1.
+        num_sweeps: at least 1; static.
 
     Returns:
         GibbsState and GibbsInfo.
 
     Raises:
-        ValueError: if num_sweeps < 1, or the sizes of parameters and state do not fit.
+        ValueError: if num_sweeps < 1, the sizes of parameters and state do not fit, or there is no
+            chain.
     """
-    check(params)
-    if num_sweeps < 1:
-        raise ValueError(f"num_sweeps must be at least 1, got {num_sweeps}")
-    sizes = state.z1.shape[-1], state.z2.shape[-1]
-    if sizes != params.weights.shape:
-        raise ValueError(
-            f"the state has {sizes[0]} and {sizes[1]} units, the RBM {params.weights.shape[0]} and "
-            f"{params.weights.shape[1]}: start chains with init for this machine"
-        )
-    params = jax.lax.stop_gradient(params)
+    params = check(params)
+    check_chains(params.weights.shape, *state)
+    num_sweeps = check_count("num_sweeps", num_sweeps)
+    return _step(key, params, GibbsState(*map(as_float, state)), num_sweeps)
+
+
+@functools.partial(jax.jit, static_argnums=3)
+def _step(
+    key: jax.Array, params: RBM, state: GibbsState, num_sweeps: int
+) -> tuple[GibbsState, GibbsInfo]:
+    specs = jax.tree.map(spec_of, state), PartitionSpec()
+    return partition(functools.partial(_sweeps, num_sweeps), specs, key, params, state)
+
+
+def _sweeps(
+    num_sweeps: int, key: jax.Array, params: RBM, state: GibbsState
+) -> tuple[GibbsState, GibbsInfo]:
+    params, state = jax.lax.stop_gradient((params, state))
     # Transposed once: CPUs have no fast bfloat16 product with a transposed operand.
     flipped = jax.lax.optimization_barrier(transpose(params))
 
@@ -93,9 +106,9 @@ def step(
         z2 = draw(key_2, logits_2(params, z1)).astype(state.z2.dtype)
         return GibbsState(z1, z2)
 
-    after = jax.lax.fori_loop(0, num_sweeps, sweep, state)
-    changed = jnp.sum(after.z1 != state.z1) + jnp.sum(after.z2 != state.z2)
-    return after, GibbsInfo(changed / (state.z1.size + state.z2.size))
+    start = vary_like(state, key, params, state)
+    after = jax.lax.fori_loop(0, num_sweeps, sweep, start)
+    return after, GibbsInfo(flip_rate(state, after))
 
 
 def draw(key: jax.Array, logits: jax.Array) -> jax.Array:
@@ -106,6 +119,6 @@ def draw(key: jax.Array, logits: jax.Array) -> jax.Array:
         logits: [...] float.
 
     Returns:
-        bool [...].
+        [...] 0 or 1, in the dtype of the logits; NaN where the logit is.
     """
-    return open_uniform(key, logits.shape) < jax.nn.sigmoid(logits.astype(jnp.float32))
+    return from_noise(open_uniform(key, jnp.shape(logits)), logits)

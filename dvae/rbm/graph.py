@@ -20,25 +20,23 @@ Gonzalez et al., "Parallel Gibbs Sampling: From Colored Fields to Thin Junction 
 the chromatic sampler; Brélaz, "New Methods to Color the Vertices of a Graph" (1979).
 """
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec
 
-from dvae._numerics import upcast
+from dvae._numerics import as_float, float_dtype, partition, spec_of, upcast, vary_like
+from dvae.rbm._bits import flip_rate
+from dvae.rbm._boltzmann import BoltzmannMachine, check, check_adjacency, check_colors
+from dvae.rbm._checks import check_count
+from dvae.rbm._enumeration import MAX_UNITS, log_sum, over_states
 from dvae.rbm.energy import RBM
 from dvae.rbm.energy import check as check_rbm
-from dvae.rbm.exact import _CHUNK, MAX_UNITS, _bits
 from dvae.rbm.gibbs import GibbsInfo, draw
-
-
-class BoltzmannMachine(NamedTuple):
-    """Parameters of a Boltzmann machine."""
-
-    bias: jax.Array  # [n] b
-    weights: jax.Array  # [n, n] W, symmetric, zero on the diagonal
 
 
 class GraphState(NamedTuple):
@@ -66,9 +64,10 @@ def from_rbm(params: RBM) -> BoltzmannMachine:
     Raises:
         ValueError: if the sizes of the parameters do not fit.
     """
-    check_rbm(params)
+    params = check_rbm(params)
     n1, n2 = params.weights.shape
-    bias = jnp.concatenate([params.bias1, params.bias2])
+    dtype = float_dtype(*params[:2])
+    bias = jnp.concatenate([bias.astype(dtype) for bias in params[:2]])
     weights = jnp.zeros((n1 + n2, n1 + n2), params.weights.dtype)
     weights = weights.at[:n1, n1:].set(params.weights).at[n1:, :n1].set(params.weights.T)
     return BoltzmannMachine(bias, weights)
@@ -87,12 +86,15 @@ def on_edges(params: BoltzmannMachine, adjacency: np.ndarray) -> BoltzmannMachin
     Raises:
         ValueError: if the adjacency is no graph of n units.
     """
-    adjacency = _check_adjacency(adjacency)
-    if params.weights.shape != adjacency.shape:
+    adjacency = check_adjacency(adjacency)
+    if np.shape(params.weights) != adjacency.shape:
         raise ValueError(
-            f"adjacency is of {len(adjacency)} units, the weights have shape {params.weights.shape}"
+            f"adjacency is of {len(adjacency)} units, the weights have shape "
+            f"{np.shape(params.weights)}"
         )
-    return params._replace(weights=jnp.where(adjacency, (params.weights + params.weights.T) / 2, 0))
+    weights = as_float(params.weights)
+    weights = jnp.where(adjacency, (weights + weights.T) / 2, 0)
+    return BoltzmannMachine(as_float(params.bias), weights)
 
 
 def energy(params: BoltzmannMachine, z: jax.Array) -> jax.Array:
@@ -108,9 +110,9 @@ def energy(params: BoltzmannMachine, z: jax.Array) -> jax.Array:
     Raises:
         ValueError: if the sizes do not fit, or known weights are asymmetric or on the diagonal.
     """
-    _check(params, z)
-    z = upcast(z)
-    return -z @ params.bias - jnp.sum((z @ params.weights) * z, axis=-1) / 2
+    params = check(params, z)
+    z, bias, weights = upcast(z), upcast(params.bias), upcast(params.weights)
+    return -z @ bias - jnp.sum((z @ weights) * z, axis=-1) / 2
 
 
 def color(adjacency: np.ndarray) -> np.ndarray:
@@ -130,7 +132,7 @@ def color(adjacency: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: if the adjacency is not square, not symmetric, or has a loop.
     """
-    adjacency = _check_adjacency(adjacency)
+    adjacency = check_adjacency(adjacency)
     num_units = len(adjacency)
     degree = adjacency.sum(1)
     colors = np.full(num_units, -1)
@@ -152,12 +154,14 @@ def init(key: jax.Array, params: BoltzmannMachine, num_chains: int) -> GraphStat
         params: BoltzmannMachine.
         num_chains: at least 1.
 
+    Returns:
+        GraphState.
+
     Raises:
         ValueError: if num_chains < 1, or the parameters are no machine.
     """
-    _check(params)
-    if num_chains < 1:
-        raise ValueError(f"num_chains must be at least 1, got {num_chains}")
+    params = check(params)
+    num_chains = check_count("num_chains", num_chains)
     logits = jnp.broadcast_to(params.bias, (num_chains, params.bias.shape[0]))
     return GraphState(draw(key, logits).astype(params.weights.dtype))
 
@@ -189,12 +193,35 @@ def step(
     Raises:
         ValueError: if num_sweeps < 1, sizes do not fit, colors are traced or known to be improper.
     """
-    _check(params, state.z)
-    if num_sweeps < 1:
-        raise ValueError(f"num_sweeps must be at least 1, got {num_sweeps}")
-    colors = _check_colors(colors, params)
-    params = jax.lax.stop_gradient(params)
+    colors = check_colors(colors, params)
+    params = check(params, state.z)
+    if np.ndim(state.z) != 2 or len(state.z) < 1:
+        raise ValueError(f"z must be [chains, n], at least 1 chain, got shape {np.shape(state.z)}")
+    num_sweeps = check_count("num_sweeps", num_sweeps)
+    return _step(key, params, GraphState(as_float(state.z)), tuple(colors.tolist()), num_sweeps)
 
+
+@functools.partial(jax.jit, static_argnums=(3, 4))
+def _step(
+    key: jax.Array,
+    params: BoltzmannMachine,
+    state: GraphState,
+    colors: tuple[int, ...],
+    num_sweeps: int,
+) -> tuple[GraphState, GibbsInfo]:
+    sweeps = functools.partial(_sweeps, np.array(colors), num_sweeps)
+    specs = jax.tree.map(spec_of, state), PartitionSpec()
+    return partition(sweeps, specs, key, params, state)
+
+
+def _sweeps(
+    colors: np.ndarray,
+    num_sweeps: int,
+    key: jax.Array,
+    params: BoltzmannMachine,
+    state: GraphState,
+) -> tuple[GraphState, GibbsInfo]:
+    params, state = jax.lax.stop_gradient((params, state))
     # In the order of the colors a class is a slice, and its weights are blocks cut once.
     order = np.argsort(colors, kind="stable")
     starts = np.searchsorted(colors[order], np.unique(colors)).tolist()
@@ -202,7 +229,7 @@ def step(
     blocks = []
     for low, high in slices:
         own, others = order[low:high], np.concatenate([order[:low], order[high:]])
-        blocks.append((params.bias[own], params.weights[np.ix_(others, own)]))
+        blocks.append((upcast(params.bias[own]), upcast(params.weights[np.ix_(others, own)])))
 
     def sweep(i: jax.Array, z: jax.Array) -> jax.Array:
         keys = jax.random.split(jax.random.fold_in(key, i), len(slices))
@@ -213,9 +240,9 @@ def step(
             z = z.at[:, low:high].set(draw(keys[k], logits).astype(z.dtype))
         return z
 
-    after = jax.lax.fori_loop(0, num_sweeps, sweep, state.z[:, order])
-    after = after[:, np.argsort(order)]
-    return GraphState(after), GibbsInfo(jnp.mean(after != state.z))
+    start = vary_like(state.z[:, order], key, params, state)
+    after = GraphState(jax.lax.fori_loop(0, num_sweeps, sweep, start)[:, np.argsort(order)])
+    return after, GibbsInfo(flip_rate(state, after))
 
 
 def log_z(params: BoltzmannMachine) -> jax.Array:
@@ -230,80 +257,30 @@ def log_z(params: BoltzmannMachine) -> jax.Array:
     Raises:
         ValueError: if there are more than 20 units, or the parameters are no machine.
     """
-    _check(params)
+    return _log_z(_check_small(params))
+
+
+def moments(params: BoltzmannMachine) -> GraphMoments:
+    """Evaluates E[z] and E[z z^T], the gradient of log Z; limits and errors as of `log_z`."""
+    gradient = _gradient(_check_small(params))
+    return GraphMoments(gradient.bias, 2 * gradient.weights)
+
+
+@jax.jit
+def _log_z(params: BoltzmannMachine) -> jax.Array:
+    negative = lambda params, z: -energy(params, z)
+    return log_sum(over_states(negative, params, params.bias.shape[0], params.weights.dtype))
+
+
+_gradient = jax.jit(jax.grad(_log_z))
+
+
+def _check_small(params: BoltzmannMachine) -> BoltzmannMachine:
+    """Returns the parameters as `check` does; raises ValueError if there are too many states."""
+    params = check(params)
     num_units = params.bias.shape[0]
     if num_units > MAX_UNITS:
         raise ValueError(
             f"enumeration takes at most {MAX_UNITS} units, got {num_units}; sample by graph.step"
         )
-    chunk = min(_CHUNK, 1 << num_units)
-
-    # Recomputed in the backward pass, which would otherwise keep the fields of all states.
-    @jax.checkpoint
-    def of_chunk(params: BoltzmannMachine, start: jax.Array) -> jax.Array:
-        z = _bits(start + jnp.arange(chunk), num_units, params.weights.dtype)
-        return energy(params, z)
-
-    starts = jnp.arange(0, 1 << num_units, chunk)
-    return jax.nn.logsumexp(-jax.lax.map(lambda start: of_chunk(params, start), starts))
-
-
-def moments(params: BoltzmannMachine) -> GraphMoments:
-    """Evaluates E[z] and E[z z^T], the gradient of log Z; limits and errors as of `log_z`."""
-    _check(params)
-    gradient = jax.grad(log_z)(params)
-    return GraphMoments(gradient.bias, 2 * gradient.weights)
-
-
-def _check(params: BoltzmannMachine, z: jax.Array | None = None) -> None:
-    """Raises ValueError unless sizes fit and the weights, where known, are those of a machine."""
-    bias, weights = params
-    if bias.ndim != 1 or weights.shape != bias.shape * 2:
-        raise ValueError(
-            "a Boltzmann machine has bias [n] and weights [n, n], got shapes "
-            f"{bias.shape} and {weights.shape}"
-        )
-    if z is not None and z.shape[-1:] != bias.shape:
-        raise ValueError(f"z must end in an axis of {bias.shape[0]} units, got shape {z.shape}")
-    if isinstance(weights, jax.core.Tracer) or isinstance(bias, jax.core.Tracer):
-        return
-    known = np.asarray(weights)
-    for name, value in (("bias", np.asarray(bias)), ("weights", known)):
-        if not np.all(np.isfinite(value.astype(np.float32))):
-            raise ValueError(f"{name} must be finite, got NaN or infinity: did training diverge?")
-    if np.any(known != known.T) or np.any(np.diagonal(known)):
-        raise ValueError("weights must be symmetric with a zero diagonal: use graph.on_edges")
-
-
-def _check_adjacency(adjacency: np.ndarray) -> np.ndarray:
-    """Returns the adjacency as bool [n, n], symmetric and without loops."""
-    adjacency = np.asarray(adjacency) != 0
-    if adjacency.ndim != 2 or adjacency.shape[0] != adjacency.shape[1]:
-        raise ValueError(f"adjacency must be [n, n], got shape {adjacency.shape}")
-    wrong = np.argwhere((adjacency != adjacency.T) | np.diag(np.diagonal(adjacency)))
-    if len(wrong):
-        i, j = wrong[0].tolist()
-        raise ValueError(
-            "adjacency must be symmetric with a zero diagonal, got "
-            f"{adjacency[i, j]} at ({i}, {j}) and {adjacency[j, i]} at ({j}, {i})"
-        )
-    return adjacency
-
-
-def _check_colors(colors: np.ndarray | Sequence[int], params: BoltzmannMachine) -> np.ndarray:
-    """Returns the colors as an array [n], proper for the weights where these are known."""
-    if any(isinstance(c, jax.core.Tracer) for c in jax.tree.leaves(colors)):
-        raise ValueError("colors must be static, got traced ones: close over those of graph.color")
-    colors = np.asarray(colors)
-    if colors.shape != params.bias.shape or colors.dtype.kind not in "iu":
-        n = params.bias.shape[0]
-        raise ValueError(f"colors must be {n} integers, got {colors.dtype} {colors.shape}")
-    if not isinstance(params.weights, jax.core.Tracer):
-        same = colors[:, None] == colors[None]
-        clash = np.argwhere(same & (np.asarray(params.weights) != 0))
-        if len(clash):
-            i, j = clash[0]
-            raise ValueError(
-                f"units {i} and {j} have a weight and share color {colors[i]}: use graph.color"
-            )
-    return colors
+    return params

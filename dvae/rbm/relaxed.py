@@ -14,7 +14,7 @@ partition function of an RBM, and a mean field bounds it from below:
 
 Gaussian integral: normal noise whose covariance cancels the couplings, so that the sum is exact:
 
-    lam = 1.1 * relaxed.min_lambda(params)
+    lam = 1.1 * relaxed.min_lambda(params)                     # also where W = 0
     log_p = relaxed.gaussian_integral_log_prob(params, zeta, lam, log_z)             # [...] nats
     zeta = relaxed.gaussian_integral_sample(key, params, z1, z2, lam)                # to generate
 
@@ -23,15 +23,19 @@ log q(zeta|x) is the log-weight of an importance weighted bound, trained by plai
 are evaluated with the bits themselves and the discrete machine.
 """
 
+import functools
 import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dvae._numerics import ArrayLike, upcast
+from dvae._numerics import ArrayLike, as_float, upcast, vary_like
 from dvae.distributions import bernoulli
-from dvae.rbm.energy import RBM, check, transpose
+from dvae.rbm._checks import check_count
+from dvae.rbm.energy import RBM, check, dtype_of
+
+_MIN_LAMBDA = 0.01
 
 
 def overlapping_log_prob(
@@ -74,23 +78,22 @@ def overlapping_log_prob(
     Raises:
         ValueError: if num_sweeps < 1, or the sizes do not fit.
     """
-    _check_units(params, zeta)
-    if num_sweeps < 1:
-        raise ValueError(f"num_sweeps must be at least 1, got {num_sweeps}")
-    if not log_ratio.shape == log_r0.shape == zeta.shape:
+    params = _check_units(params, zeta)
+    num_sweeps = check_count("num_sweeps", num_sweeps)
+    if not np.shape(log_ratio) == np.shape(log_r0) == np.shape(zeta):
         raise ValueError(
-            f"log_ratio and log_r0 must be evaluated at zeta: got shapes {log_ratio.shape} and "
-            f"{log_r0.shape} for zeta {zeta.shape}"
+            f"log_ratio and log_r0 must be evaluated at zeta: got shapes {np.shape(log_ratio)} and "
+            f"{np.shape(log_r0)} for zeta {np.shape(zeta)}"
         )
-    params = RBM(*map(upcast, params))
-    n1 = params.bias1.shape[0]
-    biases = upcast(log_ratio) + jnp.broadcast_to(jnp.concatenate(params[:2]), zeta.shape)
+    bias1, bias2, weights = (upcast(p).astype(dtype_of(params)) for p in params)
+    log_ratio, n1 = upcast(log_ratio), len(bias1)
+    biases = log_ratio + jnp.broadcast_to(jnp.concatenate([bias1, bias2]), log_ratio.shape)
     bias1, bias2 = biases[..., :n1], biases[..., n1:]
-    fields1 = jax.lax.stop_gradient(_mean_fields(params.weights, bias1, bias2, num_sweeps))
+    fields1 = _mean_fields(*jax.lax.stop_gradient((weights, bias1, bias2)), num_sweeps)
     mean1 = jax.nn.sigmoid(fields1)
     bound = jnp.sum(bias1 * mean1 + bernoulli.entropy(fields1), axis=-1)
-    bound = bound + jax.nn.softplus(bias2 + mean1 @ params.weights).sum(-1)
-    return bound + upcast(log_r0).sum(-1) - log_z
+    bound = bound + jax.nn.softplus(bias2 + mean1 @ weights).sum(-1)
+    return bound + upcast(log_r0).sum(-1) - upcast(log_z)
 
 
 def gaussian_integral_log_prob(
@@ -126,20 +129,19 @@ def gaussian_integral_log_prob(
         ValueError: if the sizes do not fit, or lam is too small and its value and that of params
             are known.
     """
-    _check_units(params, zeta)
     _check_lambda(params, lam)
-    params, zeta = RBM(*map(upcast, params)), upcast(zeta)
-    n1, n2 = params.weights.shape
-    lam = jnp.asarray(lam, params.weights.dtype)
+    params = _check_units(params, zeta)
+    bias1, bias2, weights = (upcast(p).astype(dtype_of(params)) for p in params)
+    zeta, n1 = upcast(zeta), len(bias1)
+    lam = jnp.asarray(lam, weights.dtype)
     zeta1, zeta2 = zeta[..., :n1], zeta[..., n1:]
-    products = jnp.concatenate([zeta2 @ params.weights.T, zeta1 @ params.weights], axis=-1)
-    s_zeta = products + lam * zeta
-    biases = jnp.broadcast_to(jnp.concatenate(params[:2]), zeta.shape)
+    s_zeta = jnp.concatenate([zeta2 @ weights.T, zeta1 @ weights], axis=-1) + lam * zeta
+    biases = jnp.broadcast_to(jnp.concatenate([bias1, bias2]), zeta.shape)
     per_unit = jax.nn.softplus(s_zeta + biases - lam / 2) - zeta * s_zeta / 2
-    pivots = jnp.diagonal(_cholesky(_small_side_second(params), lam))
+    pivots = jnp.diagonal(_cholesky(_small_side_second(weights), lam))
     # NaN for a negative lam, too: the square in the determinant would hide its sign.
-    log_norm = jnp.log(pivots).sum() + (n1 + n2) / 2 * (jnp.log(lam) - math.log(2 * math.pi))
-    return per_unit.sum(-1) + log_norm - log_z
+    log_norm = jnp.log(pivots).sum() + zeta.shape[-1] / 2 * (jnp.log(lam) - math.log(2 * math.pi))
+    return per_unit.sum(-1) + log_norm - upcast(log_z)
 
 
 def gaussian_integral_sample(
@@ -168,63 +170,73 @@ def gaussian_integral_sample(
     Raises:
         ValueError: as in `gaussian_integral_log_prob`.
     """
-    n1, n2 = params.weights.shape
+    z1, z2 = as_float(z1), as_float(z2)
     if z1.shape[:-1] != z2.shape[:-1]:
         raise ValueError(f"z1 and z2 must have equal leading axes, got {z1.shape} and {z2.shape}")
     z = jnp.concatenate([z1, z2], axis=-1)
-    _check_units(params, z)
     _check_lambda(params, lam)
-    params = RBM(*map(upcast, params))
-    lam = jnp.asarray(lam, params.weights.dtype)
-    noise = jax.random.normal(key, (math.prod(z.shape[:-1]), n1 + n2), lam.dtype) / jnp.sqrt(lam)
-    small = _small_side_second(params)
-    split = small.weights.shape[0]
+    params = _check_units(params, z)
+    weights = upcast(params.weights)
+    lam = jnp.asarray(lam, weights.dtype)
+    noise = jax.random.normal(key, (math.prod(z.shape[:-1]), z.shape[-1]), lam.dtype)
+    noise = noise / jnp.sqrt(lam)
+    n1, n2 = weights.shape
+    small = _small_side_second(weights)
+    split = len(small)
     # Rows times C^-1 are columns solved with C^T.
     inner = jax.lax.linalg.triangular_solve(
         _cholesky(small, lam), noise[:, split:], left_side=False, lower=True
     )
-    outer = noise[:, :split] - inner @ (small.weights / lam).T
+    outer = noise[:, :split] - inner @ (small / lam).T
     sides = [outer, inner] if n1 >= n2 else [inner, outer]
-    return (upcast(z) + jnp.concatenate(sides, axis=-1).reshape(z.shape)).astype(z.dtype)
+    noise = jnp.concatenate(sides, axis=-1).reshape(z.shape)
+    return (upcast(z) + noise.astype(upcast(z).dtype)).astype(z.dtype)
 
 
 def min_lambda(params: RBM) -> jax.Array:
     """Evaluates the largest singular value of W, which lam of the Gaussian integral must exceed.
 
     The eigenvalues of [[0, W], [W^T, 0]] are the singular values of W, with both signs, and zeros.
-    At lam itself S is singular. Differentiable where the largest singular value is a single one.
+    At lam itself S is singular. Where it is below 0.01, as in a new machine with W = 0, the result
+    is 0.01. A smaller lam has a density, too, but its noise has a standard deviation of at least
+    1 / sqrt(lam): 10 at 0.01, and without bound near 0. Differentiable where the largest singular
+    value is a single one.
 
     Args:
         params: RBM.
 
     Returns:
-        [] at least 0, at least float32.
+        [] at least 0.01, at least float32.
+
+    Raises:
+        ValueError: if the sizes of the parameters do not fit.
     """
-    check(params)
-    return jnp.linalg.norm(upcast(params.weights), ord=2)
+    weights = upcast(check(params).weights)
+    return jnp.maximum(jnp.linalg.norm(weights, ord=2), _MIN_LAMBDA)
 
 
+@functools.partial(jax.jit, static_argnums=3)
 def _mean_fields(
     weights: jax.Array, bias1: jax.Array, bias2: jax.Array, num_sweeps: int
 ) -> jax.Array:
     """Returns the left side's logits after sweeps from 1/2, each z2 given z1 and back."""
-    weights, bias1, bias2 = jax.lax.stop_gradient((weights, bias1, bias2))
 
     def sweep(_: jax.Array, fields1: jax.Array) -> jax.Array:
         mean2 = jax.nn.sigmoid(bias2 + jax.nn.sigmoid(fields1) @ weights)
         return bias1 + mean2 @ weights.T
 
-    return jax.lax.fori_loop(0, num_sweeps, sweep, jnp.zeros_like(bias1))
+    start = vary_like(jnp.zeros_like(bias1), weights, bias1, bias2)
+    return jax.lax.fori_loop(0, num_sweeps, sweep, start)
 
 
-def _small_side_second(params: RBM) -> RBM:
+def _small_side_second(weights: jax.Array) -> jax.Array:
     """Exchanges the sides if the left one is the smaller."""
-    return params if params.weights.shape[0] >= params.weights.shape[1] else transpose(params)
+    return weights if weights.shape[0] >= weights.shape[1] else weights.T
 
 
-def _cholesky(params: RBM, lam: jax.Array) -> jax.Array:
+def _cholesky(weights: jax.Array, lam: jax.Array) -> jax.Array:
     """Factorizes I - W^T W / lam^2; NaN unless lam, or -lam, is large enough."""
-    scaled = params.weights / lam
+    scaled = weights / lam
     return jnp.linalg.cholesky(jnp.eye(scaled.shape[1], dtype=scaled.dtype) - scaled.T @ scaled)
 
 
@@ -240,16 +252,17 @@ def _check_lambda(params: RBM, lam: ArrayLike) -> None:
     if not value > smallest:
         raise ValueError(
             f"lam must exceed {smallest:.6g}, the largest singular value of the weights "
-            f"(rbm.relaxed.min_lambda), got {value:.6g}"
+            f"(1.1 * rbm.relaxed.min_lambda(params) does), got {value:.6g}"
         )
 
 
-def _check_units(params: RBM, zeta: jax.Array) -> None:
-    """Raises ValueError unless zeta has the machine's units."""
-    check(params)
+def _check_units(params: RBM, zeta: ArrayLike) -> RBM:
+    """Returns the parameters as `check` does; raises ValueError unless zeta has their units."""
+    params = check(params)
     n1, n2 = params.weights.shape
-    if zeta.ndim < 1 or zeta.shape[-1] != n1 + n2:
+    shape = np.shape(zeta)
+    if shape[-1:] != (n1 + n2,):
         raise ValueError(
-            f"zeta must end in an axis of {n1} + {n2} units, the left side first, got shape "
-            f"{zeta.shape}"
+            f"zeta must end in an axis of {n1} + {n2} units, the left side first, got shape {shape}"
         )
+    return params

@@ -10,17 +10,17 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from dvae._numerics import upcast
+from dvae._numerics import ArrayLike, upcast
 from dvae.distributions import bernoulli
-from dvae.rbm.energy import RBM
-from dvae.rbm.kl import _check_groups
+from dvae.rbm import _groups
+from dvae.rbm.energy import RBM, check
 
 
 def kl_surrogate(
     params: RBM,
     logits: Sequence[jax.Array],
     zetas: Sequence[jax.Array],
-    log_z: jax.Array,
+    log_z: ArrayLike,
     *,
     max_probability: float = 0.999,
 ) -> jax.Array:
@@ -31,7 +31,9 @@ def kl_surrogate(
                 + sum_j [l_j - a_j - (W^T z1)_j] dq_j                       over the right side,
 
     q = sigmoid(l), the brackets held constant, dq including what passes through the zeta of earlier
-    groups; params receive the positive phase, E's derivative with z1 q2^T for the couplings.
+    groups; params receive the positive phase, E's derivative with z1 q2^T for the couplings. Where
+    one group has units i and j of both sides, these are independent: between them q_i stands for
+    z_i, and no factor for its bracket's.
 
     Where the factor comes from: a left unit, z_i = 1[rho_i > 1 - q_i], enters the mean over its
     noise as the integral of g(zeta_i) over rho_i > 1 - q_i, with g = (W q2)_i given all else. Its
@@ -49,11 +51,11 @@ def kl_surrogate(
     One group needs no sample: E is linear in each bit, and all is that of `kl.hierarchical`.
 
     Args:
-        params: RBM with n1 = n2.
+        params: RBM.
         logits: one [..., m] a group, l of q(z_g | x, zeta_<g); the groups have the machine's units
-            in total, and an even number of groups, or one, so that a side ends where a group does.
+            in total, the left side's first, and may end anywhere.
         zetas: one [..., m] a group, `relax.spike_exp` samples, of which the signs are used; those
-            of the right side, and a single group's, are not.
+            of the last group, and of groups on the right side, are not.
         log_z: [] log Z in nats, usually of `log_z_with_gradient`.
         max_probability: in (0, 1), the cap of q in the factor.
 
@@ -64,30 +66,26 @@ def kl_surrogate(
         ValueError: if groups and machine do not fit each other, or max_probability is outside
             (0, 1).
     """
-    if len(logits) != len(zetas):
-        raise ValueError(
-            f"logits and zetas need one entry for each group, got {len(logits)} and {len(zetas)}"
-        )
-    _check_groups(params, logits, zetas)
+    params = check(params)
+    where = _groups.layout(params, logits, zetas, "zetas")
     if not 0 < max_probability < 1:
         raise ValueError(
             f"max_probability must be strictly between 0 and 1, got {max_probability}: it keeps "
             "1 / (1 - q) finite"
         )
-    num_left = params.bias1.shape[0]
-    joined = upcast(jnp.concatenate(list(logits), axis=-1))
+    joined = _groups.join(logits)
     entropy = bernoulli.entropy(joined).sum(-1)
     q = jax.nn.sigmoid(joined)
-    q1, q2 = q[..., :num_left], q[..., num_left:]
-    if len(logits) == 1:
-        coupled = q1
-    else:
-        z1 = jnp.concatenate(list(zetas[: len(zetas) // 2]), axis=-1) > 0
+    known = q
+    if where.known:
+        zeta = jax.lax.stop_gradient(_groups.join([zetas[g] for g in where.known]))
+        # A zeta that is NaN is on neither side of 0, and would be an ordinary bit.
+        z = jnp.where(zeta > 0, 1, 0 * zeta)
+        size = zeta.shape[-1]
         # sigmoid(-l) keeps the digits of 1 - q; the floor is the cap of q.
-        rest = jnp.maximum(jax.nn.sigmoid(-joined[..., :num_left]), 1 - max_probability)
-        factor = jax.lax.stop_gradient(jnp.where(z1, 0, 1 / rest))
+        rest = jnp.maximum(jax.nn.sigmoid(-joined[..., :size]), 1 - max_probability)
+        factor = jax.lax.stop_gradient((1 - z) / rest)
         # The bits in value; the difference, exactly 0, gives them the gradient of the factor.
-        coupled = z1 + factor * (q1 - jax.lax.stop_gradient(q1))
-    linear = -q1 @ params.bias1 - q2 @ params.bias2
-    interaction = -jnp.sum((coupled @ params.weights) * q2, axis=-1)
-    return log_z - entropy + linear + interaction
+        known = z + factor * (q[..., :size] - jax.lax.stop_gradient(q[..., :size]))
+    linear = q @ _groups.join(params[:2])
+    return upcast(log_z) - entropy - linear - _groups.coupling(params, where, q, known)

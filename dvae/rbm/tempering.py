@@ -24,14 +24,19 @@ Bengio, Vincent and Delalleau, "Tempered Markov Chain Monte Carlo for Training o
 Boltzmann Machines" (2010).
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec
 
-from dvae._numerics import open_uniform
-from dvae.rbm.energy import RBM, centered_biases, check
+from dvae._numerics import as_float, partition, spec_of, upcast, vary_like
+from dvae.rbm._bits import flip_rate
+from dvae.rbm._checks import check_chains, check_count
+from dvae.rbm._replicas import exchange, log_weights, logits, swaps
+from dvae.rbm.energy import RBM, centered_biases, check, product
 from dvae.rbm.gibbs import draw
 
 _UNIFORM_SHARE = 1e-3  # of an adapted ladder: keeps its steps above the spacing of float32
@@ -65,7 +70,7 @@ class TemperingInfo(NamedTuple):
 
 
 class _Totals(NamedTuple):
-    """Sums over sweeps, of each chain and pair: float32 [chains, T - 1]."""
+    """Sums over sweeps, of each chain and pair: [chains, T - 1], at least float32."""
 
     accepted: jax.Array  # of acceptance probabilities
     log_up: jax.Array  # log of the sum of e^{up / 2}
@@ -95,13 +100,11 @@ def init(
     Raises:
         ValueError: if a number is too small, betas are no ladder, or sizes do not fit.
     """
-    check(params)
-    if num_chains < 1:
-        raise ValueError(f"num_chains must be at least 1, got {num_chains}")
-    if num_temperatures < 2:
-        raise ValueError(
-            f"num_temperatures must be at least 2 (gibbs needs one), got {num_temperatures}"
-        )
+    params = check(params)
+    num_chains = check_count("num_chains", num_chains)
+    num_temperatures = check_count(
+        "num_temperatures", num_temperatures, minimum=2, why="gibbs needs one"
+    )
     if betas is None:
         betas = np.linspace(0.0, 1.0, num_temperatures)
     _check_ladder(betas)
@@ -145,29 +148,46 @@ def step(
         key: typed PRNG key.
         params: RBM.
         state: TemperingState of any number of chains.
-        num_sweeps: at least 1.
+        num_sweeps: at least 1; static.
 
     Returns:
-        TemperingState and TemperingInfo.
+        TemperingState and TemperingInfo; NaN, as in `gibbs.step`, where a parameter or a bit is.
 
     Raises:
-        ValueError: if num_sweeps < 1, or the sizes of parameters and state do not fit.
+        ValueError: if num_sweeps < 1, the sizes of parameters and state do not fit, or there is no
+            chain.
     """
-    check(params)
-    if num_sweeps < 1:
-        raise ValueError(f"num_sweeps must be at least 1, got {num_sweeps}")
+    params = check(params)
+    num_sweeps = check_count("num_sweeps", num_sweeps)
     _check_state(params, state)
+    replicas = {name: as_float(getattr(state, name)) for name in ("replicas1", "replicas2")}
+    return _step(key, params, jax.tree.map(jnp.asarray, state)._replace(**replicas), num_sweeps)
+
+
+@functools.partial(jax.jit, static_argnums=3)
+def _step(
+    key: jax.Array, params: RBM, state: TemperingState, num_sweeps: int
+) -> tuple[TemperingState, TemperingInfo]:
+    specs = jax.tree.map(spec_of, state), PartitionSpec()
+    return partition(functools.partial(_sweeps, num_sweeps), specs, key, params, state)
+
+
+def _sweeps(
+    num_sweeps: int, key: jax.Array, params: RBM, state: TemperingState
+) -> tuple[TemperingState, TemperingInfo]:
     params, state = jax.lax.stop_gradient((params, state))
     base = centered_biases(params)
+    dtype = base[0].dtype
+    biases = [upcast(bias).astype(dtype) for bias in params[:2]]
+    betas = state.betas.astype(dtype)
     # Transposed once: CPUs have no fast bfloat16 product with a transposed operand.
     transposed = jax.lax.optimization_barrier(params.weights.T)
 
     def sweep(i: jax.Array, carry: tuple) -> tuple[TemperingState, _Totals]:
         before, totals = carry
         key_swap, key_1, key_2 = jax.random.split(jax.random.fold_in(key, i), 3)
-        betas, dtype = before.betas, before.replicas1.dtype
-        fields = _matmul(before.replicas2, transposed)  # W z2
-        up, down = _log_weights(betas, base[0], params.bias1, fields)
+        fields = product(before.replicas2, transposed)  # W z2
+        up, down = log_weights(betas, base[0], biases[0], fields)
         acceptance = jnp.exp(jnp.minimum(up + down, 0.0))  # the minimum keeps e^x from overflow
         totals = _Totals(
             totals.accepted + acceptance,
@@ -175,22 +195,23 @@ def step(
             jnp.logaddexp(totals.log_down, down / 2),
         )
         # Of z2 the fields are all that the draws below depend on.
-        fields = _exchange(_swaps(key_swap, acceptance, before.parity), fields)
-        z1 = draw(key_1, _logits(betas, base[0], params.bias1, fields)).astype(dtype)
-        fields = _matmul(z1, params.weights)  # W^T z1
-        z2 = draw(key_2, _logits(betas, base[1], params.bias2, fields)).astype(dtype)
-        return TemperingState(z1, z2, betas, 1 - before.parity), totals
+        fields = exchange(swaps(key_swap, acceptance, before.parity), fields)
+        z1 = draw(key_1, logits(betas, base[0], biases[0], fields)).astype(state.replicas1.dtype)
+        fields = product(z1, params.weights)  # W^T z1
+        z2 = draw(key_2, logits(betas, base[1], biases[1], fields)).astype(state.replicas2.dtype)
+        return TemperingState(z1, z2, before.betas, 1 - before.parity), totals
 
     num_chains, num_temperatures = state.replicas1.shape[:2]
-    zeros = jnp.zeros((num_chains, num_temperatures - 1), jnp.float32)
-    start = (state, _Totals(zeros, zeros - jnp.inf, zeros - jnp.inf))
+    zeros = jnp.zeros((num_chains, num_temperatures - 1), dtype)
+    totals = _Totals(zeros, zeros - jnp.inf, zeros - jnp.inf)
+    replicas1, replicas2, totals = vary_like((*state[:2], totals), key, params, state)
+    start = state._replace(replicas1=replicas1, replicas2=replicas2), totals
     after, totals = jax.lax.fori_loop(0, num_sweeps, sweep, start)
 
-    changed = jnp.sum(after.z1 != state.z1) + jnp.sum(after.z2 != state.z2)
     log_ratios = jax.nn.logsumexp(totals.log_up, 0) - jax.nn.logsumexp(totals.log_down, 0)
     return after, TemperingInfo(
         swap_rates=jnp.mean(totals.accepted, 0) / num_sweeps,
-        flips=changed / (state.z1.size + state.z2.size),
+        flips=flip_rate((state.z1, state.z2), (after.z1, after.z2)),
         log_z=sum(jax.nn.softplus(c).sum() for c in base) + log_ratios.sum(),
     )
 
@@ -220,68 +241,25 @@ def adapt(
     Raises:
         ValueError: if the sizes do not fit, or rate is outside (0, 1].
     """
-    num_temperatures = state.betas.shape[0]
-    if swap_rates.shape != (num_temperatures - 1,):
+    num_temperatures = np.shape(state.betas)[0]
+    if np.shape(swap_rates) != (num_temperatures - 1,):
         raise ValueError(
             f"swap_rates must be [{num_temperatures - 1}], one for each pair of neighbors, got "
-            f"shape {swap_rates.shape}"
+            f"shape {np.shape(swap_rates)}"
         )
     if isinstance(rate, int | float | np.number) and not 0 < rate <= 1:
         raise ValueError(f"rate must be above 0 and at most 1, got {rate}")
-    betas, swap_rates = jax.lax.stop_gradient((state.betas, swap_rates))
+    betas = jax.lax.stop_gradient(jnp.asarray(state.betas))
+    swap_rates = jax.lax.stop_gradient(jnp.asarray(swap_rates, jnp.float32))
     # The last term keeps L from being zero throughout, 0 / 0 where nothing is rejected.
-    rejected = 1 - swap_rates.astype(jnp.float32) + 1e-6 * jnp.diff(betas)
+    rejected = 1 - swap_rates + 1e-6 * jnp.diff(betas)
     barrier = jnp.pad(jnp.cumsum(rejected), (1, 0))
     uniform = jnp.linspace(0.0, 1.0, num_temperatures, dtype=jnp.float32)
     equalized = jnp.interp(uniform * barrier[-1], barrier, betas)
     # A jump of L would draw temperatures together until rounding makes them equal.
     equalized = (1 - _UNIFORM_SHARE) * equalized + _UNIFORM_SHARE * uniform
-    ladder = (1 - rate) * betas + rate * equalized
+    ladder = ((1 - rate) * betas + rate * equalized).astype(betas.dtype)
     return state._replace(betas=ladder.at[0].set(0.0).at[-1].set(1.0))
-
-
-def _matmul(z: jax.Array, weights: jax.Array) -> jax.Array:
-    """Multiplies bits [chains, T, n] by weights, with sums in float32."""
-    return jnp.matmul(z, weights, preferred_element_type=jnp.float32)
-
-
-def _logits(betas: jax.Array, base: jax.Array, bias: jax.Array, fields: jax.Array) -> jax.Array:
-    """Evaluates the logits of one side given the other, [chains, T, n], T those of betas [T]."""
-    b = betas[None, :, None]
-    return (1 - b) * base[None, None] + b * (bias[None, None] + fields)
-
-
-def _log_weights(
-    betas: jax.Array, base: jax.Array, bias: jax.Array, fields: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """Evaluates `up` and `down`, [chains, T - 1], from the fields W z2 of all replicas."""
-
-    def minus_free_energy(betas: jax.Array, fields: jax.Array) -> jax.Array:
-        # Less c2.z2, common to all b; of b (a2 - c2).z2 there remains -b sum (W z2) / 2.
-        softplus = jax.nn.softplus(_logits(betas, base, bias, fields))
-        return jnp.sum(softplus - betas[None, :, None] * fields / 2, axis=-1)
-
-    own = minus_free_energy(betas, fields)
-    up = minus_free_energy(betas[1:], fields[:, :-1]) - own[:, :-1]
-    down = minus_free_energy(betas[:-1], fields[:, 1:]) - own[:, 1:]
-    return up, down
-
-
-def _swaps(key: jax.Array, acceptance: jax.Array, parity: jax.Array) -> jax.Array:
-    """Decides which pairs swap, bool [chains, T - 1]; only those of one parity may."""
-    num_chains, num_pairs = acceptance.shape
-    noise = open_uniform(key, (num_chains, (num_pairs + 1) // 2))
-    noise = jnp.repeat(noise, 2, axis=1)[:, :num_pairs]  # pairs 2k and 2k + 1 never compete
-    active = jnp.arange(num_pairs) % 2 == parity
-    return (noise < acceptance) & active[None]
-
-
-def _exchange(swaps: jax.Array, x: jax.Array) -> jax.Array:
-    """Exchanges the entries t and t + 1 of x [chains, T, n] where swaps [chains, t] says so."""
-    with_next = jnp.pad(swaps, ((0, 0), (0, 1)))[..., None]
-    with_last = jnp.pad(swaps, ((0, 0), (1, 0)))[..., None]
-    x_next, x_last = jnp.roll(x, -1, axis=1), jnp.roll(x, 1, axis=1)
-    return jnp.where(with_next, x_next, jnp.where(with_last, x_last, x))
 
 
 def _check_ladder(betas: jax.typing.ArrayLike) -> None:
@@ -298,15 +276,10 @@ def _check_ladder(betas: jax.typing.ArrayLike) -> None:
 
 def _check_state(params: RBM, state: TemperingState) -> None:
     """Raises ValueError unless the state is one of chains of this machine."""
-    sizes = state.replicas1.shape[-1], state.replicas2.shape[-1]
-    if sizes != params.weights.shape:
-        raise ValueError(
-            f"the state has {sizes[0]} and {sizes[1]} units, the RBM {params.weights.shape[0]} and "
-            f"{params.weights.shape[1]}: start chains with init for this machine"
-        )
-    shape = state.replicas1.shape[:-1]
-    if len(shape) != 2 or state.replicas2.shape[:-1] != shape or state.betas.shape != shape[1:]:
+    check_chains(params.weights.shape, state.replicas1, state.replicas2)
+    shapes = [np.shape(x) for x in state[:3]]
+    if len(shapes[0]) != 3 or shapes[2] != shapes[0][1:2]:
         raise ValueError(
             "replicas1 [chains, T, n1], replicas2 [chains, T, n2] and betas [T] do not fit each "
-            f"other: shapes {state.replicas1.shape}, {state.replicas2.shape}, {state.betas.shape}"
+            f"other: shapes {shapes[0]}, {shapes[1]}, {shapes[2]}"
         )

@@ -1,5 +1,27 @@
-"""Training around pure functions: state and step, loop, sharding, checkpoints, metrics."""
+"""Training around pure functions: state and step, loop, sharding, checkpoints, metrics, folders."""
 
-from dvae.train import checkpoint, distributed, loop, metrics, sharding, state
+from dvae.train import (
+    checkpoint,
+    distributed,
+    lock,
+    loop,
+    metrics,
+    paths,
+    sharding,
+    signals,
+    state,
+    status,
+)
 
-__all__ = ["checkpoint", "distributed", "loop", "metrics", "sharding", "state"]
+__all__ = [
+    "checkpoint",
+    "distributed",
+    "lock",
+    "loop",
+    "metrics",
+    "paths",
+    "sharding",
+    "signals",
+    "state",
+    "status",
+]

@@ -20,12 +20,13 @@ from dvae.train import distributed
 
 PyTree = Any
 CONFIG_FILE = "config.json"
+FOLDER = "checkpoints"
 
 
 def write_json(path: Path, value: Any) -> None:
     """Writes a JSON file that is either complete or not there."""
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
+    temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     os.replace(temporary, path)
 
 
@@ -41,7 +42,6 @@ def prepare_workdir(workdir: Path, config: dict[str, Any], *, free: Collection[s
       ValueError: the directory cannot be written, is another one for another process, or holds a
         run of another configuration; the message names the fields that differ.
     """
-    config = json.loads(json.dumps(config))
     path = workdir / CONFIG_FILE
     if distributed.is_main():
         try:
@@ -56,14 +56,31 @@ def prepare_workdir(workdir: Path, config: dict[str, Any], *, free: Collection[s
             ) from error
     distributed.barrier("workdir")
     try:
-        found = json.loads(path.read_text())
+        found = read_config(path)
     except FileNotFoundError as error:
         raise ValueError(
             f"process {jax.process_index()} does not see what the main one wrote in {workdir}: "
             "--workdir must be one directory that all processes share"
         ) from error
-    except json.JSONDecodeError as error:
+    check_same(workdir, found, config, free=free)
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Reads the configuration of a run; ValueError if it is damaged."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not valid JSON ({error}); choose another --workdir") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} holds no settings; choose another --workdir")
+    return found
+
+
+def check_same(
+    workdir: Path, found: dict[str, Any], config: dict[str, Any], *, free: Collection[str] = ()
+) -> None:
+    """Raises ValueError, naming the fields, if two configurations differ beyond the free ones."""
+    config = json.loads(json.dumps(config))
     missing = "(absent)"
     differing = [
         f"{name} (there: {found.get(name, missing)}, now: {config.get(name, missing)})"
@@ -77,6 +94,19 @@ def prepare_workdir(workdir: Path, config: dict[str, Any], *, free: Collection[s
         )
 
 
+def describe_saved(workdir: Path) -> str:
+    """Says in a few words from where a run in the directory would go on."""
+    steps = _complete(workdir / FOLDER)
+    if not steps:
+        return "no checkpoint is there yet"
+    return f"step {steps[-1]} is saved, the same command continues from there"
+
+
+def _complete(folder: Path) -> list[int]:
+    """Steps of the checkpoints: Orbax names a folder by its step when it is complete."""
+    return sorted(int(path.name) for path in folder.glob("*") if path.name.isdecimal())
+
+
 class CheckpointError(RuntimeError):
     """A checkpoint could not be written or read; what was complete before is still there."""
 
@@ -85,7 +115,7 @@ class Checkpoints:
     """The checkpoints of one run: the last two are kept."""
 
     def __init__(self, workdir: Path) -> None:
-        self._folder = (workdir / "checkpoints").absolute()
+        self._folder = (workdir / FOLDER).absolute()
         self._manager = ocp.CheckpointManager(
             self._folder,
             options=ocp.CheckpointManagerOptions(max_to_keep=2, cleanup_tmp_directories=True),
@@ -153,7 +183,7 @@ class Checkpoints:
         except jax.errors.JaxRuntimeError:
             raise  # a lost process
         except Exception as error:  # as above: a full disk comes as ValueError from TensorStore
-            complete = sorted(int(p.name) for p in self._folder.glob("*") if p.name.isdigit())
+            complete = _complete(self._folder)
             kept = f"that of step {complete[-1]} is kept" if complete else "there was none before"
             raise CheckpointError(
                 f"a checkpoint cannot be written to {self._folder} ({_one_line(error)}); {kept}; "

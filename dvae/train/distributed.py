@@ -7,6 +7,7 @@ checkpoints, so the workdir must be one directory that every process sees.
 
 import functools
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ from typing import NoReturn
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+
+from dvae.train import signals
 
 # A process that is gone is noticed at the next collective operation, which becomes a `PeerError`.
 # Where the others wait for it in a checkpoint, JAX's runtime ends them itself after this long
@@ -79,6 +82,7 @@ def initialize(
         ) from error
     except RuntimeError as error:
         raise PeerError(f"the processes of the run did not find each other: {error}") from error
+    signals.renew()  # JAX's runtime listens to SIGTERM itself
 
 
 def is_main() -> bool:
@@ -97,6 +101,20 @@ def any_process(flag: bool) -> bool:
     if jax.process_count() == 1:
         return flag
     return bool(np.any(multihost_utils.process_allgather(np.array(flag))))
+
+
+def agreed(received: signal.Signals | None, *, asking: bool) -> signal.Signals | None:
+    """Returns the signal to stop by, if any: all processes must stop after the same step.
+
+    Args:
+      received: by this process.
+      asking: whether this is a step after which processes ask each other.
+    """
+    if jax.process_count() == 1:
+        return received
+    if asking and any_process(received is not None):
+        return received or signal.SIGTERM
+    return None
 
 
 def sum_over_processes(values: np.ndarray) -> np.ndarray:

@@ -9,12 +9,12 @@ Several processes run the same loop in step (see `distributed`): they decide by 
 know alike, and only the main one writes.
 """
 
+import contextlib
 import signal
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any, NamedTuple
 
 import jax
@@ -22,13 +22,14 @@ import numpy as np
 from jax.sharding import Mesh
 
 from dvae.train import best as best_params
-from dvae.train import distributed, sharding
+from dvae.train import distributed, lock, sharding, signals, status
 from dvae.train.best import Best
 from dvae.train.checkpoint import Checkpoints
-from dvae.train.metrics import MetricsWriter, NoMetrics, Progress, read_metrics
+from dvae.train.metrics import MetricsWriter, NoMetrics, Progress, has_validation
 from dvae.train.state import StepFn, TrainState, scan_steps
 
 PyTree = Any
+MAX_STEPS = 2**31 - 1
 ADVICE = "A smaller learning rate or float32 usually helps"
 
 
@@ -54,6 +55,10 @@ class LoopConfig:
             )
         for name in ("num_steps", "log_interval", "eval_interval", "checkpoint_interval"):
             value = getattr(self, name)
+            if value > MAX_STEPS:
+                raise ValueError(
+                    f"{name}={value} must be at most {MAX_STEPS}: steps are counted in int32"
+                )
             if value < 0 or value % self.steps_per_call:
                 raise ValueError(
                     f"{name}={value} must be a non-negative multiple of "
@@ -92,40 +97,6 @@ class StoppedError(RuntimeError):
     """A signal stopped the run after its state was saved."""
 
 
-class _StopSignals:
-    """Turns the first SIGINT or SIGTERM into a request; a second SIGINT acts at once."""
-
-    def __init__(self) -> None:
-        self.received: signal.Signals | None = None
-        self._previous: dict[int, Any] = {}
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.received = signal.Signals(number)
-
-    def agreed(self, asking: bool) -> signal.Signals | None:
-        """The signal to stop by, if any: several processes must stop after the same step.
-
-        Args:
-          asking: whether this is a step after which processes ask each other.
-        """
-        if jax.process_count() == 1:
-            return self.received
-        if asking and distributed.any_process(self.received is not None):
-            return self.received or signal.SIGTERM
-        return None
-
-    def __enter__(self) -> "_StopSignals":
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._previous[number] = signal.signal(number, self._handle)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-
 def _check_finite(
     metrics: Mapping[str, np.ndarray], first: int, last: int, saved: int | None, advice: str
 ) -> None:
@@ -145,49 +116,76 @@ def _check_finite(
 def fit(task: Task, config: LoopConfig, workdir: Path, mesh: Mesh) -> Result:
     """Trains until `num_steps`, from the newest checkpoint in `workdir` if there is one.
 
+    A finished run may go on to more steps. If nothing in `task` depends on their number, it ends
+    bit for bit like the longer run from the start, which does not validate at the end of the
+    shorter one: that validation then counts no more, unless it is one of `eval_interval`.
+
     Args:
       task: the functions, keys and data.
       config: lengths and intervals.
-      workdir: an existing directory; receives `checkpoints/`, `metrics.jsonl` and `tensorboard/`.
+      workdir: a directory; receives `checkpoints/`, `metrics.jsonl` and `tensorboard/`, and is
+        locked against other processes.
       mesh: the devices; state and data are replicated over it, the step shards its batch itself.
 
     Returns:
-      The last state, the time, and with `Task.monitor` the best one of all validations, the last
-      step's among them (its value is infinite where `eval_interval` is 0).
+      The last state, the time, and with `Task.monitor` the best validation's, the last step's among
+      them (its value is infinite where `eval_interval` is 0).
 
     Raises:
+      ValueError: the checkpoint is of a later step than `num_steps`.
+      LockedError: another process trains in `workdir`.
       NonFiniteError: a metric is not finite; the last checkpoint before it is kept.
-      StoppedError: SIGTERM or SIGINT came, to any process; the state was saved first.
+      StoppedError: SIGTERM, SIGINT or SIGHUP came, to any process; the state was saved first.
+        Before the step is compiled they act as they do elsewhere: nothing is lost.
       CheckpointError: a checkpoint cannot be read or written.
       PeerError: another process of the run is gone.
     """
+    with lock.hold(workdir) if distributed.is_main() else contextlib.nullcontext() as held:
+        return _fit(task, config, workdir, mesh, held.check if held else lambda: None)
+
+
+def _fit(
+    task: Task, config: LoopConfig, workdir: Path, mesh: Mesh, check_lock: Callable[[], None]
+) -> Result:
     began = time.perf_counter()
+    main = distributed.is_main()
     everywhere = sharding.replicated(mesh)
     checkpoints = Checkpoints(workdir)
     saved = checkpoints.latest_step
-    on_devices = lambda x: x if isinstance(x, jax.Array) else sharding.replicate(mesh, x)
-    data = jax.tree.map(on_devices, task.data)
-    key_init, key_train = sharding.replicate(mesh, (task.key_init, task.key_train))
-    if saved is None:
-        state = jax.jit(task.init, out_shardings=everywhere)(key_init, data)
-        init_best = jax.jit(best_params.init, out_shardings=everywhere)
-        best = init_best(state) if task.monitor else None
-        start, validated = 0, True
-    else:
-        like = jax.eval_shape(task.init, key_init, data)
-        if task.monitor:
-            like = (like, jax.eval_shape(best_params.init, like))
-        restored, info = checkpoints.restore(saved, like, everywhere)
-        state, best = restored if task.monitor else (restored, None)
-        start = saved
-        validated = info["validated"]
-        began -= info["seconds"]
+    if saved is not None and saved > config.num_steps:
+        raise ValueError(
+            f"{workdir} holds the state of step {saved}, beyond num_steps={config.num_steps}; "
+            "train at least as long, or in another directory"
+        )
+    doing = "initializing" if saved is None else f"reading the checkpoint of step {saved}"
+    with status.phase(doing, silent=not main):
+        on_devices = lambda x: x if isinstance(x, jax.Array) else sharding.replicate(mesh, x)
+        data = jax.tree.map(on_devices, task.data)
+        key_init, key_train = sharding.replicate(mesh, (task.key_init, task.key_train))
+        if saved is None:
+            state = jax.jit(task.init, out_shardings=everywhere)(key_init, data)
+            init_best = jax.jit(best_params.init, out_shardings=everywhere)
+            best = init_best(state) if task.monitor else None
+            start, validated = 0, True
+        else:
+            like = jax.eval_shape(task.init, key_init, data)
+            if task.monitor:
+                like = (like, jax.eval_shape(best_params.init, like))
+            restored, info = checkpoints.restore(saved, like, everywhere)
+            state, best = restored if task.monitor else (restored, None)
+            start = saved
+            validated = info["validated"]
+            began -= info["seconds"]
     scanned = config.steps_per_call > 1
     step_fn = scan_steps(task.step, config.steps_per_call) if scanned else task.step
     run_call = jax.jit(step_fn, donate_argnums=0, out_shardings=everywhere)
     update_best = jax.jit(best_params.update)
+    one_by_one = sharding.must_wait(mesh)
 
-    main = distributed.is_main()
+    def first_call(*inputs: Any) -> tuple[TrainState, Mapping[str, jax.Array]]:
+        with status.phase("compiling the step", silent=not main):
+            return jax.block_until_ready(run_call(*inputs))
+
     writer = MetricsWriter(workdir, start) if main else NoMetrics()
     progress = Progress(start, config.num_steps, task.images_per_step, silent=not main)
     if saved is not None:
@@ -202,33 +200,39 @@ def fit(task: Task, config: LoopConfig, workdir: Path, mesh: Mesh) -> Result:
 
     def evaluate() -> None:
         nonlocal best
-        values = task.evaluate(state)
+        with status.phase(f"validating at step {step}", silent=not main):
+            values = task.evaluate(state)
         if best is not None and task.monitor is not None:
             best = update_best(best, np.float32(values[task.monitor]), state)
-        if main and not _validated(workdir, step):
+        if main and not has_validation(workdir, step):
             writer.write(step, {f"validation/{k}": v for k, v in values.items()})
         line = "  ".join(f"{k} {float(np.mean(v)):.4g}" for k, v in values.items())
         progress.note(f"validation at step {step}: {line}")
         progress.skip_time(step)
 
     # The signals are held until the last checkpoint is written.
-    with _StopSignals() as stop:
+    with signals.StopRequest() as stop:
         lost = False  # of peers, for whom closing the checkpoints would wait
         try:
             # A signal at the time of a validation saves first and leaves the validation to us.
             if due(start) and not validated:
                 evaluate()
             while step < config.num_steps:
-                state, metrics = run_call(state, data, key_train)
+                call = first_call if step == start else run_call
+                state, metrics = call(state, data, key_train)
+                if one_by_one:
+                    jax.block_until_ready(metrics)
                 pending.append(metrics)
                 step += config.steps_per_call
                 if step == start + config.steps_per_call:
-                    jax.block_until_ready(metrics)
+                    stop.arm()  # until here there is nothing to save
                     passed = time.perf_counter() - progress.created
                     progress.note(f"first call after {passed:.1f} s, compilation included")
                     progress.skip_time(step)
                 # Read once a call: what is reported as saved is saved.
-                stopping = stop.agreed(_multiple(step, config.log_interval))
+                stopping = distributed.agreed(
+                    stop.received, asking=_multiple(step, config.log_interval)
+                )
                 ending = step >= config.num_steps or stopping is not None
                 evaluating = due(step) and stopping is None
                 saving = ending or _multiple(step, config.checkpoint_interval)
@@ -243,18 +247,20 @@ def fit(task: Task, config: LoopConfig, workdir: Path, mesh: Mesh) -> Result:
                     logged = step
                 else:
                     progress.advance(step)
+                before = best
                 if evaluating:
                     evaluate()
                 if saving:
-                    kept = state if best is None else (state, best)
+                    check_lock()
+                    # A longer run makes no validation between the intervals: that of the last
+                    # step is not saved, but made again by a new start.
+                    lasting = evaluating and _multiple(step, config.eval_interval)
+                    kept = state if best is None else (state, best if lasting else before)
                     seconds = time.perf_counter() - began
-                    checkpoints.save(step, kept, {"seconds": seconds, "validated": evaluating})
+                    checkpoints.save(step, kept, {"seconds": seconds, "validated": lasting})
                     saved = step
                 if stopping is not None:
-                    raise StoppedError(
-                        f"stopped by {stopping.name} after step {step}, which is saved; "
-                        "the same command continues from there"
-                    )
+                    raise _stopped(stopping, step)
         except jax.errors.JaxRuntimeError as error:
             if jax.process_count() == 1:
                 raise
@@ -264,19 +270,23 @@ def fit(task: Task, config: LoopConfig, workdir: Path, mesh: Mesh) -> Result:
             progress.close()
             writer.close()
             if not lost:
-                checkpoints.close()
+                with status.phase("writing the last checkpoint", silent=not main):
+                    checkpoints.close()
+    if (stopping := distributed.agreed(stop.received, asking=True)) is not None:
+        raise _stopped(stopping, step)  # it came after the last step
     return Result(state, time.perf_counter() - began, best)
+
+
+def _stopped(by: signal.Signals, step: int) -> StoppedError:
+    return StoppedError(
+        f"stopped by {by.name} after step {step}, which is saved; "
+        "the same command continues from there"
+    )
 
 
 def _multiple(step: int, interval: int) -> bool:
     """Whether something done every `interval` steps (0: never) is due at `step`."""
     return interval > 0 and step % interval == 0
-
-
-def _validated(workdir: Path, step: int) -> bool:
-    """Whether the records hold a validation of `step`."""
-    records = (record for record in read_metrics(workdir) if record["step"] == step)
-    return any(name.startswith("validation/") for record in records for name in record)
 
 
 def _fetch(pending: list[Mapping[str, jax.Array]], scanned: bool) -> dict[str, np.ndarray]:

@@ -12,6 +12,8 @@ import numpy as np
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+from dvae.train import status
+
 METRICS_FILE = "metrics.jsonl"
 
 
@@ -20,12 +22,18 @@ def read_metrics(workdir: Path) -> list[dict[str, Any]]:
     path = workdir / METRICS_FILE
     records = []
     if path.exists():
-        for line in path.read_text().splitlines():
+        for line in path.read_text(encoding="utf-8").splitlines():
             try:
                 records.append(json.loads(line))
             except json.JSONDecodeError:
                 break
     return records
+
+
+def has_validation(workdir: Path, step: int) -> bool:
+    """Whether the records hold a validation of `step`."""
+    records = (record for record in read_metrics(workdir) if record["step"] == step)
+    return any(name.startswith("validation/") for record in records for name in record)
 
 
 class MetricsWriter:
@@ -40,9 +48,11 @@ class MetricsWriter:
         kept = [r for r in read_metrics(workdir) if r["step"] <= first_step]
         path = workdir / METRICS_FILE
         temporary = path.with_suffix(".tmp")
-        temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
+        temporary.write_text(
+            "".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8"
+        )
         os.replace(temporary, path)
-        self._file = path.open("a", buffering=1)
+        self._file = path.open("a", buffering=1, encoding="utf-8")
         self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=first_step + 1)
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
@@ -119,10 +129,8 @@ class Progress:
 
     def note(self, message: str) -> None:
         """Prints a line without disturbing the bar."""
-        if self._bar is not None:
-            self._bar.write(message, file=self._stream)
-        elif not self._silent:
-            print(message, file=self._stream, flush=True)
+        if not self._silent:
+            status.say(message)
 
     def close(self) -> None:
         """Ends the bar."""

@@ -49,6 +49,16 @@ def check_batch_size(batch_size: int, mesh: Mesh) -> None:
         )
 
 
+def must_wait(mesh: Mesh) -> bool:
+    """Whether each call on the mesh must have ended before the next one is made.
+
+    So it is with several CPU devices in one process. Their collectives block a thread each until
+    all have come; where many calls are queued, the threads are taken by later ones, and XLA aborts
+    ("Termination timeout for `all reduce RendezvousKey`") after 40 seconds, or waits for ever.
+    """
+    return len(mesh.local_devices) > 1 and mesh.local_devices[0].platform == "cpu"
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """Returns the sharding that keeps a whole copy on every device."""
     return NamedSharding(mesh, PartitionSpec())

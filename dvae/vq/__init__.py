@@ -18,7 +18,10 @@ n latent variables with a codebook each are a `jax.vmap` over a leading axis: co
 vectors [n, N, D], and EMA states likewise. No function builds an array of N x C x D, or a one-hot
 of N x C.
 
-Under `jax.jit` with the vectors sharded over devices the sums of `ema_update` are global, and every
+A vector that is not finite gets code C, and a position that does not count may be marked by a code
+of -1: `lookup` gives NaN there and passes no gradient, `usage` and `ema_update` leave both out.
+
+Under `jax.jit`, or with mesh axes that are explicit, vectors may be sharded over devices: the sums of `ema_update` are global, and every
 device holds the same codebook. Inside `jax.shard_map` each device sees its own shard only: there,
 gather the vectors and codes before the update.
 
@@ -49,12 +52,11 @@ from dvae.vq.codebook import (
     commitment_loss,
     lookup,
     nearest_code,
-    num_dead,
-    perplexity,
     squared_distances,
     straight_through,
     usage,
 )
+from dvae.vq.counts import num_dead, perplexity
 from dvae.vq.digits import digit_usage, mask_codes, pack_digits, unpack_codes
 from dvae.vq.ema import EMAState, ema_init, ema_update, restart_dead_codes
 from dvae.vq.kmeans import kmeans, kmeans_plus_plus

@@ -1,248 +1,270 @@
-"""Codebooks of C vectors in R^D: distances, lookup, straight-through gradients, code usage.
+"""Codebooks of C vectors in R^D: distances, lookup, straight-through gradients, losses, usage.
 
 Reference: van den Oord, Vinyals, Kavukcuoglu (2017), Neural Discrete Representation Learning,
 arXiv:1711.00937, eq. 3.
 """
 
+import operator
+
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import PartitionSpec
 
-_BLOCK_SCORES = 2**17  # float32 scores that stay in a core's cache, four times the speed
+from dvae._numerics import ArrayLike, as_float, partition, spec_of, upcast, wide_dtype
+from dvae.vq import _search
 
 
-def wide_dtype(*arrays: jax.Array) -> jnp.dtype:
-    """Float32, or float64 where an input already is."""
-    return jnp.promote_types(jnp.result_type(*arrays), jnp.float32)
+def check_codebook(codebook: jax.Array) -> None:
+    """Raises unless the codebook is [C, D] with C and D at least 1."""
+    if codebook.ndim != 2 or 0 in codebook.shape:
+        raise ValueError(
+            "codebook must be [C, D] with at least one code of one dimension (jax.vmap over a "
+            f"leading axis of several codebooks), got {codebook.shape}"
+        )
 
 
 def check_dimensions(vectors: jax.Array, codebook: jax.Array) -> None:
-    """Raise unless vectors are [..., D] and the codebook [C, D]."""
-    if codebook.ndim != 2 or vectors.ndim < 1 or vectors.shape[-1] != codebook.shape[-1]:
+    """Raises unless vectors are [..., D] and the codebook [C, D], with C and D at least 1."""
+    check_codebook(codebook)
+    if vectors.ndim < 1 or vectors.shape[-1] != codebook.shape[-1]:
         raise ValueError(
             "vectors [..., D] and codebook [C, D] must share D (jax.vmap over a leading axis of "
             f"several codebooks), got {vectors.shape} and {codebook.shape}"
         )
 
 
-def _dot(vectors: jax.Array, codebook: jax.Array) -> jax.Array:
-    """Inner products [..., C] of vectors [..., D] and codes [C, D], accumulated in float32."""
-    # Full precision: the TF32 or bfloat16 products that GPUs and TPUs use by default for float32
-    # have errors of 1e-3 |v| |m|, enough to pick a wrong code. It costs bfloat16 inputs nothing.
-    return jnp.matmul(
-        vectors,
-        codebook.T,
-        precision=lax.Precision.HIGHEST,
-        preferred_element_type=wide_dtype(vectors, codebook),
-    )
+def check_pair(vectors: jax.Array, quantized: jax.Array) -> None:
+    """Raises unless both have one shape [..., D]."""
+    if vectors.shape != quantized.shape or vectors.ndim < 1:
+        raise ValueError(
+            "vectors and quantized must have one shape [..., D], got "
+            f"{vectors.shape} and {quantized.shape}"
+        )
 
 
-def _per_code(values: jax.Array, ndim: int) -> jax.Array:
-    """Values [C] with leading axes of size one, ready to broadcast against ndim axes."""
-    return values.reshape((1,) * (ndim - 1) + values.shape)
+def code_index(codes: ArrayLike, num_codes: int) -> jax.Array:
+    """Returns codes as int32, with C in the place of all that are not in 0 .. C-1.
+
+    JAX counts a negative index from the end, which would turn a mark such as -1 into the last code.
+    """
+    codes = jnp.asarray(codes)
+    if jnp.issubdtype(codes.dtype, jnp.bool_):
+        codes = codes.astype(jnp.int32)
+    if not jnp.issubdtype(codes.dtype, jnp.integer):
+        raise TypeError(f"codes must be integers, got {codes.dtype}")
+    if codes.dtype.itemsize < 4:
+        codes = codes.astype(jnp.int32)  # C may be too large for an int8
+    return jnp.where((codes >= 0) & (codes < num_codes), codes, num_codes).astype(jnp.int32)
 
 
-@jax.custom_jvp
-def squared_distances(vectors: jax.Array, codebook: jax.Array) -> jax.Array:
-    """Compute the squared Euclidean distance of every vector to every code with one matmul.
+def squared_distances(vectors: ArrayLike, codebook: ArrayLike) -> jax.Array:
+    """Computes the squared Euclidean distance of every vector to every code with one matmul.
 
-        |v - m_k|^2 = |v|^2 - 2 v.m_k + |m_k|^2
+        |v - m_k|^2 = |v - c|^2 - 2 (v - c).(m_k - c) + |m_k - c|^2
 
-    Rounding leaves an error of about 1e-7 (|v|^2 + |m|^2) (float32), which makes a vector that is
-    very close to its code come out negative; such results are clipped at 0. The gradient is
-    2 (v - m) also where the clip acts, and is accumulated in float32.
+    The origin c is a code near the mean of all where most codes are at most half as far from it as
+    from 0, else 0. Rounding leaves an error of about 1e-7 (|v - c|^2 + |m - c|^2) (float32), which
+    makes a vector that is very close to its code come out negative; such results are clipped at 0.
+    The gradient is 2 (v - m) also where the clip acts. A square beyond the range of the dtype gives
+    inf or NaN.
 
     Args:
-        vectors: [..., D], float.
-        codebook: [C, D], float. Two bfloat16 inputs are multiplied as bfloat16.
+        vectors: [..., D], real.
+        codebook: [C, D], real. A code that is not finite makes its own distances NaN only.
 
     Returns:
-        [..., C], float32 also for half-precision inputs, >= 0.
+        [..., C], >= 0; float64 where an input is, else float32, for half precision too.
 
     Raises:
         ValueError: the shapes do not fit.
     """
-    check_dimensions(vectors, codebook)
     wide = wide_dtype(vectors, codebook)
-    vector_norms = jnp.sum(jnp.square(vectors.astype(wide)), axis=-1, keepdims=True)
-    code_norms = jnp.sum(jnp.square(codebook.astype(wide)), axis=-1)
-    distances = vector_norms - 2 * _dot(vectors, codebook) + _per_code(code_norms, vectors.ndim)
+    vectors, codebook = jnp.asarray(vectors), jnp.asarray(codebook)
+    check_dimensions(vectors, codebook)
+    vectors, codebook = vectors.astype(wide), codebook.astype(wide)
+    origin = _search.origin(codebook)
+    return _distances(vectors - _search.per_code(origin, vectors.ndim), codebook - origin[None])
+
+
+@jax.custom_jvp
+def _distances(vectors: jax.Array, codebook: jax.Array) -> jax.Array:
+    """Returns the squared distances to codes around the origin, all of one dtype."""
+    vector_norms = jnp.sum(jnp.square(vectors), axis=-1, keepdims=True)
+    code_norms = jnp.sum(jnp.square(codebook), axis=-1)
+    products = _search.dot(vectors, codebook)
+    distances = vector_norms - 2 * products + _search.per_code(code_norms, vectors.ndim)
     return jnp.maximum(distances, 0)  # a square root or logarithm of it would be NaN below 0
 
 
-@squared_distances.defjvp
-def _squared_distances_jvp(
+@_distances.defjvp
+def _distances_jvp(
     primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]
 ) -> tuple[jax.Array, jax.Array]:
-    # The automatic rule has no gradient where the clip acts, and adds two nearly opposite bfloat16
-    # terms for bfloat16 vectors; here both terms are float32 and rounded once.
-    distances = squared_distances(*primals)
-    v, m, dv, dm = (x.astype(distances.dtype) for x in (*primals, *tangents))
-    own = jnp.sum(v * dv, axis=-1, keepdims=True) - _dot(dv, m)
-    code = _per_code(jnp.sum(m * dm, axis=-1), v.ndim) - _dot(v, dm)
-    return distances, 2 * (own + code)
+    # The automatic rule has no gradient where the clip acts.
+    (v, m), (dv, dm) = primals, tangents
+    own = jnp.sum(v * dv, axis=-1, keepdims=True) - _search.dot(dv, m)
+    code = _search.per_code(jnp.sum(m * dm, axis=-1), v.ndim) - _search.dot(v, dm)
+    return _distances(v, m), 2 * (own + code)
 
 
-def _nearest(vectors: jax.Array, codebook: jax.Array) -> jax.Array:
-    """Lowest index [...] of the smallest |m_k|^2 / 2 - v.m_k."""
-    products = _dot(vectors, codebook)
-    half_norms = 0.5 * jnp.sum(jnp.square(codebook.astype(products.dtype)), axis=-1)
-    scores = _per_code(half_norms, products.ndim) - products
-    # Two reductions over floats, which CPUs vectorize; they run argmin one element at a time.
-    index = lax.broadcasted_iota(scores.dtype, scores.shape, scores.ndim - 1)
-    best = jnp.min(scores, axis=-1, keepdims=True)
-    return jnp.min(jnp.where(scores == best, index, codebook.shape[0]), axis=-1).astype(jnp.int32)
+def nearest_code(vectors: ArrayLike, codebook: ArrayLike) -> jax.Array:
+    """Finds the index of the nearest code: argmin_k |m_k - c|^2 / 2 - (v - c).(m_k - c).
 
-
-def _nearest_in_blocks(vectors: jax.Array, codebook: jax.Array) -> jax.Array:
-    """The same, a few rows at a time."""
-    dim = codebook.shape[-1]
-    rows = max(1, _BLOCK_SCORES // codebook.shape[0])
-    codes = lax.map(
-        lambda vector: _nearest(vector, codebook), vectors.reshape(-1, dim), batch_size=rows
-    )
-    return codes.reshape(vectors.shape[:-1])
-
-
-def nearest_code(vectors: jax.Array, codebook: jax.Array) -> jax.Array:
-    """Find the index of the nearest code: argmin_k |m_k|^2 / 2 - v.m_k.
-
-    The term |v|^2 is common to all codes and left out, which also spares its rounding error.
+    The term |v - c|^2 is common to all codes and left out, which also spares its rounding error.
+    The origin c is that of `squared_distances`. A code is wrong only where two are equally near up
+    to about 1e-7 |v - c| |m - c| (float32), at any scale of the numbers.
 
     Args:
-        vectors: [..., D], float.
-        codebook: [C, D], float.
+        vectors: [..., D], real.
+        codebook: [C, D], real. A code that is not finite is never the nearest.
 
     Returns:
-        [...], int32 in 0 .. C-1, the lowest index where codes tie. A vector with a NaN gets C,
-        which `lookup` turns into NaN and `ema_update` leaves out.
+        [...], int32 in 0 .. C-1, the lowest index where codes tie. A vector that is not finite gets
+        C, and so do all vectors where no code is finite; `lookup` turns C into NaN, `usage` and
+        `ema_update` leave it out.
 
     Raises:
         ValueError: the shapes do not fit.
     """
+    wide = wide_dtype(vectors, codebook)
+    vectors, codebook = jnp.asarray(vectors), jnp.asarray(codebook)
     check_dimensions(vectors, codebook)
     vectors, codebook = lax.stop_gradient((vectors, codebook))
-    return lax.platform_dependent(vectors, codebook, cpu=_nearest_in_blocks, default=_nearest)
+    return _search.nearest(vectors.astype(wide), codebook.astype(wide))
 
 
-def lookup(codes: jax.Array, codebook: jax.Array) -> jax.Array:
-    """Gather the code vectors m[codes]; the gradient is a scatter-add into the codebook.
+def lookup(codes: ArrayLike, codebook: ArrayLike) -> jax.Array:
+    """Gathers the code vectors m[codes]; the gradient is a scatter-add into the codebook.
 
     The scatter-add is done in float32: in bfloat16 a code's gradient would stop growing after some
-    256 vectors. A code of C or more gives NaN, so that a bug shows in the loss.
+    256 vectors. A negative code or one of C or more gives NaN, so that a bug shows in the loss, and
+    passes no gradient.
 
     Args:
         codes: [...], integer in 0 .. C-1.
-        codebook: [C, D], float.
+        codebook: [C, D], real.
 
     Returns:
-        [..., D], in the codebook's dtype.
+        [..., D], in the codebook's dtype; the default float for integers.
+
+    Raises:
+        ValueError: the codebook is not [C, D], or is empty.
+        TypeError: the codes are not integers.
     """
-    return jnp.take(codebook.astype(wide_dtype(codebook)), codes, axis=0).astype(codebook.dtype)
+    codebook = as_float(codebook)
+    check_codebook(codebook)
+    codes = code_index(codes, codebook.shape[0])
+    gather = lambda index, rows: jnp.take(rows, index, axis=0)
+    out_spec = PartitionSpec(*spec_of(codes), None)
+    return partition(gather, out_spec, codes, upcast(codebook)).astype(codebook.dtype)
 
 
-@jax.custom_jvp
-def straight_through(vectors: jax.Array, quantized: jax.Array) -> jax.Array:
-    """Return `quantized` exactly, with the identity as gradient to `vectors` and none to itself.
+def straight_through(vectors: ArrayLike, quantized: ArrayLike) -> jax.Array:
+    """Returns `quantized` exactly, with the identity as gradient to `vectors` and none to itself.
 
     v + sg(q - v), the usual form, differs from q by rounding; this does not.
 
     Source: van den Oord et al. (2017), section 3.2.
 
     Args:
-        vectors: [..., D], float, the encoder's output.
-        quantized: [..., D], float, the chosen code vectors.
+        vectors: [..., D], real, the encoder's output.
+        quantized: [..., D], real, the chosen code vectors.
 
     Returns:
-        [..., D], in the dtype of `quantized`.
+        [..., D], in the dtype of `quantized`; the default float for integers.
 
     Raises:
         ValueError: the shapes differ.
     """
-    if vectors.shape != quantized.shape:
-        raise ValueError(
-            f"vectors and quantized must have one shape, got {vectors.shape} and {quantized.shape}"
-        )
+    vectors, quantized = as_float(vectors), as_float(quantized)
+    check_pair(vectors, quantized)
+    return _straight_through(vectors, quantized)
+
+
+@jax.custom_jvp
+def _straight_through(vectors: jax.Array, quantized: jax.Array) -> jax.Array:
+    """Returns quantized."""
     return quantized
 
 
-@straight_through.defjvp
+@_straight_through.defjvp
 def _straight_through_jvp(
     primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]
 ) -> tuple[jax.Array, jax.Array]:
-    quantized = straight_through(*primals)
+    quantized = _straight_through(*primals)
     return quantized, tangents[0].astype(quantized.dtype)
 
 
-def codebook_loss(vectors: jax.Array, quantized: jax.Array) -> jax.Array:
-    """Compute |sg(v) - q|^2 summed over D, which moves the codes towards the vectors.
+def codebook_loss(vectors: ArrayLike, quantized: ArrayLike) -> jax.Array:
+    """Computes |sg(v) - q|^2 summed over D, which moves the codes towards the vectors.
 
     Source: van den Oord et al. (2017), eq. 3, second term.
 
     Args:
-        vectors: [..., D], float; receives no gradient.
-        quantized: [..., D], float, from `lookup` (not from `straight_through`).
+        vectors: [..., D], real; receives no gradient.
+        quantized: [..., D], real, from `lookup` (not from `straight_through`).
 
     Returns:
-        [...], float32, >= 0.
+        [...], >= 0; float64 where an input is, else float32.
+
+    Raises:
+        ValueError: the shapes differ.
     """
-    wide = wide_dtype(vectors, quantized)
-    difference = lax.stop_gradient(vectors).astype(wide) - quantized.astype(wide)
-    return jnp.sum(jnp.square(difference), axis=-1)
+    vectors, quantized = _pair(vectors, quantized)
+    return jnp.sum(jnp.square(lax.stop_gradient(vectors) - quantized), axis=-1)
 
 
-def commitment_loss(vectors: jax.Array, quantized: jax.Array) -> jax.Array:
-    """Compute |v - sg(q)|^2 summed over D, which holds the vectors near their codes.
+def commitment_loss(vectors: ArrayLike, quantized: ArrayLike) -> jax.Array:
+    """Computes |v - sg(q)|^2 summed over D, which holds the vectors near their codes.
 
     Source: van den Oord et al. (2017), eq. 3, third term, without its weight (0.25 there).
 
     Args:
-        vectors: [..., D], float.
-        quantized: [..., D], float; receives no gradient.
+        vectors: [..., D], real.
+        quantized: [..., D], real; receives no gradient.
 
     Returns:
-        [...], float32, >= 0.
+        [...], >= 0; float64 where an input is, else float32.
+
+    Raises:
+        ValueError: the shapes differ.
     """
-    return codebook_loss(quantized, vectors)
+    vectors, quantized = _pair(vectors, quantized)
+    return jnp.sum(jnp.square(vectors - lax.stop_gradient(quantized)), axis=-1)
 
 
-def usage(codes: jax.Array, num_codes: int) -> jax.Array:
-    """Count how often each code occurs.
+def _pair(vectors: ArrayLike, quantized: ArrayLike) -> tuple[jax.Array, jax.Array]:
+    """Returns both in their common dtype, float32 at least."""
+    wide = wide_dtype(vectors, quantized)
+    vectors, quantized = jnp.asarray(vectors), jnp.asarray(quantized)
+    check_pair(vectors, quantized)
+    return vectors.astype(wide), quantized.astype(wide)
+
+
+def usage(codes: ArrayLike, num_codes: int) -> jax.Array:
+    """Counts how often each code occurs.
+
+    Codes that are negative, or C or more, are left out: positions that do not count are marked so.
 
     Args:
-        codes: [...], integer in 0 .. C-1.
-        num_codes: C.
+        codes: [...], integer, sharded or not.
+        num_codes: C, at least 1.
 
     Returns:
         [C], int32.
+
+    Raises:
+        ValueError: num_codes is less than 1.
+        TypeError: the codes are not integers.
     """
-    codes = codes.reshape(-1)
-    return jax.ops.segment_sum(jnp.ones_like(codes, jnp.int32), codes, num_segments=num_codes)
+    num_codes = operator.index(num_codes)
+    if num_codes < 1:
+        raise ValueError(f"num_codes must be at least 1, got {num_codes}")
+    codes = code_index(codes, num_codes)
 
+    def count(codes: jax.Array) -> jax.Array:
+        codes = codes.reshape(-1)
+        return jax.ops.segment_sum(jnp.ones_like(codes), codes, num_segments=num_codes)
 
-def perplexity(counts: jax.Array) -> jax.Array:
-    """Compute exp(entropy) of the code frequencies: the effective number of codes in use.
-
-    Args:
-        counts: [..., C], integer or float, >= 0: a `usage`, a sum of them, or EMA counts.
-
-    Returns:
-        [...], float32 in [1, C]; 1 where all counts are 0.
-    """
-    counts = counts.astype(wide_dtype(counts))
-    total = jnp.sum(counts, axis=-1, keepdims=True)
-    frequencies = counts / jnp.where(total > 0, total, 1)  # no data yet: 0 / 0 = NaN
-    return jnp.exp(jnp.sum(jax.scipy.special.entr(frequencies), axis=-1))
-
-
-def num_dead(counts: jax.Array, *, threshold: float = 1.0) -> jax.Array:
-    """Count the codes with counts < threshold: those of a `usage` that never occurred.
-
-    Args:
-        counts: [..., C], integer or float.
-        threshold: in the unit of counts; for EMA counts that of `restart_dead_codes`.
-
-    Returns:
-        [...], int32.
-    """
-    return jnp.sum(counts < threshold, axis=-1, dtype=jnp.int32)
+    return partition(count, PartitionSpec(), codes)

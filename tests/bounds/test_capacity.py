@@ -56,6 +56,12 @@ def test_schedule_refuses(options, message):
         capacity_schedule(0, **options)
 
 
+def test_schedule_of_more_steps_than_an_int32_can_count():
+    for step in (5, 2**31 - 1):
+        found = capacity_schedule(jnp.int32(step), final=5.0, num_steps=3_000_000_000)
+        np.testing.assert_allclose(found, 5.0 * step / 3_000_000_000, rtol=1e-6)
+
+
 def test_max_discrete_capacity_is_the_kl_of_certainty_from_uniform():
     sizes = (2, 3, 10)
     certain = [jnp.where(jnp.arange(n) == 0, 100.0, 0.0) for n in sizes]

@@ -78,6 +78,15 @@ def test_linear_warmup_survives_the_last_step_an_int32_can_count():
     assert float(bounds.linear_warmup(jnp.array(2**31 - 1, jnp.int32), 1000)) == 1.0
 
 
+@pytest.mark.parametrize("num_steps", [2**31, 3_000_000_000, 10**19])
+def test_linear_warmup_of_more_steps_than_an_int32_can_count(num_steps):
+    warmup = jax.jit(bounds.linear_warmup, static_argnums=1)
+    for step in (0, 5, 2**31 - 1):
+        expected = min(1.0, (step + 1) / num_steps)
+        for found in (bounds.linear_warmup(step, num_steps), warmup(jnp.int32(step), num_steps)):
+            np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
 def test_linear_warmup_refuses_a_negative_length():
     with pytest.raises(ValueError, match=r"at least 0.*got -1"):
         bounds.linear_warmup(0, -1)

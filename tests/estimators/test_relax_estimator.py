@@ -122,5 +122,5 @@ def test_misuse_is_refused():
     reduced, unreduced = lambda z: z.sum(-1), lambda z: z
     with pytest.raises(ValueError, match=r"relax needs one value .* z \(5, 3\) to \(5,\)"):
         trace(unreduced, reduced)
-    with pytest.raises(ValueError, match=r"a control variate needs one value .*got \(5, 3\)"):
+    with pytest.raises(ValueError, match=r"one value .* control_variate must map .*got \(5, 3\)"):
         trace(reduced, unreduced)

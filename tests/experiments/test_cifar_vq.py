@@ -246,6 +246,8 @@ def test_killed_run_continues_to_the_same_bits(tmp_path, images) -> None:
         (("--dataset=cifar10", "--data_dir=nowhere"), "--dataset=patches"),
         (("--workdir=/proc/none",), "choose another --workdir"),
         (("more",), "unexpected arguments: more"),
+        (("--seed=4294967296",), "--seed=4294967296 must be at most 4294967295"),
+        (("--num_steps=3000000000",), "--num_steps=3000000000 must be at most 2147483647"),
         (("--batch_size=80000",), "--batch_size=80000 must be at most 20000"),
     ],
     ids=lambda x: "-".join(x) if isinstance(x, tuple) else "",

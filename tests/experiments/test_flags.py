@@ -3,11 +3,30 @@
 import dataclasses
 import functools
 
+import jax
 import pytest
 from absl import flags as absl_flags
 
-from experiments import flags
+from experiments import (
+    binary_config,
+    compare_samplers,
+    dvaepp_config,
+    flags,
+    gradient_variance_config,
+    joint_config,
+    vq_compress,
+)
 from experiments.vq_config import PRESETS, Config
+
+CONFIGS = [
+    Config,
+    binary_config.Config,
+    joint_config.Config,
+    dvaepp_config.Config,
+    gradient_variance_config.Config,
+    compare_samplers.Config,
+    vq_compress.Config,
+]
 
 
 @pytest.fixture(name="parse")
@@ -76,6 +95,41 @@ def test_bad_values(field, value, message) -> None:
         Config(**{field: value})
 
 
+@pytest.mark.parametrize("config_class", CONFIGS, ids=lambda c: c.__module__)
+def test_integers_that_a_device_cannot_count_to_are_refused_by_name(config_class) -> None:
+    fields = [f for f in dataclasses.fields(config_class) if type(f.default) is int]
+    assert any(field.name == "seed" for field in fields)
+    for field in fields:
+        for value in (2**32, 2**63, 3_000_000_000 + 2**31):
+            with pytest.raises(ValueError, match=f"--{field.name}={value} must be at most"):
+                config_class(**{field.name: value})
+
+
+def test_every_seed_of_a_run_is_another_one() -> None:
+    highest = flags.MAX_SEED
+    assert Config(seed=highest).seed == highest
+    assert Config(seed=highest - 2, num_seeds=3).num_seeds == 3
+    with pytest.raises(ValueError, match=f"--seed={highest - 1} and --num_seeds=3: the last seed"):
+        Config(seed=highest - 1, num_seeds=3)
+    data = [jax.random.key_data(jax.random.key(s)).tolist() for s in (0, 2**31, highest)]
+    assert data == [[0, 0], [0, 2**31], [0, highest]]
+    assert jax.random.key_data(jax.random.key(highest + 1)).tolist() == data[0]
+
+
+def test_numbers_in_lists_are_limited_too() -> None:
+    with pytest.raises(ValueError, match=r"--discrete=10,4294967296 must list fewer than"):
+        joint_config.Config(discrete="10,4294967296")
+    for sweeps in ("10,4294967290", "9" * 5_000 + "0"):
+        with pytest.raises(ValueError, match=f"--sweeps={sweeps[:20]}"):
+            compare_samplers.Config(sweeps=sweeps)
+
+
+def test_a_mistyped_number_of_bits_is_refused_without_counting_their_states() -> None:
+    with pytest.raises(ValueError, match=r"--estimator=exact .*--num_latents=2147483647"):
+        binary_config.Config(estimator="exact", num_latents=2**31 - 1)
+    assert binary_config.Config(num_latents=2**31 - 1).num_latents == 2**31 - 1
+
+
 def test_vimco_needs_two_samples() -> None:
     with pytest.raises(ValueError, match=r"at least 2 for vimco .*, got 1"):
         Config(estimator="vimco", num_samples=1)
@@ -88,7 +142,15 @@ def test_unknown_preset(parse) -> None:
 
 
 def test_only_where_things_are_may_change() -> None:
-    places = {"workdir", "data_dir", "mesh", "coordinator", "num_processes", "process_id"}
+    places = {
+        "workdir",
+        "nonempty_workdir",
+        "data_dir",
+        "mesh",
+        "coordinator",
+        "num_processes",
+        "process_id",
+    }
     assert flags.free_fields(Config()) == places
 
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from test_energy_and_exact import machine
+from test_kl import LAYOUTS, LOGITS, MIX, Z_STATES, groups_of, nodes
 
 from dvae import relax
 from dvae.distributions import bernoulli
@@ -21,66 +22,38 @@ from dvae.rbm.energy import energy
 
 BETA = 3.0
 LOG_Z = jnp.float32(0)
-LOGITS = np.array([0.7, -1.2, 0.3, 1.1], np.float32)
-MIX = np.array([1.4, -0.8, 0.6, 1.9], np.float32)  # how later logits depend on earlier zeta
-FREE = np.zeros(4, np.float32)  # not at all
+FREE = np.zeros(4, np.float32)  # later logits that do not depend on earlier zeta
 PARAMS = machine(2, 2, scale=1.5)
-NUM_NODES = {2: 16, 4: 8}
-Z_STATES = np.array(list(itertools.product((0.0, 1.0), repeat=4)), np.float32)
 
 
-def nodes(num_groups):
-    """u of the four bits and weights of a quadrature, [points, 4] and [points].
-
-    The last group's noise is not used; it gets one node.
-    """
-    x, w = np.polynomial.legendre.leggauss(NUM_NODES[num_groups])
-    conditioned = 4 - 4 // num_groups
-    grids = np.meshgrid(*[x / 2 + 0.5] * conditioned, indexing="ij")
-    weights = functools.reduce(np.multiply.outer, [w / 2] * conditioned).ravel()
-    u = np.stack([g.ravel() for g in grids], -1)
-    last = np.full((len(u), 4 - conditioned), 0.5)
-    return np.concatenate([u, last], -1).astype(np.float32), weights.astype(np.float32)
-
-
-def groups_of(logits, mix, num_groups, zeta_of):
-    """Logits and zetas of the groups, of 4 / G bits each; zeta_of(group, logits) makes a zeta."""
-    size = 4 // num_groups
-    groups, zetas, shift = [], [], None
-    for g in range(num_groups):
-        part = slice(g * size, (g + 1) * size)
-        base = logits[part][None, None]
-        if shift is None:
-            shift = jnp.zeros((len(Z_STATES), len(nodes(num_groups)[0]), 1))
-        groups.append(base + shift * mix[part][None, None])
-        zetas.append(zeta_of(part, groups[-1]))
-        shift = shift + zetas[-1].sum(-1, keepdims=True)
-    return groups, zetas
+def split(params, z):
+    n1 = params.bias1.shape[0]
+    return z[..., :n1], z[..., n1:]
 
 
 def log_z(params):
-    return jax.nn.logsumexp(-energy(params, Z_STATES[:, :2], Z_STATES[:, 2:]))
+    return jax.nn.logsumexp(-energy(params, *split(params, Z_STATES)))
 
 
-def exact_kl(params, logits, mix, num_groups):
+def exact_kl(params, logits, mix, groups):
     """Sums over z and u of q(z | zeta) (log q(z | zeta) + E(z)), plus log Z."""
-    u, weights = nodes(num_groups)
+    u, weights = nodes(groups)
     z = jnp.broadcast_to(Z_STATES[:, None], (16, len(u), 4))
     quantile = jnp.log1p(u * jnp.expm1(BETA)) / BETA
     zeta = z * quantile[None]
-    groups, _ = groups_of(logits, mix, num_groups, lambda part, _: zeta[..., part])
-    log_q = bernoulli.log_prob(z, jnp.concatenate(groups, -1)).sum(-1)
-    total = jnp.exp(log_q) * (log_q + energy(params, z[..., :2], z[..., 2:]))
+    found, _ = groups_of(logits, mix, groups, z.shape[:2], lambda part, _: zeta[..., part])
+    log_q = bernoulli.log_prob(z, jnp.concatenate(found, -1)).sum(-1)
+    total = jnp.exp(log_q) * (log_q + energy(params, *split(params, z)))
     return (total @ weights).sum() + log_z(params)
 
 
-def mean_surrogate(params, logits, mix, num_groups, estimate):
+def mean_surrogate(params, logits, mix, groups, estimate):
     """The mean over all rho of what is estimated from zeta = F^{-1}(rho), one stratum a z.
 
     rho is uniform on [0, 1-q] given z = 0 and on [1-q, 1] given z = 1, and q(z) of the strata are
     constants of the quadrature: no gradient flows but that of the estimate.
     """
-    u, weights = nodes(num_groups)
+    u, weights = nodes(groups)
     z = jnp.broadcast_to(Z_STATES[:, None], (16, len(u), 4))
 
     def zeta_of(part, logits):
@@ -88,17 +61,17 @@ def mean_surrogate(params, logits, mix, num_groups, estimate):
         rho = jnp.where(z[..., part] > 0, 1 - q + q * u[None, :, part], (1 - q) * u[None, :, part])
         return relax.spike_exp.icdf(rho, logits, BETA)
 
-    groups, zetas = groups_of(logits, mix, num_groups, zeta_of)
-    strata = jnp.exp(bernoulli.log_prob(z, jnp.concatenate(groups, -1)).sum(-1))
-    found = estimate(params, groups, zetas, log_z(params))
+    all_logits, zetas = groups_of(logits, mix, groups, z.shape[:2], zeta_of)
+    strata = jnp.exp(bernoulli.log_prob(z, jnp.concatenate(all_logits, -1)).sum(-1))
+    found = estimate(params, all_logits, zetas, log_z(params))
     return ((jax.lax.stop_gradient(strata) * found) @ weights).sum()
 
 
 @functools.cache
-def value_and_gradient(estimate, num_groups):
+def value_and_gradient(estimate, groups):
     """Compiles value and gradient in params, logits and mix; estimate None is the exact KL."""
     f = exact_kl if estimate is None else functools.partial(mean_surrogate, estimate=estimate)
-    return jax.jit(jax.value_and_grad(functools.partial(f, num_groups=num_groups), (0, 1, 2)))
+    return jax.jit(jax.value_and_grad(functools.partial(f, groups=groups), (0, 1, 2)))
 
 
 def assert_close(found, expected, atol=1e-4):
@@ -106,11 +79,12 @@ def assert_close(found, expected, atol=1e-4):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=atol)
 
 
-@pytest.mark.parametrize("num_groups", [2, 4])
 @pytest.mark.parametrize("mix", [FREE, MIX], ids=["independent", "hierarchical"])
-def test_mean_of_value_and_gradient_are_those_of_the_exact_kl(num_groups, mix):
-    found = value_and_gradient(rolfe.kl_surrogate, num_groups)(PARAMS, LOGITS, mix)
-    expected = value_and_gradient(None, num_groups)(PARAMS, LOGITS, mix)
+@pytest.mark.parametrize(("sides", "groups"), LAYOUTS)
+def test_mean_of_value_and_gradient_are_those_of_the_exact_kl(sides, groups, mix):
+    params = machine(*sides, scale=1.5)
+    found = value_and_gradient(rolfe.kl_surrogate, groups)(params, LOGITS, mix)
+    expected = value_and_gradient(None, groups)(params, LOGITS, mix)
     assert float(expected[0]) > 0.1
     assert_close(found, expected)
 
@@ -145,8 +119,8 @@ def test_cap_keeps_the_share_it_promises_and_everything_finite():
     # The mean of the factor is (1 - q) / (1 - cap) instead of 1 beyond the cap.
     cap, logits = 0.6, np.array([-1.2, 2.0, 0.3, 1.1], np.float32)
     capped = functools.partial(rolfe.kl_surrogate, max_probability=cap)
-    found = value_and_gradient(capped, 2)(PARAMS, logits, FREE)
-    expected = value_and_gradient(None, 2)(PARAMS, logits, FREE)
+    found = value_and_gradient(capped, (2, 2))(PARAMS, logits, FREE)
+    expected = value_and_gradient(None, (2, 2))(PARAMS, logits, FREE)
     np.testing.assert_allclose(found[0], expected[0], rtol=1e-4)
     q = 1 / (1 + np.exp(-np.float64(logits)))
     coupling = PARAMS.weights @ q[2:] * q[:2] * (1 - q[:2])
@@ -184,17 +158,21 @@ def test_log_z_brings_its_own_gradient_and_half_precision_is_kept_in_the_logits(
     assert_close(by_params, expected)
 
 
+def test_a_zeta_that_is_nan_stays_visible():
+    group, nan = jnp.zeros((5, 2)), jnp.full((5, 2), jnp.nan)
+    assert np.all(np.isnan(rolfe.kl_surrogate(PARAMS, [group, group], [nan, group], 0.0)))
+    assert np.all(np.isfinite(rolfe.kl_surrogate(PARAMS, [group, group], [group, nan], 0.0)))
+
+
 def test_mistakes_are_named():
     group = lambda n: jnp.zeros((5, n))
-    for sizes, message in (
-        ([2, 1], r"got groups of \[2, 1\] and an RBM of 2 x 2"),
-        ([1, 3], r"even number of which the first half has 2 units"),
-    ):
-        groups = [group(n) for n in sizes]
-        with pytest.raises(ValueError, match=message):
-            rolfe.kl_surrogate(PARAMS, groups, groups, 0.0)
+    short = [group(2), group(1)]
+    with pytest.raises(ValueError, match=r"got groups of \[2, 1\] and an RBM of 2 x 2"):
+        rolfe.kl_surrogate(PARAMS, short, short, 0.0)
     pair = [group(2), group(2)]
     with pytest.raises(ValueError, match="logits and zetas need one entry for each group, got 2"):
         rolfe.kl_surrogate(PARAMS, pair, pair[:1], 0.0)
+    with pytest.raises(ValueError, match=r"zetas the shape of .* and \[\(5, 1\), \(5, 2\)\]"):
+        rolfe.kl_surrogate(PARAMS, pair, short[::-1], 0.0)
     with pytest.raises(ValueError, match=r"between 0 and 1, got 1.0: it keeps 1 / \(1 - q\)"):
         rolfe.kl_surrogate(PARAMS, pair, pair, 0.0, max_probability=1.0)

@@ -14,7 +14,7 @@ from dvae.train import best, loop, sharding, state
 from dvae.train.metrics import read_metrics
 
 # Of the parameter after 4, 8 and 12 steps; the middle one is best.
-VALUES = {4: 2.0, 8: 1.0, 12: 3.0, 14: 0.5}
+VALUES = {4: 2.0, 8: 1.0, 12: 3.0, 14: 0.5, 16: 4.0}
 
 
 def make_task(stop_at=None):
@@ -68,6 +68,22 @@ def test_the_last_step_is_a_candidate_whatever_the_interval(tmp_path):
     config = dataclasses.replace(CONFIG, num_steps=14)
     result = loop.fit(make_task(), config, tmp_path, sharding.make_mesh(1))
     assert int(result.best.step) == 14
+    again = loop.fit(make_task(), config, tmp_path, sharding.make_mesh(1))
+    assert int(again.best.step) == 14
+    np.testing.assert_array_equal(again.best.params, result.best.params)
+
+
+def test_a_longer_run_forgets_a_validation_that_it_would_not_have_made(tmp_path):
+    mesh = sharding.make_mesh(1)
+    loop.fit(make_task(), dataclasses.replace(CONFIG, num_steps=14), tmp_path / "longer", mesh)
+    config = dataclasses.replace(CONFIG, num_steps=16)
+    longer, whole = (
+        loop.fit(make_task(), config, tmp_path / name, mesh) for name in ("longer", "whole")
+    )
+    assert int(whole.best.step) == 8
+    for a, b in zip(*map(jax.tree.leaves, (longer, whole)), strict=True):
+        if not isinstance(a, float):  # the seconds
+            np.testing.assert_array_equal(a, b)
 
 
 def test_a_validation_left_by_a_signal_counts_at_every_start(tmp_path):

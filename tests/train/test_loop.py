@@ -5,6 +5,7 @@ import gc
 import json
 import os
 import signal
+import threading
 from pathlib import Path
 
 import jax
@@ -13,7 +14,7 @@ import numpy as np
 import optax
 import pytest
 
-from dvae.train import loop, sharding, state
+from dvae.train import lock, loop, sharding, state
 from dvae.train.checkpoint import Checkpoints
 from dvae.train.metrics import read_metrics
 
@@ -133,7 +134,7 @@ def test_signal_at_a_validation_leaves_it_to_the_next_start(tmp_path, mesh) -> N
     assert found() == [4, 8, 12]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_signal_saves_first(tmp_path, mesh, number) -> None:
     send = lambda step: os.kill(os.getpid(), number) if step == 4 else None
     config = loop.LoopConfig(12, log_interval=3, eval_interval=4)
@@ -143,6 +144,85 @@ def test_signal_saves_first(tmp_path, mesh, number) -> None:
     resumed = loop.fit(make_task(), config, tmp_path / "stopped", mesh)
     whole = loop.fit(make_task(), config, tmp_path / "whole", mesh)
     np.testing.assert_array_equal(params_of(resumed), params_of(whole))
+
+
+def test_a_signal_after_the_last_step_is_not_lost(tmp_path, mesh, monkeypatch) -> None:
+    close = Checkpoints.close
+
+    def closing(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        close(self)
+
+    monkeypatch.setattr(Checkpoints, "close", closing)
+    with pytest.raises(loop.StoppedError, match="SIGTERM after step 12, which is saved"):
+        loop.fit(make_task(), CONFIG, tmp_path, mesh)
+    assert Checkpoints(tmp_path).latest_step == 12
+
+
+def test_a_thread_may_train(tmp_path, mesh) -> None:
+    results = []
+    work = lambda: results.append(loop.fit(make_task(), CONFIG, tmp_path, mesh))
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert int(results[0].state.step) == 12
+
+
+def test_a_second_start_is_refused_and_the_first_goes_on(tmp_path, mesh) -> None:
+    refused = []
+
+    def start_again(step):
+        def other():
+            with pytest.raises(lock.LockedError, match="is in use by this process"):
+                loop.fit(make_task(), CONFIG, tmp_path, mesh)
+            refused.append(step)
+
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+
+    loop.fit(make_task(on_evaluate=start_again), CONFIG, tmp_path, mesh)
+    assert refused == [4, 8, 12]
+    assert not (tmp_path / lock.LOCK_FILE).exists()
+
+
+def test_a_run_whose_directory_was_taken_over_saves_nothing_more(tmp_path, mesh) -> None:
+    def take_over(step):
+        if step == 8:
+            path = tmp_path / lock.LOCK_FILE
+            path.write_text(json.dumps({**json.loads(path.read_text()), "token": "other"}))
+
+    with pytest.raises(lock.LockedError, match="took over"):
+        loop.fit(make_task(on_evaluate=take_over), CONFIG, tmp_path, mesh)
+    assert Checkpoints(tmp_path).latest_step == 4
+
+
+@pytest.mark.parametrize("steps_per_call", [1, 2])
+def test_a_longer_run_is_bitwise_that_from_the_start(tmp_path, mesh, steps_per_call) -> None:
+    lengths = lambda num_steps: loop.LoopConfig(num_steps, steps_per_call, 2, 4, 4)
+    for num_steps in (6, 12, 18):
+        longer = loop.fit(make_task(), lengths(num_steps), tmp_path / "longer", mesh)
+    whole = loop.fit(make_task(), lengths(18), tmp_path / "whole", mesh)
+    for a, b in zip(*map(jax.tree.leaves, (longer.state, whole.state)), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_fewer_steps_than_are_saved_are_refused(tmp_path, mesh) -> None:
+    loop.fit(make_task(), CONFIG, tmp_path, mesh)
+    with pytest.raises(ValueError, match=r"the state of step 12, beyond num_steps=8; train at"):
+        loop.fit(make_task(), dataclasses.replace(CONFIG, num_steps=8), tmp_path, mesh)
+
+
+@pytest.mark.parametrize(("num_devices", "expected"), [(1, 1), (2, 12)])
+def test_calls_wait_for_each_other_on_several_cpu_devices_alone(
+    tmp_path, monkeypatch, num_devices, expected
+) -> None:
+    waits, block = [], jax.block_until_ready
+    monkeypatch.setattr(jax, "block_until_ready", lambda x: waits.append(1) or block(x))
+    config = loop.LoopConfig(12, log_interval=12)
+    loop.fit(make_task(), config, tmp_path, sharding.make_mesh(num_devices))
+    # One more for the first call, whose time is told.
+    assert len(waits) == expected + (num_devices > 1)
 
 
 def test_finished_run_is_not_trained_again(tmp_path, mesh) -> None:
@@ -182,6 +262,8 @@ def test_eight_devices_equal_one(tmp_path, mesh) -> None:
         ),
         (dict(num_steps=12, steps_per_call=3, log_interval=2), "log_interval=2"),
         (dict(num_steps=12, checkpoint_interval=-1), "checkpoint_interval=-1"),
+        (dict(num_steps=3_000_000_000), "num_steps=3000000000 must be at most 2147483647"),
+        (dict(num_steps=12, eval_interval=2**31), "eval_interval=2147483648 must be at most"),
     ],
 )
 def test_lengths_that_calls_cannot_keep(lengths, message) -> None:

@@ -1,6 +1,7 @@
 """Rows over eight virtual devices: placed, drawn from without moving the set, and brought back."""
 
 import re
+import types
 
 import jax
 import jax.numpy as jnp
@@ -65,6 +66,16 @@ def test_drawing_moves_the_batch_and_not_the_set() -> None:
     assert moves, "the devices exchange nothing"
     sizes = [int(np.prod([int(n) for n in shape.split(",") if n])) for shape in moves]
     assert max(sizes) <= 16 * 25
+
+
+@pytest.mark.parametrize(
+    ("platform", "count", "expected"),
+    [("cpu", 1, False), ("cpu", 2, True), ("gpu", 8, False), ("tpu", 4, False)],
+)
+def test_several_cpu_devices_of_a_process_alone_must_wait(platform, count, expected) -> None:
+    devices = [types.SimpleNamespace(platform=platform)] * count
+    assert sharding.must_wait(types.SimpleNamespace(local_devices=devices)) is expected
+    assert sharding.must_wait(sharding.make_mesh(count if count < 8 else 1)) is (1 < count < 8)
 
 
 def test_padding_rows_are_never_drawn() -> None:

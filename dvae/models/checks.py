@@ -1,0 +1,131 @@
+"""What the models ask of their arguments: ValueErrors that name dtype, shape and remedy.
+
+    check_images(images, kind=LEVELS, shape=("B", "H", "W", 3))
+    check_floats("vectors", vectors, ("...", num_latents, code_dim))
+    check_codes("codes", codes, ("...", num_latents), codebook_size)
+
+Shapes and dtypes are checked of every array, traced ones too. Values are checked of NumPy arrays
+alone: others would have to be waited for, or are not known yet.
+
+A shape lists the length of each axis; a name stands for any length, the same one for each of its
+occurrences, and "..." in front for any leading axes.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+LEVELS = "levels"  # uint8, 0..255
+BITS = "bits"  # of any real dtype, 0 or 1
+UNIT = "unit"  # float, in [0, 1]
+_MEANING = {
+    LEVELS: "uint8 levels 0..255",
+    BITS: "pixels 0 or 1",
+    UNIT: "floats in [0, 1]",
+}
+_REMEDY = {
+    LEVELS: "images in [0, 1] become levels by np.round(255 * images).astype(np.uint8)",
+    BITS: "threshold levels, (images > 127).astype(np.uint8), or sample them",
+    UNIT: "levels become floats by images.astype(np.float32) / 255",
+}
+Shape = Sequence[int | str]
+
+
+def check_images(images: Any, *, kind: str, shape: Shape, name: str = "images") -> None:
+    """Raises ValueError unless images have the pixels and the shape that their reader takes.
+
+    Args:
+      images: an array.
+      kind: LEVELS, BITS or UNIT.
+      shape: see the module's docstring.
+      name: of the argument.
+    """
+    _check_shape(name, images, shape, _MEANING[kind])
+    fits = {
+        LEVELS: images.dtype == np.uint8,
+        BITS: not jnp.issubdtype(images.dtype, jnp.complexfloating),
+        UNIT: jnp.issubdtype(images.dtype, jnp.floating),
+    }
+    if not fits[kind]:
+        raise ValueError(
+            f"{name} must be {_MEANING[kind]}, got {describe(images)}; {_REMEDY[kind]}"
+        )
+    if kind == LEVELS or not _is_known(images):
+        return
+    # A NaN fails both comparisons.
+    good = (images == 0) | (images == 1) if kind == BITS else (images >= 0) & (images <= 1)
+    if not good.all():
+        wrong = images[~good].ravel()[0]
+        raise ValueError(
+            f"{name} must be {_MEANING[kind]}, got {describe(images)} with a pixel of {wrong}; "
+            f"{_REMEDY[kind]}"
+        )
+
+
+def check_floats(name: str, x: Any, shape: Shape) -> None:
+    """Raises ValueError unless x is an array of floats of the shape."""
+    _check_shape(name, x, shape, "floats")
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ValueError(
+            f"{name} must be floats, got {describe(x)}; cast them: {name}.astype(jnp.float32)"
+        )
+
+
+def check_codes(name: str, codes: Any, shape: Shape, num_codes: int) -> None:
+    """Raises ValueError unless codes are integers of the shape, in 0 .. num_codes - 1."""
+    meaning = f"integers in 0 .. {num_codes - 1}"
+    _check_shape(name, codes, shape, meaning)
+    if not jnp.issubdtype(codes.dtype, jnp.integer):
+        raise ValueError(
+            f"{name} must be {meaning}, got {describe(codes)}; cast them: {name}.astype(jnp.int32)"
+        )
+    if _is_known(codes) and (codes.min() < 0 or codes.max() >= num_codes):
+        raise ValueError(
+            f"{name} must be {meaning}, the codes of this codebook, got {codes.min()} to "
+            f"{codes.max()}; take them from the same model"
+        )
+
+
+def check_multiples(name: str, x: Any, axes: Sequence[int], factor: int) -> None:
+    """Raises ValueError unless the axes have lengths that are multiples of the factor."""
+    if any(x.shape[axis] % factor for axis in axes):
+        raise ValueError(
+            f"{name} must have heights and widths that are multiples of {factor} (the model's "
+            f"downsampling), got {describe(x)}; crop or pad the images"
+        )
+
+
+def check_sizes(**sizes: int) -> None:
+    """Raises ValueError unless every size of a model is a number of at least 1."""
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{name} must be at least 1, got {size}")
+
+
+def describe(x: Any) -> str:
+    """Names dtype and shape, as in "float32 (2, 28, 28, 1)"."""
+    return f"{x.dtype} {tuple(x.shape)}"
+
+
+def _is_known(x: Any) -> bool:
+    return isinstance(x, np.ndarray) and x.size > 0
+
+
+def _check_shape(name: str, x: Any, shape: Shape, meaning: str) -> None:
+    if not isinstance(x, jax.Array | np.ndarray):
+        raise TypeError(f"{name} must be an array, got a {type(x).__name__}; use np.asarray")
+    wanted = list(shape[1:] if shape[0] == "..." else shape)
+    missing = x.ndim - len(wanted)
+    fits = missing >= 0 if shape[0] == "..." else missing == 0
+    lengths: dict[str, int] = {}
+    if fits:
+        for length, axis in zip(x.shape[missing:], wanted, strict=True):
+            expected = lengths.setdefault(axis, length) if isinstance(axis, str) else axis
+            fits = fits and length == expected
+    if not fits:
+        text = ", ".join(str(axis) for axis in shape)
+        remedy = f"; a single one needs a leading axis: {name}[None]" if missing == -1 else ""
+        raise ValueError(f"{name} must be {meaning}, shape [{text}], got {describe(x)}{remedy}")

@@ -1,0 +1,49 @@
+"""Checks of what the samplers share: counts, finite parameters, chains that fit a machine."""
+
+import jax
+import numpy as np
+
+from dvae._numerics import ArrayLike, float_dtype
+
+
+def check_count(name: str, value: int, *, minimum: int = 1, why: str = "") -> int:
+    """Returns a static number as an int; raises ValueError if it is none, or below the minimum."""
+    number = int(value)
+    if number != value:
+        raise ValueError(f"{name} must be an integer, got {value}")
+    if number < minimum:
+        reason = f" ({why})" if why else ""
+        raise ValueError(f"{name} must be at least {minimum}{reason}, got {number}")
+    return number
+
+
+def check_finite(name: str, value: ArrayLike) -> None:
+    """Raises ValueError if known entries are NaN or infinite."""
+    # Traced values, and those on other hosts, can only be checked by whoever reads the result.
+    if isinstance(value, jax.core.Tracer) or not getattr(value, "is_fully_addressable", True):
+        return
+    # In NumPy: inside a jitted caller even operations on known arrays would be traced.
+    with np.errstate(over="ignore"):  # a large double is infinite where doubles are not enabled
+        known = np.asarray(value).astype(float_dtype(value))
+    bad = known.size - np.isfinite(known).sum()
+    if bad:
+        raise ValueError(
+            f"{name} has {bad} entries that are NaN or infinite: did its training diverge? Start "
+            "from the last checkpoint before that"
+        )
+
+
+def check_chains(sizes: tuple[int, ...], z1: ArrayLike, z2: ArrayLike, *, minimum: int = 1) -> None:
+    """Raises ValueError unless z1 and z2 are the sides of chains of a machine of these sizes."""
+    shapes = np.shape(z1), np.shape(z2)
+    units = tuple(shape[-1] if shape else 0 for shape in shapes)
+    if units != sizes:
+        raise ValueError(
+            f"the state has {units[0]} and {units[1]} units, the RBM {sizes[0]} and {sizes[1]}: "
+            "start chains with init for this machine"
+        )
+    if shapes[0][:-1] != shapes[1][:-1] or np.prod(shapes[0][:-1]) < minimum:
+        raise ValueError(
+            f"the state must hold both sides of the same chains, at least {minimum}, got shapes "
+            f"{shapes[0]} and {shapes[1]}: start chains with init"
+        )

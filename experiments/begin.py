@@ -1,0 +1,30 @@
+"""What must happen before a program imports its libraries; an import elsewhere never comes here."""
+
+import os
+import signal
+import sys
+import threading
+
+_DELAY_SECONDS = 1.0  # before imports are worth a line
+_imported = threading.Event()
+
+
+def importing() -> None:
+    """Prepares the process for the imports of a program."""
+    # Programs write files alone. What a notebook left here may be a backend that is not installed.
+    os.environ["MPLBACKEND"] = "agg"
+    # Until the program hears signals itself, Ctrl-C ends it without a traceback.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if sys.stderr.isatty():  # where somebody waits; it is over too soon to be worth a line in a log
+        threading.Thread(target=_say_importing, daemon=True).start()
+
+
+def imported() -> None:
+    """Notes that the imports are over."""
+    _imported.set()
+
+
+def _say_importing() -> None:
+    if not _imported.wait(_DELAY_SECONDS):
+        print("importing the libraries", file=sys.stderr, flush=True)
