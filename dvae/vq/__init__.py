@@ -27,7 +27,7 @@ the same codebook. Inside `jax.shard_map` each device sees its own shard only: t
 vectors and codes before the update.
 
 Other quantizers, one module each, with the same functions `quantize` -> (q, codes), `lookup` of
-codes and, where there are any, `losses`; q has the gradient to v, exactly its value forward:
+codes and, where there are any, `losses`; q is exact, and passes its gradient on to v:
 
     module    q                                      codes     trained by
     fsq       components rounded to L_i levels       prod L_i  reconstruction alone
@@ -42,8 +42,7 @@ are in nats. Usage of masked positions is that of `mask_codes(codes, mask)`.
 
 Codes of several components have two forms, turned into each other by `pack_digits` and
 `unpack_codes`: one integer, below 2^31, and a digit for each component on the last axis, of any
-number. A vector with a NaN has the code after the last, which `lookup` turns into NaN and `usage`
-leaves out. The code -1 counts nowhere.
+number.
 """
 
 from dvae.vq import bsq, cosine, fsq, lfq, residual, simvq

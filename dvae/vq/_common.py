@@ -67,11 +67,7 @@ def check_codes(codes: ArrayLike, shape: tuple[int, ...]) -> jax.Array:
 
 def gather(codes: ArrayLike, codebook: jax.Array) -> jax.Array:
     """Returns the rows [..., D] of a codebook [C, D]; NaN for codes that are out of range."""
-    if codebook.ndim != 2:
-        raise ValueError(f"the codebook must be [C, D], got {codebook.shape}")
-    codes = as_codes(codes)
-    # A code of -1 would be the last row.
-    return lookup(jnp.where(codes < 0, codebook.shape[0], codes), codebook)
+    return lookup(as_codes(codes), codebook)
 
 
 def per_component(values: ArrayLike, ndim: int, dtype: jnp.dtype) -> jax.Array:

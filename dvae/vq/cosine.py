@@ -62,7 +62,7 @@ def quantize(v: ArrayLike, codebook: ArrayLike) -> Quantized:
 
     Returns:
         q [..., D], the code of length 1, in the wider of the dtypes, and codes [...] int32 in
-        0 .. C-1. A vector with a NaN gets C and NaN.
+        0 .. C-1. A vector that is not finite gets C and NaN.
 
     Raises:
         ValueError: the shapes do not fit.

@@ -29,7 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from dvae._numerics import ArrayLike, as_float, float_dtype, wide_dtype
+from dvae._numerics import ArrayLike, as_float, check_key, float_dtype, wide_dtype
 from dvae.vq._common import (
     Quantized,
     VQLosses,
@@ -70,7 +70,7 @@ def quantize(v: ArrayLike, codebooks: Codebooks, *, depth: ArrayLike | None = No
 
     Returns:
         q [..., D], in the widest of the dtypes, and codes [..., R] int32 in 0 .. C_r - 1. Stages
-        from depth on have the code -1. A vector with a NaN gets codes C_r and NaN.
+        from depth on have the code -1. A vector that is not finite gets codes C_r and NaN.
 
     Raises:
         ValueError: there is no stage, or the shapes do not fit, or a static depth is out of range.
@@ -193,9 +193,11 @@ def draw_depth(
 
     Raises:
         ValueError: min_stages is not in 1 .. R, or key is an array of keys.
+        TypeError: key is not a typed key.
 
     Source: Zeghidour et al. (2021), section III.C, quantizer dropout.
     """
+    check_key(key)
     if not 1 <= min_stages <= num_stages:
         raise ValueError(f"min_stages must be in 1 .. num_stages, got {min_stages}, {num_stages}")
     return jax.random.randint(key, shape, min_stages, num_stages + 1, jnp.int32)
@@ -221,7 +223,9 @@ def kmeans(
     Raises:
         ValueError: num_stages is less than 1, `vq.kmeans` refuses the points or numbers, or key is
             an array of keys.
+        TypeError: key is not a typed key.
     """
+    check_key(key)
     if num_stages < 1:
         raise ValueError(f"num_stages must be at least 1, got {num_stages}")
     rest, codebooks, codes = as_float(points), [], []

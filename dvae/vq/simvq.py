@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from dvae._numerics import ArrayLike, as_float, float_dtype, wide_dtype
+from dvae._numerics import ArrayLike, as_float, check_key, float_dtype, wide_dtype
 from dvae.vq._common import (
     Quantized,
     VQLosses,
@@ -52,7 +52,9 @@ def init(key: jax.Array, *, num_codes: int, dim: int) -> SimVQ:
 
     Raises:
         ValueError: num_codes or dim is less than 1, or key is an array of keys.
+        TypeError: key is not a typed key.
     """
+    check_key(key)
     if num_codes < 1 or dim < 1:
         raise ValueError(f"num_codes and dim must be at least 1, got {num_codes} and {dim}")
     basis = jax.random.normal(key, (num_codes, dim), jnp.float32) * dim**-0.5
@@ -84,8 +86,8 @@ def quantize(v: ArrayLike, basis: ArrayLike, weights: ArrayLike) -> Quantized:
         weights: W [D, D] real; receives its gradient from `losses`, none from here.
 
     Returns:
-        q [..., D], in the widest of the dtypes, and codes [...] int32 in 0 .. C-1. A vector with a
-        NaN gets C and NaN.
+        q [..., D], in the widest of the dtypes, and codes [...] int32 in 0 .. C-1. A vector
+        that is not finite gets C and NaN.
 
     Raises:
         ValueError: the shapes do not fit.

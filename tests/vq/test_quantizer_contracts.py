@@ -134,7 +134,11 @@ def test_nan_stays_visible(name):
     quantizer = QUANTIZERS[name]
     v = draw()
     v[3, 1] = np.nan
-    q, codes = jax.jit(quantizer.quantize)(v)
+    quantize = jax.jit(quantizer.quantize)
+    q, codes = quantize(v)
+    if name.startswith(("cosine", "simvq", "residual")):
+        v[3, 1] = np.inf  # without a nearest code either
+        np.testing.assert_array_equal(quantize(v).codes, codes)
     np.testing.assert_array_equal(jnp.isnan(q).any(-1), np.arange(8) == 3)
     codes = codes.reshape(8, -1)
     assert np.all(codes[3] == quantizer.num_codes)
@@ -196,6 +200,21 @@ def test_forward_mode_is_the_transpose_of_reverse_mode(name):
 
     forward, backward = products(v)
     np.testing.assert_allclose(forward, backward, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "draw_with",
+    [
+        lambda key: vq.simvq.init(key, num_codes=2, dim=2),
+        lambda key: vq.residual.draw_depth(key, 3),
+        lambda key: vq.residual.kmeans(key, draw(), num_stages=2, num_codes=2, num_iters=1),
+    ],
+)
+def test_one_typed_key(draw_with):
+    with pytest.raises(ValueError, match="single key"):
+        draw_with(jax.random.split(jax.random.key(0)))
+    with pytest.raises(TypeError, match="typed key"):
+        draw_with(jax.random.PRNGKey(0))
 
 
 @each_once
