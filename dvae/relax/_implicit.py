@@ -22,7 +22,6 @@ Slopes = Callable[
 # Squares of what is at least this large do not underflow in float32: second derivatives divide by
 # the square of a density.
 MIN_DENSITY = 1e-18
-_MIN_RHO = 1e-17
 
 
 class Target(NamedTuple):
@@ -36,10 +35,13 @@ class Target(NamedTuple):
     above_q: jax.Array  # rho - q
 
 
-def tails(rho: jax.Array) -> Pair:
-    """Returns rho and 1 - rho, both at least 1e-17: no logarithm of zero. NaN outside [0, 1]."""
+def tails(rho: jax.Array, least: float = 1e-17) -> Pair:
+    """Returns rho and 1 - rho, both at least `least`, without logarithms of zero.
+
+    NaN outside [0, 1].
+    """
     rho = nan_outside_unit(rho)
-    return jnp.maximum(rho, _MIN_RHO), jnp.maximum(1 - rho, _MIN_RHO)
+    return jnp.maximum(rho, least), jnp.maximum(1 - rho, least)
 
 
 def nan_outside_unit(rho: jax.Array) -> jax.Array:

@@ -230,7 +230,7 @@ class Mixture:
         p, q = jax.nn.sigmoid(-logits), jax.nn.sigmoid(logits)
         above_p, above_q = gap(low, high, p, q), gap(low, high, q, p)
         _, r1 = self.cdfs(jnp.full((1,) * beta.ndim, 0.5, beta.dtype), beta)
-        lower = (above_p <= (q - p) * r1) & (rho < 1) | (rho <= 0)
+        lower = (above_p <= (q - p) * r1) & (rho != 1) | (rho == 0)
         target = Target(
             rho=jnp.where(lower, low, high),
             rest=jnp.where(lower, high, low),
@@ -241,7 +241,7 @@ class Mixture:
         )
         w = self.root(*jax.lax.stop_gradient((target, beta)))
         if self.bounded:
-            w = jnp.where((rho <= 0) | (rho >= 1), 0, w)
+            w = jnp.where((rho == 0) | (rho == 1), 0, w)
         min_density = jnp.where(w > 0, 0.5 * jnp.finfo(w.dtype).eps * low, 0)
         signed = jnp.where(lower, rho, -rho), jnp.where(lower, logits, -logits)
         w = attach(self.slopes, w, *signed, beta, min_density)

@@ -11,7 +11,15 @@ Reference: Maddison, Mnih and Teh, "The Concrete Distribution" (2016), appendix 
 import jax
 import jax.numpy as jnp
 
-from dvae._numerics import check_positive, check_unit, logit, same_rank, sigmoid, widen
+from dvae._numerics import (
+    check_positive,
+    check_unit,
+    logit,
+    meet,
+    same_rank,
+    sigmoid,
+    widen,
+)
 from dvae.relax._implicit import tails
 from dvae.relax._mixture import uniform_like
 
@@ -34,7 +42,9 @@ def icdf(rho: ArrayLike, logits: ArrayLike, temperature: ArrayLike) -> jax.Array
     """
     check_unit("rho", rho)
     (rho, logits), tau, dtype = _prepare((rho, logits), temperature)
-    return sigmoid(_perturbed(rho, logits) / tau).astype(dtype)
+    zeta = sigmoid(_perturbed(rho, logits) / tau)
+    end, zeta = jnp.broadcast_arrays(meet(rho, zeta), zeta)
+    return jnp.where((end == 0) | (end == 1), end, zeta).astype(dtype)
 
 
 def icdf_logit(rho: ArrayLike, logits: ArrayLike, temperature: ArrayLike) -> jax.Array:
@@ -167,7 +177,7 @@ def _log_prob_of_logit(y: jax.Array, logits: jax.Array, tau: jax.Array) -> jax.A
 
 def _perturbed(rho: jax.Array, logits: jax.Array) -> jax.Array:
     """Returns l + logit(rho), the noise finite at both ends."""
-    low, high = tails(rho)
+    low, high = tails(rho, 1e-36)
     return logits + (jnp.log(low) - jnp.log(high))
 
 

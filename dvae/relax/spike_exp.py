@@ -88,7 +88,7 @@ def _solve(rho: jax.Array, logits: jax.Array, beta: jax.Array) -> jax.Array:
     grown = u * jnp.expm1(jnp.minimum(beta, 80))
     near_1 = 1 + jnp.log(jnp.where(grown < 1, 1, u + (1 - u) * jnp.exp(-beta))) / beta
     zeta = jnp.where(grown < 1, jnp.log1p(grown) / beta, near_1)
-    zeta = jnp.where(rho <= 0, 0, jnp.where(rho >= 1, 1, jnp.minimum(zeta, 1)))
+    zeta = jnp.where(rho == 0, 0, jnp.where(rho == 1, 1, jnp.minimum(zeta, 1)))
     zeta = mark_nan(jax.lax.stop_gradient(zeta), low)
     return attach(_slopes, zeta, rho, logits, beta, 0.5 * jnp.finfo(rho.dtype).eps * low)
 
