@@ -4,8 +4,8 @@
     python -m experiments.vq_compress photo.jpg --num_codes=64 --patch_size=4
 
 Every pixel (or patch) is replaced by the nearest of C codes, so that log2(C) bits name it; the
-codes themselves, 8 bits a channel, are the palette that the decoder needs besides. Writes to
---workdir (or --out):
+codes themselves, 8 bits a channel, are the palette that the decoder needs besides. The folder of
+the results, --workdir or --out, receives
 
     comparison.png    the original, the compressed image and the palette side by side
     compressed.png    the compressed image (a true palette PNG for pixels and at most 256 codes)

@@ -16,6 +16,7 @@ EXPERIMENTS = len(LAYERS)
 PURE = {"jax", "chex", "numpy", "dvae"}  # third-party packages of the lowest two layers
 STANDARD = {
     "collections",
+    "contextlib",
     "functools",
     "itertools",
     "math",

@@ -18,6 +18,7 @@ from experiments import (
     cifar_vq,
     dvaepp,
     dvaepp_config,
+    dvaepp_presets,
     dvaepp_evaluation,
     dvaepp_latents,
     evaluation,
@@ -66,7 +67,7 @@ def make_joint():
 
 @pytest.fixture(name="hierarchy", scope="module")
 def make_hierarchy():
-    settings = {**dvaepp_config.PRESETS["smoke"], "global_latents": "normal", "local_groups": 0}
+    settings = {**dvaepp_presets.PRESETS["smoke"], "global_latents": "normal", "local_groups": 0}
     config = dvaepp_config.Config(**settings)
     state = initial(dvaepp, config, data.load("digits"))
     return dvaepp_evaluation.Evaluator(config, (8, 8, 1), sharding.make_mesh(1)), state.params
@@ -254,7 +255,7 @@ def test_groups_fill_the_machine() -> None:
     prior = boltzmann_prior.init(BinaryConfig(num_groups=2, num_latents=2))
     with pytest.raises(ValueError, match=r"the machine has units, 2 \+ 2, got \[2, 1\]"):
         boltzmann_prior.log_prob(prior, jnp.zeros(()), [jnp.zeros((3, 2)), jnp.zeros((3, 1))])
-    config = dvaepp_config.Config(**dvaepp_config.PRESETS["smoke"])
+    config = dvaepp_config.Config(**dvaepp_presets.PRESETS["smoke"])
     with pytest.raises(ValueError, match="global_latents=rbm needs log_z"):
         dvaepp_latents.draw_globals(jax.random.key(0), config, lambda seen: None, prior, None)
 
