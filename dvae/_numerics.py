@@ -7,6 +7,8 @@ become floats, and nothing turns into float64.
 """
 
 import math
+import operator
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -26,6 +28,7 @@ def float_dtype(*xs: ArrayLike) -> jnp.dtype:
     Raises:
         TypeError: if an x is complex.
     """
+    xs = tuple(jnp.asarray(x) if isinstance(x, Sequence) else x for x in xs)
     for x in xs:
         if jnp.issubdtype(jnp.result_type(x), jnp.complexfloating):
             raise TypeError(f"expected real numbers, got {jnp.result_type(x)}")
@@ -47,6 +50,15 @@ def as_float(x: ArrayLike) -> jax.Array:
 def upcast(x: ArrayLike) -> jax.Array:
     """Returns x in at least float32: bfloat16 and float16 lose a sum's digits after a few terms."""
     return jnp.asarray(x).astype(wide_dtype(x))
+
+
+def widen(*xs: ArrayLike) -> tuple[list[jax.Array], jnp.dtype]:
+    """Returns xs as arrays of one dtype, float32 at least, and the dtype `float_dtype(*xs)`.
+
+    A function of several arrays computes with the former and casts its result to the latter.
+    Numbers follow the arrays beside them, and lists of numbers count as arrays.
+    """
+    return [jnp.asarray(x, wide_dtype(*xs)) for x in xs], float_dtype(*xs)
 
 
 def vary_like(tree: Any, *examples: Any) -> Any:
@@ -94,6 +106,31 @@ def mass_times(mass: jax.Array, x: jax.Array) -> jax.Array:
     empty = (mass == 0) & ~jnp.isfinite(x)
     # The inner select keeps the infinite x out of the product's derivative as well.
     return mass * jnp.where(empty, 0, x)
+
+
+def mark_nan(z: jax.Array, x: jax.Array) -> jax.Array:
+    """Returns z with NaN where x, which broadcasts with it, is NaN; gradients are those of z.
+
+    A comparison with NaN is False: a bit drawn by `u < p` would be an ordinary 0 for p = NaN.
+    """
+    missing, z = jnp.broadcast_arrays(jnp.isnan(x), z)
+    return jnp.where(missing, jnp.asarray(jnp.nan, z.dtype), z)
+
+
+def meet(x: jax.Array, *others: jax.Array) -> jax.Array:
+    """Broadcasts x against the others; on a mesh with explicit axes it is sharded as they are.
+
+    Adding takes operands of different shardings, selecting does not: noise is replicated until it
+    meets sharded parameters. Elsewhere the zeros that are added vanish in compilation.
+    """
+    for other in others:
+        x = x + jnp.zeros_like(other, x.dtype)
+    return x
+
+
+def as_shape(shape: int | Sequence[int]) -> tuple[int, ...]:
+    """Returns a shape as a tuple: n means (n,), as for the samplers of `jax.random`."""
+    return tuple(shape) if isinstance(shape, Sequence) else (operator.index(shape),)
 
 
 def uniform_from_bits(bits: jax.Array) -> jax.Array:
@@ -169,18 +206,24 @@ def standard_gumbel(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 
 def check_positive(name: str, value: ArrayLike) -> None:
-    """Raises ValueError if a Python or NumPy number is not positive; arrays pass unchecked."""
-    if isinstance(value, int | float | np.number) and not value > 0:
-        raise ValueError(f"{name} must be positive, got {value}")
+    """Raises ValueError if a Python or NumPy number is not positive and finite; arrays pass."""
+    if isinstance(value, int | float | np.number) and not 0 < value < math.inf:
+        finite = " and finite" if value > 0 else ""
+        raise ValueError(f"{name} must be positive{finite}, got {value}")
 
 
-def check_open_unit(name: str, value: ArrayLike) -> None:
-    """Raises ValueError if a Python or NumPy number is outside (0, 1); arrays pass unchecked."""
-    if isinstance(value, int | float | np.number) and not 0 < value < 1:
-        raise ValueError(
-            f"{name} must be strictly between 0 and 1, got {value}; draw it with a sampler, "
-            "or clip it"
-        )
+def check_unit(name: str, value: ArrayLike) -> None:
+    """Raises ValueError if a Python or NumPy number is outside [0, 1]; arrays pass."""
+    if isinstance(value, int | float | np.number) and not 0 <= value <= 1:
+        raise ValueError(f"{name} must be between 0 and 1, got {value}; draw it, or clip it")
+
+
+def check_classes(*arrays: jax.Array) -> None:
+    """Raises ValueError unless the last axes, the class axes, are there and equally long."""
+    lengths = {x.shape[-1] if x.ndim else 0 for x in arrays}
+    if len(lengths) > 1 or 0 in lengths:
+        shapes = " and ".join(str(x.shape) for x in arrays)
+        raise ValueError(f"expected [..., C] with one number of classes C, got shapes {shapes}")
 
 
 def same_rank(*xs: jax.Array) -> list[jax.Array]:
@@ -196,3 +239,21 @@ def same_rank(*xs: jax.Array) -> list[jax.Array]:
 def logit(p: jax.Array) -> jax.Array:
     """Evaluates log p - log(1 - p), accurate at both ends of (0, 1)."""
     return jnp.log(p) - jnp.log1p(-p)
+
+
+@jax.custom_jvp
+def sigmoid(x: jax.Array) -> jax.Array:
+    """Evaluates 1 / (1 + e^{-x}) with the derivative sigmoid(x) sigmoid(-x).
+
+    That of `jax.nn.sigmoid`, s (1 - s), is 0 from x = 17 on, where s rounds to 1: logits would get
+    a gradient on their negative side only.
+    """
+    return jax.nn.sigmoid(x)
+
+
+@sigmoid.defjvp
+def _sigmoid_jvp(
+    primals: tuple[jax.Array], tangents: tuple[jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    value = sigmoid(primals[0])
+    return value, value * sigmoid(-primals[0]) * tangents[0]

@@ -5,18 +5,29 @@ small models use: `sample`, `log_prob`. Integer codes [...], int32, are what big
 they never build an array of size C per unit: `sample_codes`, `log_prob_of_codes`.
 
 Logits need not be normalised, and may be -inf for a class that has no mass (not for all classes).
+NaN logits give NaN, and the code C, which is none.
 """
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dvae._numerics import mass_times, open_uniform, upcast
+from dvae._numerics import (
+    ArrayLike,
+    as_shape,
+    check_classes,
+    float_dtype,
+    mass_times,
+    open_uniform,
+    upcast,
+    widen,
+)
+from dvae.distributions._divergence import excess
 
 MAX_STATES = 2**20  # the most joint states that anything here enumerates
 
 
-def sample(key: jax.Array, logits: jax.Array, shape: tuple[int, ...] = ()) -> jax.Array:
+def sample(key: jax.Array, logits: ArrayLike, shape: int | tuple[int, ...] = ()) -> jax.Array:
     """Draws one-hot samples; no gradient flows.
 
     Args:
@@ -25,13 +36,18 @@ def sample(key: jax.Array, logits: jax.Array, shape: tuple[int, ...] = ()) -> ja
         shape: sample shape, put in front of the logits' shape.
 
     Returns:
-        [*shape, ..., C] exactly 0 or 1, in the dtype of logits.
+        [*shape, ..., C] exactly 0 or 1, all NaN for logits with a NaN, in the dtype of logits.
+
+    Raises:
+        ValueError: if key is an array of keys, or logits are a number.
     """
     codes = sample_codes(key, logits, shape)
-    return jax.nn.one_hot(codes, logits.shape[-1], dtype=logits.dtype)
+    num_classes = jnp.shape(logits)[-1]
+    one_hot = jax.nn.one_hot(codes, num_classes, dtype=float_dtype(logits))
+    return jnp.where((codes == num_classes)[..., None], jnp.nan, one_hot)
 
 
-def sample_codes(key: jax.Array, logits: jax.Array, shape: tuple[int, ...] = ()) -> jax.Array:
+def sample_codes(key: jax.Array, logits: ArrayLike, shape: int | tuple[int, ...] = ()) -> jax.Array:
     """Draws class indices by inverting the cumulative distribution function.
 
     code = min {k : c_k > u c_C and p_k > 0}, c the cumulative sum of the masses. One uniform per
@@ -44,28 +60,32 @@ def sample_codes(key: jax.Array, logits: jax.Array, shape: tuple[int, ...] = ())
         shape: sample shape, put in front of the logits' batch shape.
 
     Returns:
-        [*shape, ...] int32 in [0, C), never a class without mass.
+        [*shape, ...] int32 in [0, C), never a class without mass; C for logits with a NaN.
+
+    Raises:
+        ValueError: if key is an array of keys, or logits are a number.
     """
-    u = open_uniform(key, shape + logits.shape[:-1])
-    return _invert_cdf(u, logits)
+    (logits,), _ = widen(logits)
+    check_classes(logits)
+    return _invert_cdf(open_uniform(key, (*as_shape(shape), *logits.shape[:-1])), logits)
 
 
 def _invert_cdf(u: jax.Array, logits: jax.Array) -> jax.Array:
     """Returns the codes [*shape, ...] at cumulative masses u in (0, 1), [*shape, ...]."""
     num_classes = logits.shape[-1]
-    logits = upcast(logits)
+    logits = upcast(jax.lax.stop_gradient(logits))
     mass = jnp.exp(logits - jnp.max(logits, axis=-1, keepdims=True))
     # A parallel cumulative sum is monotone only up to rounding. Taking its maximum as the total and
     # skipping the classes without mass keeps u = 1 - 2^-24 from landing on one of them, or on C.
     cumulative = jnp.where(mass > 0, jnp.cumsum(mass, axis=-1), 0)
     total = jnp.max(cumulative, axis=-1)
-    threshold = u * jnp.broadcast_to(total, u.shape)
+    threshold = u.astype(total.dtype) * jnp.broadcast_to(total, u.shape)
     cumulative = jnp.broadcast_to(cumulative, (*u.shape, num_classes))
     index = jax.lax.broadcasted_iota(jnp.int32, cumulative.shape, cumulative.ndim - 1)
-    return jnp.min(jnp.where(cumulative > threshold[..., None], index, num_classes - 1), axis=-1)
+    return jnp.min(jnp.where(cumulative > threshold[..., None], index, num_classes), axis=-1)
 
 
-def log_prob(z: jax.Array, logits: jax.Array) -> jax.Array:
+def log_prob(z: ArrayLike, logits: ArrayLike) -> jax.Array:
     """Evaluates log p(z) = sum_k z_k log p_k over the last axis, with 0 log 0 = 0.
 
     Args:
@@ -74,20 +94,23 @@ def log_prob(z: jax.Array, logits: jax.Array) -> jax.Array:
 
     Returns:
         [...] nats.
+
+    Raises:
+        ValueError: if the two differ in their number of classes.
     """
-    dtype = jnp.result_type(z, logits)
-    log_p = jax.nn.log_softmax(upcast(logits.astype(dtype)))
-    z, log_p = jnp.broadcast_arrays(upcast(z.astype(dtype)), log_p)
+    (z, logits), dtype = widen(z, logits)
+    check_classes(z, logits)
+    z, log_p = jnp.broadcast_arrays(z, jax.nn.log_softmax(logits))
     return jnp.sum(mass_times(z, log_p), axis=-1).astype(dtype)
 
 
-def log_prob_of_codes(codes: jax.Array, logits: jax.Array) -> jax.Array:
+def log_prob_of_codes(codes: ArrayLike, logits: ArrayLike) -> jax.Array:
     """Evaluates log p(code) = l_code - logsumexp(l) without a one-hot.
 
     The result is float32 whatever the logits' dtype, the one exception to keeping it: these terms
     are summed over thousands of pixels and must not be rounded to bfloat16 first. The gradient,
     1[k = code] - p_k, is formed in one pass in the logits' dtype from the logits themselves, so
-    that nothing but them and the logsumexp is kept for the backward pass. Reverse mode only.
+    that nothing but them and the logsumexp is kept for the backward pass.
 
     Args:
         codes: [...] integer in [0, C).
@@ -95,49 +118,68 @@ def log_prob_of_codes(codes: jax.Array, logits: jax.Array) -> jax.Array:
             for each row of logits.
 
     Returns:
-        [...] float32, nats.
+        [...] float32, nats; NaN for a code outside [0, C), such as the -1 of a dropped one.
+
+    Raises:
+        ValueError: if codes are not integers, or logits are a number.
     """
+    codes, logits = jnp.asarray(codes), jnp.asarray(logits, float_dtype(logits))
+    check_classes(logits)
+    if not jnp.issubdtype(codes.dtype, jnp.integer):
+        raise ValueError(f"codes must be integers, got {codes.dtype}; one-hots go to log_prob")
     batch = jnp.broadcast_shapes(codes.shape, logits.shape[:-1])
-    codes = jnp.broadcast_to(codes, batch)
+    # Wide enough for any C, which int8 is not.
+    wide = jax.dtypes.canonicalize_dtype(np.promote_types(codes.dtype, np.int32))
+    codes = jnp.broadcast_to(codes.astype(wide), batch)
     missing = len(batch) + 1 - logits.ndim
-    return _log_prob_of_codes(codes, logits.reshape((1,) * missing + logits.shape))
+    return _compiled(codes, logits.reshape((1,) * missing + logits.shape))
 
 
-@jax.custom_vjp
+@jax.custom_jvp
 def _log_prob_of_codes(codes: jax.Array, logits: jax.Array) -> jax.Array:
-    return _log_prob_of_codes_fwd(codes, logits)[0]
+    return _value_and_logsumexp(codes, logits)[0]
 
 
-def _log_prob_of_codes_fwd(
+@_log_prob_of_codes.defjvp
+def _log_prob_of_codes_jvp(primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
+    codes, logits = primals
+    value, peak, log_sum = _value_and_logsumexp(codes, logits)
+    # Without `checkpoint` the masses, float32, would be kept for the backward pass.
+    return value, jax.checkpoint(_tangent)(codes, logits, peak, log_sum, tangents[1])
+
+
+_compiled = jax.jit(_log_prob_of_codes)  # `checkpoint` traces at each call
+
+
+def _value_and_logsumexp(
     codes: jax.Array, logits: jax.Array
-) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-    peak = upcast(jnp.max(logits, axis=-1, keepdims=True))
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    peak = upcast(jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True)))
     log_sum = jnp.log(jnp.sum(jnp.exp(upcast(logits) - peak), axis=-1, keepdims=True))
-    chosen = upcast(jnp.take_along_axis(logits, codes[..., None], axis=-1))
+    valid = (codes >= 0) & (codes < logits.shape[-1])
+    chosen = jnp.take_along_axis(logits, jnp.where(valid, codes, 0)[..., None], axis=-1)
     # logsumexp = peak + log_sum stays in two parts: at l = 1e4 their float32 sum is off by 5e-4.
-    return ((chosen - peak) - log_sum)[..., 0], (codes, logits, peak, log_sum)
+    value = ((upcast(chosen) - peak) - log_sum)[..., 0]
+    return jnp.where(valid, value, jnp.nan), peak, log_sum
 
 
-def _log_prob_of_codes_bwd(
-    residuals: tuple[jax.Array, ...], cotangent: jax.Array
-) -> tuple[np.ndarray, jax.Array]:
-    codes, logits, peak, log_sum = residuals
-    repeated = tuple(i for i, n in enumerate(logits.shape[:-1]) if n != codes.shape[i])
+def _tangent(
+    codes: jax.Array,
+    logits: jax.Array,
+    peak: jax.Array,
+    log_sum: jax.Array,
+    tangent: jax.Array,
+) -> jax.Array:
+    """Returns the derivative along `tangent`, its mean under p once for each row of logits."""
     shape = (*codes.shape, logits.shape[-1])
     is_code = jax.lax.broadcasted_iota(jnp.int32, shape, len(codes.shape)) == codes[..., None]
-    hits = jnp.where(is_code, cotangent[..., None], 0)
-    total = cotangent[..., None]
-    if repeated:  # several codes under one row of logits: its gradient is their sum
-        hits = jnp.sum(hits, axis=repeated, keepdims=True)
-        total = jnp.sum(total, axis=repeated, keepdims=True)
-    gradient = hits - total * jnp.exp((upcast(logits) - peak) - log_sum)
-    return np.zeros(codes.shape, jax.dtypes.float0), gradient.astype(logits.dtype)
+    wide = upcast(tangent)
+    chosen = jnp.sum(jnp.where(is_code, jnp.broadcast_to(wide, shape), 0), axis=-1)
+    mean = jnp.sum(jnp.exp((upcast(logits) - peak) - log_sum) * wide, axis=-1)
+    return chosen - mean
 
 
-_log_prob_of_codes.defvjp(_log_prob_of_codes_fwd, _log_prob_of_codes_bwd)
-
-
-def entropy(logits: jax.Array) -> jax.Array:
+def entropy(logits: ArrayLike) -> jax.Array:
     """Evaluates H(p) = -sum_k p_k log p_k over the last axis, with 0 log 0 = 0.
 
     Args:
@@ -145,38 +187,46 @@ def entropy(logits: jax.Array) -> jax.Array:
 
     Returns:
         [...] nats in [0, log C].
+
+    Raises:
+        ValueError: if logits are a number.
     """
-    log_p = jax.nn.log_softmax(upcast(logits))
-    return -jnp.sum(mass_times(jnp.exp(log_p), log_p), axis=-1).astype(logits.dtype)
+    (logits,), dtype = widen(logits)
+    check_classes(logits)
+    log_p = jax.nn.log_softmax(logits)
+    return -jnp.sum(mass_times(jnp.exp(log_p), log_p), axis=-1).astype(dtype)
 
 
-def kl(logits_q: jax.Array, logits_p: jax.Array) -> jax.Array:
+def kl(logits_q: ArrayLike, logits_p: ArrayLike) -> jax.Array:
     """Evaluates KL(q || p) = sum_k q_k (log q_k - log p_k) over the last axis, with 0 log 0 = 0.
+
+    As sum_k p_k - q_k - q_k log(p_k / q_k), of which no term is negative.
 
     Args:
         logits_q: [..., C] float.
         logits_p: [..., C] float; batch axes broadcast with those of logits_q.
 
     Returns:
-        [...] nats, +inf where q has mass on a class and p has none.
+        [...] nats, at least 0, and exactly 0 where q equals p; +inf where q has mass on a class and
+        p has none, and the gradient in logits_q is not finite either.
+
+    Raises:
+        ValueError: if the two differ in their number of classes.
     """
-    dtype = jnp.result_type(logits_q, logits_p)
-    log_p = jax.nn.log_softmax(upcast(logits_p.astype(dtype)))
-    return _kl(*jnp.broadcast_arrays(upcast(logits_q.astype(dtype)), log_p)).astype(dtype)
+    (logits_q, logits_p), dtype = widen(logits_q, logits_p)
+    check_classes(logits_q, logits_p)
+    return _kl(*jnp.broadcast_arrays(logits_q, jax.nn.log_softmax(logits_p))).astype(dtype)
 
 
-# In terms of the logits, so that the derivative is one elementwise expression of them and two
+# In terms of the logits, so that the derivative is one elementwise expression of them and a few
 # numbers a row; the automatic rule keeps log q, q and masks of the classes without mass.
 @jax.custom_jvp
 def _kl(logits_q: jax.Array, log_p: jax.Array) -> jax.Array:
     log_q = jax.nn.log_softmax(logits_q)
-    return jnp.sum(_gain(log_q, log_p), axis=-1)
-
-
-def _gain(log_q: jax.Array, log_p: jax.Array) -> jax.Array:
-    """Evaluates q (log q - log p), 0 where q is."""
-    q = jnp.exp(log_q)
-    return q * jnp.where(q > 0, log_q - log_p, 0)
+    log_ratio = log_p - log_q
+    # What the roundings of two logsumexps leave of equal logits.
+    log_ratio = jnp.where(jnp.abs(log_ratio) <= 8 * jnp.finfo(log_p.dtype).eps, 0, log_ratio)
+    return jnp.sum(excess(jnp.exp(log_q), jnp.exp(log_p), log_ratio), axis=-1)
 
 
 @_kl.defjvp
@@ -184,14 +234,21 @@ def _kl_jvp(
     primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]
 ) -> tuple[jax.Array, jax.Array]:
     logits_q, log_p = primals
-    d_logits, d_log_p = tangents
     log_q = jax.nn.log_softmax(logits_q)
-    value = jnp.sum(_gain(log_q, log_p), axis=-1)
-    slope = _gain(log_q, log_p) - jnp.exp(log_q) * value[..., None]
-    return value, jnp.sum(slope * d_logits - jnp.exp(log_q) * d_log_p, axis=-1)
+    q, log_ratio, value = jnp.exp(log_q), log_p - log_q, _kl(logits_q, log_p)
+    slope = -mass_times(q, log_ratio + value[..., None])
+    # The largest class has what the others lack: its own log-ratio and the value almost cancel.
+    top = jnp.argmax(logits_q, axis=-1)[..., None]
+    index = jax.lax.broadcasted_iota(top.dtype, slope.shape, slope.ndim - 1)
+    others = jnp.where(index == top, 0, slope)
+    slope = jnp.where(index == top, -jnp.sum(others, axis=-1, keepdims=True), slope)
+    # -q_k up to a multiple of p_k, along which a normalised log p can't move.
+    near = jnp.abs(log_ratio) < 0.5
+    gap = jnp.where(near, q * jnp.expm1(jnp.where(near, log_ratio, 0)), jnp.exp(log_p) - q)
+    return value, jnp.sum(slope * tangents[0] + gap * tangents[1], axis=-1)
 
 
-def support(logits: jax.Array) -> jax.Array:
+def support(logits: ArrayLike) -> jax.Array:
     """Lists the C^n values of a vector of n one-hot units, the last unit varying fastest.
 
     Args:
@@ -201,10 +258,13 @@ def support(logits: jax.Array) -> jax.Array:
         [C^n, n, C] exactly 0 or 1, in the dtype of logits.
 
     Raises:
-        ValueError: if there are more than `MAX_STATES` values.
+        ValueError: if there are more than `MAX_STATES` values, or logits have fewer than two axes.
     """
-    num_units, num_classes = logits.shape[-2:]
-    return jax.nn.one_hot(all_codes(num_units, num_classes), num_classes, dtype=logits.dtype)
+    if jnp.ndim(logits) < 2:
+        raise ValueError(f"expected logits [..., n, C], got shape {jnp.shape(logits)}")
+    num_units, num_classes = jnp.shape(logits)[-2:]
+    dtype = float_dtype(logits)
+    return jax.nn.one_hot(all_codes(num_units, num_classes), num_classes, dtype=dtype)
 
 
 def all_codes(num_units: int, num_classes: int) -> jax.Array:

@@ -32,7 +32,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dvae._numerics import logit, open_uniform, same_rank, upcast
+from dvae._numerics import ArrayLike, logit, open_uniform, same_rank, upcast
 from dvae.distributions import categorical
 
 # PixelCNN++'s floor, 0.12 levels: the level at the center has mass 0.973 there. A smaller scale
@@ -71,7 +71,7 @@ def num_parameters(num_mixtures: int, num_channels: int = 3) -> int:
     return num_mixtures * (1 + 2 * num_channels + math.comb(num_channels, 2))
 
 
-def split(params: jax.Array, *, num_channels: int = 3) -> Mixture:
+def split(params: ArrayLike, *, num_channels: int = 3) -> Mixture:
     """Takes raw parameters apart, with the floor on the log scales and tanh on the coupling.
 
     Below the floor a log scale gets no gradient.
@@ -86,7 +86,10 @@ def split(params: jax.Array, *, num_channels: int = 3) -> Mixture:
     Raises:
         ValueError: if P is not a multiple of num_parameters(1, C).
     """
+    params = jnp.asarray(params)
     unit = num_parameters(1, num_channels)
+    if not params.ndim:
+        raise ValueError("params must have a last axis of parameters, got a number")
     num_mixtures, rest = divmod(params.shape[-1], unit)
     if rest or not num_mixtures:
         raise ValueError(
@@ -103,7 +106,7 @@ def split(params: jax.Array, *, num_channels: int = 3) -> Mixture:
     )
 
 
-def log_prob(pixels: jax.Array, params: jax.Array) -> jax.Array:
+def log_prob(pixels: ArrayLike, params: ArrayLike) -> jax.Array:
     """Evaluates log p(x) of whole pixels, their channels coupled.
 
     The equation is the module's, PixelCNN++ eqs. 1-3. Like `categorical.log_prob_of_codes` it
@@ -115,10 +118,12 @@ def log_prob(pixels: jax.Array, params: jax.Array) -> jax.Array:
 
     Returns:
         [..., H, W] float32 (float64 if params are), nats a pixel: all C channels in one number.
+        NaN for a pixel with a level outside 0..255.
 
     Raises:
         ValueError: if pixels are not integers, or P does not fit their number of channels.
     """
+    pixels, params = jnp.asarray(pixels), jnp.asarray(params)
     if not jnp.issubdtype(pixels.dtype, jnp.integer):
         raise ValueError(
             f"pixels must be integers in 0..255, got {pixels.dtype}; images scaled to [0, 1] must "
@@ -129,6 +134,8 @@ def log_prob(pixels: jax.Array, params: jax.Array) -> jax.Array:
     mixture = split(params, num_channels=num_channels)
     # Counted from the middle, levels and the ends of their bins are exact.
     levels = pixels[..., None].astype(mixture.means.dtype) - _HALF_RANGE
+    if pixels.dtype != jnp.uint8:
+        levels = jnp.where(jnp.abs(levels) > _HALF_RANGE, jnp.nan, levels)
     channels = [levels[..., c, :] for c in range(num_channels)]
     log_p = jax.nn.log_softmax(mixture.logits)
     for c, level in enumerate(channels):
@@ -138,7 +145,11 @@ def log_prob(pixels: jax.Array, params: jax.Array) -> jax.Array:
 
 
 def sample(
-    key: jax.Array, params: jax.Array, shape: tuple[int, ...] = (), *, num_channels: int = 3
+    key: jax.Array,
+    params: ArrayLike,
+    shape: int | tuple[int, ...] = (),
+    *,
+    num_channels: int = 3,
 ) -> jax.Array:
     """Draws pixels: a component, then one channel after the other; no gradient flows.
 

@@ -16,13 +16,14 @@ import math
 import jax
 import jax.numpy as jnp
 
-from dvae._numerics import ArrayLike, same_rank, upcast
+from dvae._numerics import ArrayLike, as_shape, same_rank, widen
+from dvae.distributions._divergence import exp_beyond_tangent, half_square
 
 _HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 
 
 def sample(
-    key: jax.Array, mean: ArrayLike, log_scale: ArrayLike, shape: tuple[int, ...] = ()
+    key: jax.Array, mean: ArrayLike, log_scale: ArrayLike, shape: int | tuple[int, ...] = ()
 ) -> jax.Array:
     """Draws x = m + exp(s) eps for eps standard normal: gradients flow to mean and log_scale.
 
@@ -35,9 +36,9 @@ def sample(
     Returns:
         [*shape, ...] in the dtype of the parameters.
     """
-    (mean, log_scale), dtype = _widen(mean, log_scale)
+    (mean, log_scale), dtype = widen(mean, log_scale)
     batch = jnp.broadcast_shapes(mean.shape, log_scale.shape)
-    noise = jax.random.normal(key, (*shape, *batch), mean.dtype)
+    noise = jax.random.normal(key, (*as_shape(shape), *batch), mean.dtype)
     mean, log_scale, noise = same_rank(mean, log_scale, noise)
     return (mean + jnp.exp(log_scale) * noise).astype(dtype)
 
@@ -53,9 +54,10 @@ def log_prob(x: ArrayLike, mean: ArrayLike, log_scale: ArrayLike) -> jax.Array:
     Returns:
         [...] nats, of a density: above 0 where it exceeds 1.
     """
-    (x, mean, log_scale), dtype = _widen(x, mean, log_scale)
+    xs, dtype = widen(x, mean, log_scale)
+    x, mean, log_scale = same_rank(*xs)
     y = (x - mean) * jnp.exp(-log_scale)
-    return (-_half_square(y) - log_scale - _HALF_LOG_TWO_PI).astype(dtype)
+    return (-half_square(y) - log_scale - _HALF_LOG_TWO_PI).astype(dtype)
 
 
 def entropy(log_scale: ArrayLike) -> jax.Array:
@@ -67,7 +69,7 @@ def entropy(log_scale: ArrayLike) -> jax.Array:
     Returns:
         [...] nats, negative below a standard deviation of 0.242.
     """
-    (log_scale,), dtype = _widen(log_scale)
+    (log_scale,), dtype = widen(log_scale)
     return (log_scale + (_HALF_LOG_TWO_PI + 0.5)).astype(dtype)
 
 
@@ -88,30 +90,8 @@ def kl(
     Returns:
         [...] nats, at least 0, and exactly 0 where q equals p.
     """
-    (mean_q, log_scale_q, mean_p, log_scale_p), dtype = _widen(
-        mean_q, log_scale_q, mean_p, log_scale_p
-    )
-    scales = 0.5 * _exp_beyond_tangent(2 * (log_scale_q - log_scale_p))
-    means = _half_square((mean_q - mean_p) * jnp.exp(-log_scale_p))
+    xs, dtype = widen(mean_q, log_scale_q, mean_p, log_scale_p)
+    mean_q, log_scale_q, mean_p, log_scale_p = same_rank(*xs)
+    scales = 0.5 * exp_beyond_tangent(2 * (log_scale_q - log_scale_p))
+    means = half_square((mean_q - mean_p) * jnp.exp(-log_scale_p))
     return (scales + means).astype(dtype)
-
-
-def _widen(*xs: ArrayLike) -> tuple[list[jax.Array], jnp.dtype]:
-    """Returns the arrays in at least float32 at one rank, and the dtype of the result."""
-    dtype = jnp.result_type(*xs, 0.0)
-    return same_rank(*(upcast(jnp.asarray(x, dtype)) for x in xs)), dtype
-
-
-def _half_square(y: jax.Array) -> jax.Array:
-    """Returns y^2/2, halved first: y^2 overflows at values whose half does not."""
-    return (0.5 * y) * y
-
-
-def _exp_beyond_tangent(t: jax.Array) -> jax.Array:
-    """Returns e^t - 1 - t >= 0 with all its digits, and so for its derivative e^t - 1."""
-    near = jnp.abs(t) < 0.5
-    u = jnp.where(near, t, 0)  # keeps a large t from overflowing in the derivative of the series
-    series = jnp.ones_like(u)
-    for k in range(9, 2, -1):  # u^2/2 (1 + u/3 (1 + u/4 (...))), to 2e-9
-        series = 1 + (u / k) * series
-    return jnp.where(near, _half_square(u) * series, jnp.expm1(t) - t)

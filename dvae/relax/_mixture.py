@@ -5,10 +5,7 @@ Each smoothing gives r(zeta|z) with r(zeta|1) = r(1 - zeta|0), and the mixture
     F(zeta) = (1-q) R_0(zeta) + q R_1(zeta),  f(zeta) = (1-q) r_0(zeta) + q r_1(zeta),
 
 q = sigmoid(l). The mirror rho, l, zeta -> 1 - rho, -l, 1 - zeta maps F to itself, so only roots
-w <= 1/2 are computed; near one the same digits are then kept in 1 - zeta. The gradient of a root
-is that of the implicit function, never that of the solver:
-
-    dzeta/drho = 1/f,  dzeta/dl = q (1-q) (R_0 - R_1) / f,  dzeta/dbeta = -(dF/dbeta) / f.
+w <= 1/2 are computed; near one the same digits are then kept in 1 - zeta.
 """
 
 import dataclasses
@@ -16,16 +13,22 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from dvae._numerics import check_open_unit, check_positive, open_uniform, same_rank, upcast
+from dvae._numerics import (
+    check_positive,
+    check_unit,
+    mark_nan,
+    meet,
+    open_uniform,
+    same_rank,
+    sigmoid,
+    widen,
+)
+from dvae.relax._implicit import Slopes, Target, attach, gap, tails
 
 ArrayLike = jax.typing.ArrayLike
 Pair = tuple[jax.Array, jax.Array]
 Function = Callable[[jax.Array, jax.Array], jax.Array]
-
-# Between sharp modes the density underflows; the floor keeps the slope 1 / f of the cliff finite.
-MIN_DENSITY = 1e-30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,10 +47,10 @@ class Mixture:
     ratio: Function
     # (u, beta) -> R_0^-1(u).
     quantile_0: Function
-    # (rho, logits, beta) -> the root w of F(w) = rho, valid where w <= 1/2.
-    root: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
-    # (w, logits, beta) -> 1 / f, q (1-q) (R_0 - R_1), -dF/dbeta at w <= 1/2.
-    slopes: Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array, jax.Array]]
+    # The root w of F(w) = rho.
+    root: Callable[[Target, jax.Array], jax.Array]
+    # (w, logits, beta, min_density) -> 1 / f, q (1-q) (R_0 - R_1), -dF/dbeta at w <= 1/2.
+    slopes: Slopes
     # Whether zeta lies in [0, 1], or anywhere on the line.
     bounded: bool = True
 
@@ -55,29 +58,25 @@ class Mixture:
         """Maps uniform noise to zeta = F^{-1}(rho), differentiable in all three arguments.
 
         Args:
-            rho: [...] float in (0, 1).
+            rho: [...] float in [0, 1]; what is closer than 1e-17 to 0 counts as that close, and so
+                does 1. At 0 and 1 zeta is exactly the end of a bounded support.
             logits: [...] float; q = sigmoid(l).
             beta: [...] float > 0, the inverse temperature.
 
         Returns:
-            [...] zeta, increasing in rho and (for beta > 1) in the logits.
+            [...] zeta, increasing in rho and (for beta > 1) in the logits; NaN where an argument
+            is NaN or rho is outside [0, 1].
 
         Raises:
-            ValueError: if beta is a Python number and not positive, or rho is one outside (0, 1).
+            ValueError: if beta is a Python number and not positive and finite, or rho is one
+                outside [0, 1].
         """
-        check_open_unit("rho", rho)
+        check_unit("rho", rho)
         (rho, logits), beta, dtype = prepare((rho, logits), beta)
-        half = jnp.asarray(0.5, beta.dtype)
-        r0, r1 = self.cdfs(half.reshape((1,) * beta.ndim), beta)
-        q, other = jax.nn.sigmoid(logits), jax.nn.sigmoid(-logits)
-        lower = jax.lax.stop_gradient(rho <= other * r0 + q * r1)
-        rho, logits = jnp.where(lower, rho, 1 - rho), jnp.where(lower, logits, -logits)
-        w = self.root(*jax.lax.stop_gradient((rho, logits, beta)))
-        w = _attach(self, w, rho, logits, beta)
-        return jnp.where(lower, w, 1 - w).astype(dtype)
+        return self._solve(rho, logits, beta).astype(dtype)
 
-    def sample(self, key: jax.Array, logits: jax.Array, beta: ArrayLike) -> jax.Array:
-        """Draws zeta = F^{-1}(rho) with rho uniform, reparametrised (see `icdf`).
+    def sample(self, key: jax.Array, logits: ArrayLike, beta: ArrayLike) -> jax.Array:
+        """Draws zeta = F^{-1}(rho) with rho uniform, reparametrised.
 
         Args:
             key: typed PRNG key.
@@ -88,12 +87,14 @@ class Mixture:
             [...] zeta, in the dtype of logits.
 
         Raises:
-            ValueError: if beta is a Python number and not positive.
+            ValueError: if beta is a Python number and not positive and finite, or key is an array
+                of keys.
         """
-        shape = jnp.broadcast_shapes(logits.shape, jnp.shape(beta))
-        return self.icdf(open_uniform(key, shape), logits, beta).astype(logits.dtype)
+        (logits,), beta, dtype = prepare((logits,), beta)
+        rho = uniform_like(key, logits, beta)
+        return self._solve(rho, logits, beta).astype(dtype)
 
-    def ancestral_sample(self, key: jax.Array, logits: jax.Array, beta: ArrayLike) -> jax.Array:
+    def ancestral_sample(self, key: jax.Array, logits: ArrayLike, beta: ArrayLike) -> jax.Array:
         """Draws z ~ Bernoulli(q), then zeta ~ r(zeta|z): the sampler of DVAE#.
 
         The law is that of `sample`, and so is the gradient at a given zeta, since it depends on
@@ -109,18 +110,22 @@ class Mixture:
             [...] zeta, in the dtype of logits.
 
         Raises:
-            ValueError: if beta is a Python number and not positive.
+            ValueError: if beta is a Python number and not positive and finite, or key is an array
+                of keys.
         """
-        shape = jnp.broadcast_shapes(logits.shape, jnp.shape(beta))
-        (wide,), beta, dtype = prepare((logits,), beta)
+        (logits,), beta, dtype = prepare((logits,), beta)
         key_z, key_zeta = jax.random.split(key)
-        z = open_uniform(key_z, shape) < jax.nn.sigmoid(wide)
-        zeta = self.quantile_0(open_uniform(key_zeta, shape), jax.lax.stop_gradient(beta))
+        z = uniform_like(key_z, logits, beta) < jax.nn.sigmoid(logits)
+        # `ndtri` takes no sharded noise on a mesh with explicit axes.
+        u = open_uniform(key_zeta, z.shape).astype(logits.dtype)
+        zeta = meet(self.quantile_0(u, jax.lax.stop_gradient(beta)), logits, beta)
+        logits = meet(logits, zeta)
         inner = zeta <= 0.5  # zeta is on the side of its z
         w = jnp.where(inner, zeta, 1 - zeta)
-        lower = jax.lax.stop_gradient(inner ^ z)
-        w = _attach(self, w, jnp.zeros_like(w), jnp.where(lower, wide, -wide), beta)
-        return jnp.where(lower, w, 1 - w).astype(dtype)
+        lower = inner ^ z
+        mirrored = jnp.where(lower, logits, -logits)
+        w = attach(self.slopes, w, jnp.zeros_like(w), mirrored, beta, jnp.zeros_like(w))
+        return mark_nan(jnp.where(lower, w, 1 - w), logits).astype(dtype)
 
     def cdf(self, zeta: ArrayLike, logits: ArrayLike, beta: ArrayLike) -> jax.Array:
         """Evaluates F(zeta) = (1-q) R_0(zeta) + q R_1(zeta).
@@ -134,11 +139,11 @@ class Mixture:
             [...] in [0, 1].
 
         Raises:
-            ValueError: if beta is a Python number and not positive.
+            ValueError: if beta is a Python number and not positive and finite.
         """
         (zeta, logits), beta, dtype = prepare((zeta, logits), beta)
         r0, r1 = self.cdfs(jnp.clip(zeta, 0, 1) if self.bounded else zeta, beta)
-        return (jax.nn.sigmoid(-logits) * r0 + jax.nn.sigmoid(logits) * r1).astype(dtype)
+        return (sigmoid(-logits) * r0 + sigmoid(logits) * r1).astype(dtype)
 
     def log_prob(self, zeta: ArrayLike, logits: ArrayLike, beta: ArrayLike) -> jax.Array:
         """Evaluates the log-density log f(zeta) of the mixture; -inf outside the support.
@@ -152,7 +157,7 @@ class Mixture:
             [...] nats.
 
         Raises:
-            ValueError: if beta is a Python number and not positive.
+            ValueError: if beta is a Python number and not positive and finite.
         """
         (zeta, logits), beta, dtype = prepare((zeta, logits), beta)
         log_0, log_1 = self.log_probs(jnp.clip(zeta, 0, 1) if self.bounded else zeta, beta)
@@ -170,7 +175,7 @@ class Mixture:
             [...] nats; -inf outside the support.
 
         Raises:
-            ValueError: if beta is a Python number and not positive.
+            ValueError: if beta is a Python number and not positive and finite.
         """
         (zeta,), beta, dtype = prepare((zeta,), beta)
         value, _ = self.log_probs(jnp.clip(zeta, 0, 1) if self.bounded else zeta, beta)
@@ -187,7 +192,7 @@ class Mixture:
             [...] nats.
 
         Raises:
-            ValueError: if beta is a Python number and not positive.
+            ValueError: if beta is a Python number and not positive and finite.
         """
         (zeta,), beta, dtype = prepare((zeta,), beta)
         return self.ratio(zeta, beta).astype(dtype)
@@ -206,14 +211,41 @@ class Mixture:
             [...] logits.
 
         Raises:
-            ValueError: if beta is a Python number and not positive.
+            ValueError: if beta is a Python number and not positive and finite.
         """
         (zeta, logits), beta, dtype = prepare((zeta, logits), beta)
         return (logits + self.ratio(zeta, beta)).astype(dtype)
 
     def _inside(self, zeta: jax.Array, value: jax.Array) -> jax.Array:
         """Returns value on the support, -inf elsewhere."""
-        return jnp.where((zeta >= 0) & (zeta <= 1), value, -jnp.inf) if self.bounded else value
+        if not self.bounded:
+            return value
+        outside, value = jnp.broadcast_arrays((zeta < 0) | (zeta > 1), value)
+        return jnp.where(outside, -jnp.inf, value)
+
+    def _solve(self, rho: jax.Array, logits: jax.Array, beta: jax.Array) -> jax.Array:
+        """Returns F^{-1}(rho) with its derivatives."""
+        rho, logits = meet(rho, logits, beta), meet(logits, rho, beta)
+        low, high = tails(rho)
+        p, q = jax.nn.sigmoid(-logits), jax.nn.sigmoid(logits)
+        above_p, above_q = gap(low, high, p, q), gap(low, high, q, p)
+        _, r1 = self.cdfs(jnp.full((1,) * beta.ndim, 0.5, beta.dtype), beta)
+        lower = (above_p <= (q - p) * r1) & (rho != 1) | (rho == 0)
+        target = Target(
+            rho=jnp.where(lower, low, high),
+            rest=jnp.where(lower, high, low),
+            p=jnp.where(lower, p, q),
+            q=jnp.where(lower, q, p),
+            above_p=jnp.where(lower, above_p, -above_p),
+            above_q=jnp.where(lower, above_q, -above_q),
+        )
+        w = self.root(*jax.lax.stop_gradient((target, beta)))
+        if self.bounded:
+            w = jnp.where((rho == 0) | (rho == 1), 0, w)
+        min_density = jnp.where(w > 0, 0.5 * jnp.finfo(w.dtype).eps * low, 0)
+        signed = jnp.where(lower, rho, -rho), jnp.where(lower, logits, -logits)
+        w = attach(self.slopes, w, *signed, beta, min_density)
+        return jnp.where(lower, w, 1 - w)
 
 
 def prepare(
@@ -221,36 +253,12 @@ def prepare(
 ) -> tuple[list[jax.Array], jax.Array, jnp.dtype]:
     """Checks beta, and returns everything wide and of one rank, with the dtype of the result."""
     check_positive("beta", beta)
-    dtype = jnp.result_type(*arrays)
-    wide = [upcast(jnp.asarray(x, dtype)) for x in arrays]
+    wide, dtype = widen(*arrays)
     *wide, beta = same_rank(*wide, jnp.asarray(beta, wide[0].dtype))
     return wide, beta, dtype
 
 
-def _attach(
-    mixture: Mixture, w: jax.Array, rho: jax.Array, logits: jax.Array, beta: jax.Array
-) -> jax.Array:
-    """Returns the root w with the derivatives of the implicit function F(w; l, beta) = rho."""
-
-    @jax.custom_jvp
-    def attached(w: jax.Array, rho: jax.Array, logits: jax.Array, beta: jax.Array) -> jax.Array:
-        return w
-
-    def rule(primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
-        w = attached(*primals)
-        slope, by_logits, by_beta = mixture.slopes(w, *primals[2:])
-        total = jnp.zeros_like(w)
-        factors = (slope, slope * by_logits, slope * by_beta)
-        for factor, tangent in zip(factors, tangents[1:], strict=True):
-            # A constant beta or rho costs nothing.
-            if not isinstance(tangent, jax.custom_derivatives.SymbolicZero):
-                total = total + factor * tangent
-        return w, total
-
-    attached.defjvp(rule, symbolic_zeros=True)
-    return attached(w, rho, logits, beta)
-
-
-def inverse_density(f: jax.Array) -> jax.Array:
-    """Returns 1 / f, at most 1e30: the cliff between two sharp modes has density zero."""
-    return 1 / jnp.maximum(f, np.float32(MIN_DENSITY))
+def uniform_like(key: jax.Array, *xs: jax.Array) -> jax.Array:
+    """Draws uniforms strictly inside (0, 1), one for each element of the arrays, broadcast."""
+    u = open_uniform(key, jnp.broadcast_shapes(*(x.shape for x in xs)))
+    return meet(u.astype(xs[0].dtype), *xs)

@@ -12,13 +12,16 @@ import jax
 import jax.numpy as jnp
 
 from dvae._numerics import (
-    check_open_unit,
     check_positive,
+    check_unit,
     logit,
-    open_uniform,
+    meet,
     same_rank,
-    upcast,
+    sigmoid,
+    widen,
 )
+from dvae.relax._implicit import tails
+from dvae.relax._mixture import uniform_like
 
 ArrayLike = jax.typing.ArrayLike
 
@@ -37,9 +40,11 @@ def icdf(rho: ArrayLike, logits: ArrayLike, temperature: ArrayLike) -> jax.Array
     Raises:
         ValueError: if temperature is a Python number and not positive, or rho one outside (0, 1).
     """
-    check_open_unit("rho", rho)
+    check_unit("rho", rho)
     (rho, logits), tau, dtype = _prepare((rho, logits), temperature)
-    return jax.nn.sigmoid((logits + logit(rho)) / tau).astype(dtype)
+    zeta = sigmoid(_perturbed(rho, logits) / tau)
+    end, zeta = jnp.broadcast_arrays(meet(rho, zeta), zeta)
+    return jnp.where((end == 0) | (end == 1), end, zeta).astype(dtype)
 
 
 def icdf_logit(rho: ArrayLike, logits: ArrayLike, temperature: ArrayLike) -> jax.Array:
@@ -56,12 +61,12 @@ def icdf_logit(rho: ArrayLike, logits: ArrayLike, temperature: ArrayLike) -> jax
     Raises:
         ValueError: if temperature is a Python number and not positive, or rho one outside (0, 1).
     """
-    check_open_unit("rho", rho)
+    check_unit("rho", rho)
     (rho, logits), tau, dtype = _prepare((rho, logits), temperature)
-    return ((logits + logit(rho)) / tau).astype(dtype)
+    return (_perturbed(rho, logits) / tau).astype(dtype)
 
 
-def sample(key: jax.Array, logits: jax.Array, temperature: ArrayLike) -> jax.Array:
+def sample(key: jax.Array, logits: ArrayLike, temperature: ArrayLike) -> jax.Array:
     """Draws zeta, reparametrised (see `icdf`).
 
     Args:
@@ -75,11 +80,11 @@ def sample(key: jax.Array, logits: jax.Array, temperature: ArrayLike) -> jax.Arr
     Raises:
         ValueError: if temperature is a Python number and not positive.
     """
-    rho = open_uniform(key, jnp.broadcast_shapes(logits.shape, jnp.shape(temperature)))
-    return icdf(rho, logits, temperature).astype(logits.dtype)
+    (logits,), tau, dtype = _prepare((logits,), temperature)
+    return sigmoid(_perturbed(uniform_like(key, logits, tau), logits) / tau).astype(dtype)
 
 
-def sample_logit(key: jax.Array, logits: jax.Array, temperature: ArrayLike) -> jax.Array:
+def sample_logit(key: jax.Array, logits: ArrayLike, temperature: ArrayLike) -> jax.Array:
     """Draws y = logit(zeta), reparametrised (see `icdf_logit`).
 
     Args:
@@ -93,8 +98,8 @@ def sample_logit(key: jax.Array, logits: jax.Array, temperature: ArrayLike) -> j
     Raises:
         ValueError: if temperature is a Python number and not positive.
     """
-    rho = open_uniform(key, jnp.broadcast_shapes(logits.shape, jnp.shape(temperature)))
-    return icdf_logit(rho, logits, temperature).astype(logits.dtype)
+    (logits,), tau, dtype = _prepare((logits,), temperature)
+    return (_perturbed(uniform_like(key, logits, tau), logits) / tau).astype(dtype)
 
 
 def cdf(zeta: ArrayLike, logits: ArrayLike, temperature: ArrayLike) -> jax.Array:
@@ -112,10 +117,11 @@ def cdf(zeta: ArrayLike, logits: ArrayLike, temperature: ArrayLike) -> jax.Array
         ValueError: if temperature is a Python number and not positive.
     """
     (zeta, logits), tau, dtype = _prepare((zeta, logits), temperature)
-    inside = (zeta > 0) & (zeta < 1)
+    outside = (zeta <= 0) | (zeta >= 1)
     # The inner select keeps the infinite logit out of the gradient.
-    value = jax.nn.sigmoid(tau * logit(jnp.where(inside, zeta, 0.5)) - logits)
-    return jnp.where(inside, value, jnp.where(zeta > 0, 1, 0)).astype(dtype)
+    value = sigmoid(tau * logit(jnp.where(outside, 0.5, zeta)) - logits)
+    outside, zeta, value = jnp.broadcast_arrays(outside, zeta, value)
+    return jnp.where(outside, jnp.where(zeta > 0, 1, 0), value).astype(dtype)
 
 
 def log_prob(zeta: ArrayLike, logits: ArrayLike, temperature: ArrayLike) -> jax.Array:
@@ -169,12 +175,17 @@ def _log_prob_of_logit(y: jax.Array, logits: jax.Array, tau: jax.Array) -> jax.A
     return jnp.log(tau) - jax.nn.softplus(u) - jax.nn.softplus(-u)
 
 
+def _perturbed(rho: jax.Array, logits: jax.Array) -> jax.Array:
+    """Returns l + logit(rho), the noise finite at both ends."""
+    low, high = tails(rho, 1e-36)
+    return logits + (jnp.log(low) - jnp.log(high))
+
+
 def _prepare(
     arrays: tuple[ArrayLike, ...], temperature: ArrayLike
 ) -> tuple[list[jax.Array], jax.Array, jnp.dtype]:
     """Checks the temperature; returns everything wide and of one rank, and the result's dtype."""
     check_positive("temperature", temperature)
-    dtype = jnp.result_type(*arrays)
-    wide = [upcast(jnp.asarray(x, dtype)) for x in arrays]
+    wide, dtype = widen(*arrays)
     *wide, tau = same_rank(*wide, jnp.asarray(temperature, wide[0].dtype))
     return wide, tau, dtype

@@ -8,7 +8,9 @@ log r(zeta|1) - log r(zeta|0) = beta (2 zeta - 1).
 import jax
 import jax.numpy as jnp
 
-from dvae.relax._mixture import Mixture, Pair, inverse_density
+from dvae._numerics import sigmoid
+from dvae.relax._implicit import MIN_DENSITY, Target, inverse_density
+from dvae.relax._mixture import Mixture, Pair
 
 
 def cdfs(zeta: jax.Array, beta: jax.Array) -> Pair:
@@ -29,19 +31,19 @@ def quantile_0(u: jax.Array, beta: jax.Array) -> jax.Array:
     return -jnp.log1p(u * jnp.expm1(-beta)) / beta
 
 
-def root(rho: jax.Array, logits: jax.Array, beta: jax.Array) -> jax.Array:
+def root(target: Target, beta: jax.Array) -> jax.Array:
     """Solves the quadratic for the root below 1/2 (see the comments)."""
-    q, p = jax.nn.sigmoid(logits), jax.nn.sigmoid(-logits)
-    # With m = exp(-beta w) and c = rho (1 - e^{-beta}): p m^2 + (c + d - p) m - d = 0,
-    # d = q e^{-beta}. Its roots' conjugates are used so that nothing cancels; 1 - m solves
-    # p x^2 - (p + d + c) x + c = 0, which has the same discriminant.
-    c, d = -rho * jnp.expm1(-beta), q * jnp.exp(-beta)
-    b = c + d - p
-    s = jnp.sqrt(b * b + 4 * p * d)
-    x = 2 * c / (p + c + d + s)
+    p, q = target.p, target.q
+    # m = exp(-beta w) is the root of p m^2 + b m - q e = 0, e = e^{-beta}, b as below. Conjugates
+    # are used so that nothing cancels; 1 - m solves p x^2 - (p + c + q e) x + c = 0, which has the
+    # same discriminant.
+    c, e = -target.rho * jnp.expm1(-beta), jnp.exp(-beta)
+    b = target.above_p - e * target.above_q
+    s = jnp.hypot(b, 2 * jnp.sqrt(p * q) * jnp.exp(-0.5 * beta))
+    x = 2 * c / (p + c + q * e + s)
     total = jnp.abs(b) + s
-    # For b > 0, m = 2 d / total, whose factor e^{-beta} is kept in the logarithm: no underflow.
-    scaled = jnp.where(b < 0, total / (2 * p), 2 * q / jnp.maximum(total, 1e-30))
+    # For b > 0, m = 2 q e / total, whose factor e is kept in the logarithm: no underflow.
+    scaled = jnp.where(b < 0, total / (2 * p), 2 * q / jnp.maximum(total, MIN_DENSITY))
     log_m = jnp.log(scaled) - jnp.where(b < 0, 0, beta)
     log_m = jnp.where(x < 0.5, jnp.log1p(-jnp.minimum(x, 0.5)), log_m)
     return jnp.clip(-log_m / beta, 0, 0.5)
@@ -51,7 +53,7 @@ def parts(
     w: jax.Array, logits: jax.Array, beta: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Returns f, dF/dl and dF/dbeta, the latter two negated."""
-    q, p = jax.nn.sigmoid(logits), jax.nn.sigmoid(-logits)
+    q, p = sigmoid(logits), sigmoid(-logits)
     a, b = jnp.exp(-beta * w), jnp.exp(-beta * (1 - w))
     x, y = -jnp.expm1(-beta * w), -jnp.expm1(-beta * (1 - w))
     mass = -jnp.expm1(-beta)
@@ -63,10 +65,10 @@ def parts(
 
 
 def _slopes(
-    w: jax.Array, logits: jax.Array, beta: jax.Array
+    w: jax.Array, logits: jax.Array, beta: jax.Array, min_density: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     density, by_logits, by_beta = parts(w, logits, beta)
-    return inverse_density(density), by_logits, by_beta
+    return inverse_density(density, min_density), by_logits, by_beta
 
 
 _MIXTURE = Mixture(cdfs, log_probs, _ratio, quantile_0, root, _slopes)

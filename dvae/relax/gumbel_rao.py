@@ -15,13 +15,13 @@ import jax
 import jax.numpy as jnp
 
 from dvae import distributions
-from dvae._numerics import check_positive, open_uniform, standard_gumbel, upcast
+from dvae._numerics import as_float, check_positive, open_uniform, standard_gumbel, upcast
 
 ArrayLike = jax.typing.ArrayLike
 
 
 def bernoulli(
-    key: jax.Array, logits: jax.Array, temperature: ArrayLike, *, num_samples: int
+    key: jax.Array, logits: ArrayLike, temperature: ArrayLike, *, num_samples: int
 ) -> jax.Array:
     """Draws bits with the averaged gradient of y = sigmoid(x / tau), x = l + logistic noise.
 
@@ -38,6 +38,7 @@ def bernoulli(
         ValueError: if num_samples < 1, or temperature is a Python number and not positive.
     """
     _check(temperature, num_samples)
+    logits = as_float(logits)
     key_z, key_noise = jax.random.split(key)
     z = distributions.bernoulli.sample(key_z, logits)
     wide = upcast(jax.lax.stop_gradient(logits))
@@ -64,7 +65,7 @@ def _bernoulli_jvp(primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Arra
 
 
 def categorical(
-    key: jax.Array, logits: jax.Array, temperature: ArrayLike, *, num_samples: int
+    key: jax.Array, logits: ArrayLike, temperature: ArrayLike, *, num_samples: int
 ) -> jax.Array:
     """Draws one-hot vectors with the averaged gradient of y = softmax(x / tau) (see the module).
 
@@ -82,6 +83,7 @@ def categorical(
         ValueError: if num_samples < 1, or temperature is a Python number and not positive.
     """
     _check(temperature, num_samples)
+    logits = as_float(logits)
     key_z, key_top, key_noise = jax.random.split(key, 3)
     z = distributions.categorical.sample(key_z, logits)
     # Normalised logits, so that logsumexp(l) = 0 and T is standard.

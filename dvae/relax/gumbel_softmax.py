@@ -13,13 +13,21 @@ import math
 import jax
 import jax.numpy as jnp
 
-from dvae._numerics import check_positive, standard_gumbel, upcast
+from dvae._numerics import (
+    ArrayLike,
+    check_classes,
+    check_positive,
+    float_dtype,
+    same_rank,
+    standard_gumbel,
+    widen,
+)
 
 
 def sample(
     key: jax.Array,
-    logits: jax.Array,
-    temperature: jax.typing.ArrayLike,
+    logits: ArrayLike,
+    temperature: ArrayLike,
     *,
     hard: bool = False,
 ) -> jax.Array:
@@ -37,13 +45,11 @@ def sample(
     Raises:
         ValueError: if temperature is a Python number and not positive.
     """
-    gumbels = standard_gumbel(key, logits.shape)
+    gumbels = standard_gumbel(key, jnp.shape(logits))
     return (transform_hard if hard else transform)(gumbels, logits, temperature)
 
 
-def transform(
-    gumbels: jax.Array, logits: jax.Array, temperature: jax.typing.ArrayLike
-) -> jax.Array:
+def transform(gumbels: ArrayLike, logits: ArrayLike, temperature: ArrayLike) -> jax.Array:
     """Maps noise to a relaxed sample, y = softmax((l + g) / tau).
 
     Maddison et al. (2016), section 3; differentiable in all three arguments.
@@ -59,12 +65,10 @@ def transform(
     Raises:
         ValueError: if temperature is a Python number and not positive.
     """
-    return jax.nn.softmax(_scaled(gumbels, logits, temperature)).astype(logits.dtype)
+    return jax.nn.softmax(_scaled(gumbels, logits, temperature)).astype(float_dtype(logits))
 
 
-def transform_hard(
-    gumbels: jax.Array, logits: jax.Array, temperature: jax.typing.ArrayLike
-) -> jax.Array:
+def transform_hard(gumbels: ArrayLike, logits: ArrayLike, temperature: ArrayLike) -> jax.Array:
     """Maps noise to a one-hot sample that carries the gradient of the relaxed one.
 
     onehot(argmax_k (l_k + g_k)) forward, d softmax((l + g) / tau) backward: the straight-through
@@ -81,22 +85,25 @@ def transform_hard(
     Raises:
         ValueError: if temperature is a Python number and not positive.
     """
-    scaled = _scaled(gumbels, logits, temperature)
-    soft = jax.nn.softmax(scaled).astype(logits.dtype)
+    scaled, dtype = _scaled(gumbels, logits, temperature), float_dtype(logits)
+    soft = jax.nn.softmax(scaled).astype(dtype)
     # The argmax is taken before the softmax is rounded: in bfloat16 the two largest may tie.
-    one_hot = jax.nn.one_hot(jnp.argmax(scaled, axis=-1), logits.shape[-1], dtype=logits.dtype)
+    one_hot = jax.nn.one_hot(jnp.argmax(scaled, axis=-1), scaled.shape[-1], dtype=dtype)
     # The difference is exactly 0, so it must be formed before it is added.
     return one_hot + (soft - jax.lax.stop_gradient(soft))
 
 
-def _scaled(gumbels: jax.Array, logits: jax.Array, temperature: jax.typing.ArrayLike) -> jax.Array:
+def _scaled(gumbels: ArrayLike, logits: ArrayLike, temperature: ArrayLike) -> jax.Array:
     """Returns (l + g) / tau in at least float32."""
     check_positive("temperature", temperature)
-    gumbels, logits = jnp.broadcast_arrays(upcast(gumbels), upcast(logits))
-    return (logits + gumbels) / jnp.asarray(temperature, logits.dtype)
+    (logits,), _ = widen(logits)
+    gumbels = jnp.asarray(gumbels, logits.dtype)
+    check_classes(gumbels, logits)
+    gumbels, logits, tau = same_rank(gumbels, logits, jnp.asarray(temperature, logits.dtype))
+    return (logits + gumbels) / tau
 
 
-def log_prob(y: jax.Array, logits: jax.Array, temperature: jax.typing.ArrayLike) -> jax.Array:
+def log_prob(y: ArrayLike, logits: ArrayLike, temperature: ArrayLike) -> jax.Array:
     """Evaluates the Concrete density at a point of the simplex.
 
     log p(y) = log (C-1)! + (C-1) log tau
@@ -117,19 +124,18 @@ def log_prob(y: jax.Array, logits: jax.Array, temperature: jax.typing.ArrayLike)
     Raises:
         ValueError: if temperature is a Python number and not positive.
     """
-    tiny = max(float(jnp.finfo(y.dtype).smallest_subnormal), float(jnp.finfo(jnp.float32).tiny))
-    wide = upcast(y)
+    smallest = float(jnp.finfo(float_dtype(y)).smallest_subnormal)
+    tiny = max(smallest, float(jnp.finfo(jnp.float32).tiny))
+    (y, logits), dtype = widen(y, logits)
     # The inner select keeps log's derivative at 0, which is infinite, out of the gradient.
-    positive = wide >= tiny
-    log_y = jnp.where(positive, jnp.log(jnp.where(positive, wide, 1)), math.log(tiny))
-    density = log_prob_of_log(log_y, upcast(logits), temperature)
+    zero = y < tiny
+    log_y = jnp.where(zero, math.log(tiny), jnp.log(jnp.where(zero, 1, y)))
+    density = log_prob_of_log(log_y, logits, temperature)
     jacobian = jnp.broadcast_to(jnp.sum(log_y, axis=-1), density.shape)
-    return (density - jacobian).astype(jnp.result_type(y, logits))
+    return (density - jacobian).astype(dtype)
 
 
-def log_prob_of_log(
-    log_y: jax.Array, logits: jax.Array, temperature: jax.typing.ArrayLike
-) -> jax.Array:
+def log_prob_of_log(log_y: ArrayLike, logits: ArrayLike, temperature: ArrayLike) -> jax.Array:
     """Evaluates the density of x = log y, the ExpConcrete density.
 
     log p(x) = log (C-1)! + (C-1) log tau + sum_k (l_k - tau x_k) - C logsumexp_k(l_k - tau x_k),
@@ -149,8 +155,9 @@ def log_prob_of_log(
         ValueError: if temperature is a Python number and not positive.
     """
     check_positive("temperature", temperature)
-    dtype = jnp.result_type(log_y, logits)
-    log_y, logits = jnp.broadcast_arrays(upcast(log_y), upcast(logits))
+    (log_y, logits), dtype = widen(log_y, logits)
+    check_classes(log_y, logits)
+    log_y, logits = jnp.broadcast_arrays(log_y, logits)
     num_classes = logits.shape[-1]
     tau = jnp.broadcast_to(jnp.asarray(temperature, logits.dtype), logits.shape)
     # sum_k (s_k - logsumexp(s)), each term small, rather than sum_k s_k - C logsumexp(s).

@@ -7,18 +7,18 @@ The support is the whole line. The inverse CDF of the mixture solves a quadratic
 import jax
 import jax.numpy as jnp
 
-from dvae._numerics import logit
-from dvae.relax._mixture import Mixture, Pair, inverse_density
+from dvae._numerics import logit, sigmoid
+from dvae.relax._implicit import MIN_DENSITY, Target, inverse_density
+from dvae.relax._mixture import Mixture, Pair
 
 
 def _cdfs(zeta: jax.Array, beta: jax.Array) -> Pair:
-    return jax.nn.sigmoid(beta * zeta), jax.nn.sigmoid(beta * (zeta - 1))
+    return sigmoid(beta * zeta), sigmoid(beta * (zeta - 1))
 
 
 def _log_probs(zeta: jax.Array, beta: jax.Array) -> Pair:
-    return _log_density(beta * zeta) + jnp.log(beta), _log_density(beta * (zeta - 1)) + jnp.log(
-        beta
-    )
+    log_norm = jnp.log(beta)
+    return log_norm + _log_density(beta * zeta), log_norm + _log_density(beta * (zeta - 1))
 
 
 def _log_density(y: jax.Array) -> jax.Array:
@@ -34,28 +34,27 @@ def _quantile_0(u: jax.Array, beta: jax.Array) -> jax.Array:
     return logit(u) / beta
 
 
-def _root(rho: jax.Array, logits: jax.Array, beta: jax.Array) -> jax.Array:
-    q, p = jax.nn.sigmoid(logits), jax.nn.sigmoid(-logits)
-    # With m = exp(beta w) and e = e^{-beta}: e (1 - rho) m^2 + b m - rho = 0,
-    # b = p + q e - rho (1 + e). The conjugate root is used for b > 0, so that nothing cancels,
-    # and 1 / e is kept in the logarithm, so that nothing underflows.
-    e = jnp.exp(-beta)
-    b = p + q * e - rho * (1 + e)
-    total = jnp.abs(b) + jnp.sqrt(b * b + 4 * e * rho * (1 - rho))
-    total = jnp.maximum(total, 1e-30)
-    scaled = jnp.where(b < 0, total / (2 * (1 - rho)), 2 * rho / total)
+def _root(target: Target, beta: jax.Array) -> jax.Array:
+    rho, rest = target.rho, target.rest
+    # With m = exp(beta w) and e = e^{-beta}: e (1 - rho) m^2 + b m - rho = 0. The conjugate root
+    # is used for b > 0, so that nothing cancels, and 1 / e is kept in the logarithm, so that
+    # nothing underflows.
+    b = -target.above_p - jnp.exp(-beta) * target.above_q
+    total = jnp.abs(b) + jnp.hypot(b, 2 * jnp.sqrt(rho * rest) * jnp.exp(-0.5 * beta))
+    total = jnp.maximum(total, MIN_DENSITY)
+    scaled = jnp.where(b < 0, total / (2 * rest), 2 * rho / total)
     log_m = jnp.log(scaled) + jnp.where(b < 0, beta, 0)
     return jnp.minimum(log_m / beta, 0.5)
 
 
 def _slopes(
-    w: jax.Array, logits: jax.Array, beta: jax.Array
+    w: jax.Array, logits: jax.Array, beta: jax.Array, min_density: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    q, p = jax.nn.sigmoid(logits), jax.nn.sigmoid(-logits)
+    q, p = sigmoid(logits), sigmoid(-logits)
     y, v = beta * w, beta * (w - 1)
-    on, off = jax.nn.sigmoid(y), jax.nn.sigmoid(-v)
-    d0, d1 = on * jax.nn.sigmoid(-y), off * jax.nn.sigmoid(v)
-    inverse = inverse_density(beta * (p * d0 + q * d1))
+    on, off = sigmoid(y), sigmoid(-v)
+    d0, d1 = on * sigmoid(-y), off * sigmoid(v)
+    inverse = inverse_density(beta * (p * d0 + q * d1), min_density)
     # R_0 - R_1 = sigmoid(y) sigmoid(-v) (1 - e^{-beta}), v = y - beta.
     by_logits = -q * p * on * off * jnp.expm1(-beta)
     return inverse, by_logits, q * (1 - w) * d1 - p * w * d0

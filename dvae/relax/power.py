@@ -11,6 +11,8 @@ import math
 import jax
 import jax.numpy as jnp
 
+from dvae._numerics import sigmoid
+from dvae.relax._implicit import MIN_DENSITY, Target, inverse_density
 from dvae.relax._mixture import Mixture, Pair
 
 
@@ -24,8 +26,9 @@ def _logs(zeta: jax.Array) -> Pair:
 def _cdfs(zeta: jax.Array, beta: jax.Array) -> Pair:
     # Unlike in the densities the ends need no care: log 0 = -inf gives exactly 0 and 1.
     log_zeta, log_rest = _logs(zeta)
-    r0 = jnp.where(zeta > 0, jnp.exp(log_zeta / beta), 0)
-    r1 = jnp.where(zeta < 1, -jnp.expm1(log_rest / beta), 1)
+    zeta, beta = jnp.broadcast_arrays(zeta, beta)
+    r0 = jnp.where(zeta <= 0, 0, jnp.exp(log_zeta / beta))
+    r1 = jnp.where(zeta >= 1, 1, -jnp.expm1(log_rest / beta))
     return r0, r1
 
 
@@ -44,37 +47,46 @@ def _quantile_0(u: jax.Array, beta: jax.Array) -> jax.Array:
     return jnp.exp(beta * jnp.log(u))
 
 
-def _root(rho: jax.Array, logits: jax.Array, beta: jax.Array) -> jax.Array:
-    q, p = jax.nn.sigmoid(logits), jax.nn.sigmoid(-logits)
-    log_rho = jnp.log(rho)
-    # The unknown is x = log R_0(w) = log(w) / beta. Each component alone bounds x from above,
-    # within a factor of two in F, and log F(x) is nearly a logsumexp of two lines: Newton's steps
-    # from there go down monotonically and double the digits.
-    ratio = jnp.minimum(rho * (1 + jnp.exp(-logits)), 1 - 1e-6)
-    by_1 = jnp.log(-jnp.expm1(beta * jnp.log1p(-ratio))) / beta
-    x_max = jnp.minimum(-math.log(2.0) / beta, log_rho + jax.nn.softplus(logits))
-    x = jnp.minimum(x_max, jnp.where(ratio < 0.9, by_1, 0))
-    tiny = jnp.finfo(x.dtype).tiny
-
-    for _ in range(5):
-        r0, w = jnp.exp(x), jnp.exp(beta * x)
+def _root(target: Target, beta: jax.Array) -> jax.Array:
+    rho, rest, p, q, _, above_q = target
+    power = 1 / beta
+    # The unknown is x = log w. Each component alone bounds it from above, within a factor of two
+    # in F; Halley's steps on the logarithm of the smaller tail triple the digits from there.
+    share = jnp.minimum(rho / q, 1)
+    log_rest_1 = jnp.where(share < 0.5, jnp.log1p(-share), jnp.log(jnp.maximum(-above_q, 0) / q))
+    x_0 = beta * jnp.log(rho / p)
+    x_1 = jnp.log(-jnp.expm1(beta * log_rest_1))
+    x = jnp.minimum(jnp.minimum(x_0, x_1), -math.log(2.0))
+    upper = rho > rest
+    sign = jnp.where(upper, -1, 1).astype(x.dtype)
+    log_tail = jnp.log(jnp.minimum(rho, rest))
+    for _ in range(4):
+        w = jnp.exp(x)
         log_rest = jnp.log1p(-w)
-        r1 = -jnp.expm1(log_rest / beta)
-        value = p * r0 + q * r1
-        slope = p * r0 + q * w * (1 - r1) / (1 - w)  # dF/dx
-        step = (jnp.log(value) - log_rho) * value / jnp.maximum(slope, tiny)
-        x = jnp.minimum(x - step, x_max)
-    return jnp.exp(beta * x)
+        r0, rest_1 = jnp.exp(power * x), jnp.exp(power * log_rest)
+        value = jnp.where(
+            upper,
+            q * rest_1 - p * jnp.expm1(power * x),
+            p * r0 - q * jnp.expm1(power * log_rest),
+        )
+        odds = w / (1 - w)
+        d0, d1 = power * p * r0, power * q * rest_1 * odds  # dF/dx = d0 + d1
+        slope = jnp.maximum(d0 + d1, MIN_DENSITY)
+        step = sign * (jnp.log(value) - log_tail) * value / slope
+        bend = (power * d0 + d1 * (1 - (power - 1) * odds)) / slope - sign * slope / value
+        # The floor prevents a division by zero, and a step of the wrong sign.
+        x = jnp.minimum(x - step / jnp.maximum(1 - 0.5 * step * bend, 0.25), -math.log(2.0))
+    return jnp.exp(x)
 
 
 def _slopes(
-    w: jax.Array, logits: jax.Array, beta: jax.Array
+    w: jax.Array, logits: jax.Array, beta: jax.Array, min_density: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    q, p = jax.nn.sigmoid(logits), jax.nn.sigmoid(-logits)
+    q, p = sigmoid(logits), sigmoid(-logits)
     log_w, log_rest = jnp.log(jnp.maximum(w, jnp.finfo(w.dtype).tiny)), jnp.log1p(-w)
     r0, rest = jnp.exp(log_w / beta), jnp.exp(log_rest / beta)  # R_0, 1 - R_1
     # w f = ..., so that r_0 = infinity at a w that underflowed to 0 gives the slope 0.
-    inverse = beta * w / (p * r0 + q * rest * (w / (1 - w)))
+    inverse = beta * w * inverse_density(p * r0 + q * rest * (w / (1 - w)), beta * w * min_density)
     by_logits = q * p * (r0 + jnp.expm1(log_rest / beta))
     return inverse, by_logits, (p * r0 * log_w - q * rest * log_rest) / (beta * beta)
 

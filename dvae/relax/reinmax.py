@@ -16,10 +16,10 @@ import jax
 import jax.numpy as jnp
 
 from dvae import distributions
-from dvae._numerics import upcast
+from dvae._numerics import ArrayLike, as_float, upcast
 
 
-def bernoulli(key: jax.Array, logits: jax.Array) -> jax.Array:
+def bernoulli(key: jax.Array, logits: ArrayLike) -> jax.Array:
     """Draws bits with the gradient of ReinMax: half the probability of the other value.
 
     Args:
@@ -29,7 +29,7 @@ def bernoulli(key: jax.Array, logits: jax.Array) -> jax.Array:
     Returns:
         [...] exactly 0 or 1, in the dtype of logits; dz/dl = (1-q)/2 if z = 1, else q/2.
     """
-    return _bernoulli(distributions.bernoulli.sample(key, logits), logits)
+    return _bernoulli(distributions.bernoulli.sample(key, logits), as_float(logits))
 
 
 @jax.custom_jvp
@@ -48,7 +48,7 @@ def _bernoulli_jvp(
     return z, (slope * tangents[1]).astype(z.dtype)
 
 
-def categorical(key: jax.Array, logits: jax.Array) -> jax.Array:
+def categorical(key: jax.Array, logits: ArrayLike) -> jax.Array:
     """Draws one-hot vectors with the gradient of ReinMax (see the module).
 
     Args:
@@ -59,7 +59,7 @@ def categorical(key: jax.Array, logits: jax.Array) -> jax.Array:
         [..., C] exactly 0 or 1, in the dtype of logits;
         dz/dl = (diag(z) + diag(p) - z p^T - p z^T) / 2, p = softmax(l).
     """
-    return _categorical(distributions.categorical.sample(key, logits), logits)
+    return _categorical(distributions.categorical.sample(key, logits), as_float(logits))
 
 
 @jax.custom_jvp

@@ -10,8 +10,9 @@ Reference: Rolfe, "Discrete Variational Autoencoders" (2017), section 2.
 import jax
 import jax.numpy as jnp
 
-from dvae._numerics import check_open_unit, open_uniform
-from dvae.relax._mixture import ArrayLike, prepare
+from dvae._numerics import check_unit, mark_nan, meet, sigmoid
+from dvae.relax._implicit import attach, gap, inverse_density, tails
+from dvae.relax._mixture import ArrayLike, prepare, uniform_like
 from dvae.relax.exponential import cdfs
 
 
@@ -31,29 +32,12 @@ def icdf(rho: ArrayLike, logits: ArrayLike, beta: ArrayLike) -> jax.Array:
     Raises:
         ValueError: if beta is a Python number and not positive, or rho is one outside (0, 1).
     """
-    check_open_unit("rho", rho)
+    check_unit("rho", rho)
     (rho, logits), beta, dtype = prepare((rho, logits), beta)
-    # 1 - u = (1 - rho) / q; for q near 1 the other form keeps the digits of a small u.
-    # The inner selects and the clip prevent infinite slopes, times 0 in the branch not taken.
-    likely = logits > 0
-    above, below = jnp.where(likely, logits, 0), jnp.where(likely, 0, jnp.maximum(logits, -80))
-    u = jnp.where(
-        likely,
-        (rho - jax.nn.sigmoid(-above)) / jax.nn.sigmoid(above),
-        1 - (1 - rho) * (1 + jnp.exp(-below)),
-    )
-    on = u > 0
-    u = jnp.where(on, u, 0)
-    # u (e^beta - 1) for what is small, 1 + log(u + (1 - u) e^{-beta}) / beta for the rest, which
-    # does not overflow; the inner selects keep the other branch's infinities from the gradient.
-    grown = u * jnp.expm1(jnp.minimum(beta, 80))
-    small = grown < 1
-    near_0 = jnp.log1p(jnp.where(small, grown, 0)) / beta
-    near_1 = 1 + jnp.log(jnp.where(small, 1, u + (1 - u) * jnp.exp(-beta))) / beta
-    return jnp.where(small, near_0, near_1).astype(dtype)
+    return _solve(rho, logits, beta).astype(dtype)
 
 
-def sample(key: jax.Array, logits: jax.Array, beta: ArrayLike) -> jax.Array:
+def sample(key: jax.Array, logits: ArrayLike, beta: ArrayLike) -> jax.Array:
     """Draws zeta, reparametrised (see `icdf`).
 
     Args:
@@ -67,8 +51,8 @@ def sample(key: jax.Array, logits: jax.Array, beta: ArrayLike) -> jax.Array:
     Raises:
         ValueError: if beta is a Python number and not positive.
     """
-    rho = open_uniform(key, jnp.broadcast_shapes(logits.shape, jnp.shape(beta)))
-    return icdf(rho, logits, beta).astype(logits.dtype)
+    (logits,), beta, dtype = prepare((logits,), beta)
+    return _solve(uniform_like(key, logits, beta), logits, beta).astype(dtype)
 
 
 def cdf(zeta: ArrayLike, logits: ArrayLike, beta: ArrayLike) -> jax.Array:
@@ -87,5 +71,35 @@ def cdf(zeta: ArrayLike, logits: ArrayLike, beta: ArrayLike) -> jax.Array:
     """
     (zeta, logits), beta, dtype = prepare((zeta, logits), beta)
     _, r1 = cdfs(jnp.clip(zeta, 0, 1), beta)
-    value = jax.nn.sigmoid(-logits) + jax.nn.sigmoid(logits) * r1
-    return jnp.where(zeta >= 0, value, 0).astype(dtype)
+    value = sigmoid(-logits) + sigmoid(logits) * r1
+    below, value = jnp.broadcast_arrays(zeta < 0, value)
+    return jnp.where(below, 0, value).astype(dtype)
+
+
+def _solve(rho: jax.Array, logits: jax.Array, beta: jax.Array) -> jax.Array:
+    """Returns the root of (1-q) + q R_1(zeta) = rho, 0 below the jump, with its derivatives."""
+    rho, logits = meet(rho, logits, beta), meet(logits, rho, beta)
+    low, high = tails(rho)
+    p, q = jax.nn.sigmoid(-logits), jax.nn.sigmoid(logits)
+    u = jnp.minimum(gap(low, high, p, q) / q, 1)
+    u = jnp.where(u <= 0, 0, u)
+    # log(1 + u (e^beta - 1)) / beta for what is small, 1 + log(u + (1 - u) e^{-beta}) / beta for
+    # the rest, which does not overflow.
+    grown = u * jnp.expm1(jnp.minimum(beta, 80))
+    near_1 = 1 + jnp.log(jnp.where(grown < 1, 1, u + (1 - u) * jnp.exp(-beta))) / beta
+    zeta = jnp.where(grown < 1, jnp.log1p(grown) / beta, near_1)
+    zeta = jnp.where(rho == 0, 0, jnp.where(rho == 1, 1, jnp.minimum(zeta, 1)))
+    zeta = mark_nan(jax.lax.stop_gradient(zeta), low)
+    return attach(_slopes, zeta, rho, logits, beta, 0.5 * jnp.finfo(rho.dtype).eps * low)
+
+
+def _slopes(
+    zeta: jax.Array, logits: jax.Array, beta: jax.Array, min_density: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    q, p = sigmoid(logits), sigmoid(-logits)
+    mass = -jnp.expm1(-beta)
+    near, rest = jnp.exp(-beta * (1 - zeta)), -jnp.expm1(-beta * (1 - zeta))
+    inverse = inverse_density(q * beta * near / mass, min_density)
+    # R_1 = near (1 - e^{-beta zeta}) / mass.
+    by_beta = q * ((1 - zeta) * near * mass - rest * jnp.exp(-beta)) / (mass * mass)
+    return jnp.where(zeta <= 0, 0, inverse), q * p * rest / mass, by_beta

@@ -5,10 +5,10 @@ hard samples, for example at evaluation, with the noise and the signature of the
 """
 
 import jax
-import jax.numpy as jnp
 
-from dvae._numerics import check_open_unit, open_uniform
-from dvae.relax._mixture import ArrayLike, prepare
+from dvae._numerics import check_unit, mark_nan, meet
+from dvae.relax._implicit import gap, nan_outside_unit
+from dvae.relax._mixture import ArrayLike, prepare, uniform_like
 
 
 def icdf(rho: ArrayLike, logits: ArrayLike, beta: ArrayLike | None = None) -> jax.Array:
@@ -25,12 +25,12 @@ def icdf(rho: ArrayLike, logits: ArrayLike, beta: ArrayLike | None = None) -> ja
     Raises:
         ValueError: if rho is a Python number outside (0, 1).
     """
-    check_open_unit("rho", rho)
+    check_unit("rho", rho)
     (rho, logits), _, dtype = prepare((rho, logits), 1.0)
-    return (rho >= jax.nn.sigmoid(-logits)).astype(dtype)
+    return _solve(rho, logits).astype(dtype)
 
 
-def sample(key: jax.Array, logits: jax.Array, beta: ArrayLike | None = None) -> jax.Array:
+def sample(key: jax.Array, logits: ArrayLike, beta: ArrayLike | None = None) -> jax.Array:
     """Draws bits; no useful gradient: zero (see `icdf`).
 
     Args:
@@ -41,4 +41,12 @@ def sample(key: jax.Array, logits: jax.Array, beta: ArrayLike | None = None) -> 
     Returns:
         [...] exactly 0 or 1, in the dtype of logits.
     """
-    return icdf(open_uniform(key, jnp.shape(logits)), logits).astype(logits.dtype)
+    (logits,), _, dtype = prepare((logits,), 1.0)
+    return _solve(uniform_like(key, logits), logits).astype(dtype)
+
+
+def _solve(rho: jax.Array, logits: jax.Array) -> jax.Array:
+    rho, logits = jax.lax.stop_gradient((rho, logits))
+    rho = nan_outside_unit(meet(rho, logits))
+    above = gap(rho, 1 - rho, jax.nn.sigmoid(-logits), jax.nn.sigmoid(logits))
+    return mark_nan((above >= 0).astype(rho.dtype), above)

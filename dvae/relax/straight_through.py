@@ -11,10 +11,10 @@ the sigmoid.
 import jax
 
 from dvae import distributions
-from dvae._numerics import upcast
+from dvae._numerics import ArrayLike, sigmoid, upcast
 
 
-def bernoulli(key: jax.Array, logits: jax.Array) -> jax.Array:
+def bernoulli(key: jax.Array, logits: ArrayLike) -> jax.Array:
     """Draws bits that pass on the gradient of sigmoid(l).
 
     Args:
@@ -24,11 +24,10 @@ def bernoulli(key: jax.Array, logits: jax.Array) -> jax.Array:
     Returns:
         [...] exactly 0 or 1, in the dtype of logits; dz/dl = q (1 - q), q = sigmoid(l).
     """
-    z = distributions.bernoulli.sample(key, logits)
-    return _pass_gradient(z, jax.nn.sigmoid(upcast(logits)))
+    return _pass_gradient(distributions.bernoulli.sample(key, logits), sigmoid(upcast(logits)))
 
 
-def categorical(key: jax.Array, logits: jax.Array) -> jax.Array:
+def categorical(key: jax.Array, logits: ArrayLike) -> jax.Array:
     """Draws one-hot vectors that pass on the gradient of softmax(l).
 
     Args:

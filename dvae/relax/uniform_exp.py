@@ -13,8 +13,10 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from dvae._numerics import meet
 from dvae.relax import exponential
-from dvae.relax._mixture import ArrayLike, Mixture, Pair, inverse_density
+from dvae.relax._implicit import MIN_DENSITY, Target, inverse_density
+from dvae.relax._mixture import ArrayLike, Mixture, Pair
 
 
 def icdf(rho: ArrayLike, logits: ArrayLike, beta: ArrayLike, *, eps: float = 0.05) -> jax.Array:
@@ -36,7 +38,7 @@ def icdf(rho: ArrayLike, logits: ArrayLike, beta: ArrayLike, *, eps: float = 0.0
     return _mixture(eps).icdf(rho, logits, beta)
 
 
-def sample(key: jax.Array, logits: jax.Array, beta: ArrayLike, *, eps: float = 0.05) -> jax.Array:
+def sample(key: jax.Array, logits: ArrayLike, beta: ArrayLike, *, eps: float = 0.05) -> jax.Array:
     """Draws zeta = F^{-1}(rho) with rho uniform, reparametrised.
 
     Args:
@@ -55,7 +57,7 @@ def sample(key: jax.Array, logits: jax.Array, beta: ArrayLike, *, eps: float = 0
 
 
 def ancestral_sample(
-    key: jax.Array, logits: jax.Array, beta: ArrayLike, *, eps: float = 0.05
+    key: jax.Array, logits: ArrayLike, beta: ArrayLike, *, eps: float = 0.05
 ) -> jax.Array:
     """Draws z ~ Bernoulli(q), then zeta ~ r(zeta|z); same law and gradient rule as `sample`.
 
@@ -198,35 +200,54 @@ def _ratio(zeta: jax.Array, beta: jax.Array, *, eps: float) -> jax.Array:
 
 def _quantile_0(u: jax.Array, beta: jax.Array, *, eps: float) -> jax.Array:
     # The mixture again: the share eps of the uniforms, stretched, is the uniform part.
-    exp_part = exponential.quantile_0(jnp.minimum((u - eps) / max(1 - eps, 1e-30), 1), beta)
-    return jnp.where(u < eps, u / max(eps, 1e-30), exp_part)
+    u, beta = meet(u, beta), meet(beta, u)
+    exp_part = exponential.quantile_0(jnp.minimum((u - eps) / max(1 - eps, MIN_DENSITY), 1), beta)
+    return jnp.where(u < eps, u / max(eps, MIN_DENSITY), exp_part)
 
 
-def _root(rho: jax.Array, logits: jax.Array, beta: jax.Array, *, eps: float) -> jax.Array:
-    q, p = jax.nn.sigmoid(logits), jax.nn.sigmoid(-logits)
-    most, least = max(1 - eps, 1e-30), max(eps, 1e-30)
-    # Each part alone bounds w from above, and at half of rho from below. The first is inflated by
-    # a few roundings, which decide on the cliff of the exponential, and bounds nothing above 1.
-    share = rho * (1 + 2e-6) / most
-    high = jnp.where(share < 1, exponential.root(jnp.minimum(share, 1), logits, beta), 0.5)
-    high = jnp.minimum(high, rho / least)
-    low = jnp.minimum(exponential.root(rho / (2 * most), logits, beta), rho / (2 * least))
-    # Taking the uniform's share at `high` from rho bounds w from below. That is exact where the
-    # exponential dominates, and Newton's steps converge from there: F is concave until midway.
-    share = jnp.clip((rho - eps * high) / most, 0, 1)
-    w = jnp.clip(exponential.root(share, logits, beta), low, high)
-    scale = -(1 - eps) / jnp.expm1(-beta)
-    for _ in range(7):
-        off, on = p * jnp.exp(-beta * w), q * jnp.exp(-beta * (1 - w))
-        value = scale * (p + on) * -jnp.expm1(-beta * w) + eps * w
-        density = scale * beta * (off + on) + eps
-        w = jnp.clip(w - (value - rho) / jnp.maximum(density, 1e-30), low, high)
+def _root(target: Target, beta: jax.Array, *, eps: float) -> jax.Array:
+    if eps == 0:
+        return exponential.root(target, beta)
+    if eps == 1:
+        return jnp.minimum(target.rho, 0.5)
+    rho, _, p, q, above_p, _ = target
+    # The exponential part, less what the uniform holds at a larger w, bounds w from below, and at
+    # w = 0, inflated by a few roundings, from above: there it holds nothing.
+    high = jnp.minimum(
+        exponential.root(_without_uniform(target, -2e-6 * rho, eps), beta), rho / eps
+    )
+    low = exponential.root(_without_uniform(target, high, eps), beta)
+    e, scale = jnp.exp(-beta), -(1 - eps) / jnp.expm1(-beta)
+    # Halley's steps on F(w) - rho, from above on the cliff as (F(w) - p) - (rho - p), which has
+    # the digits of its small terms there.
+    cliff = (rho > 0.5 * p) & (beta > 1)
+    w = low
+    for _ in range(5):
+        m, on = jnp.exp(-beta * w), jnp.exp(-beta * (1 - w))
+        x = -jnp.expm1(-beta * w)
+        value = q * on * x + jnp.where(cliff, p * (e - m), p * x)
+        residual = scale * value + jnp.where(cliff, eps * (w - p) - above_p, eps * w - rho)
+        density = scale * beta * (p * m + q * on) + eps
+        step = residual / density
+        bend = scale * beta * beta * (q * on - p * m) / density
+        w = jnp.clip(w - step / jnp.maximum(1 - 0.5 * step * bend, 0.5), low, high)
     return w
 
 
+def _without_uniform(target: Target, w: jax.Array, eps: float) -> Target:
+    """Returns the target of the exponential part alone, the uniform holding eps w."""
+    rho, rest, p, q, above_p, above_q = target
+    return target._replace(
+        rho=jnp.maximum(rho - eps * w, 0) / (1 - eps),
+        rest=(rest - eps * (1 - w)) / (1 - eps),
+        above_p=jnp.maximum((above_p - eps * (w - p)) / (1 - eps), -p),
+        above_q=jnp.maximum((above_q - eps * (w - q)) / (1 - eps), -q),
+    )
+
+
 def _slopes(
-    w: jax.Array, logits: jax.Array, beta: jax.Array, *, eps: float
+    w: jax.Array, logits: jax.Array, beta: jax.Array, min_density: jax.Array, *, eps: float
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     density, by_logits, by_beta = exponential.parts(w, logits, beta)
-    inverse = inverse_density((1 - eps) * density + eps)
+    inverse = inverse_density((1 - eps) * density + eps, min_density)
     return inverse, (1 - eps) * by_logits, (1 - eps) * by_beta

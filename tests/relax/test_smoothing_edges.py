@@ -21,7 +21,7 @@ def test_beta_must_be_positive(name, beta):
 
 
 @EACH
-@pytest.mark.parametrize("rho", [0, 1.0, -0.1, 1.5])
+@pytest.mark.parametrize("rho", [-1, -0.1, 1.5])
 def test_rho_must_be_inside_the_unit_interval(name, rho):
     with pytest.raises(ValueError, match=f"between 0 and 1, got {rho}"):
         relax.SMOOTHINGS[name].icdf(rho, jnp.zeros(2), 8.0)
