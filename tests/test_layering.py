@@ -19,6 +19,7 @@ STANDARD = {
     "functools",
     "itertools",
     "math",
+    "operator",
     "typing",
     "types",
     "enum",
