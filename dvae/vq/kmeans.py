@@ -8,7 +8,6 @@ References:
     Arthur and Vassilvitskii (2007), k-means++: The Advantages of Careful Seeding.
 """
 
-import contextlib
 import functools
 import operator
 from typing import NamedTuple
@@ -38,9 +37,11 @@ def _checked(points: ArrayLike, num_codes: int, chunk_size: int) -> jax.Array:
 
     Values can be told only of points that are no tracers.
     """
-    is_traced = isinstance(points, jax.core.Tracer)
-    with contextlib.nullcontext() if is_traced else jax.ensure_compile_time_eval():
-        points = upcast(points)
+    if isinstance(points, jax.core.Tracer):
+        is_traced, points = True, upcast(points)
+    else:
+        with jax.ensure_compile_time_eval():
+            is_traced, points = False, upcast(points)
     if points.ndim != 2 or 0 in points.shape:
         raise ValueError(
             "points must be [N, D] with at least one point of one dimension (reshape them to "
@@ -196,8 +197,8 @@ def kmeans_plus_plus(
 
     Args:
         key: typed PRNG key.
-        points: [N, D], real, finite. Under `jax.jit` those that are not are left out, and the
-            codebook is NaN if none is.
+        points: [N, D], real, finite. Where they are traced, as under `jax.jit`, those that are not
+            are left out, and the codebook is NaN if none is.
         num_codes: C, at most N.
         chunk_size: points per block; changes the draw, not its distribution.
 
@@ -234,8 +235,8 @@ def kmeans(
 
     Args:
         key: typed PRNG key.
-        points: [N, D], real, finite. Under `jax.jit` those that are not are left out of seeds and
-            means, and get code C; the codebook is NaN if none is.
+        points: [N, D], real, finite. Where they are traced, as under `jax.jit`, those that are not
+            are left out of seeds and means, and get code C; the codebook is NaN if none is.
         num_codes: C, at most N.
         num_iters: Lloyd iterations, at least 1; 20 to 50 usually suffice.
         chunk_size: points per block.
