@@ -128,7 +128,7 @@ def _pictures(
     steps, rate, distortion = run_record.read_curve(workdir, "validation", "rate", "distortion")
     if len(steps):
         pictures["rate_distortion"] = figures.rate_distortion_path(
-            {name: (rate, distortion, steps)}, num_dims=vq_evaluation.NUM_DIMS
+            {name: (rate, distortion, steps)}, num_dims=images.test[0].size
         )
     if images.name == "patches":
         pictures["photographs"] = _photographs(

@@ -43,7 +43,7 @@ class Bilinear:
         """Returns value(x, w)."""
         x, w = vary_like((x, w), x, w)
         dtypes = (x.dtype, w.dtype, x.dtype)
-        return _bilinear.bind(x, w, maps=self._maps, slot=_Y, levels=(), dtypes=dtypes)
+        return _primitive.bind(x, w, maps=self._maps, slot=_Y, levels=(), dtypes=dtypes)
 
 
 def _operands(slot: int) -> tuple[int, int]:
@@ -80,7 +80,7 @@ def _transpose(
     """The cotangent of argument `which`: the map into its slot."""
     target, other = _operands(slot)[which], _operands(slot)[1 - which]
     values = {slot: cotangent, other: (b, a)[which]}
-    return _bilinear.bind(*(values[s] for s in _operands(target)), slot=target, **params)
+    return _primitive.bind(*(values[s] for s in _operands(target)), slot=target, **params)
 
 
 def _batch(
@@ -98,7 +98,7 @@ def _batch(
         flags[s] = axis is not None
         moved.append(argument if axis is None else jnp.moveaxis(argument, axis, 0))
     level = (flags[_X], flags[_W], flags[_Y])
-    return _bilinear.bind(*moved, slot=slot, levels=(*levels, level), **params), 0
+    return _primitive.bind(*moved, slot=slot, levels=(*levels, level), **params), 0
 
 
 def _abstract(a: Any, b: Any, **params: Any) -> Any:
@@ -106,13 +106,13 @@ def _abstract(a: Any, b: Any, **params: Any) -> Any:
     return out
 
 
-_bilinear = Primitive("bilinear")
-_bilinear.def_impl(_evaluate)
-_bilinear.def_abstract_eval(_abstract)
+_primitive = Primitive("bilinear")
+_primitive.def_impl(_evaluate)
+_primitive.def_abstract_eval(_abstract)
 ad.defbilinear(
-    _bilinear,
+    _primitive,
     lambda *args, **params: _transpose(0, *args, **params),
     lambda *args, **params: _transpose(1, *args, **params),
 )
-batching.primitive_batchers[_bilinear] = _batch
-mlir.register_lowering(_bilinear, mlir.lower_fun(_evaluate, multiple_results=False))
+batching.primitive_batchers[_primitive] = _batch
+mlir.register_lowering(_primitive, mlir.lower_fun(_evaluate, multiple_results=False))
