@@ -12,7 +12,17 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import ArrayLike, NDArray
 
 from dvae.analysis import pca
-from dvae.analysis._drawing import frame_cube, looks, new_figure, require, styled
+from dvae.analysis._drawing import (
+    beside_or_inside,
+    frame_cube,
+    looks,
+    new_figure,
+    require,
+    styled,
+    wrapped,
+)
+
+_ROW_LABEL = 18  # characters of a row's label in one line
 
 
 @styled
@@ -37,7 +47,9 @@ def codebook_pca(codebooks: Mapping[str, ArrayLike], *, max_columns: int = 8) ->
     num_columns = min(max_columns, max(len(stack) for stack in stacks.values()))
     shown = {label: stack[:num_columns] for label, stack in stacks.items()}
     norms = {label: np.linalg.norm(stack, axis=-1) for label, stack in shown.items()}
-    left, bottom, cell, right = 0.4, 0.1, 1.35, 0.95  # inches
+    names = {label: wrapped(label, _ROW_LABEL) for label in shown}
+    num_lines = max(name.count("\n") + 1 for name in names.values())
+    left, bottom, cell, right = 0.25 + 0.15 * num_lines, 0.1, 1.35, 0.95  # inches
     width = left + num_columns * cell + right
     height = bottom + len(shown) * cell + 0.35
     figure = Figure(figsize=(width, height))
@@ -45,13 +57,13 @@ def codebook_pca(codebooks: Mapping[str, ArrayLike], *, max_columns: int = 8) ->
     for row, (label, stack) in enumerate(shown.items()):
         y = bottom + (len(shown) - 1 - row) * cell
         figure.text(
-            0.2 / width,
+            left / 2 / width,
             (y + cell / 2) / height,
-            label,
+            names[label],
             rotation=90,
             ha="center",
             va="center",
-            fontsize=11,
+            fontsize=11 if num_lines == 1 else 7.5,
         )
         for column, codebook in enumerate(stack):
             x = left + column * cell
@@ -76,14 +88,15 @@ def codebook_pca(codebooks: Mapping[str, ArrayLike], *, max_columns: int = 8) ->
                     ha="center",
                     va="center",
                 )
-    bar_height = min(len(shown) * cell * 0.8, 3.0)
-    bar_y = bottom + (len(shown) * cell - bar_height) / 2
-    bar_box = ((width - right + 0.15) / width, bar_y / height, 0.13 / width, bar_height / height)
+    bar_height = min(len(shown) * cell * 0.6, 3.0)
+    bar_x, bar_y = width - right + 0.15, bottom + (len(shown) * cell - bar_height) / 2
+    bar_box = (bar_x / width, bar_y / height, 0.13 / width, bar_height / height)
     scale = ScalarMappable(Normalize(0, 1), "viridis")
     bar = figure.colorbar(scale, cax=figure.add_axes(bar_box), ticks=[0, 1])
     bar.ax.set_yticklabels(["min", "max"])
-    bar.set_label("norm of the code, by row", labelpad=-12)
     bar.outline.set_visible(False)
+    title_y = (bar_y + bar_height + 0.12) / height
+    figure.text(bar_x / width, title_y, "norm of a\ncode, by row", fontsize=8, va="bottom")
     return figure
 
 
@@ -113,6 +126,7 @@ def explained_variance(codebooks: Mapping[str, ArrayLike], *, max_components: in
         spread_out = ratios[ratios.sum(axis=1) > 0, :max_components]
         num_collapsed = len(ratios) - len(spread_out)
         name = f"{label} ({num_collapsed} of {len(ratios)} collapsed)" if num_collapsed else label
+        name = wrapped(name)
         fractions = np.cumsum(spread_out, axis=1)
         components = np.arange(1, fractions.shape[1] + 1)
         if len(fractions) == 0:
@@ -130,7 +144,7 @@ def explained_variance(codebooks: Mapping[str, ArrayLike], *, max_components: in
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlim(left=0.7)
     axes.set_ylim(0.0, 1.03)
-    axes.legend(loc="lower right", title="mean and range over latents")
+    beside_or_inside(figure, axes, loc="lower right", title="mean and range over latents")
     return figure
 
 

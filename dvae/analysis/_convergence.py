@@ -1,13 +1,12 @@
 """Errors against effort, on logarithmic axes."""
 
-import textwrap
 from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from dvae.analysis._drawing import looks, new_figure, require, styled
+from dvae.analysis._drawing import looks, new_figure, require, styled, tidy_logarithms, wrapped
 
 _TITLE_WIDTH = 26  # characters of a panel's title in one line
 Curves = Mapping[str, tuple[ArrayLike, ArrayLike]]
@@ -37,7 +36,7 @@ def convergence(rows: Mapping[str, Mapping[str, Curves]], *, xlabel: str) -> Fig
     for i, (quantity, row) in enumerate(rows.items()):
         for j, problem in enumerate(problems):
             axes = grid[i, j]
-            title = textwrap.fill(problem, _TITLE_WIDTH) if i == 0 else ""
+            title = wrapped(problem, _TITLE_WIDTH) if i == 0 else ""
             axes.set(xscale="log", yscale="log", title=title)
             for method, (x, y) in row.get(problem, {}).items():
                 x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
@@ -47,6 +46,7 @@ def convergence(rows: Mapping[str, Mapping[str, Curves]], *, xlabel: str) -> Fig
                     )
                 color, marker = look[method]
                 axes.plot(x, y, color=color, marker=marker, label=method)
+            tidy_logarithms(axes)
             if i == len(rows) - 1:
                 axes.set_xlabel(xlabel)
         grid[i, 0].set_ylabel(quantity)

@@ -2,6 +2,7 @@
 
 import functools
 import math
+import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
@@ -10,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
 P = ParamSpec("P")
@@ -48,20 +49,65 @@ _FIXED = {
     "vq": ("#009E73", "D"),
     "vq_ema": ("#E69F00", "v"),
 }
-_SPARE = [("#CC79A7", "P"), ("#000000", "X"), ("#7F7F7F", "h"), ("#8C564B", "<"), ("#B8A800", ">")]
+_SPARE_COLORS = ("#CC79A7", "#000000", "#7F7F7F", "#8C564B", "#B8A800", "#6A3D9A", "#005F56")
+_SPARE_MARKERS = ("P", "X", "h", "<", ">", "*", "p", "d")  # one more: pairs repeat after 56
+LEGEND_WIDTH = 44  # characters of a legend's entry in one line
 
 
 def looks(labels: Iterable[str]) -> dict[str, tuple[str, str]]:
-    """Gives each label its color and marker: an estimator's own, or the next spare one."""
+    """Gives each label its color and marker: an estimator's own, or the next spare pair."""
     chosen: dict[str, tuple[str, str]] = {}
     num_spares = 0
     for label in labels:
         if label in _FIXED:
             chosen[label] = _FIXED[label]
         else:
-            chosen[label] = _SPARE[num_spares % len(_SPARE)]
+            color = _SPARE_COLORS[num_spares % len(_SPARE_COLORS)]
+            chosen[label] = color, _SPARE_MARKERS[num_spares % len(_SPARE_MARKERS)]
             num_spares += 1
     return chosen
+
+
+def wrapped(label: str, width: int = LEGEND_WIDTH) -> str:
+    """Breaks a long label into lines."""
+    return textwrap.fill(label, width, break_long_words=False, break_on_hyphens=False)
+
+
+def beside_or_inside(figure: Figure, axes: Axes, *, loc: Any = "best", title: str = "") -> None:
+    """Adds the legend of the only axes: inside them, or above if it is too large for that."""
+    handles, labels = axes.get_legend_handles_labels()
+    lines = sum(label.count("\n") + 1 for label in labels)
+    longest = max((len(line) for label in labels for line in label.split("\n")), default=0)
+    if lines > 8 or longest > 28:
+        columns = 1 if longest > 28 else 2
+        width, height = figure.get_size_inches()
+        figure.set_size_inches(width, height + 0.2 * lines / columns)
+        figure.legend(
+            handles, labels, loc="outside upper center", ncols=columns, title=title or None
+        )
+    else:
+        axes.legend(loc=loc, title=title or None)
+
+
+def tidy_logarithms(axes: Axes) -> None:
+    """Labels logarithmic axes at powers of ten, or at 1, 2 and 5 times them where few are seen."""
+    for axis, scale, limits in (
+        (axes.xaxis, axes.get_xscale(), axes.get_xlim()),
+        (axes.yaxis, axes.get_yscale(), axes.get_ylim()),
+    ):
+        if scale != "log":
+            continue
+        axis.set_minor_formatter(NullFormatter())
+        low, high = sorted(limits)
+        if high / low > 200:
+            axis.set_major_locator(LogLocator(numticks=7))
+            continue
+        seen = lambda subs, low=low, high=high: sum(
+            low <= s * 10.0**e <= high for s in subs for e in range(-12, 13)
+        )
+        subs = (1, 2, 5) if seen((1, 2, 5)) > 1 else tuple(range(1, 10))
+        axis.set_major_locator(LogLocator(subs=subs, numticks=20))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def styled(draw: Callable[P, T]) -> Callable[P, T]:
@@ -135,18 +181,21 @@ def label_beside(axes: Axes, names: Mapping[str, float]) -> None:
     gap = 0.055 * (top - bottom)
     labels = sorted(names, key=lambda name: names[name])
     heights = np.array([names[label] for label in labels])
-    places = heights.copy()
+    places = np.maximum(heights, bottom)
     for _ in range(100):
         overlap = np.maximum(gap - np.diff(places), 0.0) / 2
         if overlap.max(initial=0.0) < 1e-3 * gap:
             break
         places[:-1] -= overlap
         places[1:] += overlap
+    # Not below the axes, where the numbers of the other axis stand.
+    steps = gap * np.arange(len(places))
+    places = np.maximum.accumulate(np.maximum(places - steps, bottom)) + steps
     for label, height, place in zip(labels, heights, places, strict=True):
         axes.annotate(
             label,
             (1.0, height),
-            (1.04, place),
+            (1.06, place),
             xycoords=axes.get_yaxis_transform(),
             textcoords=axes.get_yaxis_transform(),
             va="center",
@@ -154,6 +203,7 @@ def label_beside(axes: Axes, names: Mapping[str, float]) -> None:
             annotation_clip=False,
             arrowprops={
                 "arrowstyle": "-",
+                "relpos": (0, 0.5),
                 "color": INK,
                 "linewidth": 0.6,
                 "shrinkA": 1,

@@ -97,7 +97,7 @@ def confusion_matrices(counts: Mapping[str, ArrayLike]) -> Figure:
     for axes, (title, table) in zip(grid[0], tables.items(), strict=True):
         used = table.sum(0)
         shares = table / np.maximum(used, 1)
-        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
         axes.grid(False)
         for row, column in zip(*np.nonzero(shares >= 0.005), strict=True):
             share = shares[row, column]

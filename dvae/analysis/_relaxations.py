@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
-from dvae.analysis._drawing import FAINT, INK, new_figure, require, styled
+from dvae.analysis._drawing import FAINT, INK, new_figure, require, styled, tidy_logarithms
 
 ZERO, ONE = "#0072B2", "#D55E00"
 _FIXED = {
@@ -210,6 +210,8 @@ def relaxed_bits(
         look = {"marker": "o", "markerfacecolor": face, "linewidth": 1.8 - 0.8 * i}
         path.plot([], [], color=INK, label=f"$\\ell$ = {logit:g}", **look)
     path.legend()
+    for axes in (*laws, slope, path):
+        tidy_logarithms(axes)
     figure.legend(*icdf.get_legend_handles_labels(), loc="outside upper center", ncols=4)
     return figure
 

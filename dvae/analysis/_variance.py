@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from dvae.analysis._drawing import INK, new_figure, require, styled
+from dvae.analysis._drawing import INK, new_figure, require, styled, tidy_logarithms
 
 _LOOKS = [
     ("#0072B2", "o"),
@@ -107,6 +107,7 @@ def bias_and_variance(
         lower.set_ylim(-0.7, len(rows) - 0.3)
         for axes in (upper, lower):
             axes.set_xlabel(f"variance {unit}")
+            tidy_logarithms(axes)
     grid[0, 0].set_ylabel(f"squared bias {unit}")
     figure.align_ylabels(grid[:, 0])
     grid[1, 0].set_ylabel("no bias seen")

@@ -19,6 +19,7 @@ from dvae.analysis._codebooks import codebook_pca, explained_variance
 from dvae.analysis._convergence import convergence
 from dvae.analysis._drawing import (
     INK,
+    beside_or_inside,
     draw_arrows,
     draw_bits_per_dim,
     label_beside,
@@ -26,6 +27,7 @@ from dvae.analysis._drawing import (
     new_figure,
     require,
     styled,
+    wrapped,
 )
 from dvae.analysis._images import image_grid, image_rows, reconstructions, samples
 from dvae.analysis._latents import confusion_matrices, kl_per_dimension, traversals
@@ -37,6 +39,8 @@ from dvae.analysis._relaxations import (
     smoothing_densities,
 )
 from dvae.analysis._variance import GradientError, bias_and_variance
+
+_PATH_LABEL = 32  # characters of a legend's entry where there are several in a line
 
 __all__ = [
     "GradientError",
@@ -123,9 +127,16 @@ def rate_distortion_path(
     require(paths, "points")
     figure = new_figure(6.4, 5.0)
     axes = figure.add_subplot()
-    for (label, arrays), (color, marker) in zip(paths.items(), looks(paths).values(), strict=True):
+    names = [
+        f"{label}, {int(arrays[2][-1]):,} steps" if len(arrays) == 3 else label
+        for label, arrays in paths.items()
+    ]
+    short = max(map(len, names)) <= _PATH_LABEL
+    for name, arrays, (color, marker) in zip(
+        names, paths.values(), looks(paths).values(), strict=True
+    ):
         rate, distortion = arrays[:2]
-        name = f"{label}, {int(arrays[2][-1]):,} steps" if len(arrays) == 3 else label
+        name = wrapped(name, _PATH_LABEL if short else 2 * _PATH_LABEL)
         look: dict[str, Any] = {"color": color, "marker": marker, "markersize": 8.0}
         axes.plot(rate, distortion, label=name, markevery=[len(rate) - 1], **look)
         axes.plot(rate[0], distortion[0], markerfacecolor="white", **look)
@@ -140,8 +151,13 @@ def rate_distortion_path(
         draw_bits_per_dim(axes, num_dims)
     for arrays, (color, _) in zip(paths.values(), looks(paths).values(), strict=True):
         draw_arrows(axes, arrays[0], arrays[1], color)
+    texts = axes.get_legend_handles_labels()[1]
+    longest = max((len(line) for text in texts for line in text.split("\n")), default=0)
+    columns = max(1, min(3, 75 // (longest + 7)))
+    lines = max(sum(t.count("\n") + 1 for t in texts[i::columns]) for i in range(columns))
+    figure.set_size_inches(6.4, 4.6 + 0.2 * max(2, lines))
     figure.legend(
-        loc="outside upper center", ncols=3, title="hollow: start of training, filled: end"
+        loc="outside upper center", ncols=columns, title="hollow: start of training, filled: end"
     )
     return figure
 
@@ -172,7 +188,7 @@ def bits_per_dim_by_codebook_size(
         results.items(), looks(results).values(), strict=True
     ):
         codes, bits = zip(*sorted(pairs), strict=True)
-        axes.plot(codes, bits, color=color, marker=marker, label=label)
+        axes.plot(codes, bits, color=color, marker=marker, label=wrapped(label))
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_locator(FixedLocator(sizes))
     axes.xaxis.set_minor_locator(NullLocator())
@@ -185,7 +201,7 @@ def bits_per_dim_by_codebook_size(
             axes.axhline(value, color=INK, linestyle="--", linewidth=0.9, zorder=1)
         names = {f"{label}: {value:.2f}": value for label, value in references.items()}
         label_beside(axes, names)
-    axes.legend()
+    beside_or_inside(figure, axes)
     return figure
 
 
@@ -215,19 +231,20 @@ def learning_curve(
     axes = figure.add_subplot()
     for label, (color, marker) in looks({**train, **validation}).items():
         if label in train:
-            axes.plot(*train[label], color=color, linewidth=1.0, alpha=0.6, label=f"{label}, train")
+            name = wrapped(f"{label}, train")
+            axes.plot(*train[label], color=color, linewidth=1.0, alpha=0.6, label=name)
         if label in validation:
             axes.plot(
                 *validation[label],
                 color=color,
                 marker=marker,
                 markersize=5,
-                label=f"{label}, validation",
+                label=wrapped(f"{label}, validation"),
             )
     axes.set_xlabel("step")
     axes.xaxis.set_major_formatter("{x:,.6g}")
     axes.set_ylabel(unit)
-    axes.legend()
+    beside_or_inside(figure, axes)
     return figure
 
 
@@ -254,11 +271,11 @@ def active_units(variances: Mapping[str, ArrayLike], *, threshold: float = 0.01)
     for label, (color, _) in looks(variances).items():
         ordered = np.sort(np.asarray(variances[label], np.float64))[::-1]
         count = int((ordered > threshold).sum())
-        text = f"{label}: {count} of {len(ordered)} active"
+        text = wrapped(f"{label}: {count} of {len(ordered)} active")
         axes.step(np.arange(1, len(ordered) + 1), ordered, where="mid", color=color, label=text)
     axes.axhline(threshold, color="0.6", linewidth=0.8, linestyle="--")
     axes.set_xlabel("unit, by variance")
     axes.set_ylabel("variance of the posterior mean over images")
     axes.set_ylim(bottom=0)
-    axes.legend()
+    beside_or_inside(figure, axes)
     return figure

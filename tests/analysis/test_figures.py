@@ -173,9 +173,10 @@ def test_codebook_pca_has_a_panel_for_each_codebook_and_one_color_bar():
     assert [text.get_text() for text in figure.texts if "latent" not in text.get_text()] == [
         "gs_soft",
         "vq",
+        "norm of a\ncode, by row",
     ]
     assert sum("latent" in text.get_text() for text in figure.texts) == 8
-    assert bar.get_ylabel() == "norm of the code, by row"
+    assert [label.get_text() for label in bar.get_yticklabels()] == ["min", "max"]
     rows = [stack(10)[:8]] * 8 + [3 * stack(2)] * 2
     for panel, codebook, row in zip(panels, [*stack(10)[:8], *(3 * stack(2))], rows, strict=True):
         (points,) = panel.collections
