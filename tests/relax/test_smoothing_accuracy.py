@@ -44,7 +44,7 @@ def assert_accurate(
     assert np.all((error <= whole) | (1e-6 / density > 0.05))
     # Below 1e-7, [0, 1] has less mass than the interval of one rho, and the slope its limit.
     tail = 1e-6 * np.minimum(np.float64(rho), 1 - np.float64(rho)) / density
-    tail = np.where((density < least_density) & (0 < expected) & (expected < 1), np.inf, tail)
+    tail = np.where((density < least_density) & (expected > 0) & (expected < 1), np.inf, tail)
     assert np.all((error <= 2e-6 * size + tail) | (tail > 0.05))
     checked = tail < 1e-4 / (1 + beta)
     assert checked.mean() > 0.9
