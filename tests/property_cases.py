@@ -47,7 +47,7 @@ def smoothing_cases() -> Iterator[tuple[str, Case]]:
     for name, module in relax.SMOOTHINGS.items():
         if name == "step":
             continue
-        yield f"{name}.icdf", Case(module.icdf, (UNIT, LOGIT, BETA))
+        yield f"{name}.icdf", Case(module.icdf, (POINT, LOGIT, BETA))
         yield f"{name}.sample", Case(keyed(module.sample), (LOGIT, BETA))
         # The power family's density, its derivative, is infinite at the ends.
         inside = UNIT if name == "power" else POINT
@@ -63,8 +63,8 @@ def smoothing_cases() -> Iterator[tuple[str, Case]]:
 def concrete_cases() -> Iterator[tuple[str, Case]]:
     module = relax.binary_concrete
     for name, function, ranges in (
-        ("icdf", module.icdf, (UNIT, LOGIT, TEMPERATURE)),
-        ("icdf_logit", module.icdf_logit, (UNIT, LOGIT, TEMPERATURE)),
+        ("icdf", module.icdf, (POINT, LOGIT, TEMPERATURE)),
+        ("icdf_logit", module.icdf_logit, (POINT, LOGIT, TEMPERATURE)),
         ("sample", keyed(module.sample), (LOGIT, TEMPERATURE)),
         ("sample_logit", keyed(module.sample_logit), (LOGIT, TEMPERATURE)),
         ("cdf", module.cdf, (UNIT, LOGIT, TEMPERATURE)),

@@ -127,14 +127,16 @@ def kl(logits_q: ArrayLike, logits_p: ArrayLike) -> jax.Array:
 
 @jax.custom_jvp
 def _kl(logits_q: jax.Array, logits_p: jax.Array) -> jax.Array:
-    # Mirrored so that z = 1 is the less likely value under q, whose log-ratio is the difference of
-    # the logits but for the softplus, which is small there.
+    # Mirrored so that z = 1 is the less likely value under q. Its log-ratio, the difference of the
+    # logits less that of their softplus, keeps the digits of a small difference.
     mirrored = logits_q > 0
     a, b = (jnp.where(mirrored, -x, x) for x in (logits_q, logits_p))
     lift = jnp.where(a == b, 0, b - a)
-    shift = jax.nn.softplus(b) - jax.nn.softplus(a)
+    near = jnp.abs(lift) < 1
+    shift = jnp.log1p(sigmoid(a) * jnp.expm1(jnp.where(near, lift, 0)))
+    shift = jnp.where(near, shift, jax.nn.softplus(b) - jax.nn.softplus(a))
     far = jax.nn.softplus(-a) - jax.nn.softplus(-b)  # finite for b = inf
-    on = jnp.where(jnp.abs(lift) < 1, lift - shift, far)
+    on = jnp.where(near, lift - shift, far)
     return excess(sigmoid(a), sigmoid(b), on) + excess(sigmoid(-a), sigmoid(-b), -shift)
 
 

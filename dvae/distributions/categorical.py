@@ -14,6 +14,7 @@ import numpy as np
 
 from dvae._numerics import (
     ArrayLike,
+    as_float,
     as_shape,
     check_classes,
     float_dtype,
@@ -41,9 +42,10 @@ def sample(key: jax.Array, logits: ArrayLike, shape: int | tuple[int, ...] = ())
     Raises:
         ValueError: if key is an array of keys, or logits are a number.
     """
+    logits = as_float(logits)
     codes = sample_codes(key, logits, shape)
-    num_classes = jnp.shape(logits)[-1]
-    one_hot = jax.nn.one_hot(codes, num_classes, dtype=float_dtype(logits))
+    num_classes = logits.shape[-1]
+    one_hot = jax.nn.one_hot(codes, num_classes, dtype=logits.dtype)
     return jnp.where((codes == num_classes)[..., None], jnp.nan, one_hot)
 
 

@@ -165,7 +165,7 @@ def sample(
         num_channels: C.
 
     Returns:
-        [*shape, ..., H, W, C] uint8.
+        [*shape, ..., H, W, C] uint8, which has no value to show a NaN in params; `log_prob` has.
 
     Raises:
         ValueError: if P does not fit `num_channels`.

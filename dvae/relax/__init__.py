@@ -27,12 +27,13 @@ uniform_exp takes `eps` by keyword; spike_exp, which has an atom, has icdf, samp
 step icdf and sample.
 
 In float32 zeta is accurate to the last digits of rho, of 1 - rho and of zeta, for logits in
-[-80, 80], beta in [0.1, 200] and rho in [2^-33, 1 - 2^-24], all that `sample` draws. Gradients in
-rho, logits and beta are those of the implicit function. They and second derivatives are finite,
-also at rho = 0 and 1; higher orders may overflow. Sharp smoothings have cliffs between the two
-modes: there the slope of zeta in l grows like e^{beta/2} for exponential and logistic, e^{beta/8}
-for gaussian, like beta for power, and is bounded by 1/eps for uniform_exp. It ends at 2^24 / rho,
-where zeta crosses [0, 1] within one rounding of rho, so that means over draws stay right.
+[-80, 80], beta in [0.1, 200] and rho in [2^-33, 1 - 2^-24], all that `sample` draws; for gaussian
+not where its density is below 1e-5, deep between sharp modes. Gradients in rho, logits and beta are
+those of the implicit function. They and second derivatives are finite, also at rho = 0 and 1;
+higher orders may overflow. Sharp smoothings have cliffs between the two modes: there the slope of
+zeta in l grows like e^{beta/2} for exponential and logistic, e^{beta/8} for gaussian, like beta for
+power, and is bounded by 1/eps for uniform_exp. It ends at 2^24 / rho, where zeta crosses [0, 1]
+within one rounding of rho, so that no single draw outweighs a mean.
 
 Relaxations without a conditional r(zeta|z):
 

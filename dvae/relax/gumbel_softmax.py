@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from dvae._numerics import (
     ArrayLike,
+    as_float,
     check_classes,
     check_positive,
     float_dtype,
@@ -45,7 +46,8 @@ def sample(
     Raises:
         ValueError: if temperature is a Python number and not positive.
     """
-    gumbels = standard_gumbel(key, jnp.shape(logits))
+    logits = as_float(logits)
+    gumbels = standard_gumbel(key, logits.shape)
     return (transform_hard if hard else transform)(gumbels, logits, temperature)
 
 
