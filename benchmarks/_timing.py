@@ -10,7 +10,7 @@ import numpy as np
 
 from dvae.analysis import tables
 from dvae.data import Dataset
-from experiments import run_record
+from experiments.common import records
 
 PAUSE = 0.1  # seconds: idle threads of the peer before go on spinning for a while
 
@@ -97,6 +97,6 @@ def compare(
 
 def show(comparisons: list[Comparison]) -> None:
     """Prints comparisons."""
-    print(f"on {run_record.describe_hardware()}\n")
+    print(f"on {records.describe_hardware()}\n")
     for comparison in comparisons:
         print(comparison.markdown())

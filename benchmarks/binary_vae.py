@@ -19,8 +19,9 @@ from torch.nn.functional import softplus
 
 from dvae.data import Dataset
 from dvae.train import sharding
-from experiments import binary_evaluation, binary_vae
-from experiments.binary_config import Config
+from experiments.binary_vae import __main__ as binary_vae
+from experiments.binary_vae import evaluation as binary_evaluation
+from experiments.binary_vae.config import Config
 
 PIXELS, BITS, BATCH, BETA = 784, 200, 100, 8.0
 STEPS = 50  # of one compiled call

@@ -11,8 +11,8 @@ from _timing import Comparison, compare, noise, show
 from torch import nn
 
 from dvae.train import sharding
-from experiments import cifar_vq
-from experiments.vq_config import Config
+from experiments.cifar_vq import __main__ as cifar_vq
+from experiments.cifar_vq.config import Config
 
 FEATURES, BATCH, LATENTS, CODES, DIM = 64, 64, 8, 512, 64
 BLOCKS = 4

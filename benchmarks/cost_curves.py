@@ -24,7 +24,11 @@ from dvae import analysis, bounds, rbm, relax, vq
 from dvae.analysis import tables
 from dvae.distributions import bernoulli
 from dvae.train import sharding
-from experiments import binary_config, binary_vae, cifar_vq, run_record, vq_config
+from experiments.binary_vae import __main__ as binary_vae
+from experiments.binary_vae import config as binary_config
+from experiments.cifar_vq import __main__ as cifar_vq
+from experiments.cifar_vq import config as vq_config
+from experiments.common import records
 
 OUT = Path(__file__).parents[1] / "docs" / "results" / "cost_curves"
 REPEATS = 7
@@ -170,10 +174,10 @@ def record(curve: Curve) -> dict[str, Any]:
     }
 
 
-def draw(records: list[dict[str, Any]]) -> None:
+def draw(measured: list[dict[str, Any]]) -> None:
     """Draws times and memory on logarithmic axes."""
     panels: dict[str, dict[str, Any]] = {"time, ms": {}, "temporary memory, MB": {}}
-    for found in records:
+    for found in measured:
         values = (found["ms"], [max(x, 1e-3) for x in found["temporary_mb"]])
         for quantity, y in zip(panels, values, strict=True):
             panel = panels[quantity].setdefault(found["size"], {})
@@ -182,7 +186,7 @@ def draw(records: list[dict[str, Any]]) -> None:
     analysis.figures.save(figure, OUT.with_suffix(".png"))
 
 
-def markdown(records: list[dict[str, Any]]) -> str:
+def markdown(measured: list[dict[str, Any]]) -> str:
     """Returns the page."""
     header = (
         *("size", "of", "from", "to", "ms, from", "to", "MB, from", "to"),
@@ -195,11 +199,11 @@ def markdown(records: list[dict[str, Any]]) -> str:
             *(f"{r['temporary_mb'][i]:.3g}" for i in (0, -1)),
             *(f"{r[name]:.2f}" for name in ("growth_of_time", "growth_of_memory", "steepest")),
         ]
-        for r in records
+        for r in measured
     ]
     return (
         "# Cost curves\n\n"
-        f"`python benchmarks/cost_curves.py` on {run_record.describe_hardware()}; medians of "
+        f"`python benchmarks/cost_curves.py` on {records.describe_hardware()}; medians of "
         f"{REPEATS} calls, all sizes in turn. Growth: the cost at the last size over that at the "
         "first, divided by the ratio of the sizes, so 1 is linear and less is better. Steepest "
         "step: the same from one size to the next, for time. Memory is what XLA plans beside "
@@ -213,18 +217,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--smoke", action="store_true", help="two sizes each; nothing is written")
     options = parser.parse_args()
-    records = []
+    measured = []
     for curve in curves():
         if options.smoke:
             curve = curve._replace(sizes=curve.sizes[:2])
-        records.append(record(curve))
-        print(json.dumps(records[-1]), flush=True)
+        measured.append(record(curve))
+        print(json.dumps(measured[-1]), flush=True)
     if options.smoke:
         return
-    OUT.with_suffix(".md").write_text(markdown(records))
-    result = {"hardware": run_record.describe_hardware(), "curves": records}
+    OUT.with_suffix(".md").write_text(markdown(measured))
+    result = {"hardware": records.describe_hardware(), "curves": measured}
     OUT.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
-    draw(records)
+    draw(measured)
 
 
 if __name__ == "__main__":

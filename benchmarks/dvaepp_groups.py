@@ -22,8 +22,9 @@ from dvae.analysis import tables
 from dvae.data import Dataset
 from dvae.models import dvaepp as networks
 from dvae.train import sharding
-from experiments import dvaepp, run_record
-from experiments.dvaepp_config import Config
+from experiments.common import records
+from experiments.dvaepp import __main__ as dvaepp
+from experiments.dvaepp.config import Config
 
 OUT = Path(__file__).parents[1] / "docs" / "results" / "dvaepp_groups"
 SETTINGS = dict(
@@ -77,7 +78,7 @@ def main() -> None:
     settings = ", ".join(f"{k}={v}" for k, v in SETTINGS.items())
     text = (
         "# Groups of DVAE++: scanned or unrolled, kept or recomputed\n\n"
-        f"`python benchmarks/dvaepp_groups.py` on {run_record.describe_hardware()}: the train step "
+        f"`python benchmarks/dvaepp_groups.py` on {records.describe_hardware()}: the train step "
         f"of `dvaepp` with {settings}; median of {REPEATS} steps. The model scans; `--remat=on` "
         f"recomputes a group's layers in the backward pass.\n\n{table}\n"
     )

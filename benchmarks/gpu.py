@@ -22,16 +22,14 @@ from _timing import noise
 from dvae.train import sharding
 from dvae.train.loop import Task
 from dvae.train.state import scan_steps
-from experiments import (
-    binary_config,
-    binary_vae,
-    cifar_vq,
-    dvaepp,
-    dvaepp_config,
-    dvaepp_presets,
-    run_record,
-    vq_config,
-)
+from experiments.binary_vae import __main__ as binary_vae
+from experiments.binary_vae import config as binary_config
+from experiments.cifar_vq import __main__ as cifar_vq
+from experiments.cifar_vq import config as vq_config
+from experiments.common import records
+from experiments.dvaepp import __main__ as dvaepp
+from experiments.dvaepp import config as dvaepp_config
+from experiments.dvaepp import presets as dvaepp_presets
 
 REPEATS = 7
 MARK = 25_000  # images a second of the paper preset of cifar_vq
@@ -149,7 +147,7 @@ def main() -> None:
     parser.add_argument("--trace", default="", help="folder for a profile")
     parser.add_argument("--smoke", action="store_true")
     options = parser.parse_args()
-    hardware = run_record.describe_hardware()
+    hardware = records.describe_hardware()
     for record in rows[options.row](options.smoke, options.trace):
         line = json.dumps({**record, "hardware": hardware, "jax": jax.__version__})
         print(line, flush=True)

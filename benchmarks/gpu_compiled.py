@@ -24,7 +24,8 @@ from jax.sharding import SingleDeviceSharding
 from dvae.models import blocks
 from dvae.train import sharding
 from dvae.train.state import scan_steps
-from experiments import cifar_vq, vq_config
+from experiments.cifar_vq import __main__ as cifar_vq
+from experiments.cifar_vq import config as vq_config
 
 FLOPS, BYTES = 645e12, 2763e9  # a second, measured: docs/results/gpu.md
 H200 = """

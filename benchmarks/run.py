@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 import torch
 
-from experiments import run_record
+from experiments.common import records
 
 OUT = Path(__file__).parents[1] / "docs" / "results" / "benchmarks"
 MODULES = (
@@ -32,16 +32,16 @@ def main() -> None:
         for comparison in importlib.import_module(module).comparisons():
             print(comparison.markdown(), flush=True)
             found.append(comparison)
-    hardware = run_record.describe_hardware()
-    versions = {**run_record.versions(), "torch": torch.__version__}
+    hardware = records.describe_hardware()
+    versions = {**records.versions(), "torch": torch.__version__}
     text = (
         f"# Benchmarks\n\nMade by `make bench` on {hardware} ({jax.default_backend()}); quote the "
         "ratios, not the times. The first form of each table is ours.\n\n"
         + "\n".join(comparison.markdown() for comparison in found)
     )
     OUT.with_suffix(".md").write_text(text)
-    records = [comparison.record() for comparison in found]
-    result = {"hardware": hardware, "versions": versions, "comparisons": records}
+    rows = [comparison.record() for comparison in found]
+    result = {"hardware": hardware, "versions": versions, "comparisons": rows}
     OUT.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
 
 

@@ -26,7 +26,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from experiments import run_record
+from experiments.common import records
 
 OUT = Path(__file__).parents[1] / "docs" / "results" / "soak.json"
 COMMAND = (
@@ -110,7 +110,7 @@ def final_state(workdir: Path, step: int) -> list[np.ndarray]:
     return [np.asarray(x) for x in jax.tree.leaves(reader.restore(path))]
 
 
-def records(workdir: Path) -> dict[tuple[int, int], dict[str, object]]:
+def metrics_of(workdir: Path) -> dict[tuple[int, int], dict[str, object]]:
     """The metrics, less those of speed, by the steps that they are of, first and last."""
     unwanted = ("train/steps_per_second", "train/images_per_second")
     found, last = {}, 0
@@ -132,7 +132,7 @@ def compare(whole: Path, killed: Path, num_steps: int) -> dict[str, object]:
     """
     pairs = zip(*(final_state(d, num_steps) for d in (whole, killed)), strict=True)
     tests = [json.loads((d / "summary.json").read_text())["test"] for d in (whole, killed)]
-    metrics = [records(d) for d in (whole, killed)]
+    metrics = [metrics_of(d) for d in (whole, killed)]
     shared = metrics[0].keys() & metrics[1].keys()
     return {
         "same_final_state_bit_for_bit": all(a.tobytes() == b.tobytes() for a, b in pairs),
@@ -172,7 +172,7 @@ def main() -> None:
         "disturbed_seconds": round(seconds, 1),
         "undisturbed_seconds": json.loads((whole / "summary.json").read_text())["wall_seconds"],
         **compare(whole, killed, run.num_steps),
-        "hardware": run_record.describe_hardware(),
+        "hardware": records.describe_hardware(),
     }
     print(json.dumps(result, indent=1))
     OUT.write_text(json.dumps(result, indent=1) + "\n")

@@ -16,7 +16,8 @@ import jax
 from dvae import data
 from dvae.analysis import tables
 from dvae.train import sharding
-from experiments import cifar_vq, vq_config
+from experiments.cifar_vq import __main__ as cifar_vq
+from experiments.cifar_vq import config as vq_config
 
 OUT = Path(__file__).parents[1] / "docs" / "results" / "weak_scaling"
 CHIPS = (8, 16, 32, 64, 128, 256)

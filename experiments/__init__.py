@@ -3,6 +3,6 @@
 import sys
 
 if sys.argv[:1] == ["-m"]:  # Python is looking for the program; nobody else imports us so early
-    from experiments import begin
+    from experiments.common import begin
 
     begin.importing()

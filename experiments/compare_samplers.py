@@ -22,8 +22,9 @@ import numpy as np
 from dvae import rbm
 from dvae.analysis import figures, tables
 from dvae.train import checkpoint, paths
-from experiments import flags, run_record, sampler_machines
-from experiments.flags import option
+from experiments.boltzmann import machines as sampler_machines
+from experiments.common import flags, records
+from experiments.common.flags import option
 
 NUM_REPLICAS = 10  # of tempering
 HEADER = ("machine", "sampler", "sweeps", "RMS error of moments", "log Z", "error of log Z", "RMS")
@@ -169,11 +170,11 @@ def row(errors: dict[str, Any]) -> list[object]:
     ]
 
 
-def curves(records: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
+def curves(comparisons: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
     """Sorts the errors for the figure: quantity, machine, sampler -> sweeps and errors."""
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for quantity, name in (("RMS error of moments", "moments_rms"), ("RMS of log Z", "log_z_rms")):
-        for errors in records:
+        for errors in comparisons:
             if errors.get(name):
                 by_sampler = found.setdefault(quantity, {}).setdefault(errors["machine"], {})
                 x, y = by_sampler.setdefault(errors["sampler"], ([], []))
@@ -205,7 +206,7 @@ def compare(config: Config, directories: list[Path]) -> str:
                 num_chains=config.reference_chains,
             )
         )
-    records = []
+    comparisons = []
     for m, machine in enumerate(machines):
         for s, name in enumerate(SAMPLERS):
             for sweeps in config.budgets():
@@ -213,9 +214,9 @@ def compare(config: Config, directories: list[Path]) -> str:
                 number = (m * len(SAMPLERS) + s) * 10**6 + sweeps
                 key = jax.random.fold_in(key_runs, number)
                 found = measure(config, machine, name, sweeps, key)
-                records.append(record(machine, name, sweeps, found))
+                comparisons.append(record(machine, name, sweeps, found))
             print(f"{machine.name}: {name}", file=sys.stderr, flush=True)
-    table = tables.markdown(HEADER, [row(errors) for errors in records])
+    table = tables.markdown(HEADER, [row(errors) for errors in comparisons])
     notes = [
         f"{config.num_chains:,} chains, {config.num_runs} runs of each; {NUM_REPLICAS} replicas of "
         "tempering share a row's sweeps, so every row moves as many bits. Errors are root mean "
@@ -227,7 +228,7 @@ def compare(config: Config, directories: list[Path]) -> str:
             + f", moments {f'± {m.moments_error:.4f} ' if m.moments_error else ''}by {m.source}."
             for m in machines
         ),
-        f"Hardware: {run_record.describe_hardware()}.",
+        f"Hardware: {records.describe_hardware()}.",
     ]
     out = Path(config.out)
     (out / "samplers.md").write_text(table + "\n\n" + "\n\n".join(notes) + "\n", encoding="utf-8")
@@ -240,9 +241,9 @@ def compare(config: Config, directories: list[Path]) -> str:
         }
         for m in machines
     }
-    checkpoint.write_json(out / "samplers.json", {"references": references, "records": records})
+    checkpoint.write_json(out / "samplers.json", {"references": references, "records": comparisons})
     figures.save(
-        figures.convergence(curves(records), xlabel="sweeps a chain"), out / "samplers.png"
+        figures.convergence(curves(comparisons), xlabel="sweeps a chain"), out / "samplers.png"
     )
     return table
 

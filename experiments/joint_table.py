@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 
 from dvae.analysis import tables
-from experiments import result_tables, run_groups
-from experiments.joint_config import Config
-from experiments.result_tables import Summary
-from experiments.run_groups import Group, Program
+from experiments.common import groups as run_groups
+from experiments.common import tables as result_tables
+from experiments.common.groups import Group, Program
+from experiments.common.tables import Summary
+from experiments.joint_vae.config import Config
 
 PROGRAM = Program("joint_vae", Config)
 PUBLISHED_ACCURACY = 0.887  # MNIST, 100 epochs: Dupont (2018), sec. 4.2

@@ -42,8 +42,8 @@ import numpy as np
 from dvae import relax
 from dvae.analysis import figures
 from dvae.train import checkpoint
-from experiments import flags
-from experiments.flags import option
+from experiments.common import flags
+from experiments.common.flags import option
 
 MIXTURE_MU = 0.75
 MIN_BETA, MAX_BETA, MAX_BETAS = 0.5, 100.0, 6

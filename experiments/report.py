@@ -16,10 +16,13 @@ import numpy as np
 
 from dvae.analysis import figures, tables
 from dvae.train import checkpoint
-from experiments import result_tables, run_groups, run_record, vq_report
-from experiments.run_groups import Group, Program, Summary
-from experiments.vq_config import Config
-from experiments.vq_evaluation import NUM_DIMS
+from experiments.cifar_vq import report as vq_report
+from experiments.cifar_vq.config import Config
+from experiments.cifar_vq.evaluation import NUM_DIMS
+from experiments.common import groups as run_groups
+from experiments.common import records
+from experiments.common import tables as result_tables
+from experiments.common.groups import Group, Program, Summary
 
 PROGRAM = Program("cifar_vq", Config)
 # CIFAR-10 test bits/dim of Sonderby et al. (2017), Fig. 1(a) and text; 256 maps, full training.
@@ -143,8 +146,7 @@ def draw(groups: Sequence[Group]) -> dict[str, figures.Figure]:
 def _validation_path(group: Group) -> tuple[np.ndarray, ...]:
     """Steps, rate and distortion of the validations, averaged over the seeds of all runs."""
     curves = [
-        run_record.read_curve(run.directory, "validation", "rate", "distortion")
-        for run in group.runs
+        records.read_curve(run.directory, "validation", "rate", "distortion") for run in group.runs
     ]
     length = min(len(curve[0]) for curve in curves)
     weights = [len(run.summary["seeds"]) for run in group.runs]

@@ -8,9 +8,9 @@ same line.
 """
 
 from dvae import relax
-from experiments import binary_names as names
-from experiments import result_tables
-from experiments.result_tables import Published, Summary
+from experiments.binary_vae import names, report
+from experiments.common import tables as result_tables
+from experiments.common.tables import Published, Summary
 
 # "Baseline performances are taken from" Tucker et al. (2017) there: NVIL, MuProp, REBAR, Concrete.
 PUBLISHED: Published = {
@@ -64,7 +64,7 @@ def column(summary: Summary) -> str:
 
 def comparable(summary: Summary) -> bool:
     """Whether the sizes are the paper's, and the NLL is by its number of samples."""
-    wanted = {**result_tables.PAPER_SIZES, "test_samples": 100}
+    wanted = {**report.PAPER_SIZES, "test_samples": 100}
     return all(summary["config"][name] == value for name, value in wanted.items())
 
 
@@ -74,13 +74,14 @@ TABLE = result_tables.Table(
         'Vahdat et al., "DVAE++" (2018), Table 1, mean and standard deviation of five runs of '
         "2,000,000 steps (the number of Tucker et al., 2017, which the paper keeps)"
     ),
+    program=report.PROGRAM,
     published=PUBLISHED,
     comparable=comparable,
     accepts=accepts,
     structure=lambda summary: summary["config"]["structure"],
     column=column,
     more=(
-        result_tables.ACTIVE_UNITS,
+        report.ACTIVE_UNITS,
         ("networks see", lambda s: s["config"].get("latent_inputs", names.BITS)),
     ),
     shown=("latent_inputs",),

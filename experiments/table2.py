@@ -8,9 +8,9 @@ log Z, its error and the sampler's effort on the same line. Runs of DVAE# (relax
 with them; the paper has no column for those.
 """
 
-from experiments import binary_names as names
-from experiments import result_tables
-from experiments.result_tables import Published, Summary
+from experiments.binary_vae import names, report
+from experiments.common import tables as result_tables
+from experiments.common.tables import Published, Summary
 
 _RBM, _ROLFE = "rbm, exponential", "rbm, Rolfe"
 _JOINT, _MARGINAL = "directed, joint", "directed, marginal"
@@ -73,7 +73,7 @@ def column(summary: Summary) -> str:
 def comparable(summary: Summary) -> bool:
     """Whether sizes and samples are the paper's, tanh layers are normalized, and log Z is sound."""
     config = summary["config"]
-    wanted = {**result_tables.PAPER_SIZES, "test_samples": 4_000}
+    wanted = {**report.PAPER_SIZES, "test_samples": 4_000}
     same = all(config[name] == value for name, value in wanted.items())
     normalized = config["structure"] == names.LINEAR or config["normalization"] == names.BATCH
     return same and normalized and "warning" not in summary.get("log_z", {})
@@ -85,13 +85,14 @@ TABLE = result_tables.Table(
         'Vahdat et al., "DVAE++" (2018), Table 2, mean and standard deviation of five runs of '
         "1,000,000 steps of batch 100 with 1,000 chains of 40 sweeps"
     ),
+    program=report.PROGRAM,
     published=PUBLISHED,
     comparable=comparable,
     accepts=accepts,
     structure=lambda s: f"{s['config']['num_groups']} {s['config']['structure']}",
     column=column,
     more=(
-        result_tables.ACTIVE_UNITS,
+        report.ACTIVE_UNITS,
         ("log Z", result_tables.log_z),
         ("chains x sweeps", result_tables.effort),
     ),

@@ -12,10 +12,10 @@ import math
 
 import numpy as np
 
-from experiments import result_tables
-from experiments.dvaepp_config import BINARY_DATASETS, CONDITIONAL, UNCONDITIONAL, Config
-from experiments.result_tables import Published, Summary
-from experiments.run_groups import Program
+from experiments.common import tables as result_tables
+from experiments.common.groups import Program
+from experiments.common.tables import Published, Summary
+from experiments.dvaepp.config import BINARY_DATASETS, CONDITIONAL, UNCONDITIONAL, Config
 
 ROWS = (
     "normal + normal",

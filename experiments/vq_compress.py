@@ -30,8 +30,9 @@ from sklearn.datasets import load_sample_image
 
 from dvae import vq
 from dvae.train import paths
-from experiments import flags, image_files
-from experiments.flags import option
+from experiments.common import flags
+from experiments.common import images as image_files
+from experiments.common.flags import option
 
 
 @dataclasses.dataclass(frozen=True)

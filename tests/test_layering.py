@@ -89,7 +89,7 @@ def test_files_stay_small(path: Path) -> None:
     [
         ("relax", "dvae.estimators"),
         ("vq", "dvae.models.blocks"),
-        ("data", "experiments.flags"),
+        ("data", "experiments.common.flags"),
         ("distributions", "dvae.vq"),
     ],
 )

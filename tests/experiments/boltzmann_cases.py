@@ -6,9 +6,9 @@ import jax
 import numpy as np
 
 from dvae.train import sharding
-from experiments import binary_names as names
-from experiments import binary_vae
-from experiments.binary_presets import PRESETS
+from experiments.binary_vae import __main__ as binary_vae
+from experiments.binary_vae import names
+from experiments.binary_vae.presets import PRESETS
 
 TINY = {
     **PRESETS["smoke"],

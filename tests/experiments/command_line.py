@@ -7,7 +7,8 @@ from unittest import mock
 import pytest
 from absl import flags as absl_flags
 
-from experiments import flags, runner
+from experiments.common import flags
+from experiments.common import run as runner
 
 DEFINERS = ("DEFINE", "DEFINE_alias")
 

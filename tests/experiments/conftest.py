@@ -3,7 +3,7 @@
 import pytest
 
 from dvae.train import sharding
-from experiments import runner
+from experiments.common import run as runner
 
 
 @pytest.fixture(name="one_device")

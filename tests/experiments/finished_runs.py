@@ -5,7 +5,10 @@ import json
 
 import numpy as np
 
-from experiments import binary_config, dvaepp_config, joint_config, vq_config
+from experiments.binary_vae import config as binary_config
+from experiments.cifar_vq import config as vq_config
+from experiments.dvaepp import config as dvaepp_config
+from experiments.joint_vae import config as joint_config
 
 CONFIGS = {
     "cifar_vq": vq_config.Config,

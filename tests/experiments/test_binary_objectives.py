@@ -9,10 +9,10 @@ import pytest
 
 from dvae import estimators
 from dvae.distributions import bernoulli
-from experiments import binary_model, binary_vae
-from experiments import binary_names as names
-from experiments import binary_objectives as objectives
-from experiments.binary_config import Config
+from experiments.binary_vae import model as binary_model
+from experiments.binary_vae import names, objectives
+from experiments.binary_vae import task as binary_vae_task
+from experiments.binary_vae.config import Config
 
 NUM_PIXELS = 5
 TINY = dict(dataset="digits", num_latents=3, hidden_units=4, hidden_layers=1, num_steps=10)
@@ -24,7 +24,7 @@ NUM_DRAWS = 2_000
 
 def make(config):
     """Parameters away from their symmetric start, and the model's state."""
-    params, state = jax.jit(binary_vae.init_fn(config, MEAN))(jax.random.key(3), X)
+    params, state = jax.jit(binary_vae_task.init_fn(config, MEAN))(jax.random.key(3), X)
     leaves, tree = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(4), len(leaves))
     noisy = [
@@ -58,7 +58,7 @@ def enumerated(config, network, num_samples=1):
 
 def draws(config, params, state):
     """Objective [draws] and network gradients [draws, ...] of the loss under many keys."""
-    loss = binary_vae.loss_fn(config, NUM_PIXELS)
+    loss = binary_vae_task.loss_fn(config, NUM_PIXELS)
 
     def one(key):
         grad_fn = jax.value_and_grad(loss, has_aux=True)
@@ -114,7 +114,7 @@ def test_enumerating_estimator_is_exact():
     params, state = make(config)
     exact = lambda network: enumerated(config, network).mean()
     value, gradient = jax.jit(jax.value_and_grad(exact))(params["network"])
-    loss = jax.jit(jax.value_and_grad(binary_vae.loss_fn(config, NUM_PIXELS), has_aux=True))
+    loss = jax.jit(jax.value_and_grad(binary_vae_task.loss_fn(config, NUM_PIXELS), has_aux=True))
     (found, _), grads = loss(params, state, X, jax.random.key(0), jnp.int32(0))
     np.testing.assert_allclose(-found, value, rtol=1e-5)
     for a, b in zip(jax.tree.leaves(grads["network"]), jax.tree.leaves(gradient), strict=True):

@@ -12,10 +12,14 @@ import pytest
 from dvae import data
 from dvae.distributions import bernoulli
 from dvae.train import sharding
-from experiments import binary_evaluation, binary_model, binary_vae
-from experiments import binary_names as names
-from experiments.binary_config import Config
-from experiments.binary_presets import PRESETS, TABLE1_CELLS
+from experiments.binary_vae import __main__ as binary_vae
+from experiments.binary_vae import evaluation as binary_evaluation
+from experiments.binary_vae import model as binary_model
+from experiments.binary_vae import names
+from experiments.binary_vae import task as binary_vae_task
+from experiments.binary_vae.config import Config
+from experiments.binary_vae.presets import PRESETS, TABLE1_CELLS
+from experiments.boltzmann.names import ANNEALING, PCD, TEMPERING
 
 TINY = PRESETS["smoke"]
 
@@ -102,7 +106,9 @@ def test_start_is_centered_and_predicts_the_mean(images) -> None:
 
 def test_dynamic_pixels_change_with_the_step_and_keep_their_mean() -> None:
     images = np.full((16, 4, 4, 1), 64, np.uint8)
-    draw = jax.jit(binary_vae.draw_fn(Config(**TINY), True, sharding.make_mesh(1), len(images)))
+    draw = jax.jit(
+        binary_vae_task.draw_fn(Config(**TINY), True, sharding.make_mesh(1), len(images))
+    )
     first, second = (
         np.asarray(draw(jax.random.key(0), images.reshape(16, -1), jnp.int32(step)))
         for step in (0, 1)
@@ -163,12 +169,20 @@ BOLTZMANN |= dict(log_z_interval=3, normalization="batch")
     "kind",
     [
         pytest.param(dict(estimator=names.NVIL), id=names.NVIL, marks=pytest.mark.slow),
-        pytest.param(dict(BOLTZMANN, sampler=names.PCD), id=names.PCD, marks=pytest.mark.slow),
         pytest.param(
-            dict(BOLTZMANN, sampler=names.TEMPERING), id=names.TEMPERING, marks=pytest.mark.slow
+            dict(BOLTZMANN, sampler=PCD),
+            id=PCD,
+            marks=pytest.mark.slow,
         ),
         pytest.param(
-            dict(BOLTZMANN, sampler=names.ANNEALING), id=names.ANNEALING, marks=pytest.mark.slow
+            dict(BOLTZMANN, sampler=TEMPERING),
+            id=TEMPERING,
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            dict(BOLTZMANN, sampler=ANNEALING),
+            id=ANNEALING,
+            marks=pytest.mark.slow,
         ),
     ],
 )
@@ -248,29 +262,29 @@ def test_mistakes_end_in_one_line(tmp_path, monkeypatch, capsys, arguments, mess
 def test_images_that_are_not_binary_are_refused(images) -> None:
     grey = images._replace(binarization="none")
     with pytest.raises(ValueError, match="--binarization=dynamic samples them"):
-        binary_vae.check_images(grey)
+        binary_vae_task.check_images(grey)
     static = images._replace(binarization="static")
     with pytest.raises(ValueError, match=r"train must hold images with pixels 0 or 1, found"):
-        binary_vae.check_images(static)
+        binary_vae_task.check_images(static)
     with pytest.raises(ValueError, match=r"test must hold images.*found 0 images"):
-        binary_vae.check_images(images._replace(test=images.test[:0]))
+        binary_vae_task.check_images(images._replace(test=images.test[:0]))
 
 
 def test_asking_for_sampled_pixels(monkeypatch, images) -> None:
     config = Config(**{**TINY, "binarization": names.DYNAMIC})
-    assert binary_vae.prepare(config).binarization == "dynamic"  # digits are sampled anyway
+    assert binary_vae_task.prepare(config).binarization == "dynamic"  # digits are sampled anyway
     grey = images._replace(validation=images.train[:9], test=images.train[9:20])
     monkeypatch.setattr(
         binary_vae.data, "load", lambda *_, **__: grey._replace(binarization="none", name="grey")
     )
-    sampled = binary_vae.prepare(config)
+    sampled = binary_vae_task.prepare(config)
     assert sampled.binarization == "dynamic"
     assert sampled.train.max() == 255
     assert sampled.test.max() == 1
     static = images._replace(binarization="static", train=images.train // 128)
     monkeypatch.setattr(binary_vae.data, "load", lambda *_, **__: static)
     with pytest.raises(ValueError, match="0 or 1 already; use --binarization=as_stored"):
-        binary_vae.prepare(config)
+        binary_vae_task.prepare(config)
 
 
 def test_presets_are_valid() -> None:

@@ -11,15 +11,16 @@ from boltzmann_cases import TINY, bits_of, start
 
 from dvae import data, rbm
 from dvae.train import sharding
-from experiments import (
-    binary_evaluation,
-    binary_model,
-    binary_vae,
-    boltzmann_prior,
-)
-from experiments import binary_names as names
-from experiments.binary_config import Config
-from experiments.binary_presets import PRESETS
+from experiments.binary_vae import __main__ as binary_vae
+from experiments.binary_vae import evaluation as binary_evaluation
+from experiments.binary_vae import model as binary_model
+from experiments.binary_vae import names
+from experiments.binary_vae import task as binary_vae_task
+from experiments.binary_vae.config import Config
+from experiments.binary_vae.presets import PRESETS
+from experiments.boltzmann import prior as boltzmann_prior
+from experiments.boltzmann.names import ANNEALING
+from experiments.common import schedules
 
 METHODS = {
     "dvae": dict(method=names.DVAE, num_groups=2, num_latents=2),
@@ -106,7 +107,7 @@ def test_batch_norm_learns_its_averages_and_devices_agree(images) -> None:
 
 @pytest.mark.slow
 def test_seeds_trained_together_are_those_trained_alone(images) -> None:
-    settings = {**TINY, **METHODS["dvaepp"], "sampler": names.ANNEALING}
+    settings = {**TINY, **METHODS["dvaepp"], "sampler": ANNEALING}
     found = []
     for seeds in (dict(num_seeds=2, seed=3), dict(seed=4)):
         task = binary_vae.make_task(Config(**{**settings, **seeds}), images, sharding.make_mesh(1))
@@ -140,7 +141,7 @@ def test_weight_decay_spares_biases(images) -> None:
     _, first, prior = start(config, images)
     params = {**first.params, "prior": prior}
     zeros = jax.tree.map(jnp.zeros_like, params)
-    optimizer = config.optimizer()
+    optimizer = binary_vae_task.optimizer(config)
     updates, _ = optimizer.update(zeros, optimizer.init(params), params)
     for path, update in jax.tree_util.tree_leaves_with_path(updates):
         name = jax.tree_util.keystr(path)
@@ -150,7 +151,8 @@ def test_weight_decay_spares_biases(images) -> None:
 
 def test_staircase_of_the_learning_rate() -> None:
     settings = {"schedule": "staircase", "num_steps": 1_000, "steps_per_call": 1}
-    rates = Config(**{**TINY, **settings, "learning_rate": 3e-3}).learning_rates()
+    config = Config(**{**TINY, **settings, "learning_rate": 3e-3})
+    rates = schedules.learning_rates(config.schedule, config.learning_rate, config.num_steps)
     steps = {0: 0.1, 19: 0.1, 20: 1, 599: 1, 600: 1 / 3, 750: 0.1, 950: 1 / 33, 999: 1 / 33}
     for step, share in steps.items():
         np.testing.assert_allclose(rates(step), 3e-3 * share, rtol=1e-5, err_msg=str(step))

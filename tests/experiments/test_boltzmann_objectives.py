@@ -8,9 +8,11 @@ from boltzmann_cases import TINY, bits_of, start
 
 from dvae import data, rbm
 from dvae.distributions import bernoulli
-from experiments import binary_model, boltzmann_objectives, boltzmann_prior
-from experiments import binary_names as names
-from experiments.binary_config import Config
+from experiments.binary_vae import boltzmann_objectives, names
+from experiments.binary_vae import model as binary_model
+from experiments.binary_vae.config import Config
+from experiments.boltzmann import prior as boltzmann_prior
+from experiments.boltzmann.names import ANNEALING, PCD, TEMPERING
 
 
 @pytest.fixture(name="images", scope="module")
@@ -90,7 +92,7 @@ def test_sharp_objectives_approach_the_enumerated_bound(images, name, num_groups
     np.testing.assert_array_less(abs(found.mean(0) - expected), 5 * error + 0.05)
 
 
-@pytest.mark.parametrize("sampler", [names.PCD, names.TEMPERING, names.ANNEALING])
+@pytest.mark.parametrize("sampler", [PCD, TEMPERING, ANNEALING])
 def test_log_z_is_estimated_now_and_then(images, sampler) -> None:
     settings = {"sampler": sampler, "num_chains": 1_000, "num_latents": 8, "log_z_interval": 3}
     config = Config(**{**TINY, **settings})
@@ -109,12 +111,12 @@ def test_log_z_is_estimated_now_and_then(images, sampler) -> None:
     np.testing.assert_allclose(
         moved.metrics["coupling_norm"], np.linalg.norm(prior.weights), rtol=1e-5
     )
-    if sampler != names.PCD:  # on a machine that stays, the samplers know log Z themselves
+    if sampler != PCD:  # on a machine that stays, the samplers know log Z themselves
         np.testing.assert_allclose(moved.metrics["sampler_log_z"], rbm.exact.log_z(prior), atol=0.2)
 
 
 def test_the_ladder_is_adapted_on_request(images) -> None:
-    settings = {"sampler": names.TEMPERING, "num_chains": 200, "adapt_interval": 2}
+    settings = {"sampler": TEMPERING, "num_chains": 200, "adapt_interval": 2}
     config = Config(**{**TINY, **settings})
     _, first, prior = start(config, images)
     strong = prior._replace(weights=8 * prior.weights)
@@ -130,7 +132,7 @@ def test_the_ladder_is_adapted_on_request(images) -> None:
     assert (ladders[1][0], ladders[1][-1]) == (0, 1)
 
 
-@pytest.mark.parametrize("sampler", [names.PCD, names.ANNEALING])
+@pytest.mark.parametrize("sampler", [PCD, ANNEALING])
 def test_gradient_of_the_prior_is_that_of_its_likelihood(images, sampler) -> None:
     config = Config(**{**TINY, "sampler": sampler, "num_chains": 20_000, "num_sweeps": 30})
     _, first, prior = start(config, images)

@@ -17,9 +17,11 @@ import pytest
 
 from dvae import data
 from dvae.train import checkpoint, sharding
-from experiments import cifar_vq, vq_evaluation
-from experiments import vq_objectives as objectives
-from experiments.vq_config import PRESETS, Config
+from experiments.cifar_vq import __main__ as cifar_vq
+from experiments.cifar_vq import evaluation as vq_evaluation
+from experiments.cifar_vq import names, objectives
+from experiments.cifar_vq import task as cifar_vq_task
+from experiments.cifar_vq.config import PRESETS, Config
 
 ROOT = Path(__file__).parents[2]
 TINY = {**PRESETS["smoke"], "features": 4, "code_dim": 4, "crop": 8}
@@ -48,11 +50,11 @@ def train(config, images, num_devices, num_steps=2):
 @pytest.mark.parametrize(
     "estimator",
     [
-        objectives.VQ_EMA,
-        pytest.param(objectives.GS_SOFT, marks=pytest.mark.slow),
-        pytest.param(objectives.VIMCO, marks=pytest.mark.slow),
-        pytest.param(objectives.GS_HARD, marks=pytest.mark.slow),
-        pytest.param(objectives.VQ, marks=pytest.mark.slow),
+        names.VQ_EMA,
+        pytest.param(names.GS_SOFT, marks=pytest.mark.slow),
+        pytest.param(names.VIMCO, marks=pytest.mark.slow),
+        pytest.param(names.GS_HARD, marks=pytest.mark.slow),
+        pytest.param(names.VQ, marks=pytest.mark.slow),
     ],
 )
 def test_eight_devices_train_like_one(images, estimator) -> None:
@@ -89,13 +91,13 @@ def test_seeds_trained_together_are_those_trained_alone(images) -> None:
 def test_initialization_follows_its_options(images) -> None:
     def initial(**settings):
         config = Config(**{**TINY, **settings})
-        init = cifar_vq.init_fn(
-            config, vq_evaluation.log_pixel_histogram(images.train), len(images.train)
+        init = cifar_vq_task.init_fn(
+            config, cifar_vq_task.log_pixel_histogram(images.train), len(images.train)
         )
         return jax.jit(init)(jax.random.key(0), images.train)[0]
 
     default = initial()
-    histogram = vq_evaluation.log_pixel_histogram(images.train)
+    histogram = cifar_vq_task.log_pixel_histogram(images.train)
     np.testing.assert_array_equal(default["network"]["head"]["bias"], histogram)
     zeros = initial(output_bias_init="zeros")
     np.testing.assert_array_equal(zeros["network"]["head"]["bias"], 0)
@@ -112,9 +114,8 @@ def test_evaluation_counts_each_image_once_whatever_the_batch(images) -> None:
         mesh = sharding.make_mesh(num_devices)
         task = cifar_vq.make_task(config, images, mesh)
         evaluator = vq_evaluation.Evaluator(config, mesh)
-        results.append(
-            evaluator.evaluate(jax.jit(task.init)(task.key_init, images.train), images.test)
-        )
+        start = jax.jit(task.init)(task.key_init, images.train)
+        results.append(evaluator.evaluate(start.params, start.model_state, images.test))
     for a, b in zip(*results, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5)
     assert results[0].rate.shape == (1, 20)
@@ -128,7 +129,8 @@ def test_evaluated_rate_is_the_exact_kl(images) -> None:
     mesh = sharding.make_mesh(1)
     task = cifar_vq.make_task(config, images, mesh)
     train_state = jax.jit(task.init)(task.key_init, images.train)
-    found = vq_evaluation.Evaluator(config, mesh).evaluate(train_state, images.test)
+    trained = train_state.params, train_state.model_state
+    found = vq_evaluation.Evaluator(config, mesh).evaluate(*trained, images.test)
     network, codebook = train_state.params["network"], train_state.params["codebook"]
     vectors = objectives.apply(config.model(), network, "encode", jnp.asarray(images.test))
     logits = objectives.apply(config.model(), network, "posterior_logits", vectors, codebook)
@@ -155,7 +157,7 @@ def test_histogram_baseline() -> None:
 )
 def test_images_of_another_kind_are_refused(images, broken) -> None:
     with pytest.raises(ValueError, match=r"must be uint8 images of shape \(32, 32, 3\), got"):
-        vq_evaluation.check_images(images._replace(test=broken))
+        cifar_vq_task.check_images(images._replace(test=broken))
 
 
 def start(*arguments, cache=""):
@@ -282,7 +284,7 @@ def test_several_seeds_and_steps_in_one_call(tmp_path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("one_device")
-@pytest.mark.parametrize("estimator", objectives.ESTIMATORS)
+@pytest.mark.parametrize("estimator", names.ESTIMATORS)
 def test_training_beats_the_histogram(tmp_path, estimator) -> None:
     settings = {**PRESETS["demo"], "num_steps": 200, "features": 16, "num_latents": 4}
     settings = {**settings, "kl_warmup_steps": 100, "eval_interval": 0, "num_test_images": 200}

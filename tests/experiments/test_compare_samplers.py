@@ -8,8 +8,8 @@ import pytest
 
 from dvae import rbm
 from experiments import compare_samplers
+from experiments.boltzmann.machines import Machine
 from experiments.compare_samplers import Config, Measured
-from experiments.sampler_machines import Machine
 
 
 def test_errors_are_root_mean_squares_over_runs():

@@ -13,9 +13,13 @@ from dvae import data, rbm
 from dvae.distributions import bernoulli
 from dvae.models import dvaepp as networks
 from dvae.train import sharding
-from experiments import boltzmann_prior, dvaepp, dvaepp_evaluation, dvaepp_latents
-from experiments.dvaepp_config import Config
-from experiments.dvaepp_presets import PRESETS, ROWS
+from experiments.boltzmann import prior as boltzmann_prior
+from experiments.dvaepp import __main__ as dvaepp
+from experiments.dvaepp import evaluation as dvaepp_evaluation
+from experiments.dvaepp import latents as dvaepp_latents
+from experiments.dvaepp import task as dvaepp_task
+from experiments.dvaepp.config import Config
+from experiments.dvaepp.presets import PRESETS, ROWS
 
 TINY = PRESETS["smoke"]
 
@@ -61,7 +65,7 @@ def bits_of(num_units):
 
 def exact_log_likelihood(config, module, params, x):
     """log sum over all bits of p(z) p(h | z) p(x | z, h), each image by itself."""
-    run = dvaepp_evaluation.bind(module, params["network"])
+    run = dvaepp_task.bind(module, params["network"])
     num_global = config.num_groups * config.num_latents
     side = module.config.local_side
     num_local = side * side * config.local_size
@@ -127,7 +131,7 @@ def test_a_sharp_objective_is_the_elbo(images, row) -> None:
     config = Config(**{**TINY, **settings, "ais_temperatures": 400, "ais_chains": 500})
     _, state = start(config, images, spread=0.05)
     shape = images.train.shape[1:]
-    loss = dvaepp.loss_fn(config, config.model(shape))
+    loss = dvaepp_task.loss_fn(config, config.model(shape))
     x = jnp.asarray(images.test[:8])
     objective = lambda key: loss(state.params, state.model_state, x, key, jnp.int32(1))[1][1]
     keys = jax.random.split(jax.random.key(0), 300)
@@ -148,7 +152,7 @@ def test_a_sharp_objective_is_the_elbo(images, row) -> None:
 def test_balancing_is_over_after_the_warm_up(images) -> None:
     config = Config(**{**TINY, "global_latents": "normal", "kl_warmup_steps": 4})
     _, state = start(config, images)
-    loss = jax.jit(dvaepp.loss_fn(config, config.model((8, 8, 1))))
+    loss = jax.jit(dvaepp_task.loss_fn(config, config.model((8, 8, 1))))
     x = jnp.asarray(images.test[:8])
     for step, balanced in ((1, True), (4, False)):
         value, (_, m) = loss(state.params, {}, x, jax.random.key(1), jnp.int32(step))

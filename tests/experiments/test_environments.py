@@ -14,19 +14,15 @@ import tiny
 from absl import flags as absl_flags
 
 from dvae.train import sharding
-from experiments import (
-    binary_config,
-    compare_samplers,
-    dvaepp_config,
-    flags,
-    gradient_variance_config,
-    joint_config,
-    plot_relaxations,
-    result_tables,
-    runner,
-    vq_compress,
-    vq_config,
-)
+from experiments import compare_samplers, plot_relaxations, vq_compress
+from experiments.binary_vae import config as binary_config
+from experiments.cifar_vq import config as vq_config
+from experiments.common import flags
+from experiments.common import run as runner
+from experiments.common import tables as result_tables
+from experiments.dvaepp import config as dvaepp_config
+from experiments.gradient_variance import config as gradient_variance_config
+from experiments.joint_vae import config as joint_config
 
 ROOT = Path(__file__).parents[2]
 INLINE = "module://matplotlib_inline.backend_inline"

@@ -8,27 +8,25 @@ import pytest
 from dvae import data
 from dvae.models import checks
 from dvae.train import sharding
-from experiments import (
-    binary_evaluation,
-    binary_model,
-    binary_presets,
-    binary_report,
-    binary_vae,
-    boltzmann_prior,
-    cifar_vq,
-    dvaepp,
-    dvaepp_config,
-    dvaepp_evaluation,
-    dvaepp_latents,
-    dvaepp_presets,
-    evaluation,
-    joint_config,
-    joint_evaluation,
-    joint_vae,
-    vq_config,
-    vq_evaluation,
-)
-from experiments.binary_config import Config as BinaryConfig
+from experiments.binary_vae import __main__ as binary_vae
+from experiments.binary_vae import evaluation as binary_evaluation
+from experiments.binary_vae import model as binary_model
+from experiments.binary_vae import presets as binary_presets
+from experiments.binary_vae.config import Config as BinaryConfig
+from experiments.boltzmann import prior as boltzmann_prior
+from experiments.cifar_vq import __main__ as cifar_vq
+from experiments.cifar_vq import config as vq_config
+from experiments.cifar_vq import evaluation as vq_evaluation
+from experiments.common import evaluation
+from experiments.dvaepp import __main__ as dvaepp
+from experiments.dvaepp import config as dvaepp_config
+from experiments.dvaepp import evaluation as dvaepp_evaluation
+from experiments.dvaepp import latents as dvaepp_latents
+from experiments.dvaepp import presets as dvaepp_presets
+from experiments.joint_vae import __main__ as joint_vae
+from experiments.joint_vae import config as joint_config
+from experiments.joint_vae import evaluation as joint_evaluation
+from experiments.joint_vae import task as joint_vae_task
 
 LEVELS = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
 BITS = (LEVELS[:, :8, :8, :1] > 127).astype(np.uint8)
@@ -46,7 +44,8 @@ def make_vq():
     config = vq_config.Config(**settings)
     images = data.load("patches")._replace(validation=LEVELS, test=LEVELS)
     state = initial(cifar_vq, config, images._replace(train=images.train[:300]))
-    return vq_evaluation.Evaluator(config, sharding.make_mesh(1)), state
+    evaluator = vq_evaluation.Evaluator(config, sharding.make_mesh(1))
+    return evaluator, (state.params, state.model_state)
 
 
 @pytest.fixture(name="binary", scope="module")
@@ -60,7 +59,7 @@ def make_binary():
 @pytest.fixture(name="joint", scope="module")
 def make_joint():
     config = joint_config.Config(**{**joint_config.PRESETS["smoke"], "discrete": "3,2"})
-    images = joint_vae.prepare(config)
+    images = joint_vae_task.prepare(config)
     state = initial(joint_vae, config, images)
     return joint_evaluation.Evaluator(config, images, sharding.make_mesh(1)), state.params
 
@@ -74,17 +73,17 @@ def make_hierarchy():
 
 
 def test_bits_per_dim_count_the_dimensions_of_the_images(vq) -> None:
-    evaluator, state = vq
+    evaluator, trained = vq
     for height, width in ((32, 32), (64, 32), (28, 28), (4, 4)):
         images = np.tile(LEVELS[:2], (1, 2, 1, 1))[:, :height, :width]
-        found = evaluator.evaluate(state, images)
+        found = evaluator.evaluate(*trained, images)
         nats = found.rate + found.distortion
         expected = nats / (height * width * 3) / np.log(2)
         np.testing.assert_allclose(found.bits_per_dim, expected, rtol=1e-6)
         # An untrained model codes by the training pixels' histogram, at 6 to 9 bits.
         assert (found.bits_per_dim > 6).all()
         assert (found.bits_per_dim < 9).all()
-    assert evaluator.reconstruct(state.params, state.model_state, LEVELS[:2]).shape[1:] == (
+    assert evaluator.reconstruct(*trained, LEVELS[:2]).shape[1:] == (
         32,
         32,
         3,
@@ -92,9 +91,9 @@ def test_bits_per_dim_count_the_dimensions_of_the_images(vq) -> None:
 
 
 def test_arrays_of_a_device_are_evaluated_like_those_of_the_host(vq, binary) -> None:
-    evaluator, state = vq
-    on_device = evaluator.evaluate(state, jnp.asarray(LEVELS[:2]))
-    np.testing.assert_array_equal(on_device.rate, evaluator.evaluate(state, LEVELS[:2]).rate)
+    evaluator, trained = vq
+    on_device = evaluator.evaluate(*trained, jnp.asarray(LEVELS[:2]))
+    np.testing.assert_array_equal(on_device.rate, evaluator.evaluate(*trained, LEVELS[:2]).rate)
     evaluator, (params, model_state) = binary
     results = [
         evaluator.evaluate(params, model_state, bits, num_samples=2).elbo
@@ -116,11 +115,11 @@ def test_arrays_of_a_device_are_evaluated_like_those_of_the_host(vq, binary) -> 
     ],
 )
 def test_images_that_are_no_levels(vq, images, message) -> None:
-    evaluator, state = vq
+    evaluator, trained = vq
     with pytest.raises(ValueError, match=message):
-        evaluator.evaluate(state, images)
+        evaluator.evaluate(*trained, images)
     with pytest.raises(ValueError, match=message):
-        evaluator.reconstruct(state.params, state.model_state, images)
+        evaluator.reconstruct(*trained, images)
     if "multiples" not in message:
         with pytest.raises(ValueError, match=message):
             vq_evaluation.histogram_bits_per_dim(LEVELS, images)
@@ -162,11 +161,11 @@ def test_images_of_another_size(binary, hierarchy, joint) -> None:
         (GREY[:0], "at least 1 image"),
     ):
         with pytest.raises(ValueError, match=message):
-            evaluator.evaluate(params, images)
+            evaluator.evaluate(params, (), images)
         with pytest.raises(ValueError, match=message):
             evaluator.reconstruct(params, images)
     with pytest.raises(ValueError, match="uint8 levels"):
-        joint_evaluation.as_float(GREY / 255)
+        joint_vae_task.as_float(GREY / 255)
 
 
 def test_numbers_of_samples_and_of_images(vq, binary, hierarchy, joint) -> None:
@@ -177,7 +176,7 @@ def test_numbers_of_samples_and_of_images(vq, binary, hierarchy, joint) -> None:
         ("num_draws", lambda: hierarchy[0].sample_prior(hierarchy[1], {}, num_draws=0, num_each=1)),
         ("num_each", lambda: hierarchy[0].sample_prior(hierarchy[1], {}, num_draws=1, num_each=0)),
         ("num_images", lambda: joint[0].sample_prior(joint[1], 0)),
-        ("num_images", lambda: vq[0].sample_prior(vq[1].params, vq[1].model_state, 0)),
+        ("num_images", lambda: vq[0].sample_prior(*vq[1], 0)),
     ):
         with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
             call()
@@ -194,14 +193,14 @@ def test_one_image_and_one_sample(vq, binary, hierarchy, joint) -> None:
     np.testing.assert_allclose(found.ess, 1, rtol=1e-6)
     np.testing.assert_array_equal(found.unit_variance, 0)
     for values in (
-        vq[0].evaluate(vq[1], LEVELS[:1]).means(),
-        joint[0].evaluate(joint[1], GREY[:1]).means(),
+        vq[0].evaluate(*vq[1], LEVELS[:1]).means(),
+        joint[0].evaluate(joint[1], (), GREY[:1]).means(),
     ):
         assert all(np.isfinite(value).all() for value in values.values())
 
 
 def test_more_test_images_than_there_are_means_all() -> None:
-    np.testing.assert_array_equal(binary_report.spread(BITS, 10**6), BITS)
+    np.testing.assert_array_equal(evaluation.spread(BITS, 10**6), BITS)
 
 
 def test_codes_and_labels_of_an_accuracy(joint) -> None:

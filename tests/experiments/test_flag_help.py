@@ -9,7 +9,8 @@ import pytest
 from command_line import fresh_flags
 from test_fuzzed_configs import EXPERIMENTS
 
-from experiments import compare_samplers, flag_help, plot_relaxations, vq_compress
+from experiments import compare_samplers, plot_relaxations, vq_compress
+from experiments.common import flag_help
 
 PROGRAMS = {
     **EXPERIMENTS,
@@ -21,9 +22,17 @@ PROGRAMS = {
 NO_NOUNS = ("Of", "Which", "Where", "Whether", "In", "Use", "Both", "Train", "Recompute", "For")
 
 
+def manual_of(program):
+    """What the program's own file says of it."""
+    module = importlib.import_module(f"experiments.{program}")
+    if hasattr(module, "__path__"):
+        module = importlib.import_module(f"experiments.{program}.__main__")
+    return module.__doc__
+
+
 def render(program, *, short):
     config_class, presets = PROGRAMS[program]
-    manual = importlib.import_module(f"experiments.{program}").__doc__
+    manual = manual_of(program)
     values = fresh_flags(config_class, presets)
     return flag_help.render(values, f"experiments.{program}", manual, short=short)
 
@@ -39,7 +48,7 @@ def test_help_lists_every_flag_once_in_its_group(program) -> None:
         assert above[-1] == f"{field.metadata['group']}:"
     assert len(max(lines, key=len)) <= 100
     assert ("--preset" in text) == bool(presets is not None)
-    assert text.startswith(importlib.import_module(f"experiments.{program}").__doc__.split("\n")[0])
+    assert text.startswith(manual_of(program).split("\n")[0])
 
 
 @pytest.mark.parametrize("program", PROGRAMS)

@@ -9,19 +9,15 @@ import pytest
 from command_line import fresh_flags
 from test_fuzzed_configs import EXPERIMENTS
 
-from experiments import (
-    binary_config,
-    binary_names,
-    binary_presets,
-    compare_samplers,
-    dvaepp_config,
-    flag_rules,
-    flags,
-    gradient_variance_config,
-    joint_config,
-    vq_compress,
-)
-from experiments.vq_config import PRESETS, Config
+from experiments import compare_samplers, vq_compress
+from experiments.binary_vae import config as binary_config
+from experiments.binary_vae import names as binary_names
+from experiments.binary_vae import presets as binary_presets
+from experiments.cifar_vq.config import PRESETS, Config
+from experiments.common import flag_rules, flags
+from experiments.dvaepp import config as dvaepp_config
+from experiments.gradient_variance import config as gradient_variance_config
+from experiments.joint_vae import config as joint_config
 
 CONFIGS = [
     Config,

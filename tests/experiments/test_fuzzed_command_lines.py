@@ -9,15 +9,13 @@ import pytest
 from command_line import fresh_flags
 from hypothesis import HealthCheck, given, settings
 
-from experiments import (
-    binary_config,
-    binary_presets,
-    dvaepp_config,
-    dvaepp_presets,
-    flags,
-    joint_config,
-    vq_config,
-)
+from experiments.binary_vae import config as binary_config
+from experiments.binary_vae import presets as binary_presets
+from experiments.cifar_vq import config as vq_config
+from experiments.common import flags
+from experiments.dvaepp import config as dvaepp_config
+from experiments.dvaepp import presets as dvaepp_presets
+from experiments.joint_vae import config as joint_config
 
 EXPERIMENTS = {
     "cifar_vq": (vq_config.Config, vq_config.PRESETS),

@@ -7,15 +7,13 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from experiments import (
-    binary_config,
-    binary_presets,
-    dvaepp_config,
-    dvaepp_presets,
-    gradient_variance_config,
-    joint_config,
-    vq_config,
-)
+from experiments.binary_vae import config as binary_config
+from experiments.binary_vae import presets as binary_presets
+from experiments.cifar_vq import config as vq_config
+from experiments.dvaepp import config as dvaepp_config
+from experiments.dvaepp import presets as dvaepp_presets
+from experiments.gradient_variance import config as gradient_variance_config
+from experiments.joint_vae import config as joint_config
 
 # The configuration of each experiment, and its presets.
 EXPERIMENTS = {

@@ -11,18 +11,17 @@ import pytest
 
 from dvae.distributions import bernoulli
 from dvae.train import sharding
-from experiments import (
-    binary_model,
-    binary_vae,
-    flags,
-    gradient_measurement,
-    gradient_variance,
-    gradient_variance_config,
-    gradient_variance_report,
-)
-from experiments import binary_names as names
-from experiments.gradient_measurement import SIDES
-from experiments.gradient_variance_config import Config
+from experiments.binary_vae import model as binary_model
+from experiments.binary_vae import names
+from experiments.binary_vae import task as binary_vae_task
+from experiments.common import flags
+from experiments.gradient_variance import __main__ as program
+from experiments.gradient_variance import config as gradient_variance_config
+from experiments.gradient_variance import measurement as gradient_measurement
+from experiments.gradient_variance import report as gradient_variance_report
+from experiments.gradient_variance import task as gradient_variance
+from experiments.gradient_variance.config import Config
+from experiments.gradient_variance.measurement import SIDES
 
 NUM_PIXELS = 5
 TINY = Config(num_latents=3, hidden_units=4, batch_size=2, num_draws=200, tune_steps=300)
@@ -34,7 +33,7 @@ STATE = {"mean": MEAN, "batch_stats": {}, "signal": ()}
 @functools.cache
 def network():
     """Parameters away from their symmetric start."""
-    params, _ = binary_vae.init_fn(TINY.experiment(), MEAN)(jax.random.key(3), X)
+    params, _ = binary_vae_task.init_fn(TINY.experiment(), MEAN)(jax.random.key(3), X)
     leaves, tree = jax.tree.flatten(params["network"])
     rng = np.random.default_rng(4)
     noisy = [leaf + 0.5 * rng.normal(size=leaf.shape).astype(np.float32) for leaf in leaves]
@@ -152,7 +151,7 @@ def test_report_of_a_small_run(tmp_path):
         num_latents=4, hidden_units=8, batch_size=8, num_draws=200, train_steps=500, tune_steps=20,
         estimators="nvil", train_estimator=names.REINFORCE_LOO,
     )  # fmt: skip
-    images = binary_vae.prepare(config.experiment())
+    images = binary_vae_task.prepare(config.experiment())
     measurement = gradient_variance.measure(config, images, sharding.make_mesh(1))
     before, after = measurement.stages
     assert after.elbo > before.elbo + 1
@@ -196,7 +195,7 @@ def test_bad_flags_end_in_one_line(tmp_path, monkeypatch, capsys, settings, text
     settings["out"] = settings["out"].format(file=tmp_path / "file" / "out")
     monkeypatch.setattr(flags, "parse", lambda config_class: config_class(**settings))
     with pytest.raises(SystemExit) as stopped:
-        gradient_variance.main(["gradient_variance"])
+        program.main(["gradient_variance"])
     assert stopped.value.code == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")

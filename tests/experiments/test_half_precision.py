@@ -3,7 +3,7 @@
 import jax
 import pytest
 
-from experiments import half_precision
+from experiments.common import half_precision
 
 X86 = "processor\t: 0\nmodel name\t: Some CPU\nflags\t\t: fpu sse avx2 {}\n\nprocessor\t: 1\n"
 ARM = "processor\t: 0\nFeatures\t: fp asimd {}\nCPU part\t: 0xd40\n"
@@ -77,7 +77,7 @@ def test_the_programs_ask(monkeypatch, program) -> None:
     from dvae import data
     from dvae.train import sharding
 
-    module = importlib.import_module(f"experiments.{program}")
+    module = importlib.import_module(f"experiments.{program}.__main__")
     asked = []
     monkeypatch.setattr(half_precision, "advise", lambda *arguments: asked.append(arguments))
     flag = {"cifar_vq": "dtype", "binary_vae": "eval_dtype"}[program]

@@ -10,15 +10,17 @@ import pytest
 
 from dvae.models import joint
 from dvae.train import sharding
-from experiments import joint_evaluation, joint_vae
-from experiments.joint_config import PRESETS, Config
+from experiments.joint_vae import __main__ as joint_vae
+from experiments.joint_vae import evaluation as joint_evaluation
+from experiments.joint_vae import task as joint_vae_task
+from experiments.joint_vae.config import PRESETS, Config
 
 TINY = PRESETS["smoke"]
 
 
 @pytest.fixture(name="images", scope="module")
 def load_images():
-    return joint_vae.prepare(Config(**TINY))
+    return joint_vae_task.prepare(Config(**TINY))
 
 
 def train(config, images, num_devices=1, num_steps=2):
@@ -51,14 +53,14 @@ def test_every_parameter_moves(images, objective) -> None:
 def test_penalties_against_their_definitions() -> None:
     kl = joint.Divergences(jnp.array([[1.0, 2.0], [3.0, 1.0]]), jnp.array([[0.5], [0.9]]))
     base = {**TINY, "capacity_continuous": 8.0, "capacity_steps": 100, "gamma": 10.0}
-    penalty, capacities = joint_vae.penalty(Config(**base), kl, jnp.int32(50))
+    penalty, capacities = joint_vae_task.penalty(Config(**base), kl, jnp.int32(50))
     # C_h = 8/2, C_c = min(5/2, log 3), KL_h = 3.5, KL_c = 0.7 in the mean.
     np.testing.assert_allclose(capacities["capacity_continuous"], 4.0)
     np.testing.assert_allclose(capacities["capacity_discrete"], np.log(3), rtol=1e-6)
     expected = 10 * (abs(3.5 - 4) + abs(0.7 - np.log(3)))
     np.testing.assert_allclose(penalty, expected, rtol=1e-5)
     for settings, weight in ((dict(objective="elbo"), 1), (dict(objective="beta"), 4)):
-        value, none = joint_vae.penalty(Config(**{**TINY, **settings}), kl, jnp.int32(50))
+        value, none = joint_vae_task.penalty(Config(**{**TINY, **settings}), kl, jnp.int32(50))
         np.testing.assert_allclose(value, weight * 4.2, rtol=1e-6)
         assert not none
 
@@ -66,8 +68,8 @@ def test_penalties_against_their_definitions() -> None:
 def test_objective_is_the_elbo_of_samples(images) -> None:
     """With sharp codes the relaxed objective is the ELBO that the evaluation estimates."""
     config = Config(**{**TINY, "objective": "elbo", "discrete": "3,2", "temperature": 0.01})
-    module = joint_evaluation.model(config, images)
-    loss = jax.jit(joint_vae.loss_fn(config, module))
+    module = joint_vae_task.model(config, images)
+    loss = jax.jit(joint_vae_task.loss_fn(config, module))
     params = jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))["params"]
     x = images.test[:8]
     keys = jax.random.split(jax.random.key(1), 400)
@@ -130,18 +132,16 @@ def test_an_interrupted_run_of_seeds_ends_like_a_whole_one(tmp_path, monkeypatch
     settings = {**TINY, "discrete": "3,2", "num_seeds": 2}
     whole = joint_vae.run(Config(**settings, workdir=str(tmp_path / "whole")))
     cut = Config(**settings, workdir=str(tmp_path / "cut"))
-    validate = joint_evaluation.Evaluator.validate
+    evaluate, calls = joint_evaluation.Evaluator.evaluate, []
 
-    calls = []
-
-    def interrupted(self, params):
+    def interrupted(*arguments):
         calls.append(1)
-        if len(calls) == 2:
+        if len(calls) == 3:  # a validation takes two, one for the codes' classes
             raise KeyboardInterrupt
-        return validate(self, params)
+        return evaluate(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(joint_evaluation.Evaluator, "validate", interrupted)
+        patch.setattr(joint_evaluation.Evaluator, "evaluate", interrupted)
         with pytest.raises(KeyboardInterrupt):
             joint_vae.run(cut)
     assert not (tmp_path / "cut" / "summary.json").exists()

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from dvae import relax
-from experiments import flags
 from experiments import plot_relaxations as program
+from experiments.common import flags
 
 FIGURES = {
     "smoothing_densities", "mixture_mu_075", "inverse_cdf", "spike_exp_vs_exponential",

@@ -16,21 +16,18 @@ from test_fuzzed_configs import EXPERIMENTS
 
 from dvae import data
 from dvae.train import sharding
-from experiments import (
-    binary_evaluation,
-    binary_vae,
-    cifar_vq,
-    dvaepp,
-    dvaepp_evaluation,
-    flag_rules,
-    flags,
-    gradient_variance_config,
-    joint_evaluation,
-    joint_vae,
-    vq_evaluation,
-)
-from experiments import binary_names as names
-from experiments import vq_objectives as vq
+from experiments.binary_vae import __main__ as binary_vae
+from experiments.binary_vae import evaluation as binary_evaluation
+from experiments.binary_vae import names
+from experiments.cifar_vq import __main__ as cifar_vq
+from experiments.cifar_vq import evaluation as vq_evaluation
+from experiments.cifar_vq import names as vq
+from experiments.common import flag_rules, flags
+from experiments.dvaepp import __main__ as dvaepp
+from experiments.dvaepp import evaluation as dvaepp_evaluation
+from experiments.gradient_variance import config as gradient_variance_config
+from experiments.joint_vae import __main__ as joint_vae
+from experiments.joint_vae import evaluation as joint_evaluation
 
 PROGRAMS = {
     "cifar_vq": cifar_vq,
@@ -82,7 +79,10 @@ CASES = [
 # Valid beside anything, where twice the value or another choice is not.
 OTHER = {"ema_decay": 0.5, "num_scales": 1, "restart_threshold": 0.5, "hidden_layers": 3}
 OTHER |= {"adapt_interval": 3, "beta_steps": 3, "kl_warmup_steps": 3, "num_mixtures": 3}
-QUIET = ("dataclasses", "experiments.flags", "experiments.flag_rules", "experiments.run_names")
+QUIET = (
+    "dataclasses",
+    *(f"experiments.common.{name}" for name in ("flags", "flag_rules", "names")),
+)
 
 
 def recording(config):

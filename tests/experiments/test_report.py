@@ -5,7 +5,8 @@ import json
 import finished_runs
 import pytest
 
-from experiments import report, run_groups
+from experiments import report
+from experiments.common import groups as run_groups
 
 
 def make(directory, bits=6.0, **config):

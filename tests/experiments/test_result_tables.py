@@ -5,7 +5,8 @@ import math
 
 import pytest
 
-from experiments import result_tables, table1, table2, table3
+from experiments import table1, table2, table3
+from experiments.common import tables as result_tables
 
 
 def summary(**config):

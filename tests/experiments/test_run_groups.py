@@ -6,19 +6,11 @@ import json
 import finished_runs
 import pytest
 
-from experiments import (
-    compare_samplers,
-    flag_rules,
-    flags,
-    joint_table,
-    report,
-    result_tables,
-    run_groups,
-    table1,
-    table2,
-    table3,
-)
-from experiments.run_config import RunConfig
+from experiments import compare_samplers, joint_table, report, table1, table2, table3
+from experiments.common import flag_rules, flags
+from experiments.common import groups as run_groups
+from experiments.common import tables as result_tables
+from experiments.common.config import RunConfig
 
 READERS = {
     "report": (report.PROGRAM, report.compare),

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from test_fuzzed_configs import EXPERIMENTS as ALL
 from test_fuzzed_configs import overrides
 
-from experiments import flags
+from experiments.common import flags
 
 EXPERIMENTS = {name: value for name, value in ALL.items() if name != "gradient_variance"}
 

@@ -7,7 +7,7 @@ import pytest
 
 from dvae import vq
 from dvae.models import vq_conv
-from experiments import vq_objectives as objectives
+from experiments.cifar_vq import objectives
 
 B, H, W, N, C, D = 2, 1, 2, 2, 3, 2
 ONE = jnp.ones(())

@@ -12,20 +12,17 @@ import tiny
 
 from dvae.train import lock, sharding
 from dvae.train.metrics import read_metrics
-from experiments import (
-    binary_config,
-    binary_presets,
-    binary_vae,
-    cifar_vq,
-    dvaepp,
-    dvaepp_config,
-    joint_config,
-    joint_vae,
-    run_record,
-    runner,
-    vq_config,
-    workdirs,
-)
+from experiments.binary_vae import __main__ as binary_vae
+from experiments.binary_vae import config as binary_config
+from experiments.binary_vae import presets as binary_presets
+from experiments.cifar_vq import __main__ as cifar_vq
+from experiments.cifar_vq import config as vq_config
+from experiments.common import records, workdirs
+from experiments.common import run as runner
+from experiments.dvaepp import __main__ as dvaepp
+from experiments.dvaepp import config as dvaepp_config
+from experiments.joint_vae import __main__ as joint_vae
+from experiments.joint_vae import config as joint_config
 
 CONFIGS = [vq_config.Config, binary_config.Config, joint_config.Config, dvaepp_config.Config]
 
@@ -89,10 +86,10 @@ def test_a_run_whose_drawing_was_cut_off_is_not_finished(tmp_path, train) -> Non
     first = train()
     path = tmp_path / "run" / "summary.json"
     summary = json.loads(path.read_text())
-    del summary[run_record.FILES]  # as after a kill, and in runs from before it was written
+    del summary[records.FILES]  # as after a kill, and in runs from before it was written
     path.write_text(json.dumps(summary))
     assert train()["test"] == first["test"]
-    assert json.loads(path.read_text())[run_record.FILES] == ["line.png"]
+    assert json.loads(path.read_text())[records.FILES] == ["line.png"]
 
 
 def test_a_longer_run_ends_like_one_from_the_start(tmp_path, train) -> None:

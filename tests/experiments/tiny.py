@@ -11,9 +11,10 @@ from matplotlib.figure import Figure
 
 from dvae.data import Dataset
 from dvae.train import sharding
-from experiments import run_report, runner
-from experiments.flags import changed, option
-from experiments.run_config import RunConfig
+from experiments.common import report as run_report
+from experiments.common import run as runner
+from experiments.common.config import RunConfig
+from experiments.common.flags import changed, option
 
 PHASES = ("loading", "compiling", "validating", "stepping", "evaluating", "drawing")
 SLOW_SECONDS = 60.0

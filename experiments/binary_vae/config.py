@@ -1,0 +1,304 @@
+"""The configuration of `binary_vae` and its checks."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from jax.typing import DTypeLike
+
+from dvae.models import mlp
+from experiments.binary_vae import names
+from experiments.binary_vae import rules as binary_rules
+from experiments.boltzmann.config import USUAL, BoltzmannConfig, check_machine
+from experiments.boltzmann.names import PCD
+from experiments.common import flags, schedules
+from experiments.common import names as run_names
+from experiments.common.config import LikelihoodConfig, RunConfig
+from experiments.common.flag_rules import Rules
+from experiments.common.flags import changed, option
+
+_WHY_SMOOTHING = {
+    names.DVAE: "its gradient is made for a spike at zero; use --method=dvaepp for the others",
+    names.DVAEPP: "the smooth posterior of a bit given zeta carries the gradient, and spikes have "
+    "none; use --method=dvae for spike_exp, --method=dvaes for gaussian_integral",
+    names.DVAES: "it needs the density of zeta, and spikes have none; use --method=dvae for them",
+}
+
+
+@dataclass(frozen=True)
+class Config(BoltzmannConfig, LikelihoodConfig):
+    """Everything that determines a run; sizes default to those of the paper's Table 1."""
+
+    program = "binary_vae"
+
+    prior: str = option(
+        names.DIRECTED,
+        "Prior of the bits: factorial groups, each given the ones before, or a restricted "
+        "Boltzmann machine.",
+        choices=(names.DIRECTED, names.BOLTZMANN),
+        group="model",
+    )
+    estimator: str = option(
+        names.EXPONENTIAL,
+        "Smoothing or gradient estimator.",
+        choices=names.ESTIMATORS,
+        group="objective",
+    )
+    method: str = option(
+        "",
+        "Method under a Boltzmann prior: spikes and Rolfe's gradient (dvae); overlapping "
+        "smoothings and the analytic KL (dvaepp, the default); or relaxed priors (dvaes).",
+        choices=("", *names.SMOOTHINGS_OF),
+        group="objective",
+    )
+    smoothing: str = option(
+        "",
+        "Smoothing of the bits under a Boltzmann prior; empty: spike_exp for dvae, else "
+        "exponential.",
+        choices=("", *names.SMOOTHINGS, names.GAUSSIAN_INTEGRAL),
+        group="objective",
+    )
+    bound: str = option(
+        "",
+        "Bound that is trained. Directed: with the KL of the bits (joint, the default) or "
+        "of relaxed variables (marginal). Boltzmann: elbo, or importance-weighted with "
+        "num_samples (iw, the default of dvaes).",
+        choices=("", names.JOINT, names.MARGINAL, names.ELBO, names.IW),
+        group="objective",
+    )
+    dataset: str = option("mnist_static", "Binary images.", choices=names.DATASETS, group="data")
+    binarization: str = option(
+        names.AS_STORED,
+        "Pixels: the set's own binary ones, or grey levels sampled each time an image is seen.",
+        choices=(names.AS_STORED, names.DYNAMIC),
+        group="data",
+    )
+    structure: str = option(
+        names.NONLINEAR,
+        "Networks between groups: affine maps, or tanh layers.",
+        choices=(names.LINEAR, names.NONLINEAR),
+        group="model",
+    )
+    hidden_units: int = option(200, "Units of a tanh layer.", minimum=1, group="model")
+    hidden_layers: int = option(2, "Tanh layers of every network.", minimum=1, group="model")
+    latent_inputs: str = option(
+        names.SIGNS,
+        "Latents as networks see them: zeta as it is, or 2 zeta - 1.",
+        choices=(names.BITS, names.SIGNS),
+        group="model",
+    )
+    beta: float = option(
+        8.0, "First inverse temperature of the smoothing.", above=0, group="objective"
+    )
+    beta_final: float = option(
+        0.0,
+        "Last inverse temperature of the smoothing; 0: the first.",
+        minimum=0,
+        group="objective",
+    )
+    beta_steps: int = option(
+        0,
+        "Steps over which beta moves linearly from first to last; 0: the whole run.",
+        minimum=0,
+        group="objective",
+    )
+    temperature: float = option(
+        0.4,
+        "Temperature of the relaxation, of rebar and relax the first one.",
+        above=0,
+        group="objective",
+    )
+    num_samples: int = option(5, "Samples of an image, K.", minimum=1, group="objective")
+    normalization: str = option(
+        names.NONE,
+        "Normalization before every tanh, or none; of relaxations in tanh layers.",
+        choices=(names.NONE, names.BATCH),
+        group="model",
+    )
+    weight_decay: float = option(
+        0.0,
+        "Weight of half the squared kernels, norm scales and couplings of the prior.",
+        minimum=0,
+        group="optimizer",
+    )
+    kl_warmup_steps: int = option(
+        0, "Steps over which the KL's weight rises from 0 to 1.", minimum=0, group="objective"
+    )
+    learning_rate: float = option(
+        5e-4, "Learning rate of Adam, at its highest.", above=0, group="optimizer"
+    )
+    schedule: str = option(
+        schedules.LINEAR,
+        "Schedule of the learning rate: it stays, falls linearly to zero, or goes in steps: "
+        "0.1 at first, 1 from 2 % of the run on, 1/3 from 60 %, 1/10 from 75 %, 1/33 from "
+        "95 %.",
+        choices=(schedules.CONSTANT, schedules.LINEAR, schedules.STAIRCASE),
+        group="optimizer",
+    )
+    control_rate: float = option(
+        10.0,
+        "Learning rate of the control variate, relative to the model's.",
+        above=0,
+        group="optimizer",
+    )
+    adam_eps: float = option(1e-8, "Epsilon of Adam.", above=0, group="optimizer")
+    eval_dtype: str = option(
+        "float32",
+        "Type that operands of the networks' matrix products are rounded to in evaluations; "
+        "sums stay float32.",
+        choices=("float32", "bfloat16"),
+    )
+    batch_size: int = changed(RunConfig, "batch_size", 24)
+    num_steps: int = changed(RunConfig, "num_steps", 300_000)
+    steps_per_call: int = changed(RunConfig, "steps_per_call", 500)
+    log_interval: int = changed(RunConfig, "log_interval", 5_000)
+    eval_interval: int = changed(RunConfig, "eval_interval", 20_000)
+    num_eval_images: int = changed(RunConfig, "num_eval_images", 2_000)
+    checkpoint_interval: int = changed(RunConfig, "checkpoint_interval", 20_000)
+
+    READ_WITH: ClassVar[Rules] = binary_rules.READ_WITH
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for settings that do not fit each other."""
+        super().__post_init__()
+        if self.prior == names.BOLTZMANN:
+            flags.settle(self, method=names.DVAEPP, sampler=PCD)
+            spikes, relaxed = self.method == names.DVAE, self.method == names.DVAES
+            flags.settle(
+                self,
+                smoothing=names.SPIKE_EXP if spikes else names.EXPONENTIAL,
+                bound=names.IW if relaxed else names.ELBO,
+            )
+            _check_boltzmann(self)
+        else:
+            flags.settle(self, bound=names.JOINT)
+            _check_directed(self)
+        if self.kl_warmup_steps > self.num_steps:
+            raise ValueError(
+                f"--kl_warmup_steps={self.kl_warmup_steps} exceeds --num_steps={self.num_steps}: "
+                "the KL would never have its full weight; give a smaller --kl_warmup_steps"
+            )
+        if self.normalization == names.BATCH and not self.hidden:
+            raise ValueError(
+                "--normalization=batch goes before a tanh, and --structure=linear has none; use "
+                "--structure=nonlinear"
+            )
+
+    @property
+    def hidden(self) -> tuple[int, ...]:
+        """Widths of the tanh layers."""
+        return () if self.structure == names.LINEAR else (self.hidden_units,) * self.hidden_layers
+
+    @property
+    def relaxation(self) -> str:
+        """The estimator of directed priors, the smoothing of Boltzmann priors."""
+        return self.estimator if self.prior == names.DIRECTED else self.smoothing
+
+    def model(self, num_pixels: int, *, product_dtype: DTypeLike | None = None) -> mlp.BinaryVAE:
+        """Returns the networks of these sizes; see `mlp.BinaryVAEConfig` for the dtype."""
+        return mlp.BinaryVAE(
+            mlp.BinaryVAEConfig(
+                group_sizes=(self.num_latents,) * self.num_groups,
+                hidden=self.hidden,
+                num_pixels=num_pixels,
+                signed_inputs=self.latent_inputs == names.SIGNS,
+                directed=self.prior == names.DIRECTED,
+                batch_norm=self.normalization == names.BATCH,
+                product_dtype=product_dtype,
+            )
+        )
+
+    def tied_to_length(self) -> str | None:
+        """Returns the setting that makes training depend on the number of steps."""
+        if self.schedule != schedules.CONSTANT:
+            return f"the learning rate goes by num_steps (--schedule={self.schedule})"
+        smoothed = self.relaxation in (*names.SMOOTHINGS, names.GAUSSIAN_INTEGRAL)
+        if smoothed and self.beta_final not in (0, self.beta) and not self.beta_steps:
+            return "beta moves over num_steps (--beta_steps=0)"
+        return None
+
+    def default_workdir(self) -> str:
+        """Returns a name that no other configuration has."""
+        told = ["dataset", "num_groups", "structure", "prior", "estimator", "method", "smoothing"]
+        told += ["bound"]
+        kind = [self.relaxation]
+        if self.prior == names.BOLTZMANN:
+            importance = self.bound == names.IW
+            kind = [self.method, *kind, f"{self.bound}{self.num_samples if importance else ''}"]
+            told += ["num_samples"] if importance else []
+        elif self.estimator in names.WITH_DENSITY:
+            kind.append(self.bound)
+        words = [self.dataset, f"{self.num_groups}{self.structure}", *kind]
+        return run_names.default_workdir("binary_vae", self, words, told=told, usual=USUAL)
+
+
+def _check_directed(config: Config) -> None:
+    """Raises ValueError for what a directed prior cannot be trained with."""
+    for name in ("method", "smoothing", "sampler"):
+        if value := getattr(config, name):
+            directed = "; --estimator names the smoothing of a directed prior"
+            raise ValueError(
+                f"--{name}={value} goes with --prior=rbm"
+                f"{directed if value in names.SMOOTHINGS else ''}"
+            )
+    if config.bound not in (names.JOINT, names.MARGINAL):
+        raise ValueError(
+            f"--bound={config.bound} goes with --prior=rbm; use --bound=joint or marginal"
+        )
+    if config.bound == names.MARGINAL and config.estimator not in names.WITH_DENSITY:
+        raise ValueError(
+            f"--bound=marginal needs an estimator whose zeta has a density, one of "
+            f"{', '.join(names.WITH_DENSITY)}, got --estimator={config.estimator}; use "
+            "--bound=joint"
+        )
+    if config.estimator in names.ONE_GROUP and config.num_groups > 1:
+        raise ValueError(
+            f"--estimator={config.estimator} takes one group of bits, got --num_groups="
+            f"{config.num_groups}; use a relaxation, reinforce, reinforce_loo, nvil or vimco"
+        )
+    # 2^n of a mistyped n would fill the memory by itself.
+    too_many = config.num_latents >= names.MAX_EXACT_ROWS.bit_length() or (
+        config.batch_size << config.num_latents > names.MAX_EXACT_ROWS
+    )
+    if config.estimator == names.EXACT and too_many:
+        raise ValueError(
+            f"--estimator=exact decodes all 2^n states of every image, at most "
+            f"{names.MAX_EXACT_ROWS} in all, got --num_latents={config.num_latents} and "
+            f"--batch_size={config.batch_size}; use fewer latents, a smaller batch or another "
+            "estimator"
+        )
+    if config.estimator in names.MULTI_SAMPLE and config.num_samples < 2:
+        raise ValueError(
+            f"--num_samples must be at least 2 for {config.estimator} (its baseline leaves one "
+            f"out), got {config.num_samples}"
+        )
+    if config.normalization == names.BATCH and config.estimator in names.SCORE_FUNCTION:
+        raise ValueError(
+            f"--normalization=batch makes an image's likelihood depend on the other images' bits, "
+            f"which biases --estimator={config.estimator}; use a relaxation"
+        )
+
+
+def _check_boltzmann(config: Config) -> None:
+    """Raises ValueError for what a Boltzmann prior cannot be trained with."""
+    if config.estimator != names.EXPONENTIAL:
+        raise ValueError(
+            f"--estimator={config.estimator} goes with --prior=directed; with --prior=rbm choose "
+            "--method and --smoothing"
+        )
+    allowed = names.SMOOTHINGS_OF[config.method]
+    if config.smoothing not in allowed:
+        raise ValueError(
+            f"--method={config.method} takes --smoothing={' or '.join(allowed)}, got "
+            f"{config.smoothing}: {_WHY_SMOOTHING[config.method]}"
+        )
+    if config.bound not in (names.ELBO, names.IW):
+        raise ValueError(
+            f"--bound={config.bound} goes with --prior=directed; use --bound=elbo or iw"
+        )
+    if config.bound == names.IW and config.method != names.DVAES:
+        raise ValueError(
+            f"--method={config.method} trains by the ELBO alone: its KL is a mean in closed form, "
+            "and importance weights need log p(zeta) of a sample; use --method=dvaes, or "
+            "--bound=elbo"
+        )
+    check_machine(config)

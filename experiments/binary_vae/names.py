@@ -1,0 +1,46 @@
+"""The names that flags of `binary_vae` take, and what the estimators have in common."""
+
+from experiments.boltzmann import names as boltzmann_names
+
+EXPONENTIAL, SPIKE_EXP = boltzmann_names.EXPONENTIAL, boltzmann_names.SPIKE_EXP
+SMOOTHINGS, OVERLAPPING = boltzmann_names.SMOOTHINGS, boltzmann_names.OVERLAPPING
+CONCRETE = "concrete"
+GAUSSIAN_INTEGRAL = "gaussian_integral"
+STRAIGHT_THROUGH, REINMAX, GUMBEL_RAO = "straight_through", "reinmax", "gumbel_rao"
+NVIL, MUPROP, REBAR, RELAX, DISARM = "nvil", "muprop", "rebar", "relax", "disarm"
+REINFORCE, REINFORCE_LOO, VIMCO, EXACT = "reinforce", "reinforce_loo", "vimco", "exact"
+RELAXED = (*SMOOTHINGS, CONCRETE)
+SURROGATE_GRADIENTS = (STRAIGHT_THROUGH, REINMAX, GUMBEL_RAO)
+SCORE_FUNCTION = (REINFORCE, REINFORCE_LOO, NVIL, VIMCO, MUPROP, REBAR, RELAX, DISARM, EXACT)
+ESTIMATORS = (*RELAXED, *SURROGATE_GRADIENTS, *SCORE_FUNCTION)
+# zeta has a density, whose divergence from the prior's the marginal bound takes. That of Concrete,
+# whose zeta decides its bit, is the larger one, not the smaller.
+WITH_DENSITY = tuple(name for name in RELAXED if name != SPIKE_EXP)
+ONE_GROUP = (MUPROP, REBAR, RELAX, DISARM, EXACT)  # their f is a function of one group's bits
+MULTI_SAMPLE = (REINFORCE_LOO, VIMCO)
+ON_LOG_WEIGHTS = (NVIL, VIMCO)  # with one group too; the others add the divergence in closed form
+LEARNED_BASELINE = (NVIL, MUPROP)
+LEARNED_CONTROL = (REBAR, RELAX)
+JOINT, MARGINAL = "joint", "marginal"
+ELBO, IW = "elbo", "iw"
+DIRECTED, BOLTZMANN = "directed", "rbm"
+DVAE, DVAEPP, DVAES = "dvae", "dvaepp", "dvaes"
+# What a method can train through.
+SMOOTHINGS_OF = {
+    DVAE: (SPIKE_EXP,),
+    DVAEPP: OVERLAPPING,
+    DVAES: (*OVERLAPPING, GAUSSIAN_INTEGRAL),
+}
+NONE, BATCH = "none", "batch"
+LINEAR, NONLINEAR = "linear", "nonlinear"
+AS_STORED, DYNAMIC = "as_stored", "dynamic"
+BITS, SIGNS = "bits", "signs"
+DATASETS = (
+    "mnist_static",
+    "mnist_dynamic",
+    "omniglot",
+    "caltech101_silhouettes",
+    "fashion_mnist",
+    "digits",
+)
+MAX_EXACT_ROWS = 2**18  # states times images that `exact` decodes at once: a gigabyte of logits

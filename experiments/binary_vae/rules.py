@@ -1,0 +1,41 @@
+"""Which flags of `binary_vae` are read beside which others."""
+
+from experiments.binary_vae import names
+from experiments.boltzmann import config as boltzmann_config
+from experiments.common.flag_rules import POSITIVE, VALIDATED, Alternative, Rules, one_of
+
+_MACHINE: Alternative = {"prior": one_of(names.BOLTZMANN)}
+_DEEP = [{"structure": one_of(names.NONLINEAR)}]
+_IMPORTANCE = {"method": one_of(names.DVAES), "bound": one_of("", names.IW)}
+_WITH_TEMPERATURE = (names.CONCRETE, names.GUMBEL_RAO, *names.LEARNED_CONTROL)
+
+
+def _trained_by(*estimators: str) -> Alternative:
+    return {"prior": one_of(names.DIRECTED), "estimator": one_of(*estimators)}
+
+
+_SMOOTHED = [_trained_by(*names.SMOOTHINGS), _MACHINE]
+READ_WITH: Rules = {
+    **boltzmann_config.rules(_MACHINE),
+    "estimator": [{"prior": one_of(names.DIRECTED)}],
+    "method": [_MACHINE],
+    "smoothing": [_MACHINE],
+    # Elsewhere a bound leaves no choice.
+    "bound": [
+        _trained_by(*names.WITH_DENSITY),
+        {**_MACHINE, "method": one_of(names.DVAES)},
+    ],
+    "beta": _SMOOTHED,
+    "beta_final": _SMOOTHED,
+    "beta_steps": [{**chosen, "beta_final": POSITIVE} for chosen in _SMOOTHED],
+    "temperature": [_trained_by(*_WITH_TEMPERATURE)],
+    "num_samples": [
+        _trained_by(*names.MULTI_SAMPLE, names.GUMBEL_RAO),
+        {**_MACHINE, **_IMPORTANCE},
+    ],
+    "control_rate": [_trained_by(*names.LEARNED_CONTROL)],
+    "hidden_units": _DEEP,
+    "hidden_layers": _DEEP,
+    "eval_samples": VALIDATED,
+    "num_eval_images": VALIDATED,
+}

@@ -1,0 +1,262 @@
+"""What `binary_vae` trains: data, initial state and loss of binary latents on binary images."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from dvae import bounds, data, estimators
+from dvae.data import batches
+from dvae.train import distributed, loop, sharding, state
+from experiments.binary_vae import boltzmann_objectives as boltzmann
+from experiments.binary_vae import model as binary_model
+from experiments.binary_vae import names, objectives
+from experiments.binary_vae.config import Config
+from experiments.boltzmann import prior as boltzmann_prior
+from experiments.common import half_precision, schedules
+from experiments.common import run as runner
+
+PyTree = Any
+_DECAYED = ("kernel", "scale", "weights")  # of layers, of batch norm, of the Boltzmann machine
+ADVICE = {
+    False: loop.ADVICE,
+    True: "Its --beta must exceed the largest singular value of the prior's couplings, see the "
+    "metric largest_singular_value: try a larger --beta",
+}
+MIN_PIXEL_MEAN = 1e-3  # where the first output biases, logits of the pixels' means, are clipped
+
+
+def prepare(config: Config, keep: data.KeepRows = data.whole) -> data.Dataset:
+    """Loads the data set, with grey levels turned into binary pixels where that was asked for.
+
+    Raises:
+      ValueError: pixels are not binary, or already are where sampling was asked for.
+      DataUnavailableError: see `data.load`.
+    """
+    images = data.load(config.dataset, config.data_dir or None, keep=keep)
+    if config.binarization == names.DYNAMIC:
+        if images.binarization == "static":
+            raise ValueError(
+                f"--binarization=dynamic: the pixels of {images.name} are 0 or 1 already; "
+                f"use --binarization={names.AS_STORED}"
+            )
+        if images.binarization == "none":
+            images = data.binarized(images)
+    check_images(images)
+    return images
+
+
+def check_images(images: data.Dataset) -> None:
+    """Raises ValueError unless pixels are 0 or 1, or grey levels sampled when they are seen."""
+    if images.binarization == "none":
+        raise ValueError(
+            f"{images.name} has grey levels, and this model binary pixels; "
+            f"--binarization={names.DYNAMIC} samples them each time an image is seen"
+        )
+    for split in ("train", "validation", "test"):
+        if split == "train" and images.binarization == "dynamic":
+            continue
+        array = getattr(images, split)
+        if not len(array) or array.max() > 1:
+            raise ValueError(
+                f"{images.name} {split} must hold images with pixels 0 or 1, found "
+                f"{len(array)} images with levels up to {array.max() if len(array) else '-'}; "
+                "threshold or sample them first"
+            )
+
+
+def draw_fn(config: Config, dynamic: bool, mesh: Mesh, num_train: int) -> state.DrawFn:
+    """Returns the function that draws a step's batch of binary images, float32 [B, D]."""
+
+    def draw(key: jax.Array, images: jax.Array, step: jax.Array) -> jax.Array:
+        key_order, key_pixels = (jax.random.fold_in(key, role) for role in range(2))
+        batch = batches.draw(
+            key_order, images, step, batch_size=config.batch_size, num_examples=num_train
+        )
+        if dynamic:
+            batch = batches.binarize(jax.random.fold_in(key_pixels, step), batch)
+        return sharding.shard_batch(mesh, batch.astype(jnp.float32))
+
+    return draw
+
+
+def init_fn(config: Config, pixel_mean: np.ndarray) -> state.InitFn:
+    """Returns the function that makes the parameters.
+
+    Args:
+      config: sizes and estimator.
+      pixel_mean: float32 [D], the training mean: what the encoder's input is centered by and,
+        clipped, the mean of the first decoder's output.
+    """
+    module = config.model(len(pixel_mean))
+    clipped = np.clip(pixel_mean, MIN_PIXEL_MEAN, 1 - MIN_PIXEL_MEAN)
+
+    def init(key: jax.Array, images: jax.Array) -> tuple[PyTree, PyTree]:
+        del images
+        key_network, key_rest = jax.random.split(key)
+        variables = module.init(key_network, jnp.zeros((1, len(pixel_mean))))
+        network = variables["params"]
+        network["decoder"]["output"]["bias"] = jnp.asarray(np.log(clipped / (1 - clipped)))
+        params = {"network": network}
+        model_state = {
+            "mean": jnp.asarray(pixel_mean),
+            "batch_stats": variables.get("batch_stats", {}),
+            "signal": (),
+        }
+        if config.prior == names.BOLTZMANN:
+            params |= {"prior": boltzmann_prior.init(config), **boltzmann.init_posterior(config)}
+            model_state["chains"] = boltzmann_prior.init_chains(key_rest, config, params["prior"])
+            model_state["log_z"] = boltzmann_prior.init_log_z(params["prior"])
+        else:
+            params |= objectives.init_auxiliary(key_rest, config, len(pixel_mean))
+            if config.estimator in names.LEARNED_BASELINE:
+                model_state["signal"] = estimators.nvil_init()
+        return params, model_state
+
+    return init
+
+
+def loss_fn(config: Config, num_pixels: int, mesh: Mesh | None = None) -> state.LossFn:
+    """Returns the loss: the negative objective in nats an image, and what baselines minimize.
+
+    Args:
+      config: everything.
+      num_pixels: of an image.
+      mesh: whose devices share the chains of a Boltzmann prior; without one nothing is shared.
+    """
+    module = config.model(num_pixels)
+    boltzmann_terms = functools.partial(_boltzmann_terms, mesh=mesh)
+    terms_of = boltzmann_terms if config.prior == names.BOLTZMANN else _directed_terms
+
+    def loss(
+        params: PyTree, model_state: PyTree, x: jax.Array, key: jax.Array, step: jax.Array
+    ) -> tuple[jax.Array, tuple[PyTree, state.Metrics]]:
+        mean, batch_stats = model_state["mean"], model_state["batch_stats"]
+        if config.normalization == names.BATCH:
+            model, moved = binary_model.bind_training(
+                module, params["network"], mean, x, batch_stats
+            )
+        else:
+            model = binary_model.bind(module, params["network"], mean, x)
+            moved = lambda: batch_stats
+        inputs = (key, config, model, params, model_state, x, step)
+        terms, new_state = terms_of(*inputs)
+        metrics = {
+            "objective": terms.objective.mean(),
+            "distortion": terms.distortion.mean(),
+            "kl": terms.kl.sum(),
+            **terms.metrics,
+        }
+        if len(terms.kl) > 1:
+            metrics |= {f"kl_{g + 1}": value for g, value in enumerate(terms.kl)}
+        new_state = {**model_state, **new_state, "batch_stats": moved()}
+        return terms.auxiliary_loss - terms.surrogate.mean(), (new_state, metrics)
+
+    return loss
+
+
+def _directed_terms(
+    key: jax.Array,
+    config: Config,
+    model: binary_model.Networks,
+    params: PyTree,
+    model_state: PyTree,
+    x: jax.Array,
+    step: jax.Array,
+) -> tuple[objectives.Terms, PyTree]:
+    """Returns the objective under a directed prior, and the moments of its signal."""
+    kl_weight = bounds.linear_warmup(step, config.kl_warmup_steps)
+    if config.estimator in names.RELAXED + names.SURROGATE_GRADIENTS:
+        terms = objectives.reparametrized(key, model, config, step=step, kl_weight=kl_weight)
+        return terms, {}
+    mean = model_state["mean"]
+    given = dict(
+        auxiliary=params, state=model_state["signal"], x=x - mean[None], kl_weight=kl_weight
+    )
+    if config.num_groups > 1 or config.estimator in names.ON_LOG_WEIGHTS:
+        terms = objectives.log_weight_estimate(key, model, config, **given)
+    else:
+        network = jax.lax.stop_gradient(params["network"])
+        fixed_model = binary_model.bind(config.model(x.shape[-1]), network, mean, x)
+        terms = objectives.score_function(key, model, config, fixed_model=fixed_model, **given)
+    return terms, {"signal": terms.state}
+
+
+def _boltzmann_terms(
+    key: jax.Array,
+    config: Config,
+    model: binary_model.Networks,
+    params: PyTree,
+    model_state: PyTree,
+    x: jax.Array,
+    step: jax.Array,
+    *,
+    mesh: Mesh | None,
+) -> tuple[objectives.Terms, PyTree]:
+    """Returns the objective under a Boltzmann prior, and the chains of its negative phase."""
+    key_chains, key_latent = jax.random.split(key)
+    prior = params["prior"]
+    phase = boltzmann_prior.negative_phase(
+        key_chains, config, prior, model_state["chains"], model_state["log_z"], step, mesh
+    )
+    given = dict(step=step, kl_weight=bounds.linear_warmup(step, config.kl_warmup_steps))
+    if config.method == names.DVAES:
+        given["components"] = params.get("components")
+        terms = boltzmann.relaxed(key_latent, model, config, prior, phase.log_z, **given)
+    else:
+        terms = boltzmann.analytic(key_latent, model, config, prior, phase.log_z, **given)
+    terms = terms._replace(metrics={**terms.metrics, **phase.metrics})
+    return terms, {"chains": phase.chains, "log_z": phase.last_log_z}
+
+
+def optimizer(config: Config) -> optax.GradientTransformation:
+    """Returns Adam under the schedule; a control variate learns at a rate of its own."""
+    rates = schedules.learning_rates(config.schedule, config.learning_rate, config.num_steps)
+    model = optax.adam(rates, eps=config.adam_eps)
+    if config.weight_decay:
+        # Added to the gradient, as the derivative of the penalty is, not to Adam's step.
+        model = optax.chain(optax.add_decayed_weights(config.weight_decay, _decayed), model)
+    if config.prior != names.DIRECTED or config.estimator not in names.LEARNED_CONTROL:
+        return model
+    faster = lambda step: config.control_rate * rates(step)
+    labels = lambda params: {name: name == "control" for name in params}
+    control = optax.adam(faster, eps=config.adam_eps)
+    return optax.multi_transform({False: model, True: control}, labels)
+
+
+def _decayed(params: PyTree) -> PyTree:
+    """Marks the parameters of the model that weight decay acts on."""
+
+    def decays(path: Any, _: Any) -> bool:
+        first, last = (getattr(k, "key", getattr(k, "name", None)) for k in (path[0], path[-1]))
+        return first in ("network", "prior") and last in _DECAYED
+
+    return jax.tree_util.tree_map_with_path(decays, params)
+
+
+def make_task(
+    config: Config, images: data.Dataset, mesh: Mesh, validate: runner.ValidateFn
+) -> loop.Task:
+    """Assembles model, objective and data into what the loop trains."""
+    half_precision.advise("--eval_dtype", config.eval_dtype)
+    dynamic = images.binarization == "dynamic"
+    train = images.train.reshape(len(images.train), -1)
+    num_pixels = train.shape[1]
+    total = distributed.sum_over_processes(train.sum(0, dtype=np.int32)).astype(np.float64)
+    pixel_mean = (total / images.num_train / (255 if dynamic else 1)).astype(np.float32)
+    return runner.make_task(
+        config,
+        init_fn(config, pixel_mean),
+        loss_fn(config, num_pixels, mesh),
+        draw_fn(config, dynamic, mesh, images.num_train),
+        optimizer(config),
+        evaluate=validate,
+        data=sharding.shard_rows(mesh, train, images.num_train),
+        shown=("objective", "distortion", "kl"),
+        monitor=boltzmann_prior.TRUSTED_NLL if config.prior == names.BOLTZMANN else "nll",
+        advice=ADVICE[config.smoothing == names.GAUSSIAN_INTEGRAL],
+    )

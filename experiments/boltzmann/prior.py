@@ -1,0 +1,291 @@
+"""A Boltzmann prior in training: its chains in the train state, and log Z.
+
+    prior = init(config)                                   # parameters, an RBM
+    chains = init_chains(key, config, prior)               # kept in the model state, and
+    log_z = init_log_z(prior)
+    phase = negative_phase(key, config, prior, chains, log_z, step)        # phase.log_z: gradient
+
+The value of log Z matters to no gradient. For the training's curve it is estimated every now and
+then; an estimate carried from step to step, as that of `rbm.annealing`, would drift: updates raise
+the energy of the very chains that they are made from.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+
+from dvae import rbm
+from dvae.train.sharding import by_rows, replicated
+from experiments.boltzmann import names
+from experiments.boltzmann.config import BoltzmannConfig
+from experiments.common import records
+
+PyTree = Any
+ADAPT_RATE = 0.1  # of the way to the ladder with equal rejection rates
+PICTURE_SWEEPS = 1_000  # from the training's chains to the samples that are drawn
+MIN_ESS = 0.05  # of the chains of annealed importance sampling: below, log Z is not to be trusted
+TRUSTED_NLL = "trusted_nll"  # what the best step is chosen by
+TRAIN_TEMPERATURES, TRAIN_CHAINS = 500, 128  # of the estimates of log Z for the training's curve
+
+
+class Phase(NamedTuple):
+    """A negative phase."""
+
+    chains: PyTree  # for the next step
+    log_z: jax.Array  # [] nats, with the gradient -E_p[dE/d theta]
+    last_log_z: jax.Array  # [] its value, for the next step
+    metrics: dict[str, jax.Array]
+
+
+def side(config: BoltzmannConfig) -> int:
+    """Returns the number of units on each side of the machine."""
+    return config.num_groups * config.num_latents // 2
+
+
+def init(config: BoltzmannConfig) -> rbm.RBM:
+    """Returns the first machine: fair independent bits, whose log Z is known."""
+    n = side(config)
+    return rbm.RBM(jnp.zeros(n), jnp.zeros(n), jnp.zeros((n, n)))
+
+
+def init_chains(key: jax.Array, config: BoltzmannConfig, params: rbm.RBM) -> PyTree:
+    """Returns the sampler's state; exact samples, as the first machine has no couplings."""
+    if config.sampler == names.TEMPERING:
+        return rbm.tempering.init(
+            key, params, config.num_chains, num_temperatures=config.num_temperatures
+        )
+    if config.sampler == names.ANNEALING:
+        return rbm.annealing.init(key, params, config.num_chains, num_temperatures=1, num_sweeps=1)
+    return rbm.gibbs.init(key, params, config.num_chains)
+
+
+def init_log_z(params: rbm.RBM) -> jax.Array:
+    """Returns log Z of a machine without couplings."""
+    return jax.nn.softplus(params.bias1).sum() + jax.nn.softplus(params.bias2).sum()
+
+
+def negative_phase(
+    key: jax.Array,
+    config: BoltzmannConfig,
+    params: rbm.RBM,
+    chains: PyTree,
+    last_log_z: jax.Array,
+    step: jax.Array,
+    mesh: Mesh | None = None,
+) -> Phase:
+    """Moves the chains under the machine and returns log Z with their gradient.
+
+    The devices of a mesh share the chains if they can do so equally; between steps the chains are
+    replicated like the rest of the state.
+    """
+    move: dict[str, Callable[..., _Moved]] = {
+        names.PCD: _gibbs,
+        names.TEMPERING: _tempering,
+        names.ANNEALING: _annealing,
+    }
+    key_chains, key_log_z = jax.random.split(key)
+    fixed = jax.lax.stop_gradient(params)
+    if shared := _by_chains(mesh, config.num_chains):
+        chains = _share(chains, config.num_chains, shared)
+    moved = move[config.sampler](key_chains, config, fixed, chains, step)
+    if mesh is not None:
+        kept = _share(moved.chains, config.num_chains, replicated(mesh))
+        moved = moved._replace(chains=kept)
+    estimate = lambda: rbm.ais.log_z(
+        key_log_z,
+        fixed,
+        num_temperatures=TRAIN_TEMPERATURES,
+        num_chains=TRAIN_CHAINS,
+        sharding=_by_chains(mesh, TRAIN_CHAINS),
+    )
+    due = step % config.log_z_interval == 0
+    value = jax.lax.cond(due, lambda: estimate().value, lambda: last_log_z)
+    metrics = {**moved.metrics, "log_z": value, "coupling_norm": jnp.linalg.norm(fixed.weights)}
+    log_z = rbm.log_z_with_gradient(params, value, moved.z1, moved.z2, moved.log_weights)
+    return Phase(moved.chains, log_z, value, metrics)
+
+
+class _Moved(NamedTuple):
+    """What a sampler returns."""
+
+    chains: PyTree
+    z1: jax.Array
+    z2: jax.Array
+    log_weights: jax.Array | None
+    metrics: dict[str, jax.Array]
+
+
+def _gibbs(
+    key: jax.Array,
+    config: BoltzmannConfig,
+    params: rbm.RBM,
+    state: rbm.gibbs.GibbsState,
+    step: jax.Array,
+) -> _Moved:
+    del step
+    after, _ = rbm.gibbs.step(key, params, state, num_sweeps=config.num_sweeps)
+    energies = (rbm.free_energy_2(params, z2) for z2 in (state.z2, after.z2))
+    return _Moved(after, *after, None, {"autocorrelation": _correlation(*energies)})
+
+
+def _tempering(
+    key: jax.Array,
+    config: BoltzmannConfig,
+    params: rbm.RBM,
+    state: rbm.tempering.TemperingState,
+    step: jax.Array,
+) -> _Moved:
+    after, info = rbm.tempering.step(key, params, state, num_sweeps=config.num_sweeps)
+    rates = info.swap_rates
+    if config.adapt_interval:
+        # The machine moves anyway, so that replicas of a moved ladder are no further behind.
+        adapted = lambda: rbm.tempering.adapt(after, rates, rate=ADAPT_RATE)
+        after = jax.lax.cond(step % config.adapt_interval == 0, adapted, lambda: after)
+    metrics = {"swap_rate": rates.mean(), "lowest_swap_rate": rates.min()}
+    metrics |= {"flips": info.flips, "sampler_log_z": info.log_z}
+    return _Moved(after, after.z1, after.z2, None, metrics)
+
+
+def _annealing(
+    key: jax.Array,
+    config: BoltzmannConfig,
+    params: rbm.RBM,
+    state: rbm.annealing.AnnealingState,
+    step: jax.Array,
+) -> _Moved:
+    del step
+    after, info = rbm.annealing.step(key, params, state, num_sweeps=config.num_sweeps)
+    metrics = {
+        "population_ess": info.ess,
+        "resampled": info.resampled,
+        "effective_families": info.effective_families,
+        "flips": info.flips,
+        "sampler_log_z": info.log_z,
+    }
+    return _Moved(after, after.z1, after.z2, after.log_weights, metrics)
+
+
+def _share(chains: PyTree, num_chains: int, layout: NamedSharding) -> PyTree:
+    """Lays out what has one row a chain; a layout changes no value."""
+    per_chain = lambda x: x.ndim > 0 and x.shape[0] == num_chains
+    constrain = jax.lax.with_sharding_constraint
+    return jax.tree.map(lambda x: constrain(x, layout) if per_chain(x) else x, chains)
+
+
+def _correlation(x: jax.Array, y: jax.Array) -> jax.Array:
+    """Correlation over chains; 1 where nothing varies, so nothing can be seen to mix."""
+    x, y = x - x.mean(), y - y.mean()
+    scale = jnp.sqrt((x * x).mean() * (y * y).mean())
+    return jnp.where(scale > 0, (x * y).mean() / jnp.where(scale > 0, scale, 1.0), 1.0)
+
+
+def evaluate_log_z(
+    key: jax.Array, config: BoltzmannConfig, params: rbm.RBM, mesh: Mesh | None = None
+) -> rbm.ais.LogZ:
+    """Estimates log Z by annealed importance sampling, with chains shared by a mesh's devices."""
+    return rbm.ais.log_z(
+        key,
+        params,
+        num_temperatures=config.ais_temperatures,
+        num_chains=config.ais_chains,
+        sharding=_by_chains(mesh, config.ais_chains),
+    )
+
+
+def _by_chains(mesh: Mesh | None, num_chains: int) -> NamedSharding | None:
+    """The layout of chains over a mesh whose devices can share them equally."""
+    if mesh is None or num_chains % mesh.size:
+        return None
+    return by_rows(mesh)
+
+
+def trusted(config: BoltzmannConfig, log_z: rbm.ais.LogZ) -> np.ndarray:
+    """Returns whether estimates of log Z rest on enough chains, bool of their shape."""
+    return np.asarray(log_z.ess) >= MIN_ESS * config.ais_chains
+
+
+def validation_metrics(
+    log_z: rbm.ais.LogZ, is_trusted: np.ndarray, nll: np.ndarray
+) -> dict[str, Any]:
+    """Returns log Z and the NLL that a best step may be chosen by, [S] each."""
+    # A collapsed estimate is too low, which must not make a step the best one. Finite, for records.
+    worst = np.finfo(np.float32).max
+    chosen = np.where(is_trusted, nll, worst)
+    return {"log_z": log_z.value, "log_z_ess": log_z.ess, TRUSTED_NLL: chosen}
+
+
+def log_z_record(config: BoltzmannConfig, log_z: rbm.ais.LogZ) -> dict[str, Any]:
+    """Returns what a summary says of log Z: its error, and when it is not to be trusted."""
+    value, error, ess = (np.asarray(x, np.float64) for x in log_z)
+    record: dict[str, Any] = {
+        "nats": records.per_seed(value),
+        "standard_error": records.per_seed(error),
+        "effective_samples": records.per_seed(ess),
+        "is": (
+            f"annealed importance sampling, {config.ais_temperatures} temperatures, "
+            f"{config.ais_chains} chains: too low in the mean, by about half the squared error, as "
+            "the nll then is; the finite number of samples makes the nll too high"
+        ),
+    }
+    if not np.all(trusted(config, log_z)):
+        record["warning"] = (
+            f"fewer than {MIN_ESS:.0%} of the chains carry the estimate: neither log Z nor any nll "
+            "here is to be trusted; more --ais_temperatures help"
+        )
+    return {"log_z": record}
+
+
+def log_z_rows(summary: dict[str, Any]) -> list[tuple[str, Any, str]]:
+    """Returns label, value and text of the lines in which a terminal shows `log_z_record`."""
+    log_z, chains = summary["log_z"], summary["config"]["ais_chains"]
+    return [
+        ("log Z", log_z["nats"], "nats, annealed importance sampling"),
+        ("  +-", log_z["standard_error"], "nats, one standard error"),
+        ("  samples", log_z["effective_samples"], f"effective, of {chains}"),
+    ]
+
+
+def log_z_warnings(summary: dict[str, Any]) -> list[str]:
+    """Returns what a terminal should say of an estimate that is not to be trusted."""
+    warning = summary.get("log_z", {}).get("warning")
+    return [f"warning: {warning}"] if warning else []
+
+
+def log_prob(params: rbm.RBM, log_z: jax.Array, groups: Any) -> jax.Array:
+    """Evaluates log p(z) of bits, one [..., n] a group, whose first half is the left side."""
+    z1, z2 = split(params, groups)
+    return -rbm.energy(params, z1, z2) - log_z
+
+
+def split(params: rbm.RBM, groups: Any) -> tuple[jax.Array, jax.Array]:
+    """Joins the groups and cuts them into the machine's sides.
+
+    Raises:
+      ValueError: the groups have not as many bits as the machine has units.
+    """
+    z = jnp.concatenate(list(groups), axis=-1)
+    n1, n2 = params.weights.shape
+    if z.shape[-1] != n1 + n2:
+        raise ValueError(
+            f"groups must have as many bits as the machine has units, {n1} + {n2}, got "
+            f"{[group.shape[-1] for group in groups]}"
+        )
+    return z[..., :n1], z[..., n1:]
+
+
+def sample(
+    key: jax.Array, config: BoltzmannConfig, params: rbm.RBM, chains: PyTree, num_samples: int
+) -> list[jax.Array]:
+    """Continues some of the training's chains for long and returns their bits, group by group."""
+    key_resample, key_sweep = jax.random.split(key)
+    index = jnp.arange(num_samples) % len(chains.z1)
+    if config.sampler == names.ANNEALING:
+        index = rbm.annealing.systematic_resample(key_resample, chains.log_weights)[index]
+    start = rbm.gibbs.GibbsState(chains.z1[index], chains.z2[index])
+    after, _ = rbm.gibbs.step(key_sweep, params, start, num_sweeps=PICTURE_SWEEPS)
+    joined = jnp.concatenate([after.z1, after.z2], axis=-1)
+    return jnp.split(joined, config.num_groups, axis=-1)

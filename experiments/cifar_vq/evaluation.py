@@ -1,0 +1,217 @@
+"""Evaluation of `cifar_vq`: the discrete ELBO on whole images, with hard codes.
+
+Rate and distortion, in nats an image, bound the negative log-likelihood: -log p(x) <= rate +
+distortion. For the probabilistic estimators the rate is KL(q(z|x) || p(z)), exact, and the
+distortion a single hard sample's; for the VQ rules the posterior is one code, and the rate is -log
+p(z).
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from dvae import bounds, vq
+from dvae.data import Dataset, batches
+from dvae.distributions import categorical
+from dvae.models import checks, vq_conv
+from dvae.train import sharding
+from dvae.train.state import TrainState
+from experiments.cifar_vq import names, objectives
+from experiments.cifar_vq.config import IMAGE_SHAPE, Config
+from experiments.cifar_vq.task import log_pixel_histogram
+from experiments.common import evaluation
+from experiments.common.run import ValidateFn
+
+PyTree = Any
+NUM_DIMS = math.prod(IMAGE_SHAPE)  # of the images that the program takes, for reports
+
+
+class Evaluation(NamedTuple):
+    """Results on a set of images; S is the number of seeds."""
+
+    rate: np.ndarray  # [S, images], nats
+    distortion: np.ndarray  # [S, images], nats
+    counts: np.ndarray  # int [S, n, C], how often each code was used
+    num_dims: int  # sub-pixels of an image
+
+    @property
+    def bits_per_dim(self) -> np.ndarray:
+        """The discrete ELBO of every image, [S, images] bits/dim; an upper bound on -log p(x)."""
+        return np.asarray(bounds.bits_per_dim(-(self.rate + self.distortion), self.num_dims))
+
+    @property
+    def perplexity(self) -> np.ndarray:
+        """Perplexity of the code usage, [S, n]."""
+        return np.asarray(vq.perplexity(jnp.asarray(self.counts)))
+
+    @property
+    def num_dead(self) -> np.ndarray:
+        """Codes never used, [S, n]."""
+        return np.asarray(vq.num_dead(jnp.asarray(self.counts)))
+
+    def means(self) -> dict[str, np.ndarray]:
+        """Averages over the images, [S] each; a scalar for one seed."""
+        values = {
+            "bits_per_dim": self.bits_per_dim.mean(-1),
+            "rate": self.rate.mean(-1),
+            "distortion": self.distortion.mean(-1),
+            "perplexity": self.perplexity.mean(-1),
+            "dead_codes": self.num_dead.mean(-1),
+        }
+        return {name: value[0] if len(value) == 1 else value for name, value in values.items()}
+
+
+def histogram_bits_per_dim(train: np.ndarray, test: np.ndarray) -> float:
+    """Returns bits/dim of the test pixels coded independently by the training pixels' histogram."""
+    test = evaluation.check_images(test, kind=checks.LEVELS, shape=("H", "W", 3))
+    log_p = log_pixel_histogram(train)
+    nats = np.mean([log_p[c][test[..., c]].mean() for c in range(3)])
+    return float(bounds.bits_per_dim(nats, 1))
+
+
+def validator(config: Config, images: Dataset, mesh: Mesh) -> ValidateFn:
+    """Returns the function that evaluates a state on validation images."""
+    evaluator, held_out = Evaluator(config, mesh), images.validation[: config.num_eval_images]
+
+    def validate(state: TrainState) -> dict[str, np.ndarray]:
+        return evaluator.evaluate(state.params, state.model_state, held_out).means()
+
+    return validate
+
+
+class Evaluator:
+    """Compiles the evaluation once and runs it over any number of images."""
+
+    def __init__(self, config: Config, mesh: Mesh) -> None:
+        self._config = config
+        self._mesh = mesh
+        self._module = config.model()
+        self._evaluate_seeds = jax.jit(self._evaluate_batch_of_seeds)
+        self._reconstruct = jax.jit(self._reconstruct_images)
+
+    def _codes(
+        self,
+        network: PyTree,
+        codebook: jax.Array,
+        key: jax.Array,
+        images: jax.Array,
+        indices: jax.Array,
+    ) -> tuple[jax.Array, jax.Array]:
+        """Hard codes [B, h, w, n] and the rate [B] in nats; `indices` [B] number the images."""
+        vectors = objectives.apply(self._module, network, "encode", images)
+        model = objectives.bind(self._module, network, codebook)
+        if self._config.estimator in names.DETERMINISTIC:
+            codes = vq_conv.nearest_codes(vectors, codebook)
+            return codes, -objectives.per_image(objectives.log_prior_of(codes, model.log_prior))
+        logits = model.posterior_logits(vectors)
+        # A key an image: its codes depend neither on the batch nor on the number of devices.
+        keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(indices)
+        kl = categorical.kl(logits, model.log_prior[None, None, None])
+        return jax.vmap(categorical.sample_codes)(keys, logits), objectives.per_image(kl)
+
+    def _evaluate_batch(
+        self,
+        params: PyTree,
+        model_state: PyTree,
+        key: jax.Array,
+        images: jax.Array,
+        mask: jax.Array,
+        indices: jax.Array,
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Rate [B], distortion [B] and code counts [n, C] of one seed."""
+        codebook = objectives.codebook_of(params, model_state)
+        codes, rate = self._codes(params["network"], codebook, key, images, indices)
+        model = objectives.bind(self._module, params["network"], codebook)
+        distortion = -model.log_likelihood(vq_conv.lookup(codes, codebook), images)
+        # Padding images count as an extra class that is cut off.
+        size = self._config.codebook_size
+        counted = jnp.where(mask[:, None, None, None], codes, size)
+        return rate, distortion, objectives.usage(counted, size + 1)[:, :size]
+
+    def _evaluate_batch_of_seeds(
+        self,
+        params: PyTree,
+        model_state: PyTree,
+        keys: jax.Array,
+        images: jax.Array,
+        mask: jax.Array,
+        indices: jax.Array,
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """The same of parameters and keys [S, ...], with the images sharded over the devices."""
+        batch = sharding.shard_batch(self._mesh, (images, mask, indices))
+        each_seed = jax.vmap(self._evaluate_batch, in_axes=(0, 0, 0, None, None, None))
+        return each_seed(params, model_state, keys, *batch)
+
+    def evaluate(self, params: PyTree, model_state: PyTree, images: np.ndarray) -> Evaluation:
+        """Evaluates every image once, with the same random numbers at every call.
+
+        Args:
+          params: of one seed, or of `num_seeds` along a leading axis.
+          model_state: likewise.
+          images: uint8 [N, H, W, 3], H and W multiples of 4, whatever the model was trained on.
+
+        Raises:
+          ValueError: images are others, or none.
+        """
+        images = _checked(images)
+        params, model_state = evaluation.with_seed_axis(self._config, (params, model_state))
+        keys = evaluation.stacked_keys(self._config, self._mesh)
+        rates, distortions, counts = [], [], 0
+        size = min(self._config.eval_batch_size, len(images))
+        size += -size % self._mesh.size  # padding makes it divisible by the devices
+        for i, (batch, mask) in enumerate(batches.padded_batches(images, size)):
+            indices = np.arange(i * size, (i + 1) * size, dtype=np.int32)
+            placed = sharding.replicate(self._mesh, (batch, mask, indices))
+            out = self._evaluate_seeds(params, model_state, keys, *placed)
+            rate, distortion, used = sharding.fetch(out)
+            rates.append(rate[:, mask])
+            distortions.append(distortion[:, mask])
+            counts = counts + used.astype(np.int64)
+        return Evaluation(
+            np.concatenate(rates, 1),
+            np.concatenate(distortions, 1),
+            np.asarray(counts),
+            math.prod(images.shape[1:]),
+        )
+
+    def _reconstruct_images(
+        self, params: PyTree, model_state: PyTree, key: jax.Array, images: jax.Array
+    ) -> jax.Array:
+        codebook = objectives.codebook_of(params, model_state)
+        indices = jnp.arange(len(images))
+        codes, _ = self._codes(params["network"], codebook, key, images, indices)
+        return self._decode(params["network"], codebook, codes)
+
+    def _decode(self, network: PyTree, codebook: jax.Array, codes: jax.Array) -> jax.Array:
+        quantized = vq_conv.lookup(codes, codebook)
+        mean = objectives.apply(self._module, network, "mean_image", quantized)
+        return jnp.round(mean).astype(jnp.uint8)
+
+    def reconstruct(self, params: PyTree, model_state: PyTree, images: np.ndarray) -> np.ndarray:
+        """Returns E[x | z] at hard codes of uint8 images [N, H, W, 3], like them; of one seed."""
+        images = _checked(images)
+        return np.asarray(
+            self._reconstruct(params, model_state, evaluation.seed_keys(self._config)[0], images)
+        )
+
+    def sample_prior(self, params: PyTree, model_state: PyTree, num_images: int) -> np.ndarray:
+        """Returns E[x | z] at codes drawn from the prior, uint8 [N, 32, 32, 3], of one seed."""
+        evaluation.check_count("num_images", num_images)
+        codebook = objectives.codebook_of(params, model_state)
+        model = objectives.bind(self._module, params["network"], codebook)
+        side = IMAGE_SHAPE[0] // vq_conv.DOWNSAMPLING
+        shape = (num_images, side, side)
+        codes = categorical.sample_codes(
+            evaluation.seed_keys(self._config)[0], model.log_prior, shape
+        )
+        return np.asarray(jax.jit(self._decode)(params["network"], codebook, codes))
+
+
+def _checked(images: np.ndarray) -> np.ndarray:
+    images = evaluation.check_images(images, kind=checks.LEVELS, shape=("H", "W", 3))
+    checks.check_multiples("images", images, (1, 2), vq_conv.DOWNSAMPLING)
+    return images

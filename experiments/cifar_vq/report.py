@@ -1,0 +1,166 @@
+"""What a `cifar_vq` run leaves behind: summary.json and its pictures."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jax.sharding import Mesh
+from matplotlib.figure import Figure
+
+from dvae import analysis, data
+from dvae.data import Dataset
+from dvae.models import vq_conv
+from dvae.train import loop
+from experiments.cifar_vq import names, objectives
+from experiments.cifar_vq.config import Config
+from experiments.cifar_vq.evaluation import Evaluation, Evaluator, histogram_bits_per_dim
+from experiments.common import evaluation, records
+from experiments.common import report as run_report
+
+CODEBOOK_FILE = "codebook.npy"
+NUM_PICTURES = 8
+STRIP_WIDTH = 64  # pixels of a photograph that are reconstructed together
+_RATE_OF = {
+    False: "KL(q(z|x) || p(z)), analytic",
+    True: "-log p(z) of the nearest codes",
+}
+
+
+def summarize(
+    config: Config, result: loop.Result, images: Dataset, test: Evaluation
+) -> dict[str, Any]:
+    """Returns the record of a finished run; several seeds give lists in their order."""
+    num_images = test.rate.shape[1]
+    deterministic = config.estimator in names.DETERMINISTIC
+    bits = test.bits_per_dim
+    return {
+        "dataset": images.name,
+        "estimator": config.estimator,
+        "bound": "discrete ELBO with hard codes: at least the negative log-likelihood",
+        "rate_is": _RATE_OF[deterministic],
+        "training_objective": objectives.TRAINING_OBJECTIVE[config.estimator],
+        "test": {
+            "num_images": num_images,
+            "bits_per_dim": records.per_seed(bits.mean(1)),
+            "bits_per_dim_standard_error": records.per_seed(
+                bits.std(1, ddof=1) / np.sqrt(num_images)
+            ),
+            "rate_nats_per_image": records.per_seed(test.rate.mean(1)),
+            "distortion_nats_per_image": records.per_seed(test.distortion.mean(1)),
+            "code_perplexity": records.per_seed(test.perplexity),
+            "dead_codes": records.per_seed(test.num_dead),
+        },
+        "baseline": {
+            "bits_per_dim": histogram_bits_per_dim(images.train, images.test),
+            "model": "independent pixels, histogram of the training pixels by channel",
+        },
+        **run_report.of_run(config, result, result.state.params),
+    }
+
+
+def report(
+    config: Config, result: loop.Result, images: Dataset, workdir: Path, mesh: Mesh
+) -> run_report.Report:
+    """Evaluates the test set; the codebook is written to codebook.npy."""
+    evaluator = Evaluator(config, mesh)
+    state = result.state.params, result.state.model_state
+    held_out = evaluation.spread(images.test, config.num_test_images)
+    test_evaluation = evaluator.evaluate(*state, held_out)
+    summary = summarize(config, result, images, test_evaluation)
+    params, model_state = run_report.first_seed(config, state)
+    codebook = np.asarray(objectives.codebook_of(params, model_state))
+    test = summary["test"]
+    rows = [
+        ("bits/dim", test["bits_per_dim"], "test, discrete ELBO: a bound"),
+        (
+            "  baseline",
+            summary["baseline"]["bits_per_dim"],
+            "independent pixels by their histogram",
+        ),
+        ("rate", test["rate_nats_per_image"], "nats an image: what the codes cost"),
+        (
+            "distortion",
+            test["distortion_nats_per_image"],
+            "nats an image: what the pixels cost given the codes",
+        ),
+        (
+            "code perplexity",
+            np.mean(test["code_perplexity"]),
+            f"of {config.codebook_size} codes, mean",
+        ),
+        ("dead codes", np.mean(test["dead_codes"]), "mean over latent variables"),
+    ]
+    return run_report.Report(
+        summary,
+        f"{config.estimator} on {images.name}",
+        rows,
+        draw=lambda: _pictures(config, params, model_state, images, workdir, evaluator),
+        arrays={CODEBOOK_FILE: codebook},
+    )
+
+
+def _pictures(
+    config: Config,
+    params: Any,
+    model_state: Any,
+    images: Dataset,
+    workdir: Path,
+    evaluator: Evaluator,
+) -> dict[str, Figure]:
+    """Draws one seed's pictures."""
+    codebook = np.asarray(objectives.codebook_of(params, model_state))
+    figures, name = analysis.figures, config.estimator
+    originals = evaluation.spread(images.test, 2 * NUM_PICTURES)
+    reconstructions = evaluator.reconstruct(params, model_state, originals)
+    samples = evaluator.sample_prior(params, model_state, 2 * NUM_PICTURES)
+    pictures = {
+        "reconstructions": figures.reconstructions(originals, reconstructions),
+        "samples": figures.samples(samples),
+        "codebooks": figures.codebook_pca({name: codebook}),
+        "explained_variance": figures.explained_variance({name: codebook}),
+    }
+    steps, bits = records.read_curve(workdir, "train", "bits_per_dim")
+    held_steps, held_bits = records.read_curve(workdir, "validation", "bits_per_dim")
+    if len(steps):
+        held_out = {name: (held_steps, held_bits)} if len(held_steps) else None
+        pictures["learning_curve"] = figures.learning_curve({name: (steps, bits)}, held_out)
+    steps, rate, distortion = records.read_curve(workdir, "validation", "rate", "distortion")
+    if len(steps):
+        pictures["rate_distortion"] = figures.rate_distortion_path(
+            {name: (rate, distortion, steps)}, num_dims=images.test[0].size
+        )
+    if images.name == "patches":
+        pictures["photographs"] = _photographs(
+            lambda strip: evaluator.reconstruct(params, model_state, strip)
+        )
+    return pictures
+
+
+def _photographs(reconstruct: Callable[[np.ndarray], np.ndarray]) -> Figure:
+    """Draws the whole photographs of `patches`: originals, what training saw, reconstructions."""
+    whole = data.embedded.photographs()
+    # The model takes multiples of its downsampling.
+    height, width = (n // vq_conv.DOWNSAMPLING * vq_conv.DOWNSAMPLING for n in whole.shape[1:3])
+    whole = whole[:, :height, :width]
+    seen = data.embedded.seen_in_training()[None, :height, :width, None]
+    rows = {
+        "original": whole,
+        "seen in training": np.where(seen, whole, np.uint8(255)),
+        "reconstruction": np.concatenate(list(_by_strips(reconstruct, whole)), axis=2),
+    }
+    return analysis.figures.image_rows(rows, num_columns=2)
+
+
+def _by_strips(
+    reconstruct: Callable[[np.ndarray], np.ndarray], images: np.ndarray
+) -> Iterator[np.ndarray]:
+    """Reconstructs strips of images [N, H, W, C], each with some of its neighbors around it.
+
+    A whole photograph at once would take a gigabyte of logits.
+    """
+    width = images.shape[2]
+    for left in range(0, width, STRIP_WIDTH):
+        first = max(0, min(left - STRIP_WIDTH // 2, width - 2 * STRIP_WIDTH))
+        around = reconstruct(images[:, :, first : first + 2 * STRIP_WIDTH])
+        yield around[:, :, left - first : left - first + STRIP_WIDTH]

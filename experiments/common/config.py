@@ -1,0 +1,135 @@
+"""Settings that every training binary has."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from dvae.train import loop
+from experiments.common import flags
+from experiments.common.flags import option
+
+REFUSE, USE = "refuse", "use"
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Settings of every experiment; a subclass adds its own and changes defaults."""
+
+    program: ClassVar[str]  # the module's name, by which a run's folder says whose it is
+
+    data_dir: str = option(
+        "",
+        "Folder of prepared TFDS data sets and .mat files. Empty: $TFDS_DATA_DIR, else "
+        "~/tensorflow_datasets.",
+        identity=False,
+        path=True,
+        group="data",
+    )
+    workdir: str = option(
+        "",
+        "Folder of the results. Empty: runs/NAME in the current one, where NAME says which "
+        "run it is.",
+        identity=False,
+        path=True,
+    )
+    nonempty_workdir: str = option(
+        REFUSE,
+        "A workdir that holds other files, and no run: refuse it, or use it.",
+        choices=(REFUSE, USE),
+        identity=False,
+    )
+    batch_size: int = option(
+        64, "Images in a step, over all devices.", minimum=1, group="optimizer"
+    )
+    num_steps: int = option(100_000, "Optimizer steps.", minimum=1, group="optimizer")
+    steps_per_call: int = option(1, "Steps in one compiled call.", minimum=1)
+    seed: int = option(0, "First seed.", minimum=0, maximum=flags.MAX_SEED)
+    num_seeds: int = option(1, "Seeds trained together by vmap: seed, seed + 1, ...", minimum=1)
+    log_interval: int = option(100, "Steps between records of the training.", minimum=1)
+    eval_interval: int = option(5_000, "Steps between validations; 0: none.", minimum=0)
+    num_eval_images: int = option(1_000, "Validation images used while training.", minimum=2)
+    num_test_images: int = option(
+        0, "Images of each set in the final evaluation, evenly spaced; 0: all.", minimum=0
+    )
+    eval_batch_size: int = option(100, "Images in a step of evaluations.", minimum=1)
+    checkpoint_interval: int = option(
+        5_000, "Steps between checkpoints; 0: one at the end.", minimum=0
+    )
+    mesh: int = option(
+        0,
+        "Devices that share batches, chains, importance samples' images and the training "
+        "set; 0: all of all processes.",
+        minimum=0,
+        identity=False,
+        group="devices",
+    )
+    coordinator: str = option(
+        "",
+        "HOST:PORT of process 0 of a run of several processes; auto: all about them from "
+        "the environment (SLURM, Cloud TPU, ...); empty: a single process.",
+        identity=False,
+        group="devices",
+    )
+    num_processes: int = option(
+        1, "Processes of the run, each started by hand.", minimum=1, identity=False, group="devices"
+    )
+    process_id: int = option(
+        0, "Number of this process among them, from 0.", minimum=0, identity=False, group="devices"
+    )
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a setting outside its range."""
+        flags.check_fields(self)
+        if self.seed + self.num_seeds - 1 > flags.MAX_SEED:
+            raise ValueError(
+                f"--seed={self.seed} and --num_seeds={self.num_seeds}: the last seed must be at "
+                f"most {flags.MAX_SEED}, which is as far as they differ"
+            )
+        if self.num_test_images == 1:
+            raise ValueError("--num_test_images=1 has no standard error; use 0 (all) or at least 2")
+        if self.coordinator in ("", "auto") and (self.num_processes, self.process_id) != (1, 0):
+            raise ValueError(
+                f"--num_processes={self.num_processes} and --process_id={self.process_id} go with "
+                f"--coordinator=HOST:PORT, got --coordinator={self.coordinator}"
+            )
+
+    def loop(self) -> loop.LoopConfig:
+        """Returns the lengths of the run."""
+        return loop.LoopConfig(
+            self.num_steps,
+            self.steps_per_call,
+            self.log_interval,
+            self.eval_interval,
+            self.checkpoint_interval,
+        )
+
+    def tied_to_length(self) -> str | None:
+        """Returns what makes training depend on `num_steps`; None: the run can be prolonged."""
+        raise NotImplementedError
+
+    def default_workdir(self) -> str:
+        """Returns a name that tells runs of different kinds apart."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class LikelihoodConfig(RunConfig):
+    """Settings of an experiment that estimates log-likelihoods by importance samples."""
+
+    eval_samples: int = option(100, "Importance samples of an image, in validations.", minimum=1)
+    test_samples: int = option(
+        4_000, "Importance samples of an image, in the final evaluation.", minimum=1
+    )
+    num_validation_images: int = option(
+        0,
+        "Validation images of the final evaluation, evenly spaced; 0: as many as "
+        "num_test_images says.",
+        minimum=0,
+    )
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a setting outside its range."""
+        super().__post_init__()
+        if self.num_validation_images == 1:
+            raise ValueError(
+                "--num_validation_images=1 has no standard error; use 0 (all) or at least 2"
+            )

@@ -1,0 +1,261 @@
+"""Finished runs side by side: which may be averaged, and what tells the others apart.
+
+A result is determined by the data set and by every field of the configuration, but those that may
+change when a run is resumed. Runs that differ in their seeds alone form a group, which counts as
+one run of all their seeds. Groups are told apart by the fields in which they differ.
+"""
+
+import dataclasses
+import json
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dvae.train.checkpoint import CONFIG_FILE
+from experiments.common import flag_rules, flags, records
+from experiments.common.config import RunConfig
+
+Summary = dict[str, Any]
+DATASET = "dataset"
+SEEDS = ("seed", "num_seeds")
+MAX_SHOWN = 4  # fields that a label names
+_OF_RUN = ("test", "seeds", "num_steps", "hardware", "wall_seconds", DATASET)
+_PER_SEED = ("validation", "test", "log_z")  # parts of a summary that hold a number a seed
+_NOT_PER_SEED = ("num_images",)
+
+
+class Program(NamedTuple):
+    """A training program whose runs are compared."""
+
+    name: str
+    config_class: type
+    # What runs did that are older than a field, where that is not the field's default.
+    before: Mapping[str, Any] = {}
+
+
+# A field that no other program has, and what compares the program's runs.
+_PROGRAMS = {
+    "cifar_vq": ("codebook_size", "experiments.report"),
+    "binary_vae": ("structure", "experiments.table1 or experiments.table2"),
+    "joint_vae": ("discrete", "experiments.joint_table"),
+    "dvaepp": ("global_latents", "experiments.table3"),
+}
+
+
+class Run(NamedTuple):
+    """A finished run."""
+
+    directory: Path
+    summary: Summary
+
+
+class Group(NamedTuple):
+    """Runs that differ in nothing but their seeds."""
+
+    settings: dict[str, Any]  # all that determines their result but the seeds
+    runs: list[Run]  # by seed
+
+    @property
+    def summary(self) -> Summary:
+        """The summary of one run with the seeds of all."""
+        return merge([run.summary for run in self.runs])
+
+
+def program_of(config: Mapping[str, Any]) -> str:
+    """Returns which training program a configuration is of; empty for none."""
+    return next((name for name, (field, _) in _PROGRAMS.items() if field in config), "")
+
+
+def read(directory: Path, program: Program, reader: str, needs: Sequence[str] = ()) -> Run:
+    """Reads a finished run of one program.
+
+    Args:
+      directory: its workdir.
+      program: whose run it must be.
+      reader: the module that asks, for errors.
+      needs: entries of the summary's `test` that the reader shows.
+
+    Raises:
+      ValueError: there is no finished run, or one of another program; one line says which.
+    """
+    whose, summary = _look_into(directory)
+    if summary is None or not whose:
+        raise ValueError(what_is(directory))
+    if whose != program.name:
+        raise ValueError(
+            f"{directory} is a {whose} run; {reader} compares {program.name} runs: use "
+            f"{_PROGRAMS[whose][1]}"
+        )
+    missing = [name for name in ("config", *_OF_RUN) if name not in summary]
+    missing += [f"test.{name}" for name in needs if name not in summary.get("test", {})]
+    if missing:
+        raise ValueError(
+            f"{directory / records.SUMMARY_FILE} is not the summary of a {program.name} run: it "
+            f"lacks {', '.join(missing)}"
+        )
+    return Run(directory, summary)
+
+
+def what_is(directory: Path) -> str:
+    """Says in a clause what kind of run a directory holds, or why it holds none.
+
+    Raises:
+      ValueError: a record of it is damaged.
+    """
+    if not directory.is_dir():
+        exists = "is no directory" if directory.exists() else "does not exist"
+        return f"{directory} {exists}: name the workdir of a finished run"
+    whose, summary = _look_into(directory)
+    if not whose:
+        return f"{directory} holds no run of {', '.join(_PROGRAMS)}"
+    if summary is None:
+        return f"{directory} is an unfinished {whose} run: its command, given again, finishes it"
+    return f"{directory} is a {whose} run"
+
+
+def _look_into(directory: Path) -> tuple[str, Summary | None]:
+    """Returns whose run a directory holds, or "", and the summary of a finished one."""
+    config = _read_json(directory / CONFIG_FILE) or {}
+    summary = _read_json(directory / records.SUMMARY_FILE)
+    told = (summary or {}).get("config")
+    return program_of({**config, **(told if isinstance(told, dict) else {})}), summary
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    """Reads a JSON object; None where there is no file."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON ({error})") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} is no JSON object, and so not of a run")
+    return found
+
+
+def settings_of(program: Program, summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns all that determines a run's result but its seeds, the data set first.
+
+    Fields that the others make idle determine nothing and are left out.
+    """
+    fields = dataclasses.fields(program.config_class)
+    usual = {field.name: field.default for field in fields} | dict(program.before)
+    config = {**usual, **summary["config"], DATASET: summary[DATASET]}
+    silent = {*flags.free_fields(RunConfig), *SEEDS}
+    silent |= set(flag_rules.idle(flags.rules_of(program.config_class), config))
+    names = [DATASET, *(name for name in config if name != DATASET)]
+    return {name: config[name] for name in names if name not in silent}
+
+
+def group(program: Program, runs: Sequence[Run]) -> list[Group]:
+    """Sorts runs into groups, in the order of their first runs.
+
+    Raises:
+      ValueError: two runs of a group share a seed.
+    """
+    found: dict[str, Group] = {}
+    for run in runs:
+        settings = settings_of(program, run.summary)
+        key = json.dumps(settings, sort_keys=True)
+        members = found.setdefault(key, Group(settings, [])).runs
+        for other in members:
+            if shared := set(run.summary["seeds"]) & set(other.summary["seeds"]):
+                raise ValueError(
+                    f"{other.directory} and {run.directory} have the same settings and seed "
+                    f"{min(shared)}: name one of them"
+                )
+        members.append(run)
+    for one in found.values():
+        one.runs.sort(key=lambda run: run.summary["seeds"])
+    return list(found.values())
+
+
+def merge(summaries: Sequence[Summary]) -> Summary:
+    """Returns the summary of one run with the seeds of all; what is not of a seed is the first's.
+
+    Wall time is the sum. Statistics over seeds are left out, as they are those of one run.
+    """
+    if len(summaries) == 1:
+        return summaries[0]
+    first = summaries[0]
+    merged = dict(first)
+    for part in _PER_SEED:
+        if part in first:
+            merged[part] = _merge_part(summaries, part)
+    if "evaluated_step" in first:
+        merged["evaluated_step"] = [x for s in summaries for x in np.ravel(s["evaluated_step"])]
+    merged["seeds"] = [seed for summary in summaries for seed in summary["seeds"]]
+    merged["wall_seconds"] = sum(summary["wall_seconds"] for summary in summaries)
+    return merged
+
+
+def _merge_part(summaries: Sequence[Summary], part: str) -> dict[str, Any]:
+    """Puts the seeds' numbers of a part behind one another; a text stays if any run has it."""
+    merged: dict[str, Any] = {}
+    for name in dict.fromkeys(name for summary in summaries for name in summary[part]):
+        having = [summary for summary in summaries if name in summary[part]]
+        value = having[0][part][name]
+        if isinstance(value, str) or name in _NOT_PER_SEED:
+            merged[name] = value
+        elif len(having) == len(summaries) and not name.endswith("_over_seeds"):
+            merged[name] = [x for summary in summaries for x in of_each_seed(summary, part, name)]
+    return merged
+
+
+def of_each_seed(summary: Mapping[str, Any], part: str, name: str) -> list[Any]:
+    """Returns an entry's value for every seed, in their order."""
+    value = summary[part][name]
+    return value if len(summary["seeds"]) > 1 else [value]
+
+
+def differing(groups: Sequence[Group], *, but: Collection[str] = ()) -> list[str]:
+    """Returns the fields in which groups differ, of those that have them; the data set first."""
+    names = dict.fromkeys(name for members in groups for name in members.settings)
+    values = lambda name: {
+        json.dumps(members.settings[name]) for members in groups if name in members.settings
+    }
+    return [name for name in names if name not in but and len(values(name)) > 1]
+
+
+def describe(members: Group, names: Sequence[str]) -> str:
+    """Writes the named fields of a group: "num_steps=500, crop=16"; a data set by its name."""
+    settings = members.settings
+    return ", ".join(
+        str(settings[name]) if name == DATASET else f"{name}={settings[name]}"
+        for name in names
+        if name in settings
+    )
+
+
+def label(groups: Sequence[Group], stems: Sequence[str], *, but: Collection[str] = ()) -> list[str]:
+    """Names every group, no two alike: its stem, and the fields in which groups differ.
+
+    Of many fields a label has those that tell the groups apart, and others up to four.
+
+    Args:
+      groups: what is drawn together.
+      stems: of each group, what comes first.
+      but: fields that stems or axes show already.
+    """
+    names = differing(groups, but=but)
+    needed: list[str] = []
+    texts = lambda: [
+        f"{stem}|{describe(members, needed)}" for stem, members in zip(stems, groups, strict=True)
+    ]
+    for name in names:
+        before = len(set(texts()))
+        needed.append(name)
+        if len(set(texts())) == before and name != DATASET:
+            needed.pop()
+    others = [name for name in names if name not in needed]
+    chosen = {*needed, *others[: max(0, MAX_SHOWN - len(needed))]}
+    shown = [name for name in names if name in chosen]
+    return [
+        ", ".join(filter(None, (stem, describe(members, shown))))
+        for stem, members in zip(stems, groups, strict=True)
+    ]

@@ -1,0 +1,116 @@
+"""What a training run leaves behind: summary.json, arrays, pictures and a few lines of text."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from matplotlib.figure import Figure
+
+from dvae import analysis
+from dvae.train import checkpoint, loop, status
+from experiments.common import records
+from experiments.common.config import RunConfig
+
+PyTree = Any
+Row = tuple[str, Any, str]  # label, one number or one a seed, what it is
+
+
+class Report(NamedTuple):
+    """What an experiment says of a finished run; `draw` runs in the main process alone."""
+
+    summary: dict[str, Any]  # becomes summary.json
+    subject: str  # what was trained on what, for the terminal
+    rows: Sequence[Row]
+    draw: Callable[[], Mapping[str, Figure]]  # pictures by name
+    notes: Sequence[str] = ()
+    arrays: Mapping[str, Any] = {}  # file name -> one array (.npy) or a dictionary of them (.npz)
+
+
+def of_run(config: RunConfig, result: loop.Result, model: PyTree) -> dict[str, Any]:
+    """Returns the part of a summary that is the same for all experiments.
+
+    Args:
+      config: everything.
+      result: the finished run.
+      model: the parameters to count, of all seeds.
+    """
+    return {
+        "program": config.program,
+        "num_steps": config.num_steps,
+        "seeds": list(range(config.seed, config.seed + config.num_seeds)),
+        "num_parameters": sum(x.size for x in jax.tree.leaves(model)) // config.num_seeds,
+        "hardware": records.describe_hardware(),
+        "wall_seconds": round(result.seconds, 1),
+        "versions": records.versions(),
+        "config": dataclasses.asdict(config),
+    }
+
+
+def of_log_likelihood(log_likelihood: np.ndarray) -> dict[str, Any]:
+    """Returns the record of log-likelihoods [S, N], nats: by seed, with the error over images."""
+    wide = log_likelihood.astype(np.float64)
+    nll, error = -wide.mean(1), wide.std(1, ddof=1) / np.sqrt(wide.shape[1])
+    return {
+        "num_images": wide.shape[1],
+        "nll": records.per_seed(nll),
+        "nll_standard_error": records.per_seed(error),
+        **over_seeds("nll", nll),
+    }
+
+
+def over_seeds(name: str, values: np.ndarray) -> dict[str, float]:
+    """Returns mean and standard deviation over seeds; nothing for a single one."""
+    if len(values) < 2:
+        return {}
+    return {
+        f"{name}_mean_over_seeds": round(float(values.mean()), 4),
+        f"{name}_standard_deviation_over_seeds": round(float(values.std(ddof=1)), 4),
+    }
+
+
+def first_seed(config: RunConfig, tree: PyTree) -> PyTree:
+    """Brings what pictures are drawn of to the host: they are made on one device."""
+    tree = jax.device_get(tree)
+    return tree if config.num_seeds == 1 else jax.tree.map(lambda x: x[0], tree)
+
+
+def save(report: Report, workdir: Path) -> dict[str, Any]:
+    """Writes summary.json first, then arrays and pictures, and prints the result.
+
+    In the end summary.json, which is returned, lists the files beside it: the run is finished.
+    """
+    path, files = workdir / records.SUMMARY_FILE, [*report.arrays]
+    checkpoint.write_json(path, report.summary)
+    for name, array in report.arrays.items():
+        if isinstance(array, Mapping):
+            np.savez(workdir / name, **array)
+        else:
+            np.save(workdir / name, array)
+    with status.phase("drawing"):
+        for title, figure in report.draw().items():
+            files.append(f"{title}.png")
+            analysis.figures.save(figure, workdir / files[-1])
+    summary = {**report.summary, records.FILES: files}
+    checkpoint.write_json(path, summary)
+    print(describe(report, workdir, files))
+    return summary
+
+
+def describe(report: Report, workdir: Path, files: Sequence[str]) -> str:
+    """Returns the result in a few lines for the terminal."""
+    summary = report.summary
+    step = f", evaluated at step {summary['evaluated_step']}" if "evaluated_step" in summary else ""
+    header = (
+        f"{report.subject}: {summary['num_steps']} steps, seeds {summary['seeds']}{step}, "
+        f"{summary['wall_seconds']:.0f} s on {summary['hardware']}"
+    )
+    lines = [
+        f"{label:<16}{' '.join(f'{v:.5g}' for v in np.atleast_1d(value)):>12}  {text}"
+        for label, value, text in report.rows
+    ]
+    pictures = ", ".join(sorted(name for name in files if name.endswith(".png")))
+    notes = ["", *report.notes] if report.notes else []
+    return "\n".join(["", header, *lines, *notes, "", f"pictures in {workdir}: {pictures}"])

@@ -1,0 +1,145 @@
+"""What the training binaries share: the seeds of a run, and how it is put together."""
+
+import contextlib
+import functools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from dvae.data import Dataset, KeepRows
+from dvae.train import checkpoint, distributed, loop, sharding, signals, state, status
+from experiments.common import flags, workdirs
+from experiments.common import report as run_report
+from experiments.common.config import RunConfig
+
+C = TypeVar("C", bound=RunConfig)
+ValidateFn = Callable[[state.TrainState], Mapping[str, Any]]  # on held-out images, on the host
+
+
+def make_task(
+    config: RunConfig,
+    init_fn: state.InitFn,
+    loss_fn: state.LossFn,
+    draw_fn: state.DrawFn,
+    optimizer: optax.GradientTransformation,
+    **rest: Any,
+) -> loop.Task:
+    """Assembles a task, vmapped over the seeds where there are several.
+
+    Args:
+      config: seeds and batch size.
+      init_fn, loss_fn, draw_fn: see `dvae.train.state`.
+      optimizer: of the parameters.
+      **rest: the other fields of `loop.Task`.
+    """
+    make_state = lambda key, data: state.init(init_fn, optimizer, key, data)
+    step = state.make_step(loss_fn, draw_fn, optimizer)
+    keys = [jax.random.split(jax.random.key(config.seed + i), 2) for i in range(config.num_seeds)]
+    if config.num_seeds == 1:
+        key_init, key_train = keys[0]
+    else:
+        key_init, key_train = jnp.stack(keys, axis=1)
+        make_state, step = jax.vmap(make_state, (0, None)), state.vmap_seeds(step)
+    return loop.Task(
+        init=make_state,
+        step=step,
+        key_init=key_init,
+        key_train=key_train,
+        images_per_step=config.batch_size * config.num_seeds,
+        **rest,
+    )
+
+
+def run(
+    config: C,
+    *,
+    prepare: Callable[[C, KeepRows], Dataset],
+    make_task: Callable[[C, Dataset, Mesh], loop.Task],
+    report: Callable[[C, loop.Result, Dataset, Path, Mesh], run_report.Report],
+) -> dict[str, Any]:
+    """Trains, or continues, one run and returns its summary.
+
+    Args:
+      config: all settings.
+      prepare: loads and checks the images, of the training set those that this process keeps.
+      make_task: what the loop trains.
+      report: evaluates the result, in all processes; the main one then writes what it returns.
+
+    Raises:
+      SystemExit: a setting, the data set or the workdir is unusable; said in one line on stderr.
+      LockedError, NonFiniteError, StoppedError, PeerError: see `loop.fit`.
+    """
+    workdir = Path(config.workdir or config.default_workdir())
+    last_words = lambda: checkpoint.describe_saved(workdir)
+    with signals.before_leaving(last_words), distributed.naming_lost_peers():
+        with flags.setup():
+            if config.coordinator:
+                with status.phase("waiting for the other processes", silent=config.process_id > 0):
+                    distributed.initialize(
+                        config.coordinator, config.num_processes, config.process_id
+                    )
+            summary = workdirs.examine(config, workdir) if distributed.is_main() else None
+        if distributed.any_process(summary is not None):
+            if summary is not None:
+                workdirs.say_finished(config, workdir, summary)
+            return summary or workdirs.read_summary(workdir)
+        return _train(config, workdir, prepare, make_task, report)
+
+
+def _train(
+    config: C,
+    workdir: Path,
+    prepare: Callable[[C, KeepRows], Dataset],
+    make_task: Callable[[C, Dataset, Mesh], loop.Task],
+    report: Callable[[C, loop.Result, Dataset, Path, Mesh], run_report.Report],
+) -> dict[str, Any]:
+    """Trains and evaluates a run that is not finished."""
+    silent = not distributed.is_main()
+    with contextlib.ExitStack() as stack:
+        with flags.setup():
+            mesh = sharding.make_mesh(config.mesh or None)
+            lengths = config.loop()
+            sharding.check_batch_size(config.batch_size, mesh)
+            with status.phase("loading the data", silent=silent):
+                images = prepare(config, functools.partial(sharding.local_rows, mesh))
+            if config.batch_size > images.num_train:
+                raise ValueError(
+                    f"--batch_size={config.batch_size} must be at most {images.num_train}, the "
+                    f"training images of {images.name}"
+                )
+            if not len(images.train):
+                raise ValueError(
+                    f"process {jax.process_index()} of {jax.process_count()} is left without any "
+                    f"of the {images.num_train} training images of {images.name}; use fewer "
+                    "processes"
+                )
+            held = stack.enter_context(workdirs.claim(config, workdir))
+        with status.phase("preparing the training", silent=silent):
+            task = make_task(config, images, mesh)
+        result = loop.fit(task, lengths, workdir, mesh)
+        with status.phase("evaluating", silent=silent):
+            found = report(config, result, images, workdir, mesh)
+        summary = found.summary
+        if held is not None:
+            held.check()
+            summary = run_report.save(found, workdir)
+        distributed.barrier("report")
+    return summary
+
+
+def start(config_class: type[C], presets: flags.Presets, run: Callable[[C], Any]) -> None:
+    """Runs an experiment under the flags of its configuration: what `__main__` calls."""
+
+    def main(arguments: list[str]) -> None:
+        with flags.setup():
+            flags.refuse_words(arguments)
+            config = flags.parse(config_class, presets)
+        run(config)
+
+    flags.define(config_class, presets)
+    flags.run(main)

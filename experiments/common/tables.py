@@ -1,0 +1,203 @@
+"""Puts finished runs beside a published table: what the tables share."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dvae.analysis import tables
+from dvae.train import checkpoint, paths
+from experiments.common import flags
+from experiments.common import groups as run_groups
+from experiments.common.flags import option
+from experiments.common.groups import Program
+
+Summary = Mapping[str, Any]
+# (data set, structure) -> column -> mean and deviation over runs (None: not published)
+Published = dict[tuple[str, str], dict[str, tuple[float, float | None]]]
+# Fields that the table shows, or that its cells are named by.
+_SHOWN = ("dataset", "num_steps", "test_samples", "batch_size", "learning_rate")
+_NEEDS = ("nll", "nll_standard_error", "elbo", "effective_samples")
+
+
+class Table(NamedTuple):
+    """A published table, and what of a run is written beside it."""
+
+    name: str  # of the files
+    source: str  # said below the table
+    program: Program  # whose runs these are
+    published: Published
+    comparable: Callable[[Summary], bool]  # whether a published value is shown beside the run's
+    accepts: Callable[[Summary], str]  # why a run has no place in the table; empty if it has
+    structure: Callable[[Summary], str]
+    column: Callable[[Summary], str]
+    more: tuple[tuple[str, Callable[[Summary], object]], ...]  # further columns
+    shown: tuple[str, ...] = ()  # fields of the configuration that those columns hold
+    title: str = "trained by"  # of what `column` names
+    # Whether model and evaluation are those of the published value, so that a difference is shown.
+    same_model: Callable[[Summary], bool] = lambda summary: True
+    unit: Callable[[Summary], float] = lambda summary: 1.0  # nats in the unit of the NLL
+
+
+def read_run(table: Table, directory: Path) -> run_groups.Run:
+    """Reads a finished run.
+
+    Raises:
+      ValueError: the directory does not hold one, or one that has no place in the table.
+    """
+    run = run_groups.read(directory, table.program, f"experiments.{table.name}", _NEEDS)
+    if why_not := table.accepts(run.summary):
+        raise ValueError(f"{directory} has no place in {table.name}: {why_not}")
+    return run
+
+
+def published(table: Table, summary: Summary) -> tuple[float, float | None] | None:
+    """Returns the published mean and deviation of the run's cell, if it has any."""
+    if not table.comparable(summary):
+        return None
+    cells = table.published.get((summary["config"]["dataset"], table.structure(summary)), {})
+    return cells.get(table.column(summary))
+
+
+def row(table: Table, summary: Summary) -> dict[str, object]:
+    """One row of the table; several seeds give their mean and standard deviation."""
+    config, test, unit = summary["config"], summary["test"], table.unit(summary)
+    nll = float(np.mean(test["nll"])) / unit
+    deviation = float(np.std(test["nll"], ddof=1)) if len(summary["seeds"]) > 1 else None
+    known = published(table, summary)
+    # Other test images than the published ones have a published value, but no difference.
+    same = summary["dataset"] == config["dataset"] and table.same_model(summary)
+    spread = lambda x: "" if x is None else f" ± {x:.2f}"
+    return {
+        "data set": summary["dataset"],
+        "structure": table.structure(summary),
+        table.title: table.column(summary),
+        "test NLL": f"{nll:.2f}" + spread(None if deviation is None else deviation / unit),
+        "SE (images)": f"{np.mean(test['nll_standard_error']) / unit:.2g}",
+        "published": f"{known[0]:.2f}{spread(known[1])}" if known else "",
+        "difference": f"{nll - known[0]:+.2f}" if known and same else "",
+        "steps": f"{summary['num_steps']:,}",
+        "seeds": " ".join(str(seed) for seed in summary["seeds"]),
+        "samples": config["test_samples"],
+        "batch": config["batch_size"],
+        "learning rate": f"{config['learning_rate']:g}",
+        "best step": f"{int(np.mean(summary['evaluated_step'])):,}",
+        "-ELBO": f"{-np.mean(test['elbo']) / unit:.2f}",
+        "minutes": f"{summary['wall_seconds'] / 60:.0f}",
+        **{title: cell(summary) for title, cell in table.more},
+    }
+
+
+def log_z(summary: Summary) -> str:
+    """Log Z of a Boltzmann prior with its standard error."""
+    if "log_z" not in summary:
+        return ""
+    record = summary["log_z"]
+    note = " (not to be trusted)" if "warning" in record else ""
+    return f"{np.mean(record['nats']):.2f} ± {np.mean(record['standard_error']):.2f}{note}"
+
+
+def effort(summary: Summary) -> str:
+    """How many chains and sweeps made a Boltzmann prior's negative phase."""
+    if "log_z" not in summary:
+        return ""
+    config = summary["config"]
+    return f"{config['sampler']}, {config['num_chains']} x {config['num_sweeps']}"
+
+
+def compare(table: Table, directories: list[Path], out: Path) -> str:
+    """Writes the table as Markdown and its records as JSON into `out`; returns the Markdown.
+
+    Raises:
+      ValueError: a directory holds no fitting run, or `out` cannot be written.
+    """
+    runs = [read_run(table, directory) for directory in directories]
+    return write(table, run_groups.group(table.program, runs), out)
+
+
+def write(table: Table, groups: Sequence[run_groups.Group], out: Path) -> str:
+    """Writes the table of groups of runs, a row each; see `compare`."""
+    order = [name for columns in table.published.values() for name in columns]
+
+    def place(group: run_groups.Group) -> tuple[object, ...]:
+        name = table.column(group.summary)
+        rank = order.index(name) if name in order else len(order)
+        return group.summary["dataset"], table.structure(group.summary), rank, name
+
+    groups = sorted(groups, key=place)
+    rows = [row(table, group.summary) for group in groups]
+    places = [place(group) for group in groups]
+    for cells, text in zip(rows, _other_settings(table, groups, places), strict=True):
+        cells["other settings"] = text
+    if not any(cells["other settings"] for cells in rows):
+        for cells in rows:
+            del cells["other settings"]
+    text = tables.markdown(tuple(rows[0]), [list(cells.values()) for cells in rows])
+    summaries = [run.summary for group in groups for run in group.runs]
+    hardware = sorted({summary["hardware"] for summary in summaries})
+    notes = (
+        "Test NLL in nats an image, by importance samples in the binary limit, at the step with "
+        "the lowest validation NLL (± the standard deviation over seeds, where there are several); "
+        f"SE over the test images, -ELBO with one sample. Published: {table.source}. Difference: "
+        f"ours less theirs, for the same test images. Hardware: {', '.join(hardware)}."
+    )
+    save(f"{text}\n\n{notes}\n", summaries, table.name, out)
+    return text
+
+
+def _other_settings(
+    table: Table, groups: Sequence[run_groups.Group], places: Sequence[object]
+) -> list[str]:
+    """Says of every group what else than the table shows sets it apart from others of its cell."""
+    texts = []
+    for group, place in zip(groups, places, strict=True):
+        cell = [other for other, at in zip(groups, places, strict=True) if at == place]
+        names = run_groups.differing(cell, but=(*_SHOWN, *table.shown))
+        texts.append(run_groups.describe(group, names))
+    return texts
+
+
+def save(text: str, summaries: list[dict[str, Any]], name: str, out: Path) -> None:
+    """Writes NAME.md and NAME.json into `out`; ValueError if it cannot be written."""
+    # Where a run lay on this machine is of no use elsewhere.
+    for summary in summaries:
+        summary["config"] |= {"workdir": "", "data_dir": "", "coordinator": ""}
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / f"{name}.md").write_text(text, encoding="utf-8")
+        checkpoint.write_json(out / f"{name}.json", summaries)
+    except OSError as error:
+        raise ValueError(f"cannot write to {out} ({error.strerror}); try --out") from error
+
+
+def start_program(program: str, write: Callable[[list[Path], Path], str]) -> None:
+    """Reports on the directories of the command line.
+
+    Args:
+      program: the module's name.
+      write: (run directories, output directory) -> what to print.
+    """
+    out = option(f"runs/{program}", "Directory that the results are written to.")
+    config_class = dataclasses.make_dataclass("Config", [("out", str, out)], frozen=True)
+
+    def main(arguments: list[str]) -> None:
+        with flags.setup():
+            directories = [paths.local(argument, "RUN_DIR") for argument in arguments[1:]]
+            if not directories:
+                raise ValueError(
+                    f"name at least one run directory: python -m experiments.{program} RUN_DIR"
+                )
+            out = paths.local(flags.parse(config_class).out, "--out")
+            print(write(directories, out))
+            print(f"\nwritten to {out}")
+
+    flags.define(config_class)
+    flags.run(main)
+
+
+def start(table: Table) -> None:
+    """Reports on runs of a published table: what `__main__` calls."""
+    start_program(table.name, functools.partial(compare, table))

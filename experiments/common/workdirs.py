@@ -1,0 +1,151 @@
+"""The folder of a run: whose it is, what it was configured by, and whether it is finished."""
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from dvae.train import checkpoint, distributed, lock
+from experiments.common import flags, records
+from experiments.common.config import USE, RunConfig
+
+PROGRAM, LENGTH = "program", "num_steps"
+# A setting that no other program has, by which to know runs that do not name their program.
+_KNOWN_BY = {
+    "cifar_vq": "codebook_size",
+    "binary_vae": "hidden_layers",
+    "joint_vae": "capacity_steps",
+    "dvaepp": "local_groups",
+}
+
+
+def examine(config: RunConfig, workdir: Path) -> dict[str, Any] | None:
+    """Looks whether this run can have the folder, in which nothing is written.
+
+    Returns:
+      The summary, if the very run is finished.
+
+    Raises:
+      ValueError: somebody trains in the folder, it holds other files, or another run.
+    """
+    try:
+        lock.check_free(workdir)
+        saved = _saved(config, workdir)
+    except OSError as error:
+        raise ValueError(
+            f"cannot read workdir {workdir}: {error.strerror}; choose another --workdir"
+        ) from error
+    return None if saved is None else _finished(config, workdir)
+
+
+@contextlib.contextmanager
+def claim(config: RunConfig, workdir: Path) -> Iterator[lock.Held | None]:
+    """Makes the folder this run's, and keeps other processes out of it in this context.
+
+    Returns:
+      The lock, in the main process.
+
+    Raises:
+      ValueError: as for `examine`, or the folder cannot be written.
+    """
+    held = None
+    with contextlib.ExitStack() as stack:
+        if distributed.is_main():
+            try:
+                held = stack.enter_context(lock.hold(workdir))
+            except OSError as error:
+                raise ValueError(
+                    f"cannot write to workdir {workdir}: {error.strerror}; choose another --workdir"
+                ) from error
+            saved = _saved(config, workdir)
+            if saved is not None and saved.get(LENGTH) != config.num_steps:
+                longer = {**saved, LENGTH: config.num_steps}
+                checkpoint.write_json(workdir / checkpoint.CONFIG_FILE, longer)
+        fields = {PROGRAM: config.program, **dataclasses.asdict(config)}
+        free = {PROGRAM, *flags.free_fields(config)}
+        checkpoint.prepare_workdir(workdir, fields, free=free)
+        yield held
+
+
+def read_summary(workdir: Path) -> dict[str, Any]:
+    """Reads the summary of a finished run."""
+    return json.loads((workdir / records.SUMMARY_FILE).read_text(encoding="utf-8"))
+
+
+def say_finished(config: RunConfig, workdir: Path, summary: dict[str, Any]) -> None:
+    """Says that there is nothing to do, and how there would be."""
+    remedy = f"delete {workdir / records.SUMMARY_FILE} to evaluate and draw it again"
+    if config.tied_to_length() is None:
+        remedy += ", or train it longer by a larger --num_steps"
+    files = ", ".join([records.SUMMARY_FILE, *summary[records.FILES]])
+    print(f"this run is finished, its results are in {workdir}: {files}; {remedy}")
+
+
+def _saved(config: RunConfig, workdir: Path) -> dict[str, Any] | None:
+    """Reads the configuration of the run in the folder, which this run must be able to go on with.
+
+    Returns:
+      None if there is no run.
+
+    Raises:
+      ValueError: there is another run, or no run but other files.
+    """
+    path = workdir / checkpoint.CONFIG_FILE
+    if not path.exists():
+        _refuse_others(config, workdir)
+        return None
+    saved = checkpoint.read_config(path)
+    program = saved.get(PROGRAM) or next((p for p, n in _KNOWN_BY.items() if n in saved), None)
+    if program != config.program:
+        whose = f"a run of {program}" if program else "the configuration of something else"
+        raise ValueError(
+            f"{workdir} holds {whose}, this is {config.program}; choose another --workdir"
+        )
+    free = {PROGRAM, LENGTH, *flags.free_fields(config)}
+    checkpoint.check_same(workdir, saved, dataclasses.asdict(config), free=free)
+    before, tied = saved.get(LENGTH, config.num_steps), config.tied_to_length()
+    if config.num_steps < before:
+        raise ValueError(
+            f"{workdir} holds a run of {before} steps, and --num_steps={config.num_steps} is "
+            "fewer; give at least as many, or choose another --workdir"
+        )
+    if config.num_steps > before and tied:
+        raise ValueError(
+            f"{workdir} holds a run of {before} steps, which cannot go on to "
+            f"--num_steps={config.num_steps}: {tied}; choose another --workdir"
+        )
+    return saved
+
+
+def _refuse_others(config: RunConfig, workdir: Path) -> None:
+    """Raises ValueError for a folder of other files, unless it was asked for."""
+    if config.nonempty_workdir == USE or not workdir.is_dir():
+        return
+    own = {Path(checkpoint.CONFIG_FILE).with_suffix(".tmp").name}  # of a start that was killed
+    names = sorted(
+        path.name
+        for path in workdir.iterdir()
+        if not (path.name.startswith(".") or path.name in own or lock.is_own_file(path.name))
+    )
+    if names:
+        listed = ", ".join([*names[:3], *(["..."] if len(names) > 3 else [])])
+        raise ValueError(
+            f"{workdir} holds no run, but other files ({listed}); choose another --workdir, or "
+            f"add --nonempty_workdir={USE} to write there all the same"
+        )
+
+
+def _finished(config: RunConfig, workdir: Path) -> dict[str, Any] | None:
+    """Reads the summary, if it is this run's and everything beside it was written."""
+    try:
+        summary = read_summary(workdir)
+        then, files = summary["config"], summary[records.FILES]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    free = flags.free_fields(config)
+    now = json.loads(json.dumps(dataclasses.asdict(config)))
+    same = all(then.get(name) == value for name, value in now.items() if name not in free)
+    whole = all((workdir / name).exists() for name in files)
+    return summary if same and whole else None

@@ -1,0 +1,80 @@
+"""Named settings of `dvaepp`: the rows of the published table, and small ones."""
+
+from typing import Any
+
+from experiments.dvaepp.config import BERNOULLI, CONDITIONAL, NORMAL, RBM, RBM_ROLFE
+
+# The rows of the paper's Table 3.
+ROWS: dict[str, dict[str, Any]] = {
+    "normal_normal": dict(global_latents=NORMAL, local_latents=NORMAL),
+    "rolfe_normal": dict(global_latents=RBM_ROLFE, local_latents=NORMAL, beta=5.0),
+    "rbm_normal": dict(global_latents=RBM, local_latents=NORMAL),
+    "rbm_bernoulli": dict(global_latents=RBM, local_latents=BERNOULLI),
+    "bernoulli_bernoulli": dict(global_latents=BERNOULLI, local_latents=BERNOULLI),
+}
+_BUDGETS: dict[str, dict[str, Any]] = {
+    "table3": dict(kl_warmup_steps=150_000),
+    # For a CPU: a quarter of the groups and of their channels, narrow networks.
+    "table3_cpu": dict(
+        local_groups=4,
+        local_size=8,
+        features=8,
+        num_chains=100,
+        num_sweeps=10,
+        num_steps=24_000,
+        kl_warmup_steps=7_200,
+        eval_interval=2_000,
+        checkpoint_interval=2_000,
+        test_samples=100,
+        num_validation_images=1_000,
+    ),
+}
+PRESETS: dict[str, dict[str, Any]] = {
+    f"{budget}_{row}": {**settings, **kind}
+    for budget, settings in _BUDGETS.items()
+    for row, kind in ROWS.items()
+}
+PRESETS |= {
+    "cifar10": dict(
+        dataset="cifar10", decoder=CONDITIONAL, num_latents=64, kl_warmup_steps=150_000
+    ),
+    "demo": dict(
+        dataset="digits",
+        local_groups=2,
+        local_size=4,
+        features=8,
+        num_chains=100,
+        num_sweeps=10,
+        num_steps=3_000,
+        kl_warmup_steps=900,
+        eval_interval=500,
+        num_eval_images=250,
+        checkpoint_interval=500,
+        test_samples=500,
+    ),
+    "smoke": dict(
+        dataset="digits",
+        local_groups=2,
+        local_size=2,
+        num_latents=2,
+        features=1,
+        num_blocks=0,
+        hidden_units=4,
+        num_chains=16,
+        num_sweeps=2,
+        ais_temperatures=50,
+        ais_chains=64,
+        batch_size=8,
+        num_steps=8,
+        steps_per_call=2,
+        kl_warmup_steps=4,
+        log_interval=4,
+        eval_interval=4,
+        eval_samples=3,
+        num_eval_images=16,
+        test_samples=5,
+        num_test_images=16,
+        eval_batch_size=8,
+        checkpoint_interval=4,
+    ),
+}

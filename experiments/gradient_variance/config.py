@@ -1,0 +1,197 @@
+"""The configuration of `gradient_variance`, and the estimators that it compares."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+from experiments.binary_vae import config as binary_config
+from experiments.binary_vae import names
+from experiments.common import flags, schedules
+from experiments.common.flag_rules import Rules, one_of, with_one_of
+from experiments.common.flags import option
+
+STEPS_PER_CALL = 500
+NUM_GROUPS, CHUNK_SIZE = 20, 10  # groups of draws for standard errors; draws in memory at once
+MAX_LATENTS = names.MAX_EXACT_ROWS.bit_length() - 1  # the exact gradient is made image by image
+ALL = "all"
+MEASURED = tuple(n for n in names.ESTIMATORS if n not in (names.VIMCO, names.EXACT))
+
+
+@dataclass(frozen=True)
+class Config:
+    """The model, where it is measured, and how often."""
+
+    out: str = option("runs/gradient_variance", "Folder of the results.", path=True)
+    estimators: str = option(
+        ALL, f"Estimators, with commas: {ALL}, or some of {', '.join(MEASURED)}.", group="objective"
+    )
+    dataset: str = option("digits", "Binary images.", choices=names.DATASETS, group="data")
+    binarization: str = option(
+        names.AS_STORED,
+        "Pixels: the set's own binary ones, or sampled grey levels.",
+        choices=(names.AS_STORED, names.DYNAMIC),
+        group="data",
+    )
+    data_dir: str = option(
+        "",
+        "Folder of prepared TFDS data sets and .mat files. Empty: $TFDS_DATA_DIR, else "
+        "~/tensorflow_datasets.",
+        path=True,
+        group="data",
+    )
+    structure: str = option(
+        names.NONLINEAR,
+        "Networks: affine maps, or tanh layers.",
+        choices=(names.LINEAR, names.NONLINEAR),
+        group="model",
+    )
+    num_latents: int = option(
+        12, f"Bits, enumerated: at most {MAX_LATENTS}.", minimum=1, group="model"
+    )
+    hidden_units: int = option(100, "Units of a tanh layer.", minimum=1, group="model")
+    hidden_layers: int = option(1, "Tanh layers of encoder and decoder.", minimum=1, group="model")
+    batch_size: int = option(
+        24, "Images whose mean ELBO is differentiated.", minimum=1, group="data"
+    )
+    num_draws: int = option(
+        2_000, "Estimates drawn of each gradient, a multiple of two hundred.", minimum=1
+    )
+    betas: str = option("4,8,16", "Inverse temperatures of the smoothings.", group="objective")
+    temperatures: str = option(
+        "0.2,0.5",
+        "Temperatures of concrete and gumbel_rao; rebar and relax take the highest.",
+        group="objective",
+    )
+    train_estimator: str = option(
+        names.DISARM,
+        "Estimator that the training uses.",
+        choices=names.ESTIMATORS,
+        group="optimizer",
+    )
+    learning_rate: float = option(
+        1e-3, "Learning rate of Adam in the training, constant.", above=0, group="optimizer"
+    )
+    train_steps: int = option(
+        5_000, "Steps of the training, a multiple of five hundred.", minimum=1, group="optimizer"
+    )
+    tune_steps: int = option(
+        1_000,
+        "Steps for baselines and control variates at the fixed model.",
+        minimum=1,
+        group="optimizer",
+    )
+    seed: int = option(0, "Seed of everything random.", minimum=0, maximum=flags.MAX_SEED)
+
+    READ_WITH: ClassVar[Rules] = {
+        "hidden_units": [{"structure": one_of(names.NONLINEAR)}],
+        "hidden_layers": [{"structure": one_of(names.NONLINEAR)}],
+        "betas": [{"estimators": with_one_of(*names.SMOOTHINGS)}],
+        "temperatures": [
+            {"estimators": with_one_of(names.CONCRETE, names.GUMBEL_RAO, *names.LEARNED_CONTROL)}
+        ],
+        "tune_steps": [
+            {"estimators": with_one_of(*names.LEARNED_BASELINE, *names.LEARNED_CONTROL)}
+        ],
+    }
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for settings that cannot be measured."""
+        flags.check_fields(self)
+        if self.num_latents > MAX_LATENTS:
+            raise ValueError(
+                f"--num_latents={self.num_latents} must be at most {MAX_LATENTS}: the "
+                "exact gradient enumerates 2^num_latents states"
+            )
+        for name, unit in (("num_draws", NUM_GROUPS * CHUNK_SIZE), ("train_steps", STEPS_PER_CALL)):
+            if getattr(self, name) % unit:
+                raise ValueError(f"--{name}={getattr(self, name)} must be a multiple of {unit}")
+        if unknown := [name for name in self.chosen() if name not in MEASURED]:
+            raise ValueError(
+                f"--estimators={','.join(unknown)} must be {ALL} or some of {', '.join(MEASURED)}"
+            )
+        self.numbers("betas")
+        self.numbers("temperatures")
+        try:
+            self.training()
+        except ValueError as error:  # of `binary_vae`, whose flag has another name here
+            raise ValueError(str(error).replace("--estimator", "--train_estimator")) from error
+
+    def chosen(self) -> tuple[str, ...]:
+        """Returns the names of the estimators."""
+        return MEASURED if self.estimators == ALL else tuple(self.estimators.split(","))
+
+    def numbers(self, name: str) -> list[float]:
+        """Returns a list of positive numbers, in ascending order."""
+        text = getattr(self, name)
+        try:
+            values = sorted({float(value) for value in text.split(",")})
+        except ValueError:
+            values = []
+        if not values or not all(0 < value < float("inf") for value in values):
+            raise ValueError(f"--{name}={text} must be positive numbers, such as 4,8")
+        return values
+
+    def training(self) -> binary_config.Config:
+        """Returns the configuration of `binary_vae` that the training has."""
+        return self.experiment(
+            estimator=self.train_estimator,
+            num_steps=self.train_steps,
+            steps_per_call=STEPS_PER_CALL,
+            schedule=schedules.CONSTANT,
+        )
+
+    def experiment(self, **settings: Any) -> binary_config.Config:
+        """Returns the configuration of `binary_vae` of this model."""
+        own = {field.name for field in dataclasses.fields(self)}
+        shared = own & {field.name for field in dataclasses.fields(binary_config.Config)}
+        return binary_config.Config(
+            **{**{name: getattr(self, name) for name in shared}, **settings}
+        )
+
+
+class Case(NamedTuple):
+    """An estimator at one setting."""
+
+    label: str
+    path: str  # of the figure: what differs only in beta or temperature shares it
+    settings: dict[str, Any]  # of `binary_vae`
+    evaluations: int  # of the decoder, an estimate and image
+    tuned: bool = False  # its baseline or control variate is trained at the fixed model
+    rescaled: bool = True  # nvil: as published; muprop never is
+
+
+def cases(config: Config) -> list[Case]:
+    """Returns what is measured, in the order of the table."""
+    t = config.numbers("temperatures")[::-1]  # like betas, from soft to sharp
+    fixed, loo, rao = {"temperature": t[0]}, names.REINFORCE_LOO, names.GUMBEL_RAO
+    score = [
+        Case("reinforce", "reinforce", {}, 1),
+        *(Case(f"{loo}, K = {k}", f"{loo} (K = {k})", {"num_samples": k}, k) for k in (2, 5)),
+        Case("nvil, tuned", "nvil", {}, 1, tuned=True),
+        Case("nvil, tuned, not rescaled", "nvil (not rescaled)", {}, 1, tuned=True, rescaled=False),
+        Case("muprop", "muprop", {}, 2),
+        Case("muprop, tuned", "muprop (tuned)", {}, 2, tuned=True, rescaled=False),
+        Case(f"rebar, η = 1, τ = {t[0]:g}", "rebar (fixed)", fixed, 3),
+        Case("rebar, tuned", "rebar (tuned)", fixed, 3, tuned=True),
+        Case("relax, tuned", "relax (tuned)", fixed, 3, tuned=True),
+        Case("disarm", "disarm", {}, 2),
+    ]
+    hard = [Case(name, name, {}, 1) for name in (names.STRAIGHT_THROUGH, names.REINMAX)]
+    hard += [
+        Case(f"{rao}, τ = {v:g}, K = 10", rao, {"temperature": v, "num_samples": 10}, 1) for v in t
+    ]
+    relaxed = []
+    for name in names.RELAXED:
+        symbol, values = ("τ", t) if name == names.CONCRETE else ("β", config.numbers("betas"))
+        for bound in (names.JOINT, names.MARGINAL) if name in names.WITH_DENSITY else ("joint",):
+            path = name if bound == names.JOINT else f"{name}, {bound}"
+            for v in values:
+                sharpness = {"temperature": v} if symbol == "τ" else {"beta": v, "beta_final": v}
+                settings = {"bound": bound, **sharpness}
+                relaxed.append(Case(f"{name}, {symbol} = {v:g}, {bound}", path, settings, 1))
+    found = []
+    for case in (*score, *hard, *relaxed):
+        name = case.label.split(",")[0]
+        if name in config.chosen():
+            found.append(case._replace(settings={"estimator": name, **case.settings}))
+    return found

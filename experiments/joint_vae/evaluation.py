@@ -1,0 +1,266 @@
+"""Evaluation of `joint_vae`: reconstruction, KL of every latent variable, and what codes predict.
+
+Images are reconstructed from the mean of q(h|x) and the likeliest codes. Each code stands for the
+class that is commonest among its training images; the accuracy is that of held-out images.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.stats
+from jax.sharding import Mesh
+
+from dvae import bounds
+from dvae.analysis import codes as code_tables
+from dvae.data import Dataset
+from dvae.distributions import categorical, normal
+from dvae.models import checks, joint
+from dvae.train import sharding
+from dvae.train.state import TrainState
+from experiments.common import evaluation
+from experiments.common.run import ValidateFn
+from experiments.joint_vae.config import Config
+from experiments.joint_vae.task import as_float, bind, kl_metrics, model
+
+PyTree = Any
+QUANTILES = np.linspace(0.05, 0.95, 10)  # of the prior, where continuous variables are drawn
+
+
+class Evaluation(NamedTuple):
+    """Results on N images; S is the number of seeds."""
+
+    codes: np.ndarray  # int32 [S, N, j], the likeliest class of every discrete variable
+    distortion: np.ndarray  # [S, N] nats, -log p(x | mean of h, likeliest c)
+    squared_error: np.ndarray  # [S, N] mean over pixels, levels in [0, 1]
+    elbo: np.ndarray  # [S, N] nats, one sample of h and of c, one-hot
+    kl_continuous: np.ndarray  # [S, N, n] nats
+    kl_discrete: np.ndarray  # [S, N, j] nats
+
+    def means(self) -> dict[str, np.ndarray]:
+        """Averages over the images, [S] each."""
+        return {
+            "distortion": self.distortion.mean(1),
+            "rmse": np.sqrt(self.squared_error.mean(1)),
+            "elbo": self.elbo.mean(1),
+            **kl_metrics(self.kl_continuous.mean(1), self.kl_discrete.mean(1)),
+        }
+
+
+def joint_codes(config: Config, codes: np.ndarray) -> tuple[np.ndarray, int]:
+    """Numbers the combinations of codes [..., j]; returns [...] and how many there can be."""
+    sizes = config.discrete_sizes
+    return np.ravel_multi_index(tuple(np.moveaxis(codes, -1, 0)), sizes), int(np.prod(sizes))
+
+
+def accuracy(
+    config: Config,
+    fit: tuple[np.ndarray, np.ndarray],
+    held_out: tuple[np.ndarray, np.ndarray],
+    variable: int | None = None,
+) -> float:
+    """How well codes predict the classes of images.
+
+    Args:
+      config: sizes of the discrete variables.
+      fit: codes [N, j] and labels [N] that each code's class is read off.
+      held_out: codes and labels that are scored.
+      variable: which discrete variable; None for all of them together.
+
+    Raises:
+      ValueError: codes or labels have other shapes, or are out of range.
+    """
+    num_variables = len(config.discrete_sizes)
+    for name, (codes, labels) in (("fit", fit), ("held_out", held_out)):
+        if codes.shape != (len(labels), num_variables) or labels.ndim != 1 or not len(labels):
+            raise ValueError(
+                f"{name} must be codes [N, {num_variables}] and labels [N], N at least 1, got "
+                f"{checks.describe(codes)} and {checks.describe(labels)}"
+            )
+        for j, size in enumerate(config.discrete_sizes):
+            checks.check_codes(f"codes[:, {j}] of {name}", codes[:, j], ("N",), size)
+        if not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0:
+            raise ValueError(
+                f"labels of {name} must be integers from 0 on, got {checks.describe(labels)} from "
+                f"{labels.min()} on"
+            )
+
+    def numbers(codes: np.ndarray) -> tuple[np.ndarray, int]:
+        if variable is None:
+            return joint_codes(config, codes)
+        return codes[:, variable], config.discrete_sizes[variable]
+
+    (fit_codes, num_codes), fit_labels = numbers(fit[0]), fit[1]
+    num_classes = 1 + int(fit_labels.max())
+    counts = code_tables.confusion(
+        fit_codes, fit_labels, num_codes=num_codes, num_classes=num_classes
+    )
+    classes = code_tables.majority_classes(counts)
+    return code_tables.accuracy(classes, numbers(held_out[0])[0], held_out[1])
+
+
+class Evaluator:
+    """Compiles the evaluation once and runs it over any number of images."""
+
+    def __init__(self, config: Config, images: Dataset, mesh: Mesh) -> None:
+        self._config = config
+        self._images = images
+        self._mesh = mesh
+        self._module = model(config, images)
+        # Classes of codes are read off the training images, those of all processes.
+        whole = functools.partial(sharding.gather_rows, mesh, num_rows=images.num_train)
+        self.train = whole(images.train)
+        self.train_labels = None if images.train_labels is None else whole(images.train_labels)
+        self._evaluate_seeds = jax.jit(self._batch_of_seeds)
+        self._decode = jax.jit(self._mean_images)
+
+    def _one_hot(self, codes: jax.Array) -> list[jax.Array]:
+        """One-hot c_j [B, n_j] of codes [B, j]."""
+        sizes = self._config.discrete_sizes
+        return [jax.nn.one_hot(codes[:, j], size) for j, size in enumerate(sizes)]
+
+    def _batch(self, params: PyTree, key: jax.Array, images: jax.Array) -> tuple[jax.Array, ...]:
+        """One seed's fields of `Evaluation` on a batch."""
+        apply = bind(self._module, params)
+        x = as_float(images)
+        q = apply(joint.JointVAE.encode, x)
+        codes, kl = joint.likeliest(q), joint.divergences(q)
+        decode = lambda h, c: apply(joint.JointVAE.pixel_logits, h, c)
+        best = decode(q.mean, self._one_hot(codes))
+        key_h, *keys = jax.random.split(key, 1 + len(q.logits))
+        c = [categorical.sample(k, logits) for k, logits in zip(keys, q.logits, strict=True)]
+        drawn = decode(normal.sample(key_h, q.mean, q.log_scale), c)
+        elbo = bounds.elbo(
+            joint.log_likelihood(x, drawn), kl.continuous.sum(-1) + kl.discrete.sum(-1)
+        )
+        error = jnp.square(jax.nn.sigmoid(best) - x).mean((1, 2, 3))
+        return codes, -joint.log_likelihood(x, best), error, elbo, kl.continuous, kl.discrete
+
+    def _batch_of_seeds(
+        self, params: PyTree, keys: jax.Array, index: jax.Array, images: jax.Array
+    ) -> tuple[jax.Array, ...]:
+        """The same of parameters and keys [S, ...], with the images sharded over the devices."""
+        shared = sharding.shard_batch(self._mesh, images)
+        one_seed = lambda p, key: self._batch(p, jax.random.fold_in(key, index), shared)
+        return jax.vmap(one_seed)(params, keys)
+
+    def evaluate(self, params: PyTree, model_state: PyTree, images: np.ndarray) -> Evaluation:
+        """Evaluates every image once, with the same random numbers at every call.
+
+        Args:
+          params: of one seed, or of `num_seeds` along a leading axis.
+          model_state: not read, there is none.
+          images: uint8 [N, S, S, C], of the size that the model was made for.
+
+        Raises:
+          ValueError: images are others, or none.
+        """
+        del model_state
+        images = self._checked(images)
+        params = evaluation.with_seed_axis(self._config, params)
+        keys = evaluation.stacked_keys(self._config, self._mesh)
+        fields = evaluation.over_images(
+            self._config,
+            self._mesh,
+            images,
+            lambda i, batch: self._evaluate_seeds(params, keys, i, batch),
+        )
+        return Evaluation(*fields)
+
+    def _checked(self, images: np.ndarray) -> np.ndarray:
+        c = self._module.config
+        shape = (c.image_size, c.image_size, c.channels)
+        return evaluation.check_images(images, kind=checks.LEVELS, shape=shape)
+
+    def _mean_images(self, params: PyTree, h: jax.Array, codes: jax.Array) -> jax.Array:
+        decode = joint.JointVAE.pixel_logits
+        logits = bind(self._module, params)(decode, h, self._one_hot(codes))
+        return jnp.round(255 * jax.nn.sigmoid(logits)).astype(jnp.uint8)
+
+    def decode(self, params: PyTree, h: np.ndarray, codes: np.ndarray) -> np.ndarray:
+        """Returns E[x | h, c] as uint8 for h [B, n] and codes [B, j]; parameters of one seed.
+
+        Raises:
+          ValueError: shapes are others, or a code is out of range.
+        """
+        h, codes = np.asarray(h, np.float32), np.asarray(codes)
+        checks.check_floats("h", h, ("B", self._config.continuous))
+        sizes = self._config.discrete_sizes
+        if codes.shape != (len(h), len(sizes)):
+            raise ValueError(
+                f"codes must have the shape {(len(h), len(sizes))}, got {checks.describe(codes)}"
+            )
+        for j, size in enumerate(sizes):
+            checks.check_codes(f"codes[:, {j}]", codes[:, j], ("B",), size)
+        return np.asarray(self._decode(params, h, codes))
+
+    def reconstruct(self, params: PyTree, images: np.ndarray) -> np.ndarray:
+        """Returns E[x | mean of h, likeliest c] of uint8 images, like them; of one seed."""
+        levels = jnp.asarray(self._checked(images))
+        q = bind(self._module, params)(joint.JointVAE.encode, as_float(levels))
+        return self.decode(params, np.asarray(q.mean), np.asarray(joint.likeliest(q)))
+
+    def sample_prior(self, params: PyTree, num_images: int) -> np.ndarray:
+        """Returns E[x | h, c] at h and c drawn from the prior, uint8, of one seed."""
+        evaluation.check_count("num_images", num_images)
+        key_h, key_c = jax.random.split(evaluation.seed_keys(self._config)[0])
+        h = jax.random.normal(key_h, (num_images, self._config.continuous))
+        sizes = jnp.array(self._config.discrete_sizes, jnp.int32)
+        codes = jax.random.randint(key_c, (num_images, len(sizes)), 0, sizes[None])
+        return self.decode(params, np.asarray(h), np.asarray(codes))
+
+    def traverse(
+        self, params: PyTree, base_codes: np.ndarray
+    ) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Decodes every latent variable over its range, the others at h = 0 and `base_codes`.
+
+        Args:
+          params: of one seed.
+          base_codes: int [j].
+
+        Returns:
+          Images of each continuous variable at `QUANTILES` of the prior, and of each discrete one
+          at all its codes.
+        """
+        config, values = self._config, scipy.stats.norm.ppf(QUANTILES)
+        moved = np.zeros((config.continuous, len(values), config.continuous))
+        for i in range(config.continuous):
+            moved[i, :, i] = values
+        held = np.tile(base_codes, (len(values), 1))
+        continuous = [self.decode(params, h, held) for h in moved]
+        discrete = []
+        for j, size in enumerate(config.discrete_sizes):
+            codes = np.tile(base_codes, (size, 1))
+            codes[:, j] = np.arange(size)
+            discrete.append(self.decode(params, np.zeros((size, config.continuous)), codes))
+        return continuous, discrete
+
+
+def validator(config: Config, images: Dataset, mesh: Mesh) -> ValidateFn:
+    """Returns the function that evaluates a state on validation images.
+
+    The codes' classes are those of as many training images.
+    """
+    evaluator, count = Evaluator(config, images, mesh), config.num_eval_images
+    held_out = evaluation.spread_indices(len(images.validation), count)
+    chosen = evaluation.spread_indices(len(evaluator.train), count)
+
+    def validate(state: TrainState) -> dict[str, np.ndarray]:
+        evaluate = lambda images: evaluator.evaluate(state.params, state.model_state, images)
+        results = evaluate(images.validation[held_out])
+        values = results.means()
+        if evaluator.train_labels is not None and config.discrete_sizes:
+            assert images.validation_labels is not None
+            fit = evaluate(evaluator.train[chosen])
+            labels = evaluator.train_labels[chosen], images.validation_labels[held_out]
+            values["accuracy"] = np.array(
+                [
+                    accuracy(config, (codes, labels[0]), (held_codes, labels[1]))
+                    for codes, held_codes in zip(fit.codes, results.codes, strict=True)
+                ]
+            )
+        return {name: value[0] if len(value) == 1 else value for name, value in values.items()}
+
+    return validate
