@@ -51,7 +51,7 @@ class _Start(NamedTuple):
 
 @dataclass
 class Session:
-    """A run of which this process, or the last one to save, has done `step` steps."""
+    """A run in progress, of which `step` steps are done."""
 
     task: Task
     workdir: Path
@@ -63,17 +63,13 @@ class Session:
     began: float  # on `time.perf_counter`, with the time of earlier sessions put before
     state: TrainState
     best: Best | None  # None without `Task.monitor`
-    lasting_best: Best | None  # the same in a longer run: what is saved
+    lasting_best: Best | None  # what a longer run would have here, which is saved
     step: int
     saved: int | None  # step of the last checkpoint
     validated: bool  # the validation that was due at the beginning was made before
-    recorded: int = field(init=False)  # step up to which metrics were read
-    pending: list[Metrics] = field(init=False, default_factory=list)  # of the calls since then
-    num_calls: int = field(init=False, default=0)
-
-    def __post_init__(self) -> None:
-        """Starts the records at the first step of the session."""
-        self.recorded = self.step
+    recorded: int  # step up to which metrics were read
+    pending: list[Metrics] = field(default_factory=list)  # of the calls since then
+    num_calls: int = 0  # of this session
 
     @property
     def seconds(self) -> float:
@@ -224,6 +220,7 @@ def start_or_restore(task: Task, config: LoopConfig, workdir: Path, mesh: Mesh) 
         best=start.best,
         lasting_best=start.best,
         step=start.step,
+        recorded=start.step,
         saved=saved,
         validated=start.validated,
     )
