@@ -10,11 +10,13 @@ import jax.numpy as jnp
 
 from dvae.train.state import TrainState
 
+__all__ = ["Best", "init", "update"]
+
 PyTree = Any
 
 
 class Best(NamedTuple):
-    """What validation preferred; S leading seeds, or none."""
+    """The parameters that validation preferred, of one seed or of S along a leading axis."""
 
     value: jax.Array  # float32 [] or [S], the lowest value of the monitored metric
     step: jax.Array  # int32 [] or [S], when it was reached
@@ -23,7 +25,14 @@ class Best(NamedTuple):
 
 
 def init(state: TrainState) -> Best:
-    """Returns the start: nothing was evaluated, every value is an improvement."""
+    """Returns the best so far before anything was evaluated: any finite value improves on it.
+
+    Args:
+      state: of one seed, or of S along a leading axis.
+
+    Returns:
+      An infinite value with the step and copies of the parameters of `state`.
+    """
     value = jnp.full(state.step.shape, jnp.inf, jnp.float32)
     # Copies: the step's own buffers are donated to the next call.
     params, model_state = jax.tree.map(jnp.copy, (state.params, state.model_state))
@@ -31,12 +40,15 @@ def init(state: TrainState) -> Best:
 
 
 def update(best: Best, value: jax.Array, state: TrainState) -> Best:
-    """Takes over the parameters of every seed whose value is lower than before.
+    """Replaces the best parameters of every seed whose value is lower than before.
 
     Args:
-      best: so far.
+      best: the best until now.
       value: float32 [] or [S], the monitored metric at `state`.
-      state: of one seed, or of S along a leading axis.
+      state: what was evaluated, of as many seeds as `best`.
+
+    Returns:
+      The best of both, seed by seed; a NaN improves on nothing.
     """
     improved = value < best.value
     now = Best(jnp.asarray(value, jnp.float32), state.step, state.params, state.model_state)

@@ -18,20 +18,42 @@ from jax.sharding import Sharding
 
 from dvae.train import distributed
 
+__all__ = [
+    "CONFIG_FILE",
+    "FOLDER",
+    "CheckpointError",
+    "Checkpoints",
+    "check_same",
+    "describe_saved",
+    "prepare_workdir",
+    "read_config",
+    "write_json",
+]
+
 PyTree = Any
 CONFIG_FILE = "config.json"
 FOLDER = "checkpoints"
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes a JSON file that is either complete or not there."""
+    """Writes a JSON file that is either complete or not there.
+
+    Args:
+      path: of the file; its folder must be there.
+      value: finite numbers, strings, lists and dictionaries.
+
+    Raises:
+      TypeError: the value has no form in JSON.
+      ValueError: a number is not finite.
+      OSError: the file cannot be written.
+    """
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     os.replace(temporary, path)
 
 
 def prepare_workdir(workdir: Path, config: dict[str, Any], *, free: Collection[str] = ()) -> None:
-    """Makes the directory and writes `config.json`, or checks that the one there is the same.
+    """Makes a run's directory with its `config.json`, or checks that the one there is the same.
 
     Args:
       workdir: where the run lives, the same for all of its processes.
@@ -66,7 +88,12 @@ def prepare_workdir(workdir: Path, config: dict[str, Any], *, free: Collection[s
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Reads the configuration of a run; ValueError if it is damaged."""
+    """Reads the configuration of a run.
+
+    Raises:
+      FileNotFoundError: there is none.
+      ValueError: the file is damaged.
+    """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -79,7 +106,17 @@ def read_config(path: Path) -> dict[str, Any]:
 def check_same(
     workdir: Path, found: dict[str, Any], config: dict[str, Any], *, free: Collection[str] = ()
 ) -> None:
-    """Raises ValueError, naming the fields, if two configurations differ beyond the free ones."""
+    """Checks that a run may go on under a configuration.
+
+    Args:
+      workdir: of the run, for the message.
+      found: the configuration of the run.
+      config: the one that it is to go on under.
+      free: the fields that may differ.
+
+    Raises:
+      ValueError: other fields differ; the message names them.
+    """
     config = json.loads(json.dumps(config))
     missing = "(absent)"
     differing = [
@@ -95,7 +132,7 @@ def check_same(
 
 
 def describe_saved(workdir: Path) -> str:
-    """Says in a few words from where a run in the directory would go on."""
+    """Returns in a few words from which step a run in the directory would go on."""
     steps = _complete(workdir / FOLDER)
     if not steps:
         return "no checkpoint is there yet"
@@ -103,7 +140,7 @@ def describe_saved(workdir: Path) -> str:
 
 
 def _complete(folder: Path) -> list[int]:
-    """Steps of the checkpoints: Orbax names a folder by its step when it is complete."""
+    """Returns the steps of the complete checkpoints, after which Orbax names their folders."""
     return sorted(int(path.name) for path in folder.glob("*") if path.name.isdecimal())
 
 
@@ -115,6 +152,11 @@ class Checkpoints:
     """The checkpoints of one run: the last two are kept."""
 
     def __init__(self, workdir: Path) -> None:
+        """Opens the folder of the checkpoints and removes those that were not completed.
+
+        Args:
+          workdir: of the run; the folder is made in it if it is not there.
+        """
         self._folder = (workdir / FOLDER).absolute()
         self._manager = ocp.CheckpointManager(
             self._folder,
@@ -123,11 +165,16 @@ class Checkpoints:
 
     @property
     def latest_step(self) -> int | None:
-        """The step of the newest complete checkpoint, or None."""
+        """Returns the step of the newest complete checkpoint, or None."""
         return self._manager.latest_step()
 
     def save(self, step: int, state: PyTree, info: dict[str, Any]) -> None:
         """Saves the state and a JSON record; returns once the state is copied off the device.
+
+        Args:
+          step: steps done; later than those saved before.
+          state: arrays, which may be donated afterwards.
+          info: values that JSON can hold.
 
         Raises:
           CheckpointError: it cannot be written, or the one before could not.
@@ -142,6 +189,14 @@ class Checkpoints:
 
     def restore(self, step: int, like: PyTree, sharding: Sharding) -> tuple[PyTree, dict[str, Any]]:
         """Restores what `save` wrote, as arrays of the shapes of `like` with the given sharding.
+
+        Args:
+          step: of the checkpoint.
+          like: arrays or `jax.ShapeDtypeStruct`s, in the structure that was saved.
+          sharding: of all arrays; that of the run which saved them does not matter.
+
+        Returns:
+          The state and the JSON record.
 
         Raises:
           CheckpointError: a file of it is damaged, or it is of another model.
@@ -170,14 +225,18 @@ class Checkpoints:
         return restored["state"], restored["info"]
 
     def close(self) -> None:
-        """Waits until everything is written; CheckpointError if it cannot be."""
+        """Waits until everything is written.
+
+        Raises:
+          CheckpointError: it cannot be written.
+        """
         with self._writing():
             self._manager.wait_until_finished()
             self._manager.close()
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """Says of a failed write where it was and what is left."""
+        """Turns a failed write into a `CheckpointError` that names the folder and what is left."""
         try:
             yield
         except jax.errors.JaxRuntimeError:

@@ -19,6 +19,19 @@ from jax.experimental import multihost_utils
 
 from dvae.train import signals
 
+__all__ = [
+    "HEARTBEAT_SECONDS",
+    "PeerError",
+    "agreed",
+    "any_process",
+    "barrier",
+    "initialize",
+    "is_main",
+    "leave",
+    "naming_lost_peers",
+    "sum_over_processes",
+]
+
 # A process that is gone is noticed at the next collective operation, which becomes a `PeerError`.
 # Where the others wait for it in a checkpoint, JAX's runtime ends them itself after this long
 # ("Terminating process because the JAX distributed service detected fatal errors ...").
@@ -30,7 +43,14 @@ class PeerError(RuntimeError):
 
     @classmethod
     def after(cls, error: Exception) -> Exception:
-        """Says what an error of the runtime means for a run of several processes."""
+        """Returns what an error of the runtime means for a run of several processes.
+
+        Args:
+          error: of an operation that all of them take part in.
+
+        Returns:
+          A `PeerError`, or the error itself if this process ran out of memory.
+        """
         if "RESOURCE_EXHAUSTED" in str(error):
             return error  # this process is out of memory itself
         reason = " ".join(str(error).split())[:300]
@@ -43,7 +63,7 @@ class PeerError(RuntimeError):
 def initialize(
     coordinator: str, num_processes: int, process_id: int, *, timeout: int = 300
 ) -> None:
-    """Joins the processes of a run; to be called before anything else of JAX.
+    """Joins the processes of a run, before anything else of JAX is called.
 
     Args:
       coordinator: HOST:PORT of process 0; "auto" takes all three from the environment, which JAX
@@ -86,29 +106,32 @@ def initialize(
 
 
 def is_main() -> bool:
-    """Whether this process is the one that writes records and pictures."""
+    """Returns whether this process is the one that writes records and pictures."""
     return jax.process_index() == 0
 
 
 def barrier(name: str) -> None:
-    """Waits until all processes have come here."""
+    """Waits until all processes have come here; `name` must be the same in all of them."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
 
 
 def any_process(flag: bool) -> bool:
-    """Whether the flag is set in any process; every process must call this."""
+    """Returns whether the flag is set in any process; every process must call this."""
     if jax.process_count() == 1:
         return flag
     return bool(np.any(multihost_utils.process_allgather(np.array(flag))))
 
 
 def agreed(received: signal.Signals | None, *, asking: bool) -> signal.Signals | None:
-    """Returns the signal to stop by, if any: all processes must stop after the same step.
+    """Returns the signal that all processes stop by after this step, if any.
 
     Args:
       received: by this process.
-      asking: whether this is a step after which processes ask each other.
+      asking: whether this is a step after which processes ask each other; the same in all of them.
+
+    Returns:
+      The signal of this process, SIGTERM if only another one received one, or None.
     """
     if jax.process_count() == 1:
         return received
@@ -118,7 +141,14 @@ def agreed(received: signal.Signals | None, *, asking: bool) -> signal.Signals |
 
 
 def sum_over_processes(values: np.ndarray) -> np.ndarray:
-    """Adds int32 or float32 arrays of one shape; every process must call this."""
+    """Adds the arrays of all processes, each of which must call this.
+
+    Args:
+      values: int32 or float32, of the same shape in every process.
+
+    Returns:
+      The sum, of that shape and type.
+    """
     if jax.process_count() == 1:
         return values
     return multihost_utils.process_allgather(values).sum(0)
@@ -126,7 +156,11 @@ def sum_over_processes(values: np.ndarray) -> np.ndarray:
 
 @contextmanager
 def naming_lost_peers() -> Iterator[None]:
-    """Turns an error of the runtime about a lost process into a `PeerError`."""
+    """Turns an error of the runtime about a lost process into a `PeerError`.
+
+    Raises:
+      PeerError: another process died or cannot be reached.
+    """
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
@@ -136,7 +170,16 @@ def naming_lost_peers() -> Iterator[None]:
 
 
 def leave(status: int) -> NoReturn:
-    """Ends this process; one of several at once, for an orderly end would wait for the others."""
+    """Ends this process.
+
+    One of several ends at once: an orderly end would wait for the others.
+
+    Args:
+      status: of the process.
+
+    Raises:
+      SystemExit: in a run of one process.
+    """
     if not jax.distributed.is_initialized():
         sys.exit(status)
     sys.stdout.flush()

@@ -25,6 +25,18 @@ from typing import NamedTuple
 
 from dvae.train import signals
 
+__all__ = [
+    "HEARTBEAT_SECONDS",
+    "LOCK_FILE",
+    "STALE_SECONDS",
+    "Held",
+    "Holder",
+    "LockedError",
+    "check_free",
+    "hold",
+    "is_own_file",
+]
+
 LOCK_FILE = "run.lock"
 HEARTBEAT_SECONDS = 20.0
 STALE_SECONDS = 300.0  # beyond what network file systems cache, and what a busy machine is late by
@@ -36,7 +48,7 @@ class LockedError(ValueError):
 
 
 class Holder(NamedTuple):
-    """What a lock file says."""
+    """The process that a lock file names."""
 
     host: str
     machine: str  # tells boots and containers apart: process numbers mean nothing in another
@@ -50,6 +62,7 @@ class Held:
     """A lock that this process holds."""
 
     def __init__(self, path: Path, holder: Holder) -> None:
+        """Keeps a lock file fresh from now on, in a thread."""
         self._path, self._holder = path, holder
         self.thread = threading.get_ident()
         self._over = threading.Event()
@@ -67,7 +80,7 @@ class Held:
                 )
 
     def release(self) -> None:
-        """Removes the lock file, unless it is another's by now."""
+        """Removes the lock file, unless another process has taken it over."""
         self._over.set()
         with contextlib.suppress(OSError):
             if (found := _read(self._path)) is not None and found.token == self._holder.token:
@@ -122,12 +135,12 @@ def check_free(workdir: Path) -> None:
 
 
 def is_own_file(name: str) -> bool:
-    """Whether a file of this name in a folder belongs to its lock."""
+    """Returns whether a file of this name in a folder belongs to its lock."""
     return name == LOCK_FILE or name.startswith(f"{LOCK_FILE}.")
 
 
 def _acquire(path: Path, holder: Holder) -> None:
-    """Makes the lock file, in place of a stale one if there is one."""
+    """Makes the lock file, in place of a stale one if there is one; LockedError if it is held."""
     patience = time.monotonic() + _TAKEOVER_SECONDS
     own = _written(path, holder)
     try:
@@ -146,14 +159,14 @@ def _acquire(path: Path, holder: Holder) -> None:
 
 
 def _written(path: Path, holder: Holder) -> Path:
-    """Writes what a lock says into a file beside it."""
+    """Writes a file beside the lock file that names the holder, and returns its path."""
     own = _beside(path, holder.token)
     own.write_text(json.dumps(holder._asdict()) + "\n", encoding="utf-8")
     return own
 
 
 def _place(own: Path, path: Path) -> bool:
-    """Makes the lock file of a written one, or returns False if there is one."""
+    """Makes the lock file out of a written one; returns False if there is a lock file already."""
     try:
         os.link(own, path)
         return True
@@ -171,7 +184,7 @@ def _place(own: Path, path: Path) -> bool:
 
 
 def _replace(path: Path, stale: Holder | None, own: Path) -> bool:
-    """Puts the written file in place of a stale lock, unless another start does.
+    """Puts the written file in place of a stale lock; returns False if another start does.
 
     Two starts may find the same lock stale. Its token names a second lock, so that only one of them
     replaces it; the other then finds another token.
@@ -199,7 +212,7 @@ def _beside(path: Path, suffix: str) -> Path:
 
 
 def _read(path: Path) -> Holder | None:
-    """Reads a lock file; None if it is gone or says nothing that can be read."""
+    """Returns who holds a lock file, or None if it is gone or says nothing that can be read."""
     try:
         holder = Holder(**json.loads(path.read_text(encoding="utf-8")))
     except (FileNotFoundError, ValueError, TypeError):
@@ -209,7 +222,7 @@ def _read(path: Path) -> Holder | None:
 
 
 def _is_held(path: Path, holder: Holder | None, now: float) -> bool:
-    """Whether the process of a lock file still lives, as far as this one can know."""
+    """Returns whether the process of a lock file still lives, as far as this one can know."""
     if holder is not None and holder.machine == _this_process().machine:
         started = _start_of(holder.pid)
         if started is None or (started and holder.started and started != holder.started):
@@ -223,7 +236,7 @@ def _is_held(path: Path, holder: Holder | None, now: float) -> bool:
 
 
 def _now(path: Path) -> float:
-    """The time by the clock of the file system, which touches locks; ours may be off."""
+    """Returns the time by the clock of the file system, which touches locks; ours may be off."""
     probe = _beside(path, uuid.uuid4().hex)
     try:
         probe.touch()
@@ -245,7 +258,7 @@ def _describe(path: Path, holder: Holder | None) -> str:
 
 
 def _refusal(path: Path, holder: Holder | None) -> str:
-    """Says who holds the lock, and what to do."""
+    """Returns the message that says who holds the lock, and what to do."""
     remedy = "wait until it ends, stop it, or choose another --workdir"
     if holder is None or holder.machine != _this_process().machine:
         minutes = f"{STALE_SECONDS / 60:.0f} minutes"
@@ -254,7 +267,7 @@ def _refusal(path: Path, holder: Holder | None) -> str:
 
 
 def _this_process() -> Holder:
-    """Names this process."""
+    """Returns this process as a holder of no lock yet."""
     return _process(os.getpid())
 
 

@@ -14,11 +14,27 @@ from tqdm import tqdm
 
 from dvae.train import status
 
+__all__ = [
+    "METRICS_FILE",
+    "MetricsWriter",
+    "NoMetrics",
+    "Progress",
+    "has_validation",
+    "read_metrics",
+]
+
 METRICS_FILE = "metrics.jsonl"
 
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:
-    """Reads `metrics.jsonl`; a last line cut off by a kill is left out."""
+    """Reads the records of a run; a last line cut off by a kill is left out.
+
+    Args:
+      workdir: of the run.
+
+    Returns:
+      One dictionary a record, in the order of writing; none if there is no `metrics.jsonl`.
+    """
     path = workdir / METRICS_FILE
     records = []
     if path.exists():
@@ -31,7 +47,7 @@ def read_metrics(workdir: Path) -> list[dict[str, Any]]:
 
 
 def has_validation(workdir: Path, step: int) -> bool:
-    """Whether the records hold a validation of `step`."""
+    """Returns whether the records of a run hold a validation of `step`."""
     records = (record for record in read_metrics(workdir) if record["step"] == step)
     return any(name.startswith("validation/") for record in records for name in record)
 
@@ -40,11 +56,17 @@ class MetricsWriter:
     """Appends metrics to `metrics.jsonl` and to TensorBoard event files.
 
     One record a line, {"step": ..., name: value}; several seeds give a list a name, of which
-    TensorBoard shows the mean. What an earlier process wrote beyond `first_step` will be written
-    again, and is dropped.
+    TensorBoard shows the mean.
     """
 
     def __init__(self, workdir: Path, first_step: int) -> None:
+        """Opens both outputs.
+
+        Args:
+          workdir: of the run.
+          first_step: steps done. What an earlier process wrote beyond them will be written again,
+            and is dropped.
+        """
         kept = [r for r in read_metrics(workdir) if r["step"] <= first_step]
         path = workdir / METRICS_FILE
         temporary = path.with_suffix(".tmp")
@@ -56,7 +78,12 @@ class MetricsWriter:
         self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=first_step + 1)
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
-        """Writes one record of scalars, or of arrays with one entry a seed."""
+        """Writes one record.
+
+        Args:
+          step: steps done.
+          values: scalars, or arrays with one entry a seed, by name.
+        """
         record: dict[str, Any] = {"step": step}
         for name, value in values.items():
             array = np.asarray(value, dtype=np.float64)
@@ -65,7 +92,7 @@ class MetricsWriter:
         self._file.write(json.dumps(record) + "\n")
 
     def close(self) -> None:
-        """Flushes both outputs."""
+        """Flushes and closes both outputs."""
         self._file.close()
         self._events.close()
 
@@ -74,10 +101,10 @@ class NoMetrics:
     """The writer of a process whose records another one writes."""
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
-        """Does nothing."""
+        """Ignores a record."""
 
     def close(self) -> None:
-        """Does nothing."""
+        """Does nothing: no output is open."""
 
 
 class Progress:
@@ -86,6 +113,14 @@ class Progress:
     def __init__(
         self, first_step: int, num_steps: int, images_per_step: int, *, silent: bool = False
     ) -> None:
+        """Starts the bar and the measurement of the speed.
+
+        Args:
+          first_step: steps done.
+          num_steps: of the whole run.
+          images_per_step: for the speed in images.
+          silent: shows nothing, as all processes of a run but the main one.
+        """
         self._silent = silent
         self._images_per_step = images_per_step
         self._num_steps = num_steps
@@ -102,16 +137,24 @@ class Progress:
         )
 
     def skip_time(self, step: int) -> None:
-        """Measures the speed from here on, so that what lies behind does not count into it."""
+        """Measures the speed anew from `step` on, so that the time until now does not count."""
         self._last_step, self._last_time = step, time.perf_counter()
 
     def advance(self, step: int) -> None:
-        """Moves the bar."""
+        """Moves the bar to `step` steps."""
         if self._bar is not None:
             self._bar.update(step - self._bar.n)
 
     def update(self, step: int, values: Mapping[str, float]) -> dict[str, float]:
-        """Shows the values after `step` steps; returns the speed since the last call."""
+        """Shows values beside the bar, or in a line.
+
+        Args:
+          step: steps done.
+          values: what to show, by name.
+
+        Returns:
+          `steps_per_second` and `images_per_second` since the last call.
+        """
         passed = time.perf_counter() - self._last_time
         if step > self._last_step:
             self._speed = (step - self._last_step) / max(passed, 1e-9)
@@ -128,7 +171,7 @@ class Progress:
         return {"steps_per_second": self._speed, "images_per_second": images}
 
     def note(self, message: str) -> None:
-        """Prints a line without disturbing the bar."""
+        """Prints a line without disturbing the bar, unless silent."""
         if not self._silent:
             status.say(message)
 

@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+__all__ = ["local"]
+
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 

@@ -14,6 +14,21 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+__all__ = [
+    "AXIS",
+    "by_rows",
+    "check_batch_size",
+    "fetch",
+    "gather_rows",
+    "local_rows",
+    "make_mesh",
+    "must_wait",
+    "replicate",
+    "replicated",
+    "shard_batch",
+    "shard_rows",
+]
+
 PyTree = Any
 AXIS = "data"
 
@@ -21,7 +36,13 @@ AXIS = "data"
 def make_mesh(num_devices: int | None = None) -> Mesh:
     """Returns a mesh over the first `num_devices` devices (all of them by default).
 
-    Devices of one process are neighbours, so that each process holds one block of a sharded array.
+    Devices of one process are neighbors, so that each process holds one block of a sharded array.
+
+    Args:
+      num_devices: 1 to the number that there are, or None.
+
+    Returns:
+      A mesh of the one axis `data`.
 
     Raises:
       ValueError: there are not so many devices, or devices of some process would stay out.
@@ -40,7 +61,11 @@ def make_mesh(num_devices: int | None = None) -> Mesh:
 
 
 def check_batch_size(batch_size: int, mesh: Mesh) -> None:
-    """Raises ValueError unless the devices of the mesh can share a batch equally."""
+    """Checks that the devices of the mesh can share a batch equally.
+
+    Raises:
+      ValueError: `batch_size` is no multiple of their number; the message names the nearest ones.
+    """
     if batch_size % mesh.size:
         below = batch_size - batch_size % mesh.size
         raise ValueError(
@@ -50,9 +75,9 @@ def check_batch_size(batch_size: int, mesh: Mesh) -> None:
 
 
 def must_wait(mesh: Mesh) -> bool:
-    """Whether each call on the mesh must have ended before the next one is made.
+    """Returns whether each call on the mesh must have ended before the next one is made.
 
-    So it is with several CPU devices in one process. Their collectives block a thread each until
+    It must with several CPU devices in one process. Their collectives block a thread each until
     all have come; where many calls are queued, the threads are taken by later ones, and XLA aborts
     ("Termination timeout for `all reduce RendezvousKey`") after 40 seconds, or waits for ever.
     """
@@ -65,7 +90,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def by_rows(mesh: Mesh) -> NamedSharding:
-    """Returns the sharding along the first axis."""
+    """Returns the sharding that cuts arrays along their first axis."""
     return NamedSharding(mesh, PartitionSpec(AXIS))
 
 
@@ -75,7 +100,15 @@ def shard_batch(mesh: Mesh, batch: PyTree) -> PyTree:
 
 
 def replicate(mesh: Mesh, tree: PyTree) -> PyTree:
-    """Puts whole copies of host arrays, the same in every process, on all devices."""
+    """Puts whole copies of host arrays on all devices.
+
+    Args:
+      mesh: the devices.
+      tree: arrays, numbers and typed keys, the same in every process.
+
+    Returns:
+      The tree as replicated arrays.
+    """
     whole = replicated(mesh)
 
     def put(x: Any) -> jax.Array:
@@ -100,7 +133,7 @@ def local_rows(mesh: Mesh, num_rows: int) -> slice:
 
 
 def shard_rows(mesh: Mesh, rows: np.ndarray, num_rows: int) -> jax.Array:
-    """Makes one array [M, ...] over all devices of the rows that each process keeps.
+    """Returns one array [M, ...] over all devices, made of the rows that each process keeps.
 
     Args:
       mesh: the devices.
@@ -116,14 +149,20 @@ def shard_rows(mesh: Mesh, rows: np.ndarray, num_rows: int) -> jax.Array:
 
 
 def gather_rows(mesh: Mesh, rows: np.ndarray, num_rows: int) -> np.ndarray:
-    """Puts the whole array together, in every process, of the rows that each keeps."""
+    """Returns the whole array in every process, put together of the rows that each keeps.
+
+    Args:
+      mesh: the devices.
+      rows: `local_rows` of the whole array, in this process.
+      num_rows: of the whole array.
+    """
     if jax.process_count() == 1:
         return rows
     return fetch(shard_rows(mesh, rows, num_rows))[:num_rows]
 
 
 def fetch(tree: PyTree) -> PyTree:
-    """Brings arrays to the host whole; every process must call this for sharded ones."""
+    """Returns whole arrays on the host; every process must call this for sharded ones."""
 
     def get(x: Any) -> np.ndarray:
         if isinstance(x, jax.Array) and not (x.is_fully_addressable or x.is_fully_replicated):

@@ -26,6 +26,8 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
+__all__ = ["STATUS", "STOPPING", "StopRequest", "before_leaving", "end_at_once", "renew"]
+
 STOPPING = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 )
@@ -40,7 +42,7 @@ _watcher: "_Watcher | None" = None
 
 @contextlib.contextmanager
 def before_leaving(act: Callable[[], str | None]) -> Iterator[None]:
-    """Has `act` called, in another thread, if a signal ends the program in this context.
+    """Calls `act`, in another thread, if a signal ends the program in this context.
 
     Args:
       act: undoes what must not be left behind, or returns what a user should know.
@@ -77,6 +79,7 @@ class StopRequest:
     """
 
     def __init__(self) -> None:
+        """Starts unarmed: signals act as they do elsewhere."""
         self.received: signal.Signals | None = None
         self._armed = False
         self._lock = threading.Lock()
@@ -93,7 +96,14 @@ class StopRequest:
             self._handlers = _Handlers(self._handle)
 
     def take(self, number: int) -> bool:
-        """Takes a signal as a request if it is the first one, or its echo."""
+        """Takes a signal as a request if it is the first one, or its echo.
+
+        Args:
+          number: of the signal.
+
+        Returns:
+          Whether it was taken; if not, it has to act.
+        """
         with self._lock:
             if not self._armed:
                 return False
@@ -103,9 +113,11 @@ class StopRequest:
             return self.received == number and echo
 
     def __enter__(self) -> "StopRequest":
+        """Returns the request, still unarmed."""
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Lets signals act as they did before."""
         with self._lock:
             self._armed = False
         if self._handlers is not None:
@@ -119,7 +131,7 @@ class StopRequest:
 
 
 class _Handlers:
-    """Handlers of the stopping signals, and what was there before."""
+    """Handlers of the stopping signals, and the ones that were there before."""
 
     def __init__(self, handle: Callable[[int, FrameType | None], Any]) -> None:
         self._terminals = [fd for fd in (1, 2) if _is_terminal(fd)]
@@ -138,7 +150,7 @@ class _Handlers:
             self._previous[number] = signal.signal(number, first)
 
     def hang_up(self) -> None:
-        """Lets output go nowhere if the terminal is closed: writing to it would be an error."""
+        """Discards further output if the terminal is closed: writing to it would be an error."""
         for fd in self._terminals:
             if not _is_terminal(fd):
                 nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -153,7 +165,7 @@ class _Handlers:
 
 
 class _Watcher:
-    """The thread that hears signals whatever the main thread does."""
+    """A thread that hears signals whatever the main thread does."""
 
     def __init__(self) -> None:
         self.requests: list[StopRequest] = []

@@ -20,6 +20,19 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
+__all__ = [
+    "DrawFn",
+    "InitFn",
+    "LossFn",
+    "Metrics",
+    "StepFn",
+    "TrainState",
+    "init",
+    "make_step",
+    "scan_steps",
+    "vmap_seeds",
+]
+
 PyTree = Any
 Metrics = dict[str, jax.Array]
 InitFn = Callable[[jax.Array, PyTree], tuple[PyTree, PyTree]]
@@ -44,7 +57,14 @@ StepFn = Callable[[TrainState, PyTree, jax.Array], tuple[TrainState, Metrics]]
 def init(
     init_fn: InitFn, optimizer: optax.GradientTransformation, key: jax.Array, data: PyTree
 ) -> TrainState:
-    """Returns the state before the first step; `data` is what `draw_fn` draws from."""
+    """Returns the state before the first step.
+
+    Args:
+      init_fn: (key, data) -> (params, model_state).
+      optimizer: of `params`.
+      key: typed key.
+      data: what `draw_fn` draws from.
+    """
     params, model_state = init_fn(key, data)
     return TrainState(jnp.zeros((), jnp.int32), params, model_state, optimizer.init(params))
 
@@ -54,6 +74,11 @@ def make_step(loss_fn: LossFn, draw_fn: DrawFn, optimizer: optax.GradientTransfo
 
     The metrics are the loss function's, with `loss` and `grad_norm` (the global L2 norm) added; a
     non-finite gradient therefore shows in the metrics of the step that made it.
+
+    Args:
+      loss_fn: (params, model_state, batch, key, step) -> (loss, (model_state, metrics)).
+      draw_fn: (key, data, step) -> batch; the key is the same at every step.
+      optimizer: of `params`.
     """
 
     def step(state: TrainState, data: PyTree, key: jax.Array) -> tuple[TrainState, Metrics]:

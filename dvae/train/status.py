@@ -1,4 +1,4 @@
-"""Says on stderr what a program is busy with.
+"""Lines on stderr that say what a program is busy with.
 
     with status.phase("compiling the step"):
         ...
@@ -15,11 +15,13 @@ from collections.abc import Iterator
 
 from tqdm import tqdm
 
+__all__ = ["DELAY_SECONDS", "phase", "say"]
+
 DELAY_SECONDS = 1.0  # before a phase is worth a line
 
 
 def say(text: str) -> None:
-    """Prints a line, without disturbing bars; a terminal that is gone is no error."""
+    """Prints a line on stderr, without disturbing bars; a terminal that is gone is no error."""
     with contextlib.suppress(OSError):
         if sys.stderr.isatty():
             tqdm.write(text, file=sys.stderr)
@@ -29,7 +31,7 @@ def say(text: str) -> None:
 
 @contextlib.contextmanager
 def phase(text: str, *, silent: bool = False) -> Iterator[None]:
-    """Says what is being done in this context.
+    """Shows on stderr what is being done in this context, if it takes long.
 
     Args:
       text: a few words, such as "loading the data".

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from resuming import assert_resumes_bitwise, assert_same_end, assert_same_records
 
 from dvae.train import lock, loop, sharding, state
 from dvae.train.checkpoint import Checkpoints
@@ -92,30 +93,24 @@ def kill_at(step):
 @pytest.mark.parametrize("steps_per_call", [1, 2])
 def test_resumed_run_is_bitwise_the_same(tmp_path, mesh, steps_per_call) -> None:
     config = loop.LoopConfig(12, steps_per_call, 2, 4, 4)
-    whole = loop.fit(make_task(), config, tmp_path / "whole", mesh)
     parts = tmp_path / "parts"
     with pytest.raises(Killed):
         loop.fit(make_task(on_evaluate=kill_at(8)), config, parts, mesh)
     assert Checkpoints(parts).latest_step == 4
-    resumed = loop.fit(make_task(), config, parts, mesh)
-    np.testing.assert_array_equal(params_of(resumed), params_of(whole))
-    timeless = lambda r: {k: v for k, v in r.items() if "per_second" not in k}
-    assert list(map(timeless, read_metrics(parts))) == list(
-        map(timeless, read_metrics(tmp_path / "whole"))
-    )
+    _, whole = assert_resumes_bitwise(make_task(), config, parts, mesh)
+    assert_same_records(parts, whole)
 
 
-def test_half_written_checkpoint_is_not_picked_up(tmp_path, mesh) -> None:
-    loop.fit(make_task(), loop.LoopConfig(4, checkpoint_interval=4), tmp_path, mesh)
-    saved = tmp_path / "checkpoints" / "4"
-    unfinished = tmp_path / "checkpoints" / "8.orbax-checkpoint-tmp-7"
+def test_half_written_checkpoint_is_not_picked_up(tmp_path, mesh, capsys) -> None:
+    workdir = tmp_path / "run"
+    loop.fit(make_task(), loop.LoopConfig(4, checkpoint_interval=4), workdir, mesh)
+    unfinished = workdir / "checkpoints" / "8.orbax-checkpoint-tmp-7"
     (unfinished / "state").mkdir(parents=True)
     (unfinished / "state" / "array_metadatas").write_text("cut off")
-    assert saved.exists()
-    assert Checkpoints(tmp_path).latest_step == 4
-    resumed = loop.fit(make_task(), loop.LoopConfig(12), tmp_path, mesh)
-    whole = loop.fit(make_task(), loop.LoopConfig(12), tmp_path / "whole", mesh)
-    np.testing.assert_array_equal(params_of(resumed), params_of(whole))
+    capsys.readouterr()
+    assert_resumes_bitwise(make_task(), loop.LoopConfig(12), workdir, mesh)
+    assert "continuing from step 4\n" in capsys.readouterr().err
+    assert not unfinished.exists()
 
 
 def test_signal_at_a_validation_leaves_it_to_the_next_start(tmp_path, mesh) -> None:
@@ -141,9 +136,7 @@ def test_signal_saves_first(tmp_path, mesh, number) -> None:
     with pytest.raises(loop.StoppedError, match=f"{number.name} after step 5"):
         loop.fit(make_task(on_evaluate=send), config, tmp_path / "stopped", mesh)
     assert Checkpoints(tmp_path / "stopped").latest_step == 5
-    resumed = loop.fit(make_task(), config, tmp_path / "stopped", mesh)
-    whole = loop.fit(make_task(), config, tmp_path / "whole", mesh)
-    np.testing.assert_array_equal(params_of(resumed), params_of(whole))
+    assert_resumes_bitwise(make_task(), config, tmp_path / "stopped", mesh)
 
 
 def test_a_signal_after_the_last_step_is_not_lost(tmp_path, mesh, monkeypatch) -> None:
@@ -200,17 +193,23 @@ def test_a_run_whose_directory_was_taken_over_saves_nothing_more(tmp_path, mesh)
 @pytest.mark.parametrize("steps_per_call", [1, 2])
 def test_a_longer_run_is_bitwise_that_from_the_start(tmp_path, mesh, steps_per_call) -> None:
     lengths = lambda num_steps: loop.LoopConfig(num_steps, steps_per_call, 2, 4, 4)
-    for num_steps in (6, 12, 18):
-        longer = loop.fit(make_task(), lengths(num_steps), tmp_path / "longer", mesh)
-    whole = loop.fit(make_task(), lengths(18), tmp_path / "whole", mesh)
-    for a, b in zip(*map(jax.tree.leaves, (longer.state, whole.state)), strict=True):
-        np.testing.assert_array_equal(a, b)
+    for num_steps in (6, 12):
+        loop.fit(make_task(), lengths(num_steps), tmp_path / "longer", mesh)
+    assert_resumes_bitwise(make_task(), lengths(18), tmp_path / "longer", mesh)
 
 
 def test_fewer_steps_than_are_saved_are_refused(tmp_path, mesh) -> None:
     loop.fit(make_task(), CONFIG, tmp_path, mesh)
     with pytest.raises(ValueError, match=r"the state of step 12, beyond num_steps=8; train at"):
         loop.fit(make_task(), dataclasses.replace(CONFIG, num_steps=8), tmp_path, mesh)
+
+
+def test_calls_that_pass_by_the_saved_step_are_refused(tmp_path, mesh) -> None:
+    loop.fit(make_task(), loop.LoopConfig(3), tmp_path, mesh)
+    config = loop.LoopConfig(12, steps_per_call=2, log_interval=2)
+    with pytest.raises(ValueError, match=r"step 3, which calls of .*=2 steps pass by; .* divisor"):
+        loop.fit(make_task(), config, tmp_path, mesh)
+    loop.fit(make_task(), loop.LoopConfig(12, steps_per_call=3, log_interval=3), tmp_path, mesh)
 
 
 @pytest.mark.parametrize(("num_devices", "expected"), [(1, 1), (2, 12)])
@@ -221,14 +220,12 @@ def test_calls_wait_for_each_other_on_several_cpu_devices_alone(
     monkeypatch.setattr(jax, "block_until_ready", lambda x: waits.append(1) or block(x))
     config = loop.LoopConfig(12, log_interval=12)
     loop.fit(make_task(), config, tmp_path, sharding.make_mesh(num_devices))
-    # One more for the first call, whose time is told.
-    assert len(waits) == expected + (num_devices > 1)
+    assert len(waits) == expected  # the first call is waited for on one device, too
 
 
 def test_finished_run_is_not_trained_again(tmp_path, mesh) -> None:
     first = loop.fit(make_task(), CONFIG, tmp_path, mesh)
-    again = loop.fit(make_task(explode_at=0), CONFIG, tmp_path, mesh)
-    np.testing.assert_array_equal(params_of(again), params_of(first))
+    assert_same_end(loop.fit(make_task(explode_at=0), CONFIG, tmp_path, mesh), first)
 
 
 def test_divergence_names_the_steps_and_keeps_the_checkpoint(tmp_path, mesh) -> None:

@@ -1,0 +1,28 @@
+"""What a run trains: the functions and data that a program hands to the loop."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+
+from dvae.train.state import StepFn, TrainState
+
+__all__ = ["ADVICE", "Task"]
+
+PyTree = Any
+ADVICE = "A smaller learning rate or float32 usually helps"
+
+
+class Task(NamedTuple):
+    """What is trained: functions of pure arrays."""
+
+    init: Callable[[jax.Array, PyTree], TrainState]  # (key, data) -> state
+    step: StepFn  # (state, data, key) -> (state, metrics)
+    evaluate: Callable[[TrainState], Mapping[str, Any]]  # on held-out data, on the host
+    data: PyTree  # what `step` draws its batches from: on the devices, or on the host and small
+    key_init: jax.Array
+    key_train: jax.Array
+    images_per_step: int  # for the speed that is shown
+    shown: tuple[str, ...] = ("loss",)  # the metrics beside the progress bar
+    monitor: str | None = None  # the validation metric, lower is better, whose best step is kept
+    advice: str = ADVICE  # against non-finite metrics

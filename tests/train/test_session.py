@@ -1,0 +1,126 @@
+"""Where a session begins, what it saves for a longer run, and how it is left."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from resuming import assert_resumes_bitwise
+
+from dvae.train import best, distributed, loop, sharding, state
+from dvae.train.checkpoint import Checkpoints
+from dvae.train.session import start_or_restore
+
+CONFIG = loop.LoopConfig(num_steps=8, log_interval=2, eval_interval=4, checkpoint_interval=4)
+OPTIMIZER = optax.adam(0.1)
+
+
+def make_task(monitor="norm"):
+    init = lambda key, data: (jax.random.normal(key, (2,)), jnp.zeros(()))
+    draw = lambda key, data, step: data + jax.random.normal(jax.random.fold_in(key, step), (2,))
+
+    def loss(params, count, batch, key, step):
+        return jnp.square(params - batch).sum(), (count + 1, {})
+
+    return loop.Task(
+        init=lambda key, data: state.init(init, OPTIMIZER, key, data),
+        step=state.make_step(loss, draw, OPTIMIZER),
+        evaluate=lambda train_state: {"norm": np.linalg.norm(train_state.params)},
+        data=np.ones(2, np.float32),
+        key_init=jax.random.key(0),
+        key_train=jax.random.key(1),
+        images_per_step=1,
+        monitor=monitor,
+    )
+
+
+@pytest.fixture(name="mesh")
+def make_mesh():
+    return sharding.make_mesh(1)
+
+
+def leave(session):
+    with session.closing():
+        pass
+
+
+@pytest.mark.parametrize("monitor", [None, "norm"])
+def test_what_is_saved_is_restored(tmp_path, mesh, monitor) -> None:
+    task = make_task(monitor)
+    session = start_or_restore(task, CONFIG, tmp_path, mesh)
+    assert (session.step, session.saved, session.validated) == (0, None, True)
+    assert (session.best is None) == (monitor is None)
+    with session.closing():
+        session.advance(1)
+        session.record()
+        session.validate(lasting=True)
+        session.save(validated=True)
+    restored = start_or_restore(task, CONFIG, tmp_path, mesh)
+    assert (restored.step, restored.saved, restored.validated) == (1, 1, True)
+    assert restored.num_calls == 0
+    assert restored.seconds > 0
+    ends = (session.state, session.best), (restored.state, restored.best)
+    for a, b in zip(*map(jax.tree.leaves, ends), strict=True):
+        np.testing.assert_array_equal(a, b)
+    leave(restored)
+
+
+def test_a_validation_that_a_longer_run_does_not_make_is_not_saved(tmp_path, mesh) -> None:
+    session = start_or_restore(make_task(), CONFIG, tmp_path, mesh)
+    with session.closing():
+        session.advance(1)
+        session.validate(lasting=False)
+        session.save(validated=False)
+    assert int(session.best.step) == 1
+    restored = start_or_restore(make_task(), CONFIG, tmp_path, mesh)
+    assert not restored.validated
+    assert np.isinf(restored.best.value)
+    assert int(restored.best.step) == 0
+    leave(restored)
+
+
+@pytest.mark.parametrize("monitor", [None, "norm"])
+def test_checkpoints_keep_their_layout(tmp_path, mesh, monitor) -> None:
+    """Runs of earlier releases go on: the state, with `Best` beside it, and two facts."""
+    task = make_task(monitor)
+    train_state = jax.jit(task.init)(task.key_init, task.data)
+    best_so_far = jax.jit(best.init)(train_state)
+    for _ in range(4):
+        train_state, _ = jax.jit(task.step)(train_state, task.data, task.key_train)
+    norm = np.float32(task.evaluate(train_state)["norm"])
+    best_so_far = jax.jit(best.update)(best_so_far, norm, train_state)
+    saved = (train_state, best_so_far) if monitor else train_state
+    store = Checkpoints(tmp_path / "run")
+    store.save(4, saved, {"seconds": 2000.0, "validated": True})
+    store.close()
+    result, _ = assert_resumes_bitwise(task, CONFIG, tmp_path / "run", mesh)
+    assert 2000 < result.seconds < 4000
+    # And what is written now reads the same way.
+    store = Checkpoints(tmp_path / "run")
+    restored, info = store.restore(8, jax.eval_shape(lambda: saved), sharding.replicated(mesh))
+    assert set(info) == {"seconds", "validated"}
+    assert jax.tree.structure(restored) == jax.tree.structure(saved)
+
+
+@pytest.mark.parametrize(
+    ("error", "num_processes", "raised", "closes"),
+    [
+        (jax.errors.JaxRuntimeError("gone"), 2, distributed.PeerError, False),
+        (distributed.PeerError("gone"), 2, distributed.PeerError, False),
+        (jax.errors.JaxRuntimeError("gone"), 1, jax.errors.JaxRuntimeError, True),
+        (KeyError(), 2, KeyError, True),
+    ],
+)
+def test_nobody_waits_for_lost_processes(
+    tmp_path, mesh, monkeypatch, error, num_processes, raised, closes
+) -> None:
+    session = start_or_restore(make_task(), CONFIG, tmp_path, mesh)
+    closed = []
+    close = session.checkpoints.close
+    monkeypatch.setattr(session.checkpoints, "close", lambda: closed.append(1))
+    monkeypatch.setattr(jax, "process_count", lambda: num_processes)
+    with pytest.raises(raised), session.closing():
+        raise error
+    assert bool(closed) == closes
+    monkeypatch.undo()
+    close()
