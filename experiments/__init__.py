@@ -1,4 +1,21 @@
-"""The programs: `python -m experiments.NAME`."""
+"""The programs that reproduce the papers; each runs as `python -m experiments.NAME --help`.
+
+    cifar_vq            codebook models of color images: Gumbel-Softmax, VIMCO, the VQ-VAE's rules
+    binary_vae          binary latents under directed and Boltzmann priors, by any estimator
+    dvaepp              DVAE++: global discrete latents over a hierarchy of local ones
+    joint_vae           JointVAE: continuous and discrete latents together
+    gradient_variance   bias and variance of every estimator against the exact gradient
+    vq_compress         k-means compression of an image
+    plot_relaxations    figures of the relaxations
+    report              comparison of `cifar_vq` runs
+    table1, table2, table3, joint_table, compare_samplers    finished runs beside published tables
+    preset_table        every preset with its command and result, for the docs
+
+A package is read in this order: `config` (every setting, with its default), `objectives` or `model`
+(the equations), `task` (what is trained: data, initial state, loss), `evaluation`, `report` (what a
+run leaves behind), `__main__` (how they are put together). `common` has what all programs share,
+`boltzmann` the prior of two of them.
+"""
 
 import sys
 

@@ -1,10 +1,11 @@
 """What `--help` and `--helpshort` print: the program's manual, and its flags group by group."""
 
 import dataclasses
+import difflib
 import os
 import sys
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from absl import flags as absl_flags
@@ -46,6 +47,30 @@ def describe_presets(presets: Mapping[str, Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def list_presets(presets: Mapping[str, Mapping[str, Any]]) -> str:
+    """Returns the presets' names, and below each what it sets."""
+    settings = lambda values: as_flags(values) or "the defaults"
+    indent = dict(initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False)
+    return "\n".join(
+        f"{name}\n{textwrap.fill(settings(values), _WIDTH, **indent)}"  # type: ignore[arg-type]
+        for name, values in presets.items()
+    )
+
+
+def suggest(name: str, presets: Collection[str]) -> str:
+    """Returns which presets an unknown name may mean: "one of demo, smoke"."""
+    if len(presets) <= _FEW_PRESETS:
+        return f"one of {', '.join(presets)}"
+    alike = difflib.get_close_matches(name, presets, n=4, cutoff=0.4)
+    near = f", such as {', '.join(alike)}" if alike else ""
+    return f"one of the {len(presets)} presets{near}"
+
+
+def as_flags(values: Mapping[str, Any]) -> str:
+    """Writes settings as on a command line."""
+    return " ".join(f"--{name}={value}" for name, value in values.items())
+
+
 def asked(arguments: Sequence[str]) -> str:
     """Returns which help the command line asks for, `FULL` or `SHORT`; empty for none."""
     for word in arguments[1:]:
@@ -57,11 +82,20 @@ def asked(arguments: Sequence[str]) -> str:
 
 
 def show(values: absl_flags.FlagValues, *, short: bool) -> None:
-    """Prints the help; that the reader closed the pipe, as `head` does, is no error."""
-    main = sys.modules["__main__"]
-    spec = getattr(main, "__spec__", None)
+    """Prints the help."""
+    text = render(values, program_name(), sys.modules["__main__"].__doc__ or "", short=short)
+    tell(text)
+
+
+def program_name() -> str:
+    """Returns the name of the module that runs, a package's without its `__main__`."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
     name = spec.name if spec is not None else os.path.basename(sys.argv[0])
-    text = render(values, name, main.__doc__ or "", short=short)
+    return name.removesuffix(".__main__")
+
+
+def tell(text: str) -> None:
+    """Prints an answer; that the reader closed the pipe, as `head` does, is no error."""
     try:
         print(text, flush=True)
     except BrokenPipeError:

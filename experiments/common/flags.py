@@ -28,6 +28,7 @@ from experiments.common import begin, flag_help, flag_rules
 Config = TypeVar("Config")
 Presets = Mapping[str, Mapping[str, Any]]
 MAX_INT = 2**31 - 1  # of what a device counts in int32
+_LIST_PRESETS, _SHOW_PRESET = "list_presets", "show_preset"
 MAX_SEED = 2**32 - 1  # jax.random.key drops higher bits
 
 
@@ -124,6 +125,10 @@ def define(config_class: type, presets: Presets | None = None) -> None:
     if presets is not None:
         text = flag_help.describe_presets(presets)
         define_one("preset", absl_flags.ArgumentParser(), text, flag_help.PRESET)
+        shown = "Name of a preset: prints the command that does the same without it, and ends."
+        define_one(_SHOW_PRESET, absl_flags.ArgumentParser(), shown, flag_help.PRESET)
+        listed = "List of the presets with what each sets: prints it and ends."
+        absl_flags.DEFINE_bool(_LIST_PRESETS, None, listed, module_name=flag_help.PRESET)
 
 
 def refuse_words(arguments: Sequence[str]) -> None:
@@ -142,10 +147,7 @@ def parse(config_class: type[Config], presets: Presets | None = None) -> Config:
         nothing beside the others.
     """
     values = absl_flags.FLAGS
-    preset = values["preset"].value if presets is not None else None
-    if presets is not None and preset is not None and preset not in presets:
-        raise ValueError(f"--preset={preset} must be one of {', '.join(presets)}")
-    chosen = presets[preset] if presets is not None and preset is not None else {}
+    chosen = {} if presets is None else _choose(config_class, presets)
     fields = dataclasses.fields(config_class)  # type: ignore[arg-type]
     given = {f.name: values[f.name].value for f in fields if values[f.name].value is not None}
     rules = rules_of(config_class)
@@ -159,6 +161,34 @@ def parse(config_class: type[Config], presets: Presets | None = None) -> Config:
         if given.get(name, "") != "":
             raise ValueError(f"--{name}={given[name]} goes with {reason}")
     return config
+
+
+def command(program: str, config_class: type, settings: Mapping[str, Any]) -> str:
+    """Returns the command of these settings, without those that the others make idle."""
+    config = config_class(**settings)
+    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    idle = flag_rules.idle(rules_of(config_class), values)
+    read = {name: value for name, value in settings.items() if name not in idle}
+    return f"python -m {program} {flag_help.as_flags(read)}".rstrip()
+
+
+def _choose(config_class: type, presets: Presets) -> Mapping[str, Any]:
+    """Returns what `--preset` sets, or answers a question about presets and ends the program."""
+    values = absl_flags.FLAGS
+    if values[_LIST_PRESETS].value:
+        flag_help.tell(flag_help.list_presets(presets))
+        sys.exit(0)
+    for flag in (_SHOW_PRESET, "preset"):
+        name = values[flag].value
+        if name is not None and name not in presets:
+            raise ValueError(
+                f"--{flag}={name} must be {flag_help.suggest(name, presets)}; --{_LIST_PRESETS} "
+                "shows what each sets"
+            )
+        if name is not None and flag == _SHOW_PRESET:
+            flag_help.tell(command(flag_help.program_name(), config_class, presets[name]))
+            sys.exit(0)
+    return presets[name] if name is not None else {}
 
 
 def refuse(names: Sequence[str], reason: str) -> None:

@@ -10,7 +10,7 @@ from absl import flags as absl_flags
 from experiments.common import flags
 from experiments.common import run as runner
 
-DEFINERS = ("DEFINE", "DEFINE_alias")
+DEFINERS = ("DEFINE", "DEFINE_alias", "DEFINE_bool")
 
 
 def fresh_flags(config_class, presets) -> absl_flags.FlagValues:

@@ -14,7 +14,6 @@ from dvae.train import lock, sharding
 from dvae.train.metrics import read_metrics
 from experiments.binary_vae import __main__ as binary_vae
 from experiments.binary_vae import config as binary_config
-from experiments.binary_vae import presets as binary_presets
 from experiments.cifar_vq import __main__ as cifar_vq
 from experiments.cifar_vq import config as vq_config
 from experiments.common import records, workdirs
@@ -145,8 +144,7 @@ def test_what_ties_a_program_to_its_length(config, tied) -> None:
 def test_every_program_can_be_prolonged(tmp_path, program) -> None:
     configs = {cifar_vq: vq_config, joint_vae: joint_config, dvaepp: dvaepp_config}
     module = configs.get(program, binary_config)
-    presets = binary_presets.PRESETS if program is binary_vae else module.PRESETS
-    settings = dict(presets["smoke"], num_test_images=16)
+    settings = dict(program.PRESETS["smoke"], num_test_images=16)
     if program in (binary_vae, dvaepp):
         settings["schedule"] = "constant"
 
