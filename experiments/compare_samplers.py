@@ -75,7 +75,7 @@ class Measured(NamedTuple):
 
 
 def gibbs(key: jax.Array, params: rbm.RBM, sweeps: int, chains: int) -> tuple[Any, Any]:
-    """Block Gibbs from independent units; knows nothing of log Z."""
+    """Runs block Gibbs from independent units; it knows nothing of log Z."""
     key_init, key_step = jax.random.split(key)
     state = rbm.gibbs.init(key_init, params, chains)
     state, _ = rbm.gibbs.step(key_step, params, state, num_sweeps=sweeps)
@@ -83,7 +83,7 @@ def gibbs(key: jax.Array, params: rbm.RBM, sweeps: int, chains: int) -> tuple[An
 
 
 def tempering(key: jax.Array, params: rbm.RBM, sweeps: int, chains: int) -> tuple[Any, Any]:
-    """Ten replicas share the sweeps; log Z is that of the second half."""
+    """Runs parallel tempering: ten replicas share the sweeps; log Z is that of the second half."""
     key_init, key_burn, key_step = jax.random.split(key, 3)
     state = rbm.tempering.init(key_init, params, chains, num_temperatures=NUM_REPLICAS)
     each = sweeps // NUM_REPLICAS
@@ -94,13 +94,13 @@ def tempering(key: jax.Array, params: rbm.RBM, sweeps: int, chains: int) -> tupl
 
 
 def annealing(key: jax.Array, params: rbm.RBM, sweeps: int, chains: int) -> tuple[Any, Any]:
-    """Population annealing, one sweep a temperature."""
+    """Runs population annealing, one sweep a temperature."""
     state, info = rbm.annealing.anneal(key, params, chains, num_temperatures=sweeps)
     return sampler_machines.mean_moments(state.z1, state.z2, state.log_weights), info.log_z
 
 
 def ais(key: jax.Array, params: rbm.RBM, sweeps: int, chains: int) -> tuple[Any, Any]:
-    """Annealed importance sampling, one sweep a temperature; used for log Z alone."""
+    """Runs annealed importance sampling, one sweep a temperature, for log Z alone."""
     return None, rbm.ais.log_z(key, params, num_temperatures=sweeps, num_chains=chains).value
 
 
@@ -152,7 +152,7 @@ def record(
 
 
 def row(errors: dict[str, Any]) -> list[object]:
-    """One row of the table."""
+    """Returns one row of the table."""
     has_log_z = "log_z" in errors
     bias = (
         f"{errors['log_z_bias']:+.3f} ± {errors['log_z_bias_standard_error']:.3f}"

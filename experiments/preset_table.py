@@ -110,7 +110,7 @@ def table() -> str:
 
 
 def _is_of(program: Program, summary: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
-    """Whether a run has the settings of a preset."""
+    """Tells whether a run has the settings of a preset."""
     preset = dataclasses.asdict(program.config_class(**values))
     dataset = {run_groups.DATASET: preset["dataset"]}
     if summary["config"]["dataset"] != preset["dataset"]:

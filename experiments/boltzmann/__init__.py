@@ -1,0 +1,1 @@
+"""The Boltzmann prior, shared by `binary_vae` and `dvaepp`."""

@@ -1,0 +1,1 @@
+"""Categorical codebook models of color images, trained by several rules."""

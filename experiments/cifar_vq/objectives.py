@@ -90,7 +90,10 @@ def gumbel_softmax(
     temperature: float,
     hard: bool,
 ) -> Terms:
-    """log p(x | y M) - KL(q || p), y a (straight-through) Gumbel-softmax sample; the exact KL."""
+    """Returns log p(x | y M) - KL(q || p) with the exact KL.
+
+    y is a Gumbel-Softmax sample, straight-through where it is hard.
+    """
     logits = model.posterior_logits(vectors)
     y = relax.gumbel_softmax.sample(key, logits, temperature, hard=hard)
     total, log_px = model.total_log_likelihood(model.average(y, codebook), images)
@@ -110,7 +113,10 @@ def vimco(
     kl_weight: jax.Array,
     num_samples: int,
 ) -> Terms:
-    """log 1/K sum_k p(x | z_k) p(z_k) / q(z_k | x), trained by VIMCO (Mnih and Rezende 2016)."""
+    """Returns log 1/K sum_k p(x | z_k) p(z_k) / q(z_k | x), trained by VIMCO.
+
+    Source: Mnih and Rezende, "Variational Inference for Monte Carlo Objectives" (2016).
+    """
     logits = model.posterior_logits(vectors)
     codes = categorical.sample_codes(key, jax.lax.stop_gradient(logits), (num_samples,))
     log_q = per_image(categorical.log_prob_of_codes(codes, logits[None]))
@@ -137,7 +143,7 @@ def nearest_code(
     codebook_weight: float,
     commitment_weight: float,
 ) -> Terms:
-    """log p(x | z) + log p(z) at the nearest codes, straight-through, less the two VQ losses.
+    """Returns log p(x | z) + log p(z) at the nearest codes, straight-through, less two VQ losses.
 
     van den Oord et al. (2017), equation 3, with the prior's cost in the objective. The VQ losses
     are means over the D components of a code, so that their weight beside the nats of the

@@ -1,0 +1,1 @@
+"""What all programs share: flags, a run, its records, evaluation and tables."""

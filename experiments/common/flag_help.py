@@ -130,7 +130,7 @@ def render(values: absl_flags.FlagValues, program: str, manual: str, *, short: b
 
 
 def _entry(flag: absl_flags.Flag) -> str:
-    """A flag's name and text in two columns."""
+    """Lays out a flag's name and text in two columns."""
     text = "\n".join(
         textwrap.fill(
             line,

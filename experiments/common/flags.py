@@ -214,7 +214,7 @@ def setup() -> Iterator[None]:
 
 
 def _print_error(error: Exception) -> None:
-    """Says what is wrong in one line, whatever is in the words that it quotes."""
+    """Prints what is wrong in one line, whatever is in the words that it quotes."""
     _say(f"error: {' '.join(str(error).split())}")
 
 

@@ -37,7 +37,7 @@ def has_bfloat16_units(machine: str, cpuinfo: str) -> bool | None:
 
 @functools.cache
 def advise(flag: str, dtype: str) -> None:
-    """Says on stderr, once a flag, that bfloat16 will cost time on this CPU; else nothing.
+    """Warns on stderr, once a flag, that bfloat16 will cost time on this CPU; else nothing.
 
     Without units for it every product converts its operands.
 

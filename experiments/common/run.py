@@ -33,7 +33,9 @@ def make_task(
 
     Args:
       config: seeds and batch size.
-      init_fn, loss_fn, draw_fn: see `dvae.train.state`.
+      init_fn: makes parameters and model state, see `dvae.train.state.InitFn`.
+      loss_fn: what is minimized, see `dvae.train.state.LossFn`.
+      draw_fn: draws a step's batch, see `dvae.train.state.DrawFn`.
       optimizer: of the parameters.
       **rest: the other fields of `loop.Task`.
     """

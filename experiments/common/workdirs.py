@@ -75,7 +75,7 @@ def read_summary(workdir: Path) -> dict[str, Any]:
 
 
 def say_finished(config: RunConfig, workdir: Path, summary: dict[str, Any]) -> None:
-    """Says that there is nothing to do, and how there would be."""
+    """Prints that there is nothing to do, and how there would be."""
     remedy = f"delete {workdir / records.SUMMARY_FILE} to evaluate and draw it again"
     if config.tied_to_length() is None:
         remedy += ", or train it longer by a larger --num_steps"

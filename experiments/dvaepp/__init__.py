@@ -1,0 +1,1 @@
+"""DVAE++: global discrete latents over a hierarchy of local ones."""

@@ -139,7 +139,7 @@ def prior_globals(
 def _pair(
     q: jax.Array | None, p: jax.Array
 ) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
-    """Mean and log_scale of q and of p; what networks say of q is relative to p."""
+    """Returns mean and log_scale of q and of p; what networks say of q is relative to p."""
     mean_p, raw_p = jnp.split(p, 2, axis=-1)
     if q is None:
         return (mean_p, _bounded(raw_p)), (mean_p, _bounded(raw_p))

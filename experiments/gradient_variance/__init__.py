@@ -1,0 +1,1 @@
+"""Bias and variance of every gradient estimator against the exact gradient."""

@@ -1,0 +1,1 @@
+"""JointVAE: continuous and discrete latents together."""
