@@ -20,6 +20,8 @@ import numpy as np
 from dvae._numerics import as_float, upcast
 from dvae.bounds._scalars import check_scalar
 
+__all__ = ["balanced_kl", "balancing_coefficients", "free_bits"]
+
 
 def balancing_coefficients(
     group_kls: jax.typing.ArrayLike, group_sizes: Sequence[int], *, size_power: float = 1.0

@@ -93,7 +93,7 @@ def resized(dataset: Dataset, size: int) -> Dataset:
     """Resizes grey or color images to size x size, by Pillow's antialiased bilinear filter.
 
     Raises:
-      ValueError: size is less than 1, or pixels are binary and would not stay so.
+        ValueError: size is less than 1, or pixels are binary and would not stay so.
     """
     if size < 1:
         raise ValueError(f"size must be at least 1, got {size}")
@@ -130,7 +130,7 @@ def binarized(dataset: Dataset) -> Dataset:
     validation and test images are sampled once, with fixed seeds.
 
     Raises:
-      ValueError: the data set is not one of grey levels.
+        ValueError: the data set is not one of grey levels.
     """
     if dataset.binarization != "none":
         raise ValueError(f"{dataset.name} is binary already ({dataset.binarization})")

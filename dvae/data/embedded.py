@@ -4,6 +4,19 @@ import numpy as np
 
 from dvae.data._dataset import Dataset
 
+__all__ = [
+    "BLOCK_SIZE",
+    "PATCH_COUNTS",
+    "PATCH_SIZE",
+    "PHOTOGRAPHS",
+    "PHOTO_SHAPE",
+    "block_splits",
+    "digits",
+    "patches",
+    "photographs",
+    "seen_in_training",
+]
+
 PATCH_SIZE = 32
 PHOTOGRAPHS = ("china.jpg", "flower.jpg")
 PHOTO_SHAPE = (427, 640)  # of both
@@ -21,7 +34,7 @@ def digits() -> Dataset:
     1,297 / 250 / 250. Source: Alpaydin and Kaynak, Optical Recognition of Handwritten Digits (UCI).
 
     Returns:
-      A "none" data set of uint8 [N, 8, 8, 1] with labels 0..9.
+        A "none" data set of uint8 [N, 8, 8, 1] with labels 0..9.
     """
     from sklearn.datasets import load_digits
 
@@ -60,7 +73,7 @@ def patches() -> Dataset:
     balanced.
 
     Returns:
-      A "none" data set of uint8 [N, 32, 32, 3] with N = 20,000 / 1,000 / 2,000.
+        A "none" data set of uint8 [N, 32, 32, 3] with N = 20,000 / 1,000 / 2,000.
     """
     rng = np.random.default_rng(0)
     owners = block_splits()

@@ -37,6 +37,8 @@ from dvae.data._dataset import (
 )
 from dvae.data.omniglot import omniglot
 
+__all__ = ["NAMES", "load", "load_grey"]
+
 _CALTECH_FILE = "caltech101_silhouettes_28_split1.mat"
 _CALTECH_SPLITS = (
     ("train", "train_data", 4_100),
@@ -49,18 +51,18 @@ def load(name: str, data_dir: str | None = None, *, keep: KeepRows = whole) -> D
     """Loads a data set into host memory.
 
     Args:
-      name: one of `NAMES`.
-      data_dir: a TFDS folder, where .mat files are looked for too; None: the environment variable
-        TFDS_DATA_DIR, else ~/tensorflow_datasets. The embedded sets ignore it.
-      keep: maps the number N of training images to the rows of them that are loaded (of the other
-        splits all are), such as `lambda n: train.sharding.local_rows(mesh, n)`.
+        name: one of `NAMES`.
+        data_dir: a TFDS folder, where .mat files are looked for too; None: the environment variable
+            TFDS_DATA_DIR, else ~/tensorflow_datasets. The embedded sets ignore it.
+        keep: maps the number N of training images to the rows of them that are loaded (of the other
+            splits all are), such as `lambda n: train.sharding.local_rows(mesh, n)`.
 
     Returns:
-      A `Dataset`; its `name` says which variant was found ("omniglot (own split)").
+        A `Dataset`; its `name` says which variant was found ("omniglot (own split)").
 
     Raises:
-      ValueError: unknown name, or stored images of unexpected shape or dtype.
-      DataUnavailableError: the set is not in `data_dir` and cannot be downloaded and prepared.
+        ValueError: unknown name, or stored images of unexpected shape or dtype.
+        DataUnavailableError: the set is not in `data_dir` and cannot be downloaded and prepared.
     """
     return _loader(name)(_folder(data_dir), keep)
 
@@ -71,14 +73,14 @@ def load_grey(name: str, data_dir: str | None = None, *, keep: KeepRows = whole)
     Sets that `load` samples ("dynamic") come unsampled; binary pixels ("static") become 0 and 255.
 
     Args:
-      name: one of `NAMES`.
-      data_dir, keep: as for `load`.
+        name: one of `NAMES`.
+        data_dir, keep: as for `load`.
 
     Returns:
-      A "none" data set.
+        A "none" data set.
 
     Raises:
-      ValueError, DataUnavailableError: as for `load`.
+        ValueError, DataUnavailableError: as for `load`.
     """
     found = _GREY.get(name, _loader(name))(_folder(data_dir), keep)
     if found.binarization == "static":

@@ -25,6 +25,18 @@ from dvae._numerics import (
 )
 from dvae.distributions._divergence import excess
 
+__all__ = [
+    "MAX_STATES",
+    "all_codes",
+    "entropy",
+    "kl",
+    "log_prob",
+    "log_prob_of_codes",
+    "sample",
+    "sample_codes",
+    "support",
+]
+
 MAX_STATES = 2**20  # the most joint states that anything here enumerates
 
 

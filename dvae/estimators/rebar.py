@@ -7,7 +7,9 @@ import jax.numpy as jnp
 
 from dvae._numerics import check_positive, wide_dtype
 from dvae.estimators._estimate import Estimate, as_logits, evaluate, logits_term, with_term
-from dvae.estimators.relax import RelaxedDraw, control_gradient, draw_relaxed, score_gradient
+from dvae.estimators._relaxed import RelaxedDraw, control_gradient, draw_relaxed, score_gradient
+
+__all__ = ["rebar", "rebar_variance"]
 
 
 def rebar(

@@ -18,6 +18,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+__all__ = [
+    "BITS",
+    "LEVELS",
+    "UNIT",
+    "Shape",
+    "check_codes",
+    "check_floats",
+    "check_images",
+    "check_multiples",
+    "check_sizes",
+    "describe",
+]
+
 LEVELS = "levels"  # uint8, 0..255
 BITS = "bits"  # of any real dtype, 0 or 1
 UNIT = "unit"  # float, in [0, 1]
@@ -38,10 +51,10 @@ def check_images(images: Any, *, kind: str, shape: Shape, name: str = "images") 
     """Raises ValueError unless images have the pixels and the shape that their reader takes.
 
     Args:
-      images: an array.
-      kind: LEVELS, BITS or UNIT.
-      shape: see the module's docstring.
-      name: of the argument.
+        images: an array.
+        kind: LEVELS, BITS or UNIT.
+        shape: see the module's docstring.
+        name: of the argument.
     """
     _check_shape(name, images, shape, _MEANING[kind])
     fits = {

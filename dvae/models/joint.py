@@ -20,7 +20,18 @@ import jax
 import jax.numpy as jnp
 
 from dvae.distributions import bernoulli, categorical, normal
-from dvae.models import blocks, checks
+from dvae.models import checks, layers
+
+__all__ = [
+    "DOWNSAMPLING",
+    "Divergences",
+    "JointConfig",
+    "JointVAE",
+    "Posterior",
+    "divergences",
+    "likeliest",
+    "log_likelihood",
+]
 
 DOWNSAMPLING = 8
 
@@ -71,7 +82,7 @@ class JointVAE(nn.Module):
     def setup(self) -> None:
         c = self.config
         maps = (c.features, 2 * c.features, 2 * c.features)
-        self.convolutions = [blocks.Conv(features, 4, stride=2) for features in maps]
+        self.convolutions = [layers.Conv(features, 4, stride=2) for features in maps]
         self.hidden = nn.Dense(c.hidden_units)
         if c.num_continuous:
             self.mean = nn.Dense(c.num_continuous)
@@ -80,7 +91,7 @@ class JointVAE(nn.Module):
         self.from_latents = nn.Dense(c.hidden_units)
         self.to_maps = nn.Dense((c.image_size // DOWNSAMPLING) ** 2 * maps[-1])
         self.transposed = [
-            blocks.ConvTranspose(features) for features in (maps[1], maps[0], c.channels)
+            layers.ConvTranspose(features) for features in (maps[1], maps[0], c.channels)
         ]
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -92,7 +103,7 @@ class JointVAE(nn.Module):
         """Encodes float images [B, S, S, C] in [0, 1].
 
         Raises:
-          ValueError: x has another dtype or shape, or as a NumPy array other values.
+            ValueError: x has another dtype or shape, or as a NumPy array other values.
         """
         c = self.config
         shape = ("B", c.image_size, c.image_size, c.channels)
@@ -109,11 +120,11 @@ class JointVAE(nn.Module):
         """Decodes to logits of the pixels' means [B, S, S, C].
 
         Args:
-          h: float [B, n], empty [B, 0] where there are no continuous variables.
-          c: float [B, n_j] each, one-hot or relaxed, in the variables' order.
+            h: float [B, n], empty [B, 0] where there are no continuous variables.
+            c: float [B, n_j] each, one-hot or relaxed, in the variables' order.
 
         Raises:
-          ValueError: number, dtypes or shapes of the variables are others.
+            ValueError: number, dtypes or shapes of the variables are others.
         """
         sizes = self.config.discrete
         checks.check_floats("h", h, ("B", self.config.num_continuous))
@@ -137,11 +148,11 @@ def log_likelihood(x: jax.Array, pixel_logits: jax.Array) -> jax.Array:
     The log-likelihood of binary pixels, for grey ones minus a cross entropy: it bounds nothing.
 
     Args:
-      x: float [B, S, S, C] in [0, 1].
-      pixel_logits: float [B, S, S, C].
+        x: float [B, S, S, C] in [0, 1].
+        pixel_logits: float [B, S, S, C].
 
     Raises:
-      ValueError: dtypes or shapes are others, or x as a NumPy array has other values.
+        ValueError: dtypes or shapes are others, or x as a NumPy array has other values.
     """
     checks.check_floats("pixel_logits", pixel_logits, ("B", "H", "W", "C"))
     checks.check_images(x, kind=checks.UNIT, shape=pixel_logits.shape, name="x")

@@ -20,6 +20,8 @@ from jax.typing import DTypeLike
 
 from dvae.models import checks
 
+__all__ = ["BinaryVAE", "BinaryVAEConfig", "Mlp"]
+
 BATCH_NORM_MOMENTUM, BATCH_NORM_EPSILON = 0.8, 1e-2  # of the published models
 
 
@@ -129,11 +131,11 @@ class BinaryVAE(nn.Module):
         """Evaluates the logits of q(z_g | x, earlier groups), g = len(earlier), [..., n].
 
         Args:
-          x: [..., D] float pixels, less their training mean.
-          earlier: samples of the groups before, each float [..., n]; leading axes broadcast.
+            x: [..., D] float pixels, less their training mean.
+            earlier: samples of the groups before, each float [..., n]; leading axes broadcast.
 
         Raises:
-          ValueError: a dtype or a last axis is another, or no group comes after the earlier ones.
+            ValueError: a dtype or a last axis is another, or no group comes after the earlier ones.
         """
         checks.check_floats("x", x, ("...", self.config.num_pixels))
         self._check_groups("earlier", earlier, len(self.config.group_sizes) - 1)
@@ -143,10 +145,10 @@ class BinaryVAE(nn.Module):
         """Evaluates the logits of p(z_g | earlier groups), [..., n]; [n] for the first group.
 
         Args:
-          earlier: samples of the groups before, each float [..., n].
+            earlier: samples of the groups before, each float [..., n].
 
         Raises:
-          ValueError: as in `posterior_logits`, or the model has no directed prior.
+            ValueError: as in `posterior_logits`, or the model has no directed prior.
         """
         if not self.config.directed:
             raise ValueError("this model has directed=False: its prior p(z) is not part of it")
@@ -159,10 +161,10 @@ class BinaryVAE(nn.Module):
         """Evaluates the logits of p(x | all groups), [..., D].
 
         Args:
-          groups: samples, each float [..., n].
+            groups: samples, each float [..., n].
 
         Raises:
-          ValueError: a dtype or a last axis is another, or a group is missing.
+            ValueError: a dtype or a last axis is another, or a group is missing.
         """
         if len(groups) != len(self.config.group_sizes):
             raise ValueError(

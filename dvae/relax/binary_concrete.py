@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from dvae._numerics import (
+    ArrayLike,
     check_positive,
     check_unit,
     logit,
@@ -23,7 +24,7 @@ from dvae._numerics import (
 from dvae.relax._implicit import tails
 from dvae.relax._mixture import uniform_like
 
-ArrayLike = jax.typing.ArrayLike
+__all__ = ["cdf", "icdf", "icdf_logit", "log_prob", "log_prob_of_logit", "sample", "sample_logit"]
 
 
 def icdf(rho: ArrayLike, logits: ArrayLike, temperature: ArrayLike) -> jax.Array:

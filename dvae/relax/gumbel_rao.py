@@ -15,9 +15,16 @@ import jax
 import jax.numpy as jnp
 
 from dvae import distributions
-from dvae._numerics import as_float, check_positive, open_uniform, standard_gumbel, upcast
+from dvae._numerics import (
+    ArrayLike,
+    as_float,
+    check_positive,
+    open_uniform,
+    standard_gumbel,
+    upcast,
+)
 
-ArrayLike = jax.typing.ArrayLike
+__all__ = ["bernoulli", "categorical"]
 
 
 def bernoulli(

@@ -24,6 +24,8 @@ from dvae._numerics import (
     widen,
 )
 
+__all__ = ["log_prob", "log_prob_of_log", "sample", "transform", "transform_hard"]
+
 
 def sample(
     key: jax.Array,

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 
 from dvae.train.state import TrainState
 
+__all__ = ["Best", "PyTree", "init", "update"]
+
 PyTree = Any
 
 
@@ -34,9 +36,9 @@ def update(best: Best, value: jax.Array, state: TrainState) -> Best:
     """Takes over the parameters of every seed whose value is lower than before.
 
     Args:
-      best: so far.
-      value: float32 [] or [S], the monitored metric at `state`.
-      state: of one seed, or of S along a leading axis.
+        best: so far.
+        value: float32 [] or [S], the monitored metric at `state`.
+        state: of one seed, or of S along a leading axis.
     """
     improved = value < best.value
     now = Best(jnp.asarray(value, jnp.float32), state.step, state.params, state.model_state)

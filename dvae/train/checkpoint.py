@@ -18,6 +18,19 @@ from jax.sharding import Sharding
 
 from dvae.train import distributed
 
+__all__ = [
+    "CONFIG_FILE",
+    "FOLDER",
+    "CheckpointError",
+    "Checkpoints",
+    "PyTree",
+    "check_same",
+    "describe_saved",
+    "prepare_workdir",
+    "read_config",
+    "write_json",
+]
+
 PyTree = Any
 CONFIG_FILE = "config.json"
 FOLDER = "checkpoints"
@@ -34,13 +47,13 @@ def prepare_workdir(workdir: Path, config: dict[str, Any], *, free: Collection[s
     """Makes the directory and writes `config.json`, or checks that the one there is the same.
 
     Args:
-      workdir: where the run lives, the same for all of its processes.
-      config: every field of its configuration.
-      free: the fields that may differ when it is resumed.
+        workdir: where the run lives, the same for all of its processes.
+        config: every field of its configuration.
+        free: the fields that may differ when it is resumed.
 
     Raises:
-      ValueError: the directory cannot be written, is another one for another process, or holds a
-        run of another configuration; the message names the fields that differ.
+        ValueError: the directory cannot be written, is another one for another process, or holds a
+            run of another configuration; the message names the fields that differ.
     """
     path = workdir / CONFIG_FILE
     if distributed.is_main():
@@ -130,7 +143,7 @@ class Checkpoints:
         """Saves the state and a JSON record; returns once the state is copied off the device.
 
         Raises:
-          CheckpointError: it cannot be written, or the one before could not.
+            CheckpointError: it cannot be written, or the one before could not.
         """
         with self._writing():
             self._manager.save(
@@ -144,7 +157,7 @@ class Checkpoints:
         """Restores what `save` wrote, as arrays of the shapes of `like` with the given sharding.
 
         Raises:
-          CheckpointError: a file of it is damaged, or it is of another model.
+            CheckpointError: a file of it is damaged, or it is of another model.
         """
         abstract = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), like

@@ -19,6 +19,19 @@ from jax.experimental import multihost_utils
 
 from dvae.train import signals
 
+__all__ = [
+    "HEARTBEAT_SECONDS",
+    "PeerError",
+    "agreed",
+    "any_process",
+    "barrier",
+    "initialize",
+    "is_main",
+    "leave",
+    "naming_lost_peers",
+    "sum_over_processes",
+]
+
 # A process that is gone is noticed at the next collective operation, which becomes a `PeerError`.
 # Where the others wait for it in a checkpoint, JAX's runtime ends them itself after this long
 # ("Terminating process because the JAX distributed service detected fatal errors ...").
@@ -46,15 +59,15 @@ def initialize(
     """Joins the processes of a run; to be called before anything else of JAX.
 
     Args:
-      coordinator: HOST:PORT of process 0; "auto" takes all three from the environment, which JAX
-        knows how to read under SLURM, Open MPI, Kubernetes and on Cloud TPU.
-      num_processes: how many there are (unless "auto").
-      process_id: which one this is, from 0.
-      timeout: seconds to wait for the others.
+        coordinator: HOST:PORT of process 0; "auto" takes all three from the environment, which JAX
+            knows how to read under SLURM, Open MPI, Kubernetes and on Cloud TPU.
+        num_processes: how many there are (unless "auto").
+        process_id: which one this is, from 0.
+        timeout: seconds to wait for the others.
 
     Raises:
-      ValueError: the arguments name no process of a run, or "auto" found none.
-      PeerError: the others did not come in time.
+        ValueError: the arguments name no process of a run, or "auto" found none.
+        PeerError: the others did not come in time.
     """
     join = functools.partial(
         jax.distributed.initialize,
@@ -107,8 +120,8 @@ def agreed(received: signal.Signals | None, *, asking: bool) -> signal.Signals |
     """Returns the signal to stop by, if any: all processes must stop after the same step.
 
     Args:
-      received: by this process.
-      asking: whether this is a step after which processes ask each other.
+        received: by this process.
+        asking: whether this is a step after which processes ask each other.
     """
     if jax.process_count() == 1:
         return received

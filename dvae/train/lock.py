@@ -25,6 +25,18 @@ from typing import NamedTuple
 
 from dvae.train import signals
 
+__all__ = [
+    "HEARTBEAT_SECONDS",
+    "LOCK_FILE",
+    "STALE_SECONDS",
+    "Held",
+    "Holder",
+    "LockedError",
+    "check_free",
+    "hold",
+    "is_own_file",
+]
+
 LOCK_FILE = "run.lock"
 HEARTBEAT_SECONDS = 20.0
 STALE_SECONDS = 300.0  # beyond what network file systems cache, and what a busy machine is late by
@@ -93,8 +105,8 @@ def hold(workdir: Path) -> Iterator[Held]:
     The thread that holds it may ask for it again.
 
     Raises:
-      LockedError: another process holds it, or another thread of this one.
-      OSError: the folder cannot be written.
+        LockedError: another process holds it, or another thread of this one.
+        OSError: the folder cannot be written.
     """
     workdir.mkdir(parents=True, exist_ok=True)
     path = workdir.resolve() / LOCK_FILE

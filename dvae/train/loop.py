@@ -28,6 +28,18 @@ from dvae.train.checkpoint import Checkpoints
 from dvae.train.metrics import MetricsWriter, NoMetrics, Progress, has_validation
 from dvae.train.state import StepFn, TrainState, scan_steps
 
+__all__ = [
+    "ADVICE",
+    "MAX_STEPS",
+    "LoopConfig",
+    "NonFiniteError",
+    "PyTree",
+    "Result",
+    "StoppedError",
+    "Task",
+    "fit",
+]
+
 PyTree = Any
 MAX_STEPS = 2**31 - 1
 ADVICE = "A smaller learning rate or float32 usually helps"
@@ -121,24 +133,24 @@ def fit(task: Task, config: LoopConfig, workdir: Path, mesh: Mesh) -> Result:
     shorter one: that validation then counts no more, unless it is one of `eval_interval`.
 
     Args:
-      task: the functions, keys and data.
-      config: lengths and intervals.
-      workdir: a directory; receives `checkpoints/`, `metrics.jsonl` and `tensorboard/`, and is
-        locked against other processes.
-      mesh: the devices; state and data are replicated over it, the step shards its batch itself.
+        task: the functions, keys and data.
+        config: lengths and intervals.
+        workdir: a directory; receives `checkpoints/`, `metrics.jsonl` and `tensorboard/`, and is
+            locked against other processes.
+        mesh: the devices; state and data are replicated over it, the step shards its batch itself.
 
     Returns:
-      The last state, the time, and with `Task.monitor` the best validation's, the last step's among
-      them (its value is infinite where `eval_interval` is 0).
+        The last state, the time, and with `Task.monitor` the best validation's, the last step's
+        among them (its value is infinite where `eval_interval` is 0).
 
     Raises:
-      ValueError: the checkpoint is of a later step than `num_steps`.
-      LockedError: another process trains in `workdir`.
-      NonFiniteError: a metric is not finite; the last checkpoint before it is kept.
-      StoppedError: SIGTERM, SIGINT or SIGHUP came, to any process; the state was saved first.
-        Before the step is compiled they act as they do elsewhere: nothing is lost.
-      CheckpointError: a checkpoint cannot be read or written.
-      PeerError: another process of the run is gone.
+        ValueError: the checkpoint is of a later step than `num_steps`.
+        LockedError: another process trains in `workdir`.
+        NonFiniteError: a metric is not finite; the last checkpoint before it is kept.
+        StoppedError: SIGTERM, SIGINT or SIGHUP came, to any process; the state was saved first.
+            Before the step is compiled they act as they do elsewhere: nothing is lost.
+        CheckpointError: a checkpoint cannot be read or written.
+        PeerError: another process of the run is gone.
     """
     with lock.hold(workdir) if distributed.is_main() else contextlib.nullcontext() as held:
         return _fit(task, config, workdir, mesh, held.check if held else lambda: None)

@@ -14,6 +14,15 @@ from tqdm import tqdm
 
 from dvae.train import status
 
+__all__ = [
+    "METRICS_FILE",
+    "MetricsWriter",
+    "NoMetrics",
+    "Progress",
+    "has_validation",
+    "read_metrics",
+]
+
 METRICS_FILE = "metrics.jsonl"
 
 

@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+__all__ = ["local"]
+
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
@@ -10,14 +12,14 @@ def local(text: str, name: str) -> Path:
     """Returns the path of a file or folder, with a leading ~ as the home directory.
 
     Args:
-      text: as it was typed.
-      name: of the setting, for the message, such as "--workdir".
+        text: as it was typed.
+        name: of the setting, for the message, such as "--workdir".
 
     Returns:
-      The path, relative to the current directory if it was.
+        The path, relative to the current directory if it was.
 
     Raises:
-      ValueError: it is an address (gs://...), or the home directory is unknown.
+        ValueError: it is an address (gs://...), or the home directory is unknown.
     """
     if _SCHEME.match(text):
         raise ValueError(

@@ -14,6 +14,22 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+__all__ = [
+    "AXIS",
+    "PyTree",
+    "by_rows",
+    "check_batch_size",
+    "fetch",
+    "gather_rows",
+    "local_rows",
+    "make_mesh",
+    "must_wait",
+    "replicate",
+    "replicated",
+    "shard_batch",
+    "shard_rows",
+]
+
 PyTree = Any
 AXIS = "data"
 
@@ -24,7 +40,7 @@ def make_mesh(num_devices: int | None = None) -> Mesh:
     Devices of one process are neighbours, so that each process holds one block of a sharded array.
 
     Raises:
-      ValueError: there are not so many devices, or devices of some process would stay out.
+        ValueError: there are not so many devices, or devices of some process would stay out.
     """
     devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
     if num_devices is not None and not 1 <= num_devices <= len(devices):
@@ -103,9 +119,9 @@ def shard_rows(mesh: Mesh, rows: np.ndarray, num_rows: int) -> jax.Array:
     """Makes one array [M, ...] over all devices of the rows that each process keeps.
 
     Args:
-      mesh: the devices.
-      rows: `local_rows` of the whole array, in this process.
-      num_rows: of the whole array; M is the next multiple of the devices, filled up with zeros.
+        mesh: the devices.
+        rows: `local_rows` of the whole array, in this process.
+        num_rows: of the whole array; M is the next multiple of the devices, filled up with zeros.
     """
     padded = num_rows + -num_rows % mesh.size
     per_process = padded // mesh.size * len(mesh.local_devices)

@@ -26,6 +26,8 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
+__all__ = ["STATUS", "STOPPING", "StopRequest", "before_leaving", "end_at_once", "renew"]
+
 STOPPING = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 )
@@ -43,7 +45,7 @@ def before_leaving(act: Callable[[], str | None]) -> Iterator[None]:
     """Has `act` called, in another thread, if a signal ends the program in this context.
 
     Args:
-      act: undoes what must not be left behind, or returns what a user should know.
+        act: undoes what must not be left behind, or returns what a user should know.
     """
     _last_words.append(act)
     try:

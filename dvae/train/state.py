@@ -20,6 +20,20 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
+__all__ = [
+    "DrawFn",
+    "InitFn",
+    "LossFn",
+    "Metrics",
+    "PyTree",
+    "StepFn",
+    "TrainState",
+    "init",
+    "make_step",
+    "scan_steps",
+    "vmap_seeds",
+]
+
 PyTree = Any
 Metrics = dict[str, jax.Array]
 InitFn = Callable[[jax.Array, PyTree], tuple[PyTree, PyTree]]

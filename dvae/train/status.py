@@ -15,6 +15,8 @@ from collections.abc import Iterator
 
 from tqdm import tqdm
 
+__all__ = ["DELAY_SECONDS", "phase", "say"]
+
 DELAY_SECONDS = 1.0  # before a phase is worth a line
 
 
@@ -32,8 +34,8 @@ def phase(text: str, *, silent: bool = False) -> Iterator[None]:
     """Says what is being done in this context.
 
     Args:
-      text: a few words, such as "loading the data".
-      silent: says nothing, as all processes of a run but the main one.
+        text: a few words, such as "loading the data".
+        silent: says nothing, as all processes of a run but the main one.
     """
     if silent:
         yield
