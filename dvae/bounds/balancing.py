@@ -101,8 +101,7 @@ def balanced_kl(
         Scalar, nats, to be added to the loss; dtype of `group_kls`.
 
     Raises:
-        ValueError: as `balancing_coefficients`, or if `kl_weight` is not a scalar or a negative
-            number.
+        ValueError: sizes and KLs do not fit, or `kl_weight` is not a scalar or a negative number.
     """
     check_scalar("kl_weight", kl_weight, "weigh the groups' KLs before you balance them")
     group_kls = as_float(jnp.asarray(group_kls))

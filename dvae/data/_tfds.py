@@ -141,7 +141,7 @@ def _open(name: str, split: str, data_dir: str) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    """An error in one short line."""
+    """Describes an error in one short line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 

@@ -123,7 +123,7 @@ def binarize(key: jax.Array, images: jax.Array) -> jax.Array:
 
     Args:
         key: typed key.
-        images: uint8 [...], grey levels 0..255.
+        images: uint8 [...], gray levels 0..255.
 
     Returns:
         uint8 [...], 0 or 1; level 0 is always 0 and level 255 always 1.

@@ -28,9 +28,9 @@ PATCH_COUNTS = {"train": 20_000, "validation": 1_000, "test": 2_000}  # split ->
 
 
 def digits() -> Dataset:
-    """Loads scikit-learn's 1,797 handwritten 8x8 digits, in grey.
+    """Loads scikit-learn's 1,797 handwritten 8x8 digits, in gray.
 
-    The 17 grey levels v are scaled to round(255 v / 16); one fixed permutation cuts the set into
+    The 17 gray levels v are scaled to round(255 v / 16); one fixed permutation cuts the set into
     1,297 / 250 / 250. Source: Alpaydin and Kaynak, Optical Recognition of Handwritten Digits (UCI).
 
     Returns:

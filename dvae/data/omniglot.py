@@ -14,7 +14,7 @@ NUM_TRAIN, NUM_VALIDATION, NUM_TEST = 23_000, 1_345, 8_070
 
 
 def omniglot(data_dir: str) -> Dataset:
-    """Loads OMNIGLOT in grey: 23,000 training, 1,345 validation and 8,070 test drawings.
+    """Loads OMNIGLOT in gray: 23,000 training, 1,345 validation and 8,070 test drawings.
 
     `omniglot/chardata.mat` in `data_dir` is the split of Burda et al., "Importance Weighted
     Autoencoders" (ICLR 2016), 24,345 / 8,070. Without it, all 32,460 drawings of TFDS `omniglot`

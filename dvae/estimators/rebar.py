@@ -91,7 +91,8 @@ def rebar_variance(
         [...] the sum over units of g^2, nats^2, at least float32 (a square overflows float16).
 
     Raises:
-        ValueError: as `rebar`.
+        ValueError: if temperature is a number and not positive, if temperature or eta is not a
+            scalar, or if f returns integers or does not reduce z to one value for each example.
     """
     logits = as_logits("rebar_variance", logits)
     temperature, eta = _scalars("rebar_variance", temperature, eta, logits)

@@ -43,8 +43,8 @@ def relax(
             mapped over the pair z, z'.
 
     Returns:
-        Estimate of f(b), both [...], in the dtype that f returns (integers: the
-        default float).
+        Estimate of f(b), both [...], in the dtype that f returns (integers: the default
+        float).
 
     Raises:
         ValueError: if f or control_variate does not reduce z to one value for each example, or
@@ -82,7 +82,8 @@ def relax_variance(
         [...] the sum over units of g^2, nats^2, at least float32 (a square overflows float16).
 
     Raises:
-        ValueError: as `relax`.
+        ValueError: if f or control_variate does not reduce z to one value for each example, or
+            control_variate returns integers.
     """
     logits = as_logits("relax_variance", logits)
     draw = draw_relaxed(key, logits)

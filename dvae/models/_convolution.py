@@ -58,6 +58,7 @@ def _patches(x: jax.Array, size: int, height: int, width: int) -> jax.Array:
 
 
 def _conv_matmul(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    """Computes `conv` as one product of windows and kernel."""
     size, _, features_in, features = kernel.shape
     if stride == 1:
         pad = (size - 1) // 2
@@ -126,6 +127,7 @@ def _conv_transpose_scattered(x: jax.Array, kernel: jax.Array) -> list[jax.Array
 
 
 def _check(x: jax.Array, kernel: jax.Array) -> None:
+    """Raises ValueError unless the kernel is square and x has its channels."""
     checks.check_floats("kernel", kernel, ("K", "K", "I", "O"))
     checks.check_floats("x", x, ("B", "H", "W", kernel.shape[2]))
 
@@ -280,6 +282,7 @@ def _kernel_gradient(x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def _mirrored(kernel: jax.Array) -> jax.Array:
+    """Reverses height and width."""
     return lax.rev(kernel, (0, 1))
 
 

@@ -48,6 +48,7 @@ def matmul_transposed(x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def _rows(x: jax.Array) -> jax.Array:
+    """Flattens the leading axes: [..., I] to [R, I]."""
     return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
 
 

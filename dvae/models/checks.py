@@ -124,10 +124,12 @@ def describe(x: Any) -> str:
 
 
 def _is_known(x: Any) -> bool:
+    """Tells whether the values can be read without waiting."""
     return isinstance(x, np.ndarray) and x.size > 0
 
 
 def _check_shape(name: str, x: Any, shape: Shape, meaning: str) -> None:
+    """Raises TypeError unless x is an array, ValueError unless it has the shape."""
     if not isinstance(x, jax.Array | np.ndarray):
         raise TypeError(f"{name} must be an array, got a {type(x).__name__}; use np.asarray")
     wanted = list(shape[1:] if shape[0] == "..." else shape)

@@ -77,17 +77,17 @@ class DVAEPPConfig:
 
     @property
     def features(self) -> int:
-        """Maps at the size of the local variables."""
+        """Returns the number of maps at the size of the local variables."""
         return self.decoder.features_at(self.local_side)
 
     @property
     def local_side(self) -> int:
-        """Height and width of the local variables."""
+        """Returns the height and width of the local variables."""
         return self.decoder.image_size // LOCAL_DOWNSAMPLING
 
     @property
     def top_side(self) -> int:
-        """Height and width of the coarsest features."""
+        """Returns the height and width of the coarsest features."""
         return -(-self.local_side // 2)
 
 
@@ -105,6 +105,7 @@ class Encoder(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> Features:
+        """Maps centered images [B, S, S, C] to `Features`."""
         decoder = self.config.decoder
         size, num_blocks = decoder.image_size, decoder.num_blocks
         x = layers.Conv(decoder.features_at(size), 3)(x)

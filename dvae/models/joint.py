@@ -7,7 +7,7 @@
 
 Dupont, "Learning Disentangled Joint Continuous and Discrete Representations" (2018), appendix A: at
 S = 32, 4x4 convolutions of stride 2 with 32, 64 and 64 maps and a dense layer of 256 units, and the
-same mirrored. A pixel is the mean of a Bernoulli, so grey levels are targets of a cross entropy.
+same mirrored. A pixel is the mean of a Bernoulli, so gray levels are targets of a cross entropy.
 """
 
 import math
@@ -80,6 +80,7 @@ class JointVAE(nn.Module):
     config: JointConfig
 
     def setup(self) -> None:
+        """Makes the layers of encoder and decoder."""
         c = self.config
         maps = (c.features, 2 * c.features, 2 * c.features)
         self.convolutions = [layers.Conv(features, 4, stride=2) for features in maps]
@@ -145,7 +146,7 @@ class JointVAE(nn.Module):
 def log_likelihood(x: jax.Array, pixel_logits: jax.Array) -> jax.Array:
     """Evaluates sum over pixels of x log p + (1 - x) log(1 - p), nats [B], for x in [0, 1].
 
-    The log-likelihood of binary pixels, for grey ones minus a cross entropy: it bounds nothing.
+    The log-likelihood of binary pixels, for gray ones minus a cross entropy: it bounds nothing.
 
     Args:
         x: float [B, S, S, C] in [0, 1].

@@ -28,6 +28,7 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps floats [B, H, W, I] to [B, H / stride, W / stride, features]."""
         checks.check_floats("x", x, ("B", "H", "W", "I"))
         shape = (self.size, self.size, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
@@ -43,6 +44,7 @@ class ConvTranspose(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps floats [B, H, W, I] to [B, 2H, 2W, features]."""
         checks.check_floats("x", x, ("B", "H", "W", "I"))
         shape = (4, 4, x.shape[-1], self.features)
         kernel = self.param("kernel", _transpose_init, shape, jnp.float32)
@@ -62,6 +64,7 @@ class ResidualBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps floats [B, H, W, I] to floats of that shape."""
         y = Conv(self.features, 3, dtype=self.dtype)(nn.relu(x))
         zeros = nn.initializers.zeros
         y = Conv(x.shape[-1], 1, dtype=self.dtype, kernel_init=zeros)(nn.relu(y))

@@ -58,6 +58,7 @@ class Mlp(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps floats [..., I] to [..., num_outputs]."""
         checks.check_floats("x", x, ("...", "I"))
         product = None if self.product_dtype is None else _product_in(self.product_dtype)
         for i, features in enumerate(self.hidden):
@@ -108,6 +109,7 @@ class BinaryVAE(nn.Module):
     train: bool = False  # batch norm takes the moments of the batch and updates its averages
 
     def setup(self) -> None:
+        """Makes a network for each group and the pixels, and for the prior where it is directed."""
         c = self.config
         network = lambda size: Mlp(c.hidden, size, c.batch_norm, self.train, c.product_dtype)
         self.encoders = [network(size) for size in c.group_sizes]
@@ -148,7 +150,8 @@ class BinaryVAE(nn.Module):
             earlier: samples of the groups before, each float [..., n].
 
         Raises:
-            ValueError: as in `posterior_logits`, or the model has no directed prior.
+            ValueError: a dtype or a last axis is another, there are too many groups, or the model
+                has no directed prior.
         """
         if not self.config.directed:
             raise ValueError("this model has directed=False: its prior p(z) is not part of it")
@@ -180,7 +183,7 @@ class BinaryVAE(nn.Module):
             checks.check_floats(f"{name}[{i}]", zeta, ("...", size))
 
     def _inputs(self, groups: Sequence[jax.Array]) -> list[jax.Array]:
-        """What the networks see of the latents."""
+        """Returns what the networks see of the latents."""
         return [2 * zeta - 1 for zeta in groups] if self.config.signed_inputs else list(groups)
 
 

@@ -60,11 +60,11 @@ class MultiscaleConfig:
         return self.channels
 
     def features_at(self, size: int) -> int:
-        """Maps at a size."""
+        """Returns the number of maps at a size."""
         return self.features * max(1, min(4, self.image_size // size))
 
     def step(self, scale: int) -> int:
-        """Distance between the pixels of a scale."""
+        """Returns the distance between neighboring pixels of a scale."""
         return 2 ** (self.num_scales - 1 - scale)
 
     def check_images(self, images: jax.Array, batch: int | str = "B") -> None:

@@ -45,7 +45,7 @@ class PixelHead(nn.Module):
         self.bias = self.param("bias", nn.initializers.zeros, (3, NUM_LEVELS), jnp.float32)
 
     def _logits(self, x: jax.Array) -> list[jax.Array]:
-        """Logits [..., 3, 256] in the pieces in which the platform makes them."""
+        """Computes logits [..., 3, 256] in the pieces in which the platform makes them."""
         pieces = _convolution.conv_transpose_pieces(x.astype(self.dtype), self.kernel)
         return [
             _convolution.add_bias(y.reshape(*y.shape[:-1], 3, NUM_LEVELS), self.bias)
@@ -111,7 +111,7 @@ def _chunks(x: jax.Array, images: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _rows(images: jax.Array) -> list[jax.Array]:
-    """Targets of each phase as [rows, 3]."""
+    """Returns the targets of each phase as [rows, 3]."""
     return [piece.reshape(-1, 3) for piece in _convolution.split_like_pieces(images)]
 
 
@@ -132,7 +132,7 @@ def _log_softmax_terms(
 def _total(
     x: jax.Array, kernel: jax.Array, bias: jax.Array, images: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Log-likelihoods: their sum and, without gradient, one an image."""
+    """Computes the log-likelihoods: their sum and, without gradient, one an image."""
     taps = _convolution.phase_taps(kernel.astype(x.dtype))
 
     def chunk(_: None, inputs: tuple[jax.Array, jax.Array]) -> tuple[None, jax.Array]:
@@ -152,7 +152,7 @@ def _total(
 def _total_jvp(
     primals: tuple[jax.Array, ...], tangents: tuple[Any, ...]
 ) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
-    """The tangent is a product with gradients, which are computed beside the value."""
+    """Multiplies tangents by gradients, which are computed beside the value."""
     values, gradients = _values_and_gradients(*primals)
     change = jnp.zeros((), values.dtype)
     for gradient, tangent in zip(gradients, tangents[:3], strict=True):

@@ -30,6 +30,7 @@ class SEResidualBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps floats [B, H, W, I] to [B, H, W, F]."""
         checks.check_floats("x", x, ("B", "H", "W", "I"))
         y = layers.Conv(self.features, 3)(nn.elu(nn.LayerNorm()(x)))
         zeros = nn.initializers.zeros
@@ -49,6 +50,7 @@ class Down(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps floats [B, H, W, I] to [B, h, w, F], h and w half of H and W, rounded up."""
         checks.check_floats("x", x, ("B", "H", "W", "I"))
         odd = [(0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0)]
         x = layers.Conv(self.features, 4, stride=2)(jnp.pad(x, odd))
@@ -66,6 +68,7 @@ class Up(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps floats [B, H, W, I] to [B, size, size, F]."""
         checks.check_floats("x", x, ("B", "H", "W", "I"))
         if max(x.shape[1:3]) > self.size or 2 * min(x.shape[1:3]) < self.size:
             raise ValueError(
@@ -85,6 +88,7 @@ class Dense(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps floats [..., I] to [..., num_outputs]."""
         for features in self.hidden:
             x = nn.elu(nn.LayerNorm()(nn.Dense(features)(x)))
         return nn.Dense(self.num_outputs)(x)

@@ -76,6 +76,7 @@ class Encoder(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps float images [B, H, W, 3] to vectors [B, H/4, W/4, n, D] in float32."""
         c = self.config
         checks.check_floats("x", x, ("B", "H", "W", 3))
         checks.check_multiples("x", x, (1, 2), DOWNSAMPLING)
@@ -94,6 +95,7 @@ class Decoder(nn.Module):
 
     @nn.compact
     def __call__(self, codes: jax.Array) -> jax.Array:
+        """Maps code vectors [B, h, w, n, D] to features [B, 2 h, 2 w, F]."""
         c = self.config
         checks.check_floats("codes", codes, ("B", "h", "w", c.num_latents, c.code_dim))
         x = codes.reshape(*codes.shape[:-2], c.num_latents * c.code_dim)
@@ -109,6 +111,7 @@ class VQConv(nn.Module):
     config: VQConvConfig
 
     def setup(self) -> None:
+        """Makes encoder, decoder and head, the scales of the posterior and the prior's logits."""
         c = self.config
         self.encoder = Encoder(c)
         self.decoder = Decoder(c)
@@ -137,7 +140,7 @@ class VQConv(nn.Module):
         return self.encoder(scaled.astype(self.config.dtype))
 
     def posterior_logits(self, vectors: jax.Array, codebook: jax.Array) -> jax.Array:
-        """Returns logits of q(z | x), -scale |v - m|^2, [B, h, w, n, C] (unnormalised).
+        """Returns logits of q(z | x), -scale |v - m|^2, [B, h, w, n, C] (unnormalized).
 
         Args:
             vectors: float [B, h, w, n, D], from `encode`.
@@ -197,6 +200,7 @@ def lookup(codes: jax.Array, codebook: jax.Array) -> jax.Array:
 
 
 def _check_vectors(vectors: jax.Array, codebook: jax.Array) -> None:
+    """Raises ValueError unless the vectors have the latent variables of the codebook."""
     checks.check_floats("codebook", codebook, ("n", "C", "D"))
     num_latents, _, dim = codebook.shape
     checks.check_floats("vectors", vectors, ("...", num_latents, dim))

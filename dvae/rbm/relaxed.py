@@ -175,7 +175,7 @@ def gaussian_integral_sample(
         traced.
 
     Raises:
-        ValueError: as in `gaussian_integral_log_prob`.
+        ValueError: the sides have other leading axes or units, or a known lam is too small.
     """
     z1, z2 = as_float(z1), as_float(z2)
     if z1.shape[:-1] != z2.shape[:-1]:

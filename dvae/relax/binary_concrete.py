@@ -68,7 +68,7 @@ def icdf_logit(rho: ArrayLike, logits: ArrayLike, temperature: ArrayLike) -> jax
 
 
 def sample(key: jax.Array, logits: ArrayLike, temperature: ArrayLike) -> jax.Array:
-    """Draws zeta, reparametrised (see `icdf`).
+    """Draws zeta, reparametrized (see `icdf`).
 
     Args:
         key: typed PRNG key.
@@ -86,7 +86,7 @@ def sample(key: jax.Array, logits: ArrayLike, temperature: ArrayLike) -> jax.Arr
 
 
 def sample_logit(key: jax.Array, logits: ArrayLike, temperature: ArrayLike) -> jax.Array:
-    """Draws y = logit(zeta), reparametrised (see `icdf_logit`).
+    """Draws y = logit(zeta), reparametrized (see `icdf_logit`).
 
     Args:
         key: typed PRNG key.

@@ -1,4 +1,4 @@
-"""Spike-and-exponential smoothing: zeta = 0 for z = 0, an exponential towards 1 for z = 1.
+"""Spike-and-exponential smoothing: zeta = 0 for z = 0, an exponential toward 1 for z = 1.
 
 r(zeta|0) = delta(zeta) and r(zeta|1) = beta e^{beta zeta} / (e^beta - 1) on (0, 1]. Samples on the
 spike pass no gradient on. The law has an atom, so there is no density and no posterior to smooth

@@ -108,7 +108,7 @@ def check_same(
 
 
 def describe_saved(workdir: Path) -> str:
-    """Says in a few words from where a run in the directory would go on."""
+    """Describes in a few words from where a run in the directory would go on."""
     steps = _complete(workdir / FOLDER)
     if not steps:
         return "no checkpoint is there yet"
@@ -128,6 +128,7 @@ class Checkpoints:
     """The checkpoints of one run: the last two are kept."""
 
     def __init__(self, workdir: Path) -> None:
+        """Opens the checkpoints of a directory, which need not exist yet."""
         self._folder = (workdir / FOLDER).absolute()
         self._manager = ocp.CheckpointManager(
             self._folder,
@@ -136,7 +137,7 @@ class Checkpoints:
 
     @property
     def latest_step(self) -> int | None:
-        """The step of the newest complete checkpoint, or None."""
+        """Returns the step of the newest complete checkpoint, or None."""
         return self._manager.latest_step()
 
     def save(self, step: int, state: PyTree, info: dict[str, Any]) -> None:
@@ -190,7 +191,7 @@ class Checkpoints:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """Says of a failed write where it was and what is left."""
+        """Turns the error of a failed write into one that names the folder and what is left."""
         try:
             yield
         except jax.errors.JaxRuntimeError:

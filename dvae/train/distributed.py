@@ -43,7 +43,7 @@ class PeerError(RuntimeError):
 
     @classmethod
     def after(cls, error: Exception) -> Exception:
-        """Says what an error of the runtime means for a run of several processes."""
+        """Makes the error that tells what one of the runtime means for a run of processes."""
         if "RESOURCE_EXHAUSTED" in str(error):
             return error  # this process is out of memory itself
         reason = " ".join(str(error).split())[:300]
@@ -99,7 +99,7 @@ def initialize(
 
 
 def is_main() -> bool:
-    """Whether this process is the one that writes records and pictures."""
+    """Tells whether this process is the one that writes records and pictures."""
     return jax.process_index() == 0
 
 
@@ -110,7 +110,7 @@ def barrier(name: str) -> None:
 
 
 def any_process(flag: bool) -> bool:
-    """Whether the flag is set in any process; every process must call this."""
+    """Tells whether the flag is set in any process; every process must call this."""
     if jax.process_count() == 1:
         return flag
     return bool(np.any(multihost_utils.process_allgather(np.array(flag))))

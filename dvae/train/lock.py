@@ -62,6 +62,7 @@ class Held:
     """A lock that this process holds."""
 
     def __init__(self, path: Path, holder: Holder) -> None:
+        """Starts the thread that keeps the lock fresh."""
         self._path, self._holder = path, holder
         self.thread = threading.get_ident()
         self._over = threading.Event()
@@ -134,7 +135,7 @@ def check_free(workdir: Path) -> None:
 
 
 def is_own_file(name: str) -> bool:
-    """Whether a file of this name in a folder belongs to its lock."""
+    """Tells whether a file of this name in a folder belongs to its lock."""
     return name == LOCK_FILE or name.startswith(f"{LOCK_FILE}.")
 
 
@@ -221,7 +222,7 @@ def _read(path: Path) -> Holder | None:
 
 
 def _is_held(path: Path, holder: Holder | None, now: float) -> bool:
-    """Whether the process of a lock file still lives, as far as this one can know."""
+    """Tells whether the process of a lock file still lives, as far as this one can know."""
     if holder is not None and holder.machine == _this_process().machine:
         started = _start_of(holder.pid)
         if started is None or (started and holder.started and started != holder.started):
@@ -235,7 +236,7 @@ def _is_held(path: Path, holder: Holder | None, now: float) -> bool:
 
 
 def _now(path: Path) -> float:
-    """The time by the clock of the file system, which touches locks; ours may be off."""
+    """Returns the time by the clock of the file system, which touches locks; ours may be off."""
     probe = _beside(path, uuid.uuid4().hex)
     try:
         probe.touch()
@@ -257,7 +258,7 @@ def _describe(path: Path, holder: Holder | None) -> str:
 
 
 def _refusal(path: Path, holder: Holder | None) -> str:
-    """Says who holds the lock, and what to do."""
+    """Makes the message: who holds the lock, and what to do."""
     remedy = "wait until it ends, stop it, or choose another --workdir"
     if holder is None or holder.machine != _this_process().machine:
         minutes = f"{STALE_SECONDS / 60:.0f} minutes"

@@ -297,7 +297,7 @@ def _stopped(by: signal.Signals, step: int) -> StoppedError:
 
 
 def _multiple(step: int, interval: int) -> bool:
-    """Whether something done every `interval` steps (0: never) is due at `step`."""
+    """Tells whether something done every `interval` steps (0: never) is due at `step`."""
     return interval > 0 and step % interval == 0
 
 

@@ -40,7 +40,7 @@ def read_metrics(workdir: Path) -> list[dict[str, Any]]:
 
 
 def has_validation(workdir: Path, step: int) -> bool:
-    """Whether the records hold a validation of `step`."""
+    """Tells whether the records hold a validation of `step`."""
     records = (record for record in read_metrics(workdir) if record["step"] == step)
     return any(name.startswith("validation/") for record in records for name in record)
 
@@ -54,6 +54,7 @@ class MetricsWriter:
     """
 
     def __init__(self, workdir: Path, first_step: int) -> None:
+        """Opens the files, without the records beyond `first_step`."""
         kept = [r for r in read_metrics(workdir) if r["step"] <= first_step]
         path = workdir / METRICS_FILE
         temporary = path.with_suffix(".tmp")
@@ -95,6 +96,7 @@ class Progress:
     def __init__(
         self, first_step: int, num_steps: int, images_per_step: int, *, silent: bool = False
     ) -> None:
+        """Starts the display at `first_step` of `num_steps`."""
         self._silent = silent
         self._images_per_step = images_per_step
         self._num_steps = num_steps

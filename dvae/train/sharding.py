@@ -37,7 +37,7 @@ AXIS = "data"
 def make_mesh(num_devices: int | None = None) -> Mesh:
     """Returns a mesh over the first `num_devices` devices (all of them by default).
 
-    Devices of one process are neighbours, so that each process holds one block of a sharded array.
+    Devices of one process are neighbors, so that each process holds one block of a sharded array.
 
     Raises:
         ValueError: there are not so many devices, or devices of some process would stay out.
@@ -66,7 +66,7 @@ def check_batch_size(batch_size: int, mesh: Mesh) -> None:
 
 
 def must_wait(mesh: Mesh) -> bool:
-    """Whether each call on the mesh must have ended before the next one is made.
+    """Tells whether each call on the mesh must have ended before the next one is made.
 
     So it is with several CPU devices in one process. Their collectives block a thread each until
     all have come; where many calls are queued, the threads are taken by later ones, and XLA aborts

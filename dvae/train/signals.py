@@ -79,6 +79,7 @@ class StopRequest:
     """
 
     def __init__(self) -> None:
+        """Makes a request that takes no signals before `arm`."""
         self.received: signal.Signals | None = None
         self._armed = False
         self._lock = threading.Lock()
@@ -105,9 +106,11 @@ class StopRequest:
             return self.received == number and echo
 
     def __enter__(self) -> "StopRequest":
+        """Returns the request."""
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Gives the signals back to whoever had them."""
         with self._lock:
             self._armed = False
         if self._handlers is not None:

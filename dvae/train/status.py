@@ -31,11 +31,11 @@ def say(text: str) -> None:
 
 @contextlib.contextmanager
 def phase(text: str, *, silent: bool = False) -> Iterator[None]:
-    """Says what is being done in this context.
+    """Shows what is being done in this context.
 
     Args:
         text: a few words, such as "loading the data".
-        silent: says nothing, as all processes of a run but the main one.
+        silent: shows nothing, as all processes of a run but the main one.
     """
     if silent:
         yield

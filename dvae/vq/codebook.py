@@ -165,7 +165,7 @@ def _straight_through_jvp(
 
 
 def codebook_loss(vectors: ArrayLike, quantized: ArrayLike) -> jax.Array:
-    """Computes |sg(v) - q|^2 summed over D, which moves the codes towards the vectors.
+    """Computes |sg(v) - q|^2 summed over D, which moves the codes toward the vectors.
 
     Source: van den Oord et al. (2017), eq. 3, second term.
 

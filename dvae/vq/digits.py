@@ -127,5 +127,5 @@ def digit_usage(
 
 
 def _places(radices: tuple[int, ...]) -> np.ndarray:
-    """Value of a one in each component: prod_{j<i} L_j."""
+    """Returns the value of a one in each component: prod_{j<i} L_j."""
     return np.cumprod((1, *radices[:-1]), dtype=np.int64)

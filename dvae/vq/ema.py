@@ -57,7 +57,7 @@ def ema_update(
     decay: ArrayLike,
     smoothing: ArrayLike = 1e-5,
 ) -> EMAState:
-    """Moves each code towards the mean of the vectors that were assigned to it.
+    """Moves each code toward the mean of the vectors that were assigned to it.
 
         N_i <- decay N_i + (1 - decay) n_i
         m_i <- decay m_i + (1 - decay) sum of the vectors with code i
