@@ -227,13 +227,23 @@ def calibrated_log_scale(vectors: jax.Array, codebook: jax.Array, logit_std: flo
     """Chooses log_scale [n] such that logits spread over the codes by `logit_std` on average.
 
     With a moderate spread the first posterior is neither uniform (no gradient reaches the choice
-    of code) nor one-hot (a relaxed sample carries no gradient). Where distances do not differ, as
-    those to a single code, log_scale is 0.
+    of code) nor one-hot (a relaxed sample carries no gradient):
+
+        log_scale_n = log(logit_std / mean over vectors of std over codes of |v_n - m_nk|^2).
+
+    Where distances do not differ beyond rounding, no scale spreads them, and log_scale is 0: so for
+    a single code (C = 1), for codes that are all equal, and for distances of 0.
 
     Args:
-        vectors: float [..., n, D].
+        vectors: float [..., n, D], at least one.
         codebook: float [n, C, D].
-        logit_std: positive.
+        logit_std: in nats, > 0.
+
+    Returns:
+        [n], float32 or wider; finite for finite vectors and codes whose distances are.
+
+    Raises:
+        ValueError: the shapes do not fit, or logit_std is a number and not positive and finite.
     """
     check_positive("logit_std", logit_std)
     squared = distances(vectors, codebook)

@@ -228,3 +228,10 @@ def test_a_single_code_has_the_scale_one() -> None:
     np.testing.assert_array_equal(found, 0)
     # Likewise where all codes are one, as k-means of equal images makes them, but for rounding.
     np.testing.assert_array_equal(vq_conv.calibrated_log_scale(vectors, CODEBOOK, 3.0), 0)
+    # A single code that every vector equals, far from 0, and one in half precision.
+    far = np.full((4, 2, 3), 1e3, np.float32)
+    np.testing.assert_array_equal(vq_conv.calibrated_log_scale(far, far[0][:, None], 3.0), 0)
+    half = vectors.astype(jnp.bfloat16)
+    found = vq_conv.calibrated_log_scale(half, half[0][:, None], 3.0)
+    assert found.shape == (2,)
+    np.testing.assert_array_equal(found, 0)
