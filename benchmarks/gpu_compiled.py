@@ -21,7 +21,7 @@ from _timing import noise
 from jax.experimental import topologies
 from jax.sharding import SingleDeviceSharding
 
-from dvae.models import blocks
+from dvae.models import _convolution
 from dvae.train import sharding
 from dvae.train.state import scan_steps
 from experiments.cifar_vq import __main__ as cifar_vq
@@ -112,7 +112,7 @@ def compile_steps(estimator: str) -> jax.stages.Compiled:
     )
     # Both speak of the machine that is here: the form of convolutions, the mesh of the batch.
     with (
-        mock.patch.object(blocks, "use_matmul", return_value=False),
+        mock.patch.object(_convolution, "use_matmul", return_value=False),
         mock.patch.object(sharding, "shard_batch", lambda mesh, batch: batch),
     ):
         traced = jax.jit(scan_steps(task.step, 50)).trace(*described)

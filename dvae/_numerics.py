@@ -286,7 +286,7 @@ def logit(p: jax.Array) -> jax.Array:
 
 @jax.custom_jvp
 def sigmoid(x: jax.Array) -> jax.Array:
-    """Evaluates 1 / (1 + e^{-x}) with the derivative sigmoid(x) sigmoid(-x).
+    """Evaluates s(x) = 1 / (1 + e^{-x}) with the derivative s(x) s(-x).
 
     That of `jax.nn.sigmoid`, s (1 - s), is 0 from x = 17 on, where s rounds to 1: logits would get
     a gradient on their negative side only.

@@ -6,6 +6,8 @@ import sys
 import zipfile
 from pathlib import Path
 
+import pytest
+
 import dvae
 
 ROOT = Path(__file__).parent.parent
@@ -33,6 +35,27 @@ def test_the_pure_library_loads_no_framework() -> None:
         [sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT
     )
     assert result.stdout.strip() == "[]"
+
+
+def test_packages_load_when_they_are_used() -> None:
+    """Without an import of their own, and without the frameworks of others before."""
+    code = """
+import sys, dvae
+frameworks = "jax flax optax orbax matplotlib tensorflow tensorflow_datasets sklearn".split()
+print([name for name in frameworks if name in sys.modules])
+print(sorted(set(dvae.__all__) - set(dir(dvae))))
+print(dvae.relax.exponential.icdf(0.5, 0.0, 8.0), "flax" in sys.modules)
+print(all(getattr(dvae, name).__name__ == f"dvae.{name}" for name in dvae.__all__[1:]))
+print(dvae.__version__)
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT
+    )
+    assert result.stdout.splitlines() == ["[]", "[]", "0.5 False", "True", dvae.__version__]
+    packages = {path.parent.name for path in (ROOT / "dvae").glob("*/__init__.py")}
+    assert set(dvae.__all__) == {"__version__", *packages}
+    with pytest.raises(AttributeError, match="has no attribute relaxations"):
+        _ = dvae.relaxations
 
 
 def test_nothing_names_the_other_project_of_the_index() -> None:

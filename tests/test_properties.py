@@ -40,8 +40,6 @@ WITHOUT_CASE = {
 
 def public_functions() -> Iterator[str]:
     """Names of all, as the keys of `CASES` have them."""
-    interface = {"icdf", "sample", "ancestral_sample", "cdf", "log_prob", "log_prob_0"}
-    interface |= {"log_ratio", "posterior_logits"}
     for package in (bounds, distributions, estimators, rbm, relax, vq):
         name = package.__name__.removeprefix("dvae.")
         members = {key: getattr(package, key) for key in package.__all__}
@@ -55,13 +53,9 @@ def public_functions() -> Iterator[str]:
             if not inspect.ismodule(module):
                 continue
             short = f"rbm.{module_name}" if package is rbm else module_name
-            for key, value in vars(module).items():
-                if module_name in relax.SMOOTHINGS:
-                    public = key in interface
-                else:
-                    own = getattr(value, "__module__", "") == module.__name__
-                    public = inspect.isfunction(value) and own and not key.startswith("_")
-                if public and value not in functions.values():
+            for key in module.__all__:
+                value = getattr(module, key)
+                if inspect.isfunction(value) and value not in functions.values():
                     yield f"{short}.{key}"
 
 

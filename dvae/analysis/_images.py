@@ -44,7 +44,8 @@ def reconstructions(
         A figure with one set of axes; the labels are ticks of its vertical axis.
 
     Raises:
-        ValueError: if the shapes differ, or as for `image_grid`.
+        ValueError: if the shapes differ or are no [N, H, W, C], the dtype is another, or
+            `num_columns` < 1.
     """
     rows = {"original": originals, "reconstruction": reconstructions}
     return image_rows(rows, num_columns=num_columns)
@@ -62,7 +63,8 @@ def image_rows(rows: Mapping[str, ArrayLike], *, num_columns: int = 8) -> Figure
         A figure with one set of axes; the labels are ticks of its vertical axis.
 
     Raises:
-        ValueError: if there are no rows, the shapes differ, or as for `image_grid`.
+        ValueError: if there are no rows, the shapes differ or are no [N, H, W, C], the dtype is
+            another, or `num_columns` < 1.
     """
     require(rows, "rows")
     checked = [checked_images(images, num_columns) for images in rows.values()]
@@ -92,7 +94,7 @@ def samples(images: ArrayLike, *, num_columns: int = 8) -> Figure:
         A figure with one set of axes.
 
     Raises:
-        ValueError: as for `image_grid`.
+        ValueError: if `images` has another shape or dtype, or is empty, or `num_columns` < 1.
     """
     return image_grid(images, num_columns=num_columns, title="Samples from the model")
 

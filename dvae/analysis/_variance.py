@@ -36,7 +36,7 @@ class GradientError(NamedTuple):
 
     @property
     def biased(self) -> bool:
-        """Whether the bias is significant: positive by three standard errors or more."""
+        """Tells whether the bias is significant: positive by three standard errors or more."""
         return self.bias > 0 and self.bias >= 3 * self.bias_error
 
 

@@ -8,6 +8,8 @@ accuracy = codes.accuracy(classes, test_codes, test_labels)
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+__all__ = ["accuracy", "confusion", "majority_classes"]
+
 
 def confusion(
     codes: ArrayLike, labels: ArrayLike, *, num_codes: int, num_classes: int

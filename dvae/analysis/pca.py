@@ -7,6 +7,8 @@ coordinates are m V, and component i explains the fraction S_i^2 / sum_j S_j^2 o
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+__all__ = ["explained_variance", "project"]
+
 
 def explained_variance(codebook: ArrayLike) -> NDArray[np.float64]:
     """Computes the fraction of the variance that each principal component explains.

@@ -5,6 +5,8 @@ import numbers
 import re
 from collections.abc import Iterable, Sequence
 
+__all__ = ["format_value", "markdown"]
+
 # A number, perhaps with thousands separators, an error or a percent sign: "4.61 ± 0.02", "12%".
 _NUMBER = re.compile(r"[-+]?(\d[\d,]*\.?\d*(e[-+]?\d+)?|nan|inf)( ± \S+)?%?", re.IGNORECASE)
 # Cells that stand for a missing number.

@@ -20,6 +20,8 @@ import numpy as np
 from dvae._numerics import as_float, upcast
 from dvae.bounds._scalars import check_scalar
 
+__all__ = ["balanced_kl", "balancing_coefficients", "free_bits"]
+
 
 def balancing_coefficients(
     group_kls: jax.typing.ArrayLike, group_sizes: Sequence[int], *, size_power: float = 1.0
@@ -99,8 +101,7 @@ def balanced_kl(
         Scalar, nats, to be added to the loss; dtype of `group_kls`.
 
     Raises:
-        ValueError: as `balancing_coefficients`, or if `kl_weight` is not a scalar or a negative
-            number.
+        ValueError: sizes and KLs do not fit, or `kl_weight` is not a scalar or a negative number.
     """
     check_scalar("kl_weight", kl_weight, "weigh the groups' KLs before you balance them")
     group_kls = as_float(jnp.asarray(group_kls))

@@ -30,6 +30,8 @@ import jax.numpy as jnp
 from dvae._numerics import as_float, upcast
 from dvae.bounds._scalars import as_steps, check_num_steps, check_scalar
 
+__all__ = ["capacity_penalty", "capacity_schedule", "max_discrete_capacity"]
+
 
 def capacity_schedule(
     step: jax.typing.ArrayLike, *, final: float, num_steps: int, limit: float = math.inf

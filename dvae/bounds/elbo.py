@@ -13,6 +13,8 @@ import jax.numpy as jnp
 from dvae._numerics import as_float, float_dtype, upcast
 from dvae.bounds._scalars import as_steps, check_num_steps, check_scalar
 
+__all__ = ["bits_per_dim", "elbo", "linear_warmup", "sum_per_example"]
+
 
 def sum_per_example(values: jax.typing.ArrayLike, *, num_batch_axes: int = 1) -> jax.Array:
     """Sums over every axis but the leading batch axes: independent units of one example.

@@ -11,6 +11,14 @@ import numpy as np
 
 from dvae._numerics import as_float, check_key, is_staged, upcast, wide_dtype
 
+__all__ = [
+    "MAX_SAMPLES",
+    "LogLikelihood",
+    "MeanEstimate",
+    "log_likelihood",
+    "mean_and_standard_error",
+]
+
 MAX_SAMPLES = 2**30  # a padded chunk of them is counted by an int32
 
 

@@ -13,6 +13,8 @@ import jax.numpy as jnp
 
 from dvae._numerics import float_dtype, upcast
 
+__all__ = ["dreg", "iwae"]
+
 
 def iwae(log_weights: jax.typing.ArrayLike, axis: int = 0) -> jax.Array:
     """Computes the importance-weighted bound.

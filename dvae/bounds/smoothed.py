@@ -17,6 +17,8 @@ from dvae._numerics import ArrayLike, float_dtype, upcast
 from dvae.bounds.elbo import elbo
 from dvae.distributions import bernoulli
 
+__all__ = ["joint_elbo", "marginal_elbo"]
+
 
 def joint_elbo(
     log_likelihood: ArrayLike,

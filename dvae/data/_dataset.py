@@ -18,7 +18,7 @@ class Dataset(NamedTuple):
     validation: np.ndarray  # uint8 [N', H, W, C]
     test: np.ndarray  # uint8 [N'', H, W, C]
     # How pixels are to be read. "none": 256 levels, 0..255, in every split. "static": 0 or 1 in
-    # every split. "dynamic": train is grey, 0..255, to be Bernoulli-sampled each time it is seen
+    # every split. "dynamic": train is gray, 0..255, to be Bernoulli-sampled each time it is seen
     # (batches.binarize); validation and test are 0 or 1, sampled once with a fixed seed.
     binarization: Literal["none", "static", "dynamic"]
     train_labels: np.ndarray | None = None  # int32 [N], where the source has classes
@@ -29,7 +29,7 @@ class Dataset(NamedTuple):
 
     @property
     def num_train(self) -> int:
-        """Training images, those of other processes included."""
+        """Returns the number of training images, those of other processes included."""
         return len(self.train) if self.num_train_of_all is None else self.num_train_of_all
 
 
@@ -61,7 +61,7 @@ class DamagedFileError(DataUnavailableError):
 
 
 def missing_folder(path: str) -> str:
-    """Says of a data folder that is none what it is: behind its name in a message."""
+    """Describes a data folder that is none, for a message, behind its name."""
     folder = epath.Path(path)
     if folder.is_dir():
         return ""
@@ -90,16 +90,16 @@ def sample_once(images: np.ndarray, seed: int) -> np.ndarray:
 
 
 def resized(dataset: Dataset, size: int) -> Dataset:
-    """Resizes grey or color images to size x size, by Pillow's antialiased bilinear filter.
+    """Resizes gray or color images to size x size, by Pillow's antialiased bilinear filter.
 
     Raises:
-      ValueError: size is less than 1, or pixels are binary and would not stay so.
+        ValueError: size is less than 1, or pixels are binary and would not stay so.
     """
     if size < 1:
         raise ValueError(f"size must be at least 1, got {size}")
     if dataset.binarization != "none":
         raise ValueError(
-            f"{dataset.name} has binary pixels ({dataset.binarization}), and a filter makes grey "
+            f"{dataset.name} has binary pixels ({dataset.binarization}), and a filter makes gray "
             "ones of them; read its levels with data.load_grey first"
         )
     return dataset._replace(
@@ -124,13 +124,13 @@ def _resize(images: np.ndarray, size: int) -> np.ndarray:
 
 
 def binarized(dataset: Dataset) -> Dataset:
-    """Reads the grey levels of a data set as probabilities of binary pixels.
+    """Reads the gray levels of a data set as probabilities of binary pixels.
 
-    Training images stay grey, to be sampled each time they are seen (`batches.binarize`);
+    Training images stay gray, to be sampled each time they are seen (`batches.binarize`);
     validation and test images are sampled once, with fixed seeds.
 
     Raises:
-      ValueError: the data set is not one of grey levels.
+        ValueError: the data set is not one of gray levels.
     """
     if dataset.binarization != "none":
         raise ValueError(f"{dataset.name} is binary already ({dataset.binarization})")

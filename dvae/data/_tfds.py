@@ -30,20 +30,20 @@ def read(
     """Reads one split in file order, preparing the data set first if it is not in `data_dir`.
 
     Args:
-      name: TFDS name, such as "cifar10".
-      split: TFDS split, such as "train".
-      data_dir: the TFDS folder, a path or a gs:// address.
-      shape: (H, W, C) that every stored image must have.
-      transform: maps uint8 [B, H, W, C] to [B, ...], applied before chunks are put together.
-      rows: which records to decode; None: all.
+        name: TFDS name, such as "cifar10".
+        split: TFDS split, such as "train".
+        data_dir: the TFDS folder, a path or a gs:// address.
+        shape: (H, W, C) that every stored image must have.
+        transform: maps uint8 [B, H, W, C] to [B, ...], applied before chunks are put together.
+        rows: which records to decode; None: all.
 
     Returns:
-      images uint8 [N, H, W, C] (or what `transform` makes of them), labels int32 [N] or None.
+        images uint8 [N, H, W, C] (or what `transform` makes of them), labels int32 [N] or None.
 
     Raises:
-      DataUnavailableError: the set is not prepared and cannot be.
-      DamagedFileError: a file of it cannot be read.
-      ValueError: an image has another shape or dtype.
+        DataUnavailableError: the set is not prepared and cannot be.
+        DamagedFileError: a file of it cannot be read.
+        ValueError: an image has another shape or dtype.
     """
     source = _open(name, split, data_dir)
     images: list[np.ndarray] = []
@@ -141,7 +141,7 @@ def _open(name: str, split: str, data_dir: str) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    """An error in one short line."""
+    """Describes an error in one short line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 

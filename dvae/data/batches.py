@@ -19,6 +19,8 @@ import numpy as np
 
 from dvae._numerics import open_uniform
 
+__all__ = ["binarize", "draw", "epoch_indices", "padded_batches", "random_crop"]
+
 _ROUNDS = 8  # with 6, the 120 orders of five examples still come out visibly uneven
 
 
@@ -33,16 +35,16 @@ def epoch_indices(
     out its own remainder.
 
     Args:
-      key: typed key, the same at every step of a run.
-      step: int32 scalar, 0 or more, may be traced.
-      num_examples: size of the data set, less than 2^31.
-      batch_size: 1 to num_examples.
+        key: typed key, the same at every step of a run.
+        step: int32 scalar, 0 or more, may be traced.
+        num_examples: size of the data set, less than 2^31.
+        batch_size: 1 to num_examples.
 
     Returns:
-      int32 [batch_size], each in [0, num_examples).
+        int32 [batch_size], each in [0, num_examples).
 
     Raises:
-      ValueError: batch_size is not in [1, num_examples].
+        ValueError: batch_size is not in [1, num_examples].
     """
     if not 1 <= batch_size <= num_examples:
         raise ValueError(
@@ -67,17 +69,17 @@ def draw(
     Where the devices share the images by rows, the batch alone moves between them.
 
     Args:
-      key: typed key, the same at every step of a run.
-      images: [N, ...], on the device.
-      step: int32 scalar, may be traced.
-      batch_size: 1 to num_examples.
-      num_examples: the first so many rows are drawn from, the others are padding; None: all N.
+        key: typed key, the same at every step of a run.
+        images: [N, ...], on the device.
+        step: int32 scalar, may be traced.
+        batch_size: 1 to num_examples.
+        num_examples: the first so many rows are drawn from, the others are padding; None: all N.
 
     Returns:
-      [batch_size, ...], dtype of `images`.
+        [batch_size, ...], dtype of `images`.
 
     Raises:
-      ValueError: batch_size is not in [1, num_examples], or num_examples exceeds N.
+        ValueError: batch_size is not in [1, num_examples], or num_examples exceeds N.
     """
     count = len(images) if num_examples is None else num_examples
     if count > len(images):
@@ -89,15 +91,15 @@ def random_crop(key: jax.Array, images: jax.Array, *, size: int) -> jax.Array:
     """Cuts a window out of each image, at an offset of its own, uniform over all that fit.
 
     Args:
-      key: typed key.
-      images: [B, H, W, C].
-      size: side of the window in pixels, 1 to min(H, W).
+        key: typed key.
+        images: [B, H, W, C].
+        size: side of the window in pixels, 1 to min(H, W).
 
     Returns:
-      [B, size, size, C], dtype of `images`; the images themselves where size = H = W.
+        [B, size, size, C], dtype of `images`; the images themselves where size = H = W.
 
     Raises:
-      ValueError: the window does not fit.
+        ValueError: the window does not fit.
     """
     batch, height, width, channels = images.shape
     if not 1 <= size <= min(height, width):
@@ -120,11 +122,11 @@ def binarize(key: jax.Array, images: jax.Array) -> jax.Array:
     Source: Salakhutdinov and Murray, "On the Quantitative Analysis of Deep Belief Networks" (2008).
 
     Args:
-      key: typed key.
-      images: uint8 [...], grey levels 0..255.
+        key: typed key.
+        images: uint8 [...], gray levels 0..255.
 
     Returns:
-      uint8 [...], 0 or 1; level 0 is always 0 and level 255 always 1.
+        uint8 [...], 0 or 1; level 0 is always 0 and level 255 always 1.
     """
     return (open_uniform(key, images.shape) < images.astype(jnp.float32) / 255).astype(jnp.uint8)
 
@@ -133,15 +135,15 @@ def padded_batches(images: np.ndarray, batch_size: int) -> Iterator[tuple[np.nda
     """Cuts a set into batches of one shape, in order, for evaluation on the host's side.
 
     Args:
-      images: [N, ...].
-      batch_size: at least 1.
+        images: [N, ...].
+        batch_size: at least 1.
 
     Returns:
-      Iterator over (batch [batch_size, ...], mask bool [batch_size]); the last batch is filled up
-      with zeros, where the mask is False. The masks sum to N.
+        Iterator over (batch [batch_size, ...], mask bool [batch_size]); the last batch is filled up
+        with zeros, where the mask is False. The masks sum to N.
 
     Raises:
-      ValueError: batch_size is less than 1.
+        ValueError: batch_size is less than 1.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")

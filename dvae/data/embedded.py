@@ -4,6 +4,19 @@ import numpy as np
 
 from dvae.data._dataset import Dataset
 
+__all__ = [
+    "BLOCK_SIZE",
+    "PATCH_COUNTS",
+    "PATCH_SIZE",
+    "PHOTOGRAPHS",
+    "PHOTO_SHAPE",
+    "block_splits",
+    "digits",
+    "patches",
+    "photographs",
+    "seen_in_training",
+]
+
 PATCH_SIZE = 32
 PHOTOGRAPHS = ("china.jpg", "flower.jpg")
 PHOTO_SHAPE = (427, 640)  # of both
@@ -16,13 +29,13 @@ PATCH_COUNTS = {"train": 20_000, "validation": 1_000, "test": 2_000}  # split ->
 
 
 def digits() -> Dataset:
-    """Loads scikit-learn's 1,797 handwritten 8x8 digits, in grey.
+    """Loads scikit-learn's 1,797 handwritten 8x8 digits, in gray.
 
-    The 17 grey levels v are scaled to round(255 v / 16); one fixed permutation cuts the set into
+    The 17 gray levels v are scaled to round(255 v / 16); one fixed permutation cuts the set into
     1,297 / 250 / 250. Source: Alpaydin and Kaynak, Optical Recognition of Handwritten Digits (UCI).
 
     Returns:
-      A "none" data set of uint8 [N, 8, 8, 1] with labels 0..9.
+        A "none" data set of uint8 [N, 8, 8, 1] with labels 0..9.
     """
     from sklearn.datasets import load_digits
 
@@ -61,7 +74,7 @@ def patches() -> Dataset:
     two alternate, so that every prefix is balanced.
 
     Returns:
-      A "none" data set of uint8 [N, 32, 32, 3] with N = 20,000 / 1,000 / 2,000.
+        A "none" data set of uint8 [N, 32, 32, 3] with N = 20,000 / 1,000 / 2,000.
     """
     rng = np.random.default_rng(0)
     owners = block_splits()

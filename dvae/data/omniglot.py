@@ -8,11 +8,13 @@ import numpy as np
 from dvae.data import _tfds
 from dvae.data._dataset import Dataset, read_mat
 
+__all__ = ["area_weights", "omniglot"]
+
 NUM_TRAIN, NUM_VALIDATION, NUM_TEST = 23_000, 1_345, 8_070
 
 
 def omniglot(data_dir: str) -> Dataset:
-    """Loads OMNIGLOT in grey: 23,000 training, 1,345 validation and 8,070 test drawings.
+    """Loads OMNIGLOT in gray: 23,000 training, 1,345 validation and 8,070 test drawings.
 
     `omniglot/chardata.mat` in `data_dir` is the split of Burda et al., "Importance Weighted
     Autoencoders" (ICLR 2016), 24,345 / 8,070. Without it, all 32,460 drawings of TFDS `omniglot`
@@ -21,7 +23,7 @@ def omniglot(data_dir: str) -> Dataset:
     only roughly. Either way the last 1,345 training images are for validation.
 
     Returns:
-      A "none" data set of uint8 [N, 28, 28, 1]; background 0, ink 255.
+        A "none" data set of uint8 [N, 28, 28, 1]; background 0, ink 255.
     """
     published = os.path.join(data_dir, "omniglot", "chardata.mat")
     if os.path.isfile(published):
@@ -73,7 +75,7 @@ def area_weights(size_in: int, size_out: int) -> np.ndarray:
     size_in / g for the mean.
 
     Returns:
-      float32 [size_out, size_in], whole numbers.
+        float32 [size_out, size_in], whole numbers.
     """
     divisor = math.gcd(size_in, size_out)
     pixel, box = size_out // divisor, size_in // divisor

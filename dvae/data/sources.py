@@ -37,6 +37,8 @@ from dvae.data._dataset import (
 )
 from dvae.data.omniglot import omniglot
 
+__all__ = ["NAMES", "load", "load_grey"]
+
 _CALTECH_FILE = "caltech101_silhouettes_28_split1.mat"
 _CALTECH_SPLITS = (
     ("train", "train_data", 4_100),
@@ -49,18 +51,18 @@ def load(name: str, data_dir: str | None = None, *, keep: KeepRows = whole) -> D
     """Loads a data set into host memory.
 
     Args:
-      name: one of `NAMES`.
-      data_dir: a TFDS folder, where .mat files are looked for too; None: the environment variable
-        TFDS_DATA_DIR, else ~/tensorflow_datasets. The embedded sets ignore it.
-      keep: maps the number N of training images to the rows of them that are loaded (of the other
-        splits all are), such as `lambda n: train.sharding.local_rows(mesh, n)`.
+        name: one of `NAMES`.
+        data_dir: a TFDS folder, where .mat files are looked for too; None: the environment variable
+            TFDS_DATA_DIR, else ~/tensorflow_datasets. The embedded sets ignore it.
+        keep: maps the number N of training images to the rows of them that are loaded (of the other
+            splits all are), such as `lambda n: train.sharding.local_rows(mesh, n)`.
 
     Returns:
-      A `Dataset`; its `name` says which variant was found ("omniglot (own split)").
+        A `Dataset`; its `name` says which variant was found ("omniglot (own split)").
 
     Raises:
-      ValueError: unknown name, or stored images of unexpected shape or dtype.
-      DataUnavailableError: the set is not in `data_dir` and cannot be downloaded and prepared.
+        ValueError: unknown name, or stored images of unexpected shape or dtype.
+        DataUnavailableError: the set is not in `data_dir` and cannot be downloaded and prepared.
     """
     return _loader(name)(_folder(data_dir), keep)
 
@@ -71,14 +73,17 @@ def load_grey(name: str, data_dir: str | None = None, *, keep: KeepRows = whole)
     Sets that `load` samples ("dynamic") come unsampled; binary pixels ("static") become 0 and 255.
 
     Args:
-      name: one of `NAMES`.
-      data_dir, keep: as for `load`.
+        name: one of `NAMES`.
+        data_dir: a TFDS folder, where .mat files are looked for too; None: the environment variable
+            TFDS_DATA_DIR, else ~/tensorflow_datasets. The embedded sets ignore it.
+        keep: which training images to load, of how many there are.
 
     Returns:
-      A "none" data set.
+        A "none" data set.
 
     Raises:
-      ValueError, DataUnavailableError: as for `load`.
+        ValueError: unknown name, or stored images of unexpected shape or dtype.
+        DataUnavailableError: the set is not in `data_dir` and cannot be downloaded and prepared.
     """
     found = _GREY.get(name, _loader(name))(_folder(data_dir), keep)
     if found.binarization == "static":
@@ -100,12 +105,12 @@ def _folder(data_dir: str | None) -> str:
 
 
 def _mnist(data_dir: str, keep: KeepRows) -> Dataset:
-    """MNIST (LeCun et al., 1998), in grey."""
+    """Loads MNIST (LeCun et al., 1998), in gray."""
     return _tfds_splits("mnist", data_dir, keep, shape=(28, 28, 1), num_validation=10_000)
 
 
 def _mnist_static(data_dir: str, keep: KeepRows) -> Dataset:
-    """The published binarization (Larochelle and Murray, 2011), else MNIST sampled once."""
+    """Loads the published binarization (Larochelle and Murray, 2011), else MNIST sampled once."""
     try:
         num_train = _tfds.count("binarized_mnist", "train", data_dir)
         train, validation, test = (
@@ -115,12 +120,12 @@ def _mnist_static(data_dir: str, keep: KeepRows) -> Dataset:
     except DamagedFileError:
         raise
     except DataUnavailableError:
-        grey = _mnist(data_dir, whole)
-        sampled = grey._replace(
+        gray = _mnist(data_dir, whole)
+        sampled = gray._replace(
             name="mnist_static (own binarization)",
-            train=sample_once(grey.train, seed=0),
-            validation=sample_once(grey.validation, seed=1),
-            test=sample_once(grey.test, seed=2),
+            train=sample_once(gray.train, seed=0),
+            validation=sample_once(gray.validation, seed=1),
+            test=sample_once(gray.test, seed=2),
             binarization="static",
         )
         return keep_rows(sampled, keep)
@@ -129,12 +134,12 @@ def _mnist_static(data_dir: str, keep: KeepRows) -> Dataset:
 
 
 def _mnist_dynamic(data_dir: str, keep: KeepRows) -> Dataset:
-    """MNIST whose training pixels are sampled each time they are seen."""
+    """Loads MNIST whose training pixels are sampled each time they are seen."""
     return binarized(_mnist(data_dir, keep))._replace(name="mnist_dynamic")
 
 
 def _caltech101_silhouettes(data_dir: str) -> Dataset:
-    """Caltech-101 silhouettes (Marlin et al., 2010), object = 1."""
+    """Loads Caltech-101 silhouettes (Marlin et al., 2010), object = 1."""
     path = os.path.join(data_dir, "caltech101_silhouettes", _CALTECH_FILE)
     if not os.path.isfile(path):
         name = os.path.join("caltech101_silhouettes", _CALTECH_FILE)
@@ -158,12 +163,12 @@ def _caltech101_silhouettes(data_dir: str) -> Dataset:
 
 
 def _cifar10(data_dir: str, keep: KeepRows) -> Dataset:
-    """CIFAR-10 (Krizhevsky, 2009)."""
+    """Loads CIFAR-10 (Krizhevsky, 2009)."""
     return _tfds_splits("cifar10", data_dir, keep, shape=(32, 32, 3), num_validation=5_000)
 
 
 def _fashion_mnist(data_dir: str, keep: KeepRows) -> Dataset:
-    """Fashion-MNIST (Xiao et al., 2017)."""
+    """Loads Fashion-MNIST (Xiao et al., 2017)."""
     return _tfds_splits("fashion_mnist", data_dir, keep, shape=(28, 28, 1), num_validation=10_000)
 
 

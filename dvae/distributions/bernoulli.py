@@ -21,7 +21,9 @@ from dvae._numerics import (
 from dvae.distributions import categorical
 from dvae.distributions._divergence import excess
 
-Tangents = tuple[jax.Array, jax.Array]
+__all__ = ["entropy", "kl", "log_prob", "sample", "support"]
+
+_Tangents = tuple[jax.Array, jax.Array]
 
 
 def sample(key: jax.Array, logits: ArrayLike, shape: int | tuple[int, ...] = ()) -> jax.Array:
@@ -70,7 +72,7 @@ def _log_prob(z: jax.Array, logits: jax.Array) -> jax.Array:
 
 
 @_log_prob.defjvp
-def _log_prob_jvp(primals: Tangents, tangents: Tangents) -> Tangents:
+def _log_prob_jvp(primals: _Tangents, tangents: _Tangents) -> _Tangents:
     # Written out because |l| and max(l, 0) have the wrong second derivative at l = 0. z - q has
     # lost its digits where q rounds to z.
     z, logits = primals
@@ -102,7 +104,7 @@ def _entropy(logits: jax.Array) -> jax.Array:
 
 
 @_entropy.defjvp
-def _entropy_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> Tangents:
+def _entropy_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> _Tangents:
     (logits,), (dlogits,) = primals, tangents
     slope = -mass_times(sigmoid(logits) * sigmoid(-logits), logits)
     return _entropy(logits), slope * dlogits
@@ -141,7 +143,7 @@ def _kl(logits_q: jax.Array, logits_p: jax.Array) -> jax.Array:
 
 
 @_kl.defjvp
-def _kl_jvp(primals: Tangents, tangents: Tangents) -> Tangents:
+def _kl_jvp(primals: _Tangents, tangents: _Tangents) -> _Tangents:
     q, p = primals
     gap = jnp.where(jnp.isinf(q) & (q == p), 0, q - p)
     by_q = mass_times(sigmoid(q) * sigmoid(-q), gap)

@@ -4,7 +4,7 @@ Two representations of a value. One-hot z [..., C], in the logits' dtype, is wha
 small models use: `sample`, `log_prob`. Integer codes [...], int32, are what big models use, since
 they never build an array of size C per unit: `sample_codes`, `log_prob_of_codes`.
 
-Logits need not be normalised, and may be -inf for a class that has no mass (not for all classes).
+Logits need not be normalized, and may be -inf for a class that has no mass (not for all classes).
 NaN logits give NaN, and the code C, which is none.
 """
 
@@ -24,6 +24,18 @@ from dvae._numerics import (
     widen,
 )
 from dvae.distributions._divergence import excess
+
+__all__ = [
+    "MAX_STATES",
+    "all_codes",
+    "entropy",
+    "kl",
+    "log_prob",
+    "log_prob_of_codes",
+    "sample",
+    "sample_codes",
+    "support",
+]
 
 MAX_STATES = 2**20  # the most joint states that anything here enumerates
 
@@ -244,7 +256,7 @@ def _kl_jvp(
     index = jax.lax.broadcasted_iota(top.dtype, slope.shape, slope.ndim - 1)
     others = jnp.where(index == top, 0, slope)
     slope = jnp.where(index == top, -jnp.sum(others, axis=-1, keepdims=True), slope)
-    # -q_k up to a multiple of p_k, along which a normalised log p can't move.
+    # -q_k up to a multiple of p_k, along which a normalized log p can't move.
     near = jnp.abs(log_ratio) < 0.5
     gap = jnp.where(near, q * jnp.expm1(jnp.where(near, log_ratio, 0)), jnp.exp(log_p) - q)
     return value, jnp.sum(slope * tangents[0] + gap * tangents[1], axis=-1)

@@ -35,6 +35,8 @@ import jax.numpy as jnp
 from dvae._numerics import ArrayLike, logit, open_uniform, same_rank, upcast
 from dvae.distributions import categorical
 
+__all__ = ["MIN_LOG_SCALE", "Mixture", "log_prob", "num_parameters", "sample", "split"]
+
 # PixelCNN++'s floor, 0.12 levels: the level at the center has mass 0.973 there. A smaller scale
 # could only raise that to 1, at the price of gradients of the mean that grow as 1 / s.
 MIN_LOG_SCALE = -7.0

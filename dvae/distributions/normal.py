@@ -19,6 +19,8 @@ import jax.numpy as jnp
 from dvae._numerics import ArrayLike, as_shape, same_rank, widen
 from dvae.distributions._divergence import exp_beyond_tangent, half_square
 
+__all__ = ["entropy", "kl", "log_prob", "sample"]
+
 _HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 
 

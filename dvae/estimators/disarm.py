@@ -15,6 +15,8 @@ from dvae.estimators._estimate import (
     with_term,
 )
 
+__all__ = ["disarm"]
+
 
 def disarm(key: jax.Array, f: Callable[[jax.Array], jax.Array], logits: jax.Array) -> Estimate:
     """Estimates the gradient of E_q[f(z)] from two samples that share their noise.

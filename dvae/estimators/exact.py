@@ -9,6 +9,8 @@ from dvae import distributions
 from dvae._numerics import mass_times, upcast
 from dvae.estimators._estimate import Family, as_logits, evaluate, joint_log_prob
 
+__all__ = ["exact"]
+
 
 def exact(
     f: Callable[[jax.Array], jax.Array],

@@ -16,6 +16,8 @@ from dvae.estimators._estimate import (
     with_term,
 )
 
+__all__ = ["muprop", "muprop_residual"]
+
 
 def muprop(
     key: jax.Array,

@@ -20,6 +20,8 @@ from dvae.estimators._estimate import (
     with_term,
 )
 
+__all__ = ["NvilState", "nvil", "nvil_baseline_loss", "nvil_init", "nvil_surrogate", "nvil_update"]
+
 
 class NvilState(NamedTuple):
     """Running statistics of the learning signal f(z) - baseline."""

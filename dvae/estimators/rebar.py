@@ -7,7 +7,9 @@ import jax.numpy as jnp
 
 from dvae._numerics import check_positive, wide_dtype
 from dvae.estimators._estimate import Estimate, as_logits, evaluate, logits_term, with_term
-from dvae.estimators.relax import RelaxedDraw, control_gradient, draw_relaxed, score_gradient
+from dvae.estimators._relaxed import RelaxedDraw, control_gradient, draw_relaxed, score_gradient
+
+__all__ = ["rebar", "rebar_variance"]
 
 
 def rebar(
@@ -89,7 +91,8 @@ def rebar_variance(
         [...] the sum over units of g^2, nats^2, at least float32 (a square overflows float16).
 
     Raises:
-        ValueError: as `rebar`.
+        ValueError: if temperature is a number and not positive, if temperature or eta is not a
+            scalar, or if f returns integers or does not reduce z to one value for each example.
     """
     logits = as_logits("rebar_variance", logits)
     temperature, eta = _scalars("rebar_variance", temperature, eta, logits)

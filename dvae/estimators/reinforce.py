@@ -21,6 +21,8 @@ from dvae.estimators._estimate import (
     with_term,
 )
 
+__all__ = ["reinforce", "reinforce_loo", "reinforce_loo_surrogate", "reinforce_surrogate"]
+
 
 def reinforce(
     key: jax.Array,

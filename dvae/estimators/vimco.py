@@ -19,6 +19,8 @@ from dvae.estimators._estimate import (
     score_term,
 )
 
+__all__ = ["vimco", "vimco_surrogate"]
+
 
 def vimco(
     key: jax.Array,

@@ -6,8 +6,8 @@
 *   `dvaepp`: images by global bits over groups of local variables (DVAE++); `multiscale` has its
     decoders.
 
-What they are made of: `blocks` (convolutions in the form that each platform runs fastest),
-`products`, `se_resnet`, `pixel_head` (the likelihood of 256 levels) and `checks` (of arguments).
+What they are made of: `layers` (convolutions in the form that each platform runs fastest),
+`se_resnet`, `pixel_head` (the likelihood of 256 levels) and `checks` (of arguments).
 
 `init` makes the parameters, `apply` calls a method with them. A codebook model, given a key, uint8
 images [B, H, W, 3] and a codebook float32 [2, 8, 16]:
@@ -23,26 +23,41 @@ A module here is loaded, and Flax with it, when it is first used.
 
 import importlib
 from types import ModuleType
+from typing import TYPE_CHECKING
 
-_MODULES = (
-    "blocks",
+if TYPE_CHECKING:
+    from dvae.models import (
+        checks,
+        dvaepp,
+        joint,
+        layers,
+        mlp,
+        multiscale,
+        pixel_head,
+        se_resnet,
+        vq_conv,
+    )
+
+__all__ = [
     "checks",
     "dvaepp",
     "joint",
+    "layers",
     "mlp",
     "multiscale",
     "pixel_head",
-    "products",
     "se_resnet",
     "vq_conv",
-)
+]
 
 
 def __getattr__(name: str) -> ModuleType:
-    if name in _MODULES:
+    """Loads a module on its first use."""
+    if name in __all__:
         return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__} has no attribute {name}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_MODULES})
+    """Lists the modules, loaded or not."""
+    return sorted({*globals(), *__all__})

@@ -69,6 +69,7 @@ def _evaluate(
 
 
 def _mapped(function: Map, flags: tuple[bool, bool, bool], slot: int) -> Map:
+    """Maps the function over one axis, and sums over it where the result is not mapped."""
     axes = [0 if flags[s] else None for s in _operands(slot)]
     mapped = jax.vmap(function, axes)
     return mapped if flags[slot] else lambda a, b: mapped(a, b).sum(0)
@@ -77,7 +78,7 @@ def _mapped(function: Map, flags: tuple[bool, bool, bool], slot: int) -> Map:
 def _transpose(
     which: int, cotangent: jax.Array, a: Any, b: Any, *, slot: int, **params: Any
 ) -> jax.Array:
-    """The cotangent of argument `which`: the map into its slot."""
+    """Computes the cotangent of argument `which` by the map into its slot."""
     target, other = _operands(slot)[which], _operands(slot)[1 - which]
     values = {slot: cotangent, other: (b, a)[which]}
     return _primitive.bind(*(values[s] for s in _operands(target)), slot=target, **params)
@@ -102,6 +103,7 @@ def _batch(
 
 
 def _abstract(a: Any, b: Any, **params: Any) -> Any:
+    """Infers shape, dtype and sharding of the result."""
     (out,) = jax.make_jaxpr(lambda a, b: _evaluate(a, b, **params))(a, b).out_avals
     return out
 

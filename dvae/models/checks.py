@@ -18,6 +18,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+__all__ = [
+    "BITS",
+    "LEVELS",
+    "UNIT",
+    "Shape",
+    "check_codes",
+    "check_floats",
+    "check_images",
+    "check_multiples",
+    "check_sizes",
+    "describe",
+]
+
 LEVELS = "levels"  # uint8, 0..255
 BITS = "bits"  # of any real dtype, 0 or 1
 UNIT = "unit"  # float, in [0, 1]
@@ -38,10 +51,10 @@ def check_images(images: Any, *, kind: str, shape: Shape, name: str = "images") 
     """Raises ValueError unless images have the pixels and the shape that their reader takes.
 
     Args:
-      images: an array.
-      kind: LEVELS, BITS or UNIT.
-      shape: see the module's docstring.
-      name: of the argument.
+        images: an array.
+        kind: LEVELS, BITS or UNIT.
+        shape: see the module's docstring.
+        name: of the argument.
     """
     _check_shape(name, images, shape, _MEANING[kind])
     fits = {
@@ -111,10 +124,12 @@ def describe(x: Any) -> str:
 
 
 def _is_known(x: Any) -> bool:
+    """Tells whether the values can be read without waiting."""
     return isinstance(x, np.ndarray) and x.size > 0
 
 
 def _check_shape(name: str, x: Any, shape: Shape, meaning: str) -> None:
+    """Raises TypeError unless x is an array, ValueError unless it has the shape."""
     if not isinstance(x, jax.Array | np.ndarray):
         raise TypeError(f"{name} must be an array, got a {type(x).__name__}; use np.asarray")
     wanted = list(shape[1:] if shape[0] == "..." else shape)

@@ -23,8 +23,18 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from dvae.models import blocks, checks, se_resnet
+from dvae.models import checks, layers, se_resnet
 from dvae.models.multiscale import MultiscaleConfig, MultiscaleDecoder, center
+
+__all__ = [
+    "DVAEPP",
+    "LOCAL_DOWNSAMPLING",
+    "DVAEPPConfig",
+    "Encoder",
+    "Features",
+    "LocalDraw",
+    "LocalGroup",
+]
 
 LOCAL_DOWNSAMPLING = 4
 # (key, q, p) -> a sample of h [B, h, w, n] as networks see it, and a divergence [B]; q and p are
@@ -67,17 +77,17 @@ class DVAEPPConfig:
 
     @property
     def features(self) -> int:
-        """Maps at the size of the local variables."""
+        """Returns the number of maps at the size of the local variables."""
         return self.decoder.features_at(self.local_side)
 
     @property
     def local_side(self) -> int:
-        """Height and width of the local variables."""
+        """Returns the height and width of the local variables."""
         return self.decoder.image_size // LOCAL_DOWNSAMPLING
 
     @property
     def top_side(self) -> int:
-        """Height and width of the coarsest features."""
+        """Returns the height and width of the coarsest features."""
         return -(-self.local_side // 2)
 
 
@@ -95,9 +105,10 @@ class Encoder(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> Features:
+        """Maps centered images [B, S, S, C] to `Features`."""
         decoder = self.config.decoder
         size, num_blocks = decoder.image_size, decoder.num_blocks
-        x = blocks.Conv(decoder.features_at(size), 3)(x)
+        x = layers.Conv(decoder.features_at(size), 3)(x)
         x = se_resnet.Down(decoder.features_at(size // 2), num_blocks)(x)
         local = se_resnet.Down(self.config.features, num_blocks)(x)
         top = se_resnet.Down(self.config.features, num_blocks)(local)
@@ -118,7 +129,7 @@ class LocalGroup(nn.Module):
         block, outputs = se_resnet.SEResidualBlock, c.local_size * c.local_parameters
         # Zero at first: every group starts as a sample of N(0, 1), or of fair bits, in q as in p.
         zeros = nn.initializers.zeros
-        head = lambda x, name: blocks.Conv(outputs, 1, kernel_init=zeros, name=f"{name}_head")(
+        head = lambda x, name: layers.Conv(outputs, 1, kernel_init=zeros, name=f"{name}_head")(
             nn.elu(x)
         )
         p = head(block(c.features, name="prior_block")(context), "prior")
@@ -127,7 +138,7 @@ class LocalGroup(nn.Module):
             joined = jnp.concatenate([context, features], axis=-1)
             q = head(block(c.features, name="posterior_block")(joined), "posterior")
         h, divergence = draw(key, q, p)
-        context = context + blocks.Conv(c.features, 3, name="embed")(h)
+        context = context + layers.Conv(c.features, 3, name="embed")(h)
         return block(c.features, name="update")(context), divergence
 
 
@@ -169,11 +180,11 @@ class DVAEPP(nn.Module):
         """Encodes images.
 
         Args:
-          images: [B, S, S, C], pixels 0 or 1 of any dtype, or uint8 levels 0..255, as the decoder
-            has them.
+            images: [B, S, S, C], pixels 0 or 1 of any dtype, or uint8 levels 0..255, as the decoder
+                has them.
 
         Raises:
-          ValueError: another shape or dtype, or, of a NumPy array, another value.
+            ValueError: another shape or dtype, or, of a NumPy array, another value.
         """
         self.config.decoder.check_images(images)
         return self.encoder(center(images, self.config.decoder.num_mixtures))
@@ -182,11 +193,11 @@ class DVAEPP(nn.Module):
         """Evaluates the parameters of q(z_i | x, zeta_<i), i = len(earlier): [B, n P].
 
         Args:
-          features: of `encode`.
-          earlier: samples of the layers before as networks see them, float [B, n] each.
+            features: of `encode`.
+            earlier: samples of the layers before as networks see them, float [B, n] each.
 
         Raises:
-          ValueError: shapes or dtypes are others, or no layer comes after the earlier ones.
+            ValueError: shapes or dtypes are others, or no layer comes after the earlier ones.
         """
         c = self.config
         if len(earlier) >= len(c.global_sizes):
@@ -202,10 +213,10 @@ class DVAEPP(nn.Module):
         """Maps all layers of global variables to the context [B, h, w, F].
 
         Args:
-          values: the layers as networks see them, float [B, n] each.
+            values: the layers as networks see them, float [B, n] each.
 
         Raises:
-          ValueError: shapes or dtypes are others, or a layer is missing.
+            ValueError: shapes or dtypes are others, or a layer is missing.
         """
         c = self.config
         if len(values) != len(c.global_sizes):
@@ -227,16 +238,16 @@ class DVAEPP(nn.Module):
         """Draws all local groups in their order, from q given features, else from p.
 
         Args:
-          key: typed PRNG key.
-          context: float [B, h, w, F], of `expand`.
-          features: of `encode`, or None.
-          draw: of one group, see `LocalDraw`.
+            key: typed PRNG key.
+            context: float [B, h, w, F], of `expand`.
+            features: of `encode`, or None.
+            draw: of one group, see `LocalDraw`.
 
         Returns:
-          The context with all of them, and the divergences [groups, B].
+            The context with all of them, and the divergences [groups, B].
 
         Raises:
-          ValueError: shapes or dtypes are others.
+            ValueError: shapes or dtypes are others.
         """
         num_groups = self.config.num_groups
         shape = (len(context), self.config.local_side, self.config.local_side, self.config.features)

@@ -7,7 +7,7 @@
 
 Dupont, "Learning Disentangled Joint Continuous and Discrete Representations" (2018), appendix A: at
 S = 32, 4x4 convolutions of stride 2 with 32, 64 and 64 maps and a dense layer of 256 units, and the
-same mirrored. A pixel is the mean of a Bernoulli, so grey levels are targets of a cross entropy.
+same mirrored. A pixel is the mean of a Bernoulli, so gray levels are targets of a cross entropy.
 """
 
 import math
@@ -20,7 +20,18 @@ import jax
 import jax.numpy as jnp
 
 from dvae.distributions import bernoulli, categorical, normal
-from dvae.models import blocks, checks
+from dvae.models import checks, layers
+
+__all__ = [
+    "DOWNSAMPLING",
+    "Divergences",
+    "JointConfig",
+    "JointVAE",
+    "Posterior",
+    "divergences",
+    "likeliest",
+    "log_likelihood",
+]
 
 DOWNSAMPLING = 8
 
@@ -69,9 +80,10 @@ class JointVAE(nn.Module):
     config: JointConfig
 
     def setup(self) -> None:
+        """Makes the layers of encoder and decoder."""
         c = self.config
         maps = (c.features, 2 * c.features, 2 * c.features)
-        self.convolutions = [blocks.Conv(features, 4, stride=2) for features in maps]
+        self.convolutions = [layers.Conv(features, 4, stride=2) for features in maps]
         self.hidden = nn.Dense(c.hidden_units)
         if c.num_continuous:
             self.mean = nn.Dense(c.num_continuous)
@@ -80,7 +92,7 @@ class JointVAE(nn.Module):
         self.from_latents = nn.Dense(c.hidden_units)
         self.to_maps = nn.Dense((c.image_size // DOWNSAMPLING) ** 2 * maps[-1])
         self.transposed = [
-            blocks.ConvTranspose(features) for features in (maps[1], maps[0], c.channels)
+            layers.ConvTranspose(features) for features in (maps[1], maps[0], c.channels)
         ]
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -92,7 +104,7 @@ class JointVAE(nn.Module):
         """Encodes float images [B, S, S, C] in [0, 1].
 
         Raises:
-          ValueError: x has another dtype or shape, or as a NumPy array other values.
+            ValueError: x has another dtype or shape, or as a NumPy array other values.
         """
         c = self.config
         shape = ("B", c.image_size, c.image_size, c.channels)
@@ -109,11 +121,11 @@ class JointVAE(nn.Module):
         """Decodes to logits of the pixels' means [B, S, S, C].
 
         Args:
-          h: float [B, n], empty [B, 0] where there are no continuous variables.
-          c: float [B, n_j] each, one-hot or relaxed, in the variables' order.
+            h: float [B, n], empty [B, 0] where there are no continuous variables.
+            c: float [B, n_j] each, one-hot or relaxed, in the variables' order.
 
         Raises:
-          ValueError: number, dtypes or shapes of the variables are others.
+            ValueError: number, dtypes or shapes of the variables are others.
         """
         sizes = self.config.discrete
         checks.check_floats("h", h, ("B", self.config.num_continuous))
@@ -134,14 +146,14 @@ class JointVAE(nn.Module):
 def log_likelihood(x: jax.Array, pixel_logits: jax.Array) -> jax.Array:
     """Evaluates sum over pixels of x log p + (1 - x) log(1 - p), nats [B], for x in [0, 1].
 
-    The log-likelihood of binary pixels, for grey ones minus a cross entropy: it bounds nothing.
+    The log-likelihood of binary pixels, for gray ones minus a cross entropy: it bounds nothing.
 
     Args:
-      x: float [B, S, S, C] in [0, 1].
-      pixel_logits: float [B, S, S, C].
+        x: float [B, S, S, C] in [0, 1].
+        pixel_logits: float [B, S, S, C].
 
     Raises:
-      ValueError: dtypes or shapes are others, or x as a NumPy array has other values.
+        ValueError: dtypes or shapes are others, or x as a NumPy array has other values.
     """
     checks.check_floats("pixel_logits", pixel_logits, ("B", "H", "W", "C"))
     checks.check_images(x, kind=checks.UNIT, shape=pixel_logits.shape, name="x")

@@ -20,6 +20,8 @@ from jax.typing import DTypeLike
 
 from dvae.models import checks
 
+__all__ = ["BinaryVAE", "BinaryVAEConfig", "Mlp"]
+
 BATCH_NORM_MOMENTUM, BATCH_NORM_EPSILON = 0.8, 1e-2  # of the published models
 
 
@@ -56,6 +58,7 @@ class Mlp(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps floats [..., I] to [..., num_outputs]."""
         checks.check_floats("x", x, ("...", "I"))
         product = None if self.product_dtype is None else _product_in(self.product_dtype)
         for i, features in enumerate(self.hidden):
@@ -106,6 +109,7 @@ class BinaryVAE(nn.Module):
     train: bool = False  # batch norm takes the moments of the batch and updates its averages
 
     def setup(self) -> None:
+        """Makes a network for each group and the pixels, and for the prior where it is directed."""
         c = self.config
         network = lambda size: Mlp(c.hidden, size, c.batch_norm, self.train, c.product_dtype)
         self.encoders = [network(size) for size in c.group_sizes]
@@ -129,11 +133,11 @@ class BinaryVAE(nn.Module):
         """Evaluates the logits of q(z_g | x, earlier groups), g = len(earlier), [..., n].
 
         Args:
-          x: [..., D] float pixels, less their training mean.
-          earlier: samples of the groups before, each float [..., n]; leading axes broadcast.
+            x: [..., D] float pixels, less their training mean.
+            earlier: samples of the groups before, each float [..., n]; leading axes broadcast.
 
         Raises:
-          ValueError: a dtype or a last axis is another, or no group comes after the earlier ones.
+            ValueError: a dtype or a last axis is another, or no group comes after the earlier ones.
         """
         checks.check_floats("x", x, ("...", self.config.num_pixels))
         self._check_groups("earlier", earlier, len(self.config.group_sizes) - 1)
@@ -143,10 +147,11 @@ class BinaryVAE(nn.Module):
         """Evaluates the logits of p(z_g | earlier groups), [..., n]; [n] for the first group.
 
         Args:
-          earlier: samples of the groups before, each float [..., n].
+            earlier: samples of the groups before, each float [..., n].
 
         Raises:
-          ValueError: as in `posterior_logits`, or the model has no directed prior.
+            ValueError: a dtype or a last axis is another, there are too many groups, or the model
+                has no directed prior.
         """
         if not self.config.directed:
             raise ValueError("this model has directed=False: its prior p(z) is not part of it")
@@ -159,10 +164,10 @@ class BinaryVAE(nn.Module):
         """Evaluates the logits of p(x | all groups), [..., D].
 
         Args:
-          groups: samples, each float [..., n].
+            groups: samples, each float [..., n].
 
         Raises:
-          ValueError: a dtype or a last axis is another, or a group is missing.
+            ValueError: a dtype or a last axis is another, or a group is missing.
         """
         if len(groups) != len(self.config.group_sizes):
             raise ValueError(
@@ -178,7 +183,7 @@ class BinaryVAE(nn.Module):
             checks.check_floats(f"{name}[{i}]", zeta, ("...", size))
 
     def _inputs(self, groups: Sequence[jax.Array]) -> list[jax.Array]:
-        """What the networks see of the latents."""
+        """Returns what the networks see of the latents."""
         return [2 * zeta - 1 for zeta in groups] if self.config.signed_inputs else list(groups)
 
 

@@ -21,7 +21,9 @@ import numpy as np
 
 from dvae._numerics import partition, spec_of, wide_dtype
 from dvae.distributions import bernoulli, discretized_logistic
-from dvae.models import blocks, checks, se_resnet
+from dvae.models import checks, layers, se_resnet
+
+__all__ = ["MultiscaleConfig", "MultiscaleDecoder", "center", "new_pixels"]
 
 
 @dataclass(frozen=True)
@@ -58,11 +60,11 @@ class MultiscaleConfig:
         return self.channels
 
     def features_at(self, size: int) -> int:
-        """Maps at a size."""
+        """Returns the number of maps at a size."""
         return self.features * max(1, min(4, self.image_size // size))
 
     def step(self, scale: int) -> int:
-        """Distance between the pixels of a scale."""
+        """Returns the distance between neighboring pixels of a scale."""
         return 2 ** (self.num_scales - 1 - scale)
 
     def check_images(self, images: jax.Array, batch: int | str = "B") -> None:
@@ -100,12 +102,12 @@ class MultiscaleDecoder(nn.Module):
         """Evaluates log p(x | context), nats [B].
 
         Args:
-          context: float [B, h, h, F].
-          images: [B, S, S, C], pixels 0 or 1 of any dtype, or uint8 levels 0..255.
+            context: float [B, h, h, F].
+            images: [B, S, S, C], pixels 0 or 1 of any dtype, or uint8 levels 0..255.
 
         Raises:
-          ValueError: context or images have other dtypes or shapes, or images, as a NumPy array,
-            other values.
+            ValueError: context or images have other dtypes or shapes, or images, as a NumPy array,
+                other values.
         """
         c = self.config
         self._check_context(context)
@@ -134,7 +136,7 @@ class MultiscaleDecoder(nn.Module):
         """Draws binary images but for the last scale's pixels, which get their means; float32.
 
         Raises:
-          ValueError: pixels are not binary.
+            ValueError: pixels are not binary.
         """
         if self.config.num_mixtures:
             raise ValueError("the mean of a mixture's pixels is not available; use generate")
@@ -197,9 +199,9 @@ class _Scale(nn.Module):
         """Returns features for the next scale [B, s, s, F], and parameters [B, s, s, P].
 
         Args:
-          context: [B, h, w, F].
-          state: features of the scale before; None at the first, which sees no pixels.
-          pixels: of this scale [B, s, s, C], centered; only those of coarser scales are read.
+            context: [B, h, w, F].
+            state: features of the scale before; None at the first, which sees no pixels.
+            pixels: of this scale [B, s, s, C], centered; only those of coarser scales are read.
         """
         c, size = self.config, pixels.shape[1]
         features = c.features_at(size)
@@ -209,12 +211,12 @@ class _Scale(nn.Module):
             known = jnp.asarray(~new_pixels(size, first=False))[None, :, :, None]
             flags = jnp.where(known, jnp.ones_like(pixels[..., :1]), 0)
             given = jnp.concatenate([jnp.where(known, pixels, 0), flags], axis=-1)
-            x = se_resnet.Up(features, 0, size)(state) + blocks.Conv(features, 3)(given)
+            x = se_resnet.Up(features, 0, size)(state) + layers.Conv(features, 3)(given)
             for _ in range(max(1, c.num_blocks)):
                 x = se_resnet.SEResidualBlock(features)(x)
         # Zero at first, so that every pixel starts at the bias, however large the context.
         zeros = nn.initializers.zeros
-        return x, blocks.Conv(c.num_parameters, 3, kernel_init=zeros)(nn.elu(x))
+        return x, layers.Conv(c.num_parameters, 3, kernel_init=zeros)(nn.elu(x))
 
     def _resized(self, x: jax.Array, size: int) -> jax.Array:
         """Brings the context to a size by residual blocks, down or up."""

@@ -21,8 +21,10 @@ from jax.typing import DTypeLike
 
 from dvae._numerics import partition, spec_of, vary_like, wide_dtype
 from dvae.distributions import categorical
-from dvae.models import blocks, checks
-from dvae.models.products import matmul_transposed
+from dvae.models import _convolution, checks
+from dvae.models._products import matmul_transposed
+
+__all__ = ["NUM_LEVELS", "PixelHead"]
 
 NUM_LEVELS = 256
 _CHUNK_ROWS = 1024  # output positions of a phase at a time: 3 MB of logits
@@ -43,22 +45,25 @@ class PixelHead(nn.Module):
         self.bias = self.param("bias", nn.initializers.zeros, (3, NUM_LEVELS), jnp.float32)
 
     def _logits(self, x: jax.Array) -> list[jax.Array]:
-        """Logits [..., 3, 256] in the pieces in which the platform makes them."""
-        pieces = blocks.conv_transpose_pieces(x.astype(self.dtype), self.kernel)
-        return [blocks.add_bias(y.reshape(*y.shape[:-1], 3, NUM_LEVELS), self.bias) for y in pieces]
+        """Computes logits [..., 3, 256] in the pieces in which the platform makes them."""
+        pieces = _convolution.conv_transpose_pieces(x.astype(self.dtype), self.kernel)
+        return [
+            _convolution.add_bias(y.reshape(*y.shape[:-1], 3, NUM_LEVELS), self.bias)
+            for y in pieces
+        ]
 
     def log_likelihood(self, x: jax.Array, images: jax.Array) -> jax.Array:
         """Returns log p(image) in nats, [B].
 
         Args:
-          x: float [B, H/2, W/2, F].
-          images: uint8 [B, H, W, 3].
+            x: float [B, H/2, W/2, F].
+            images: uint8 [B, H, W, 3].
 
         Raises:
-          ValueError: x or images are of another dtype or shape.
+            ValueError: x or images are of another dtype or shape.
         """
         self._check(x, images)
-        targets = blocks.split_like_pieces(images.astype(jnp.int32))
+        targets = _convolution.split_like_pieces(images.astype(jnp.int32))
         terms = [
             categorical.log_prob_of_codes(target, logits).sum((1, 2, 3))
             for target, logits in zip(targets, self._logits(x), strict=True)
@@ -68,7 +73,7 @@ class PixelHead(nn.Module):
     def total_log_likelihood(self, x: jax.Array, images: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Returns the sum of `log_likelihood` and, without gradient, its terms: [], [B] nats."""
         self._check(x, images)
-        if blocks.use_matmul():
+        if _convolution.use_matmul():
             x = x.astype(self.dtype)
             inputs = x, self.kernel, self.bias, images.astype(jnp.int32)
             out_specs = PartitionSpec(), PartitionSpec(*spec_of(images)[:1])
@@ -92,7 +97,7 @@ class PixelHead(nn.Module):
             jnp.matmul(nn.softmax(y.astype(jnp.float32)), levels, precision=lax.Precision.HIGHEST)
             for y in self._logits(x)
         ]
-        return blocks.join_pieces(means)
+        return _convolution.join_pieces(means)
 
 
 def _chunks(x: jax.Array, images: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -106,8 +111,8 @@ def _chunks(x: jax.Array, images: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _rows(images: jax.Array) -> list[jax.Array]:
-    """Targets of each phase as [rows, 3]."""
-    return [piece.reshape(-1, 3) for piece in blocks.split_like_pieces(images)]
+    """Returns the targets of each phase as [rows, 3]."""
+    return [piece.reshape(-1, 3) for piece in _convolution.split_like_pieces(images)]
 
 
 def _log_softmax_terms(
@@ -127,13 +132,13 @@ def _log_softmax_terms(
 def _total(
     x: jax.Array, kernel: jax.Array, bias: jax.Array, images: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Log-likelihoods: their sum and, without gradient, one an image."""
-    taps = blocks.phase_taps(kernel.astype(x.dtype))
+    """Computes the log-likelihoods: their sum and, without gradient, one an image."""
+    taps = _convolution.phase_taps(kernel.astype(x.dtype))
 
     def chunk(_: None, inputs: tuple[jax.Array, jax.Array]) -> tuple[None, jax.Array]:
         x, images = inputs
         values = jnp.zeros(x.shape[0], wide_dtype(x))
-        for p, w, t in zip(blocks.phase_patches(x), taps, _rows(images), strict=True):
+        for p, w, t in zip(_convolution.phase_patches(x), taps, _rows(images), strict=True):
             log_p = _log_softmax_terms(p.reshape(-1, p.shape[-1]), w, bias, t)[0]
             values += log_p.reshape(x.shape[0], -1).sum(-1)
         return None, values
@@ -147,7 +152,7 @@ def _total(
 def _total_jvp(
     primals: tuple[jax.Array, ...], tangents: tuple[Any, ...]
 ) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
-    """The tangent is a product with gradients, which are computed beside the value."""
+    """Multiplies tangents by gradients, which are computed beside the value."""
     values, gradients = _values_and_gradients(*primals)
     change = jnp.zeros((), values.dtype)
     for gradient, tangent in zip(gradients, tangents[:3], strict=True):
@@ -161,7 +166,7 @@ def _values_and_gradients(
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array, jax.Array]]:
     """Computes log-likelihoods [B] and the gradients of their sum by x, kernel and bias."""
     dtype = wide_dtype(x)
-    taps = blocks.phase_taps(kernel.astype(x.dtype))
+    taps = _convolution.phase_taps(kernel.astype(x.dtype))
     levels = jnp.arange(NUM_LEVELS, dtype=jnp.int32)[None, None]
 
     def chunk(
@@ -169,7 +174,7 @@ def _values_and_gradients(
     ) -> tuple[tuple[list[jax.Array], jax.Array], tuple[jax.Array, jax.Array]]:
         d_taps, d_bias = sums
         x, images = inputs
-        patches, pull_back = jax.vjp(blocks.phase_patches, x)
+        patches, pull_back = jax.vjp(_convolution.phase_patches, x)
         values = jnp.zeros(x.shape[0], dtype)
         d_taps_new, d_patches = [], []
         for p, w, dw, t in zip(patches, taps, d_taps, _rows(images), strict=True):
@@ -187,6 +192,6 @@ def _values_and_gradients(
     zeros = [jnp.zeros(w.shape, dtype) for w in taps], jnp.zeros(bias.shape, dtype)
     zeros = vary_like(zeros, x, kernel, bias, images)
     (d_taps, d_bias), (values, d_x) = lax.scan(chunk, zeros, _chunks(x, images))
-    d_kernel = blocks.join_phase_taps(d_taps, kernel.shape)
+    d_kernel = _convolution.join_phase_taps(d_taps, kernel.shape)
     gradients = d_x.reshape(x.shape), d_kernel.astype(kernel.dtype), d_bias.astype(bias.dtype)
     return values.reshape(-1), gradients

@@ -11,7 +11,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from dvae.models import blocks, checks
+from dvae.models import checks, layers
+
+__all__ = ["Dense", "Down", "SEResidualBlock", "Up"]
 
 _SQUEEZE = 4  # channels to those between the two gates' layers
 
@@ -28,14 +30,15 @@ class SEResidualBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps floats [B, H, W, I] to [B, H, W, F]."""
         checks.check_floats("x", x, ("B", "H", "W", "I"))
-        y = blocks.Conv(self.features, 3)(nn.elu(nn.LayerNorm()(x)))
+        y = layers.Conv(self.features, 3)(nn.elu(nn.LayerNorm()(x)))
         zeros = nn.initializers.zeros
-        y = blocks.Conv(self.features, 3, kernel_init=zeros)(nn.elu(nn.LayerNorm()(y)))
+        y = layers.Conv(self.features, 3, kernel_init=zeros)(nn.elu(nn.LayerNorm()(y)))
         squeezed = nn.relu(nn.Dense(max(1, self.features // _SQUEEZE))(y.mean((-3, -2))))
         gates = nn.sigmoid(nn.Dense(self.features)(squeezed))
         if x.shape[-1] != self.features:
-            x = blocks.Conv(self.features, 1)(x)
+            x = layers.Conv(self.features, 1)(x)
         return x + y * gates[..., None, None, :]
 
 
@@ -47,9 +50,10 @@ class Down(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps floats [B, H, W, I] to [B, h, w, F], h and w half of H and W, rounded up."""
         checks.check_floats("x", x, ("B", "H", "W", "I"))
         odd = [(0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0)]
-        x = blocks.Conv(self.features, 4, stride=2)(jnp.pad(x, odd))
+        x = layers.Conv(self.features, 4, stride=2)(jnp.pad(x, odd))
         for _ in range(self.num_blocks):
             x = SEResidualBlock(self.features)(x)
         return x
@@ -64,12 +68,13 @@ class Up(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps floats [B, H, W, I] to [B, size, size, F]."""
         checks.check_floats("x", x, ("B", "H", "W", "I"))
         if max(x.shape[1:3]) > self.size or 2 * min(x.shape[1:3]) < self.size:
             raise ValueError(
                 f"x must have half of size={self.size}, up to all of it, got {checks.describe(x)}"
             )
-        x = blocks.ConvTranspose(self.features)(x)[:, : self.size, : self.size]
+        x = layers.ConvTranspose(self.features)(x)[:, : self.size, : self.size]
         for _ in range(self.num_blocks):
             x = SEResidualBlock(self.features)(x)
         return x
@@ -83,6 +88,7 @@ class Dense(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps floats [..., I] to [..., num_outputs]."""
         for features in self.hidden:
             x = nn.elu(nn.LayerNorm()(nn.Dense(features)(x)))
         return nn.Dense(self.num_outputs)(x)

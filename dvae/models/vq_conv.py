@@ -23,8 +23,22 @@ from jax.typing import DTypeLike
 
 from dvae import vq
 from dvae._numerics import check_positive
-from dvae.models import blocks, checks, products
+from dvae.models import checks, layers
+from dvae.models._products import matmul
 from dvae.models.pixel_head import PixelHead
+
+__all__ = [
+    "DOWNSAMPLING",
+    "Decoder",
+    "Encoder",
+    "VQConv",
+    "VQConvConfig",
+    "average",
+    "calibrated_log_scale",
+    "distances",
+    "lookup",
+    "nearest_codes",
+]
 
 DOWNSAMPLING = 4
 
@@ -62,14 +76,15 @@ class Encoder(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps float images [B, H, W, 3] to vectors [B, H/4, W/4, n, D] in float32."""
         c = self.config
         checks.check_floats("x", x, ("B", "H", "W", 3))
         checks.check_multiples("x", x, (1, 2), DOWNSAMPLING)
-        x = nn.relu(blocks.Conv(c.features, 4, stride=2, dtype=c.dtype)(x))
-        x = blocks.Conv(c.features, 4, stride=2, dtype=c.dtype)(x)
+        x = nn.relu(layers.Conv(c.features, 4, stride=2, dtype=c.dtype)(x))
+        x = layers.Conv(c.features, 4, stride=2, dtype=c.dtype)(x)
         for _ in range(c.num_residual_blocks):
-            x = blocks.ResidualBlock(c.features, dtype=c.dtype)(x)
-        x = blocks.Conv(c.num_latents * c.code_dim, 1, dtype=c.dtype)(nn.relu(x))
+            x = layers.ResidualBlock(c.features, dtype=c.dtype)(x)
+        x = layers.Conv(c.num_latents * c.code_dim, 1, dtype=c.dtype)(nn.relu(x))
         return x.astype(jnp.float32).reshape(*x.shape[:-1], c.num_latents, c.code_dim)
 
 
@@ -80,13 +95,14 @@ class Decoder(nn.Module):
 
     @nn.compact
     def __call__(self, codes: jax.Array) -> jax.Array:
+        """Maps code vectors [B, h, w, n, D] to features [B, 2 h, 2 w, F]."""
         c = self.config
         checks.check_floats("codes", codes, ("B", "h", "w", c.num_latents, c.code_dim))
         x = codes.reshape(*codes.shape[:-2], c.num_latents * c.code_dim)
-        x = blocks.Conv(c.features, 1, dtype=c.dtype)(x)
+        x = layers.Conv(c.features, 1, dtype=c.dtype)(x)
         for _ in range(c.num_residual_blocks):
-            x = blocks.ResidualBlock(c.features, dtype=c.dtype)(x)
-        return nn.relu(blocks.ConvTranspose(c.features, dtype=c.dtype)(nn.relu(x)))
+            x = layers.ResidualBlock(c.features, dtype=c.dtype)(x)
+        return nn.relu(layers.ConvTranspose(c.features, dtype=c.dtype)(nn.relu(x)))
 
 
 class VQConv(nn.Module):
@@ -95,6 +111,7 @@ class VQConv(nn.Module):
     config: VQConvConfig
 
     def setup(self) -> None:
+        """Makes encoder, decoder and head, the scales of the posterior and the prior's logits."""
         c = self.config
         self.encoder = Encoder(c)
         self.decoder = Decoder(c)
@@ -114,8 +131,8 @@ class VQConv(nn.Module):
         """Encodes uint8 [B, H, W, 3] to vectors float32 [B, H/4, W/4, n, D].
 
         Raises:
-          ValueError: images are no uint8 levels, have no 3 channels, or sizes that are not
-            multiples of 4.
+            ValueError: images are no uint8 levels, have no 3 channels, or sizes that are not
+                multiples of 4.
         """
         checks.check_images(images, kind=checks.LEVELS, shape=("B", "H", "W", 3))
         checks.check_multiples("images", images, (1, 2), DOWNSAMPLING)
@@ -123,11 +140,11 @@ class VQConv(nn.Module):
         return self.encoder(scaled.astype(self.config.dtype))
 
     def posterior_logits(self, vectors: jax.Array, codebook: jax.Array) -> jax.Array:
-        """Returns logits of q(z | x), -scale |v - m|^2, [B, h, w, n, C] (unnormalised).
+        """Returns logits of q(z | x), -scale |v - m|^2, [B, h, w, n, C] (unnormalized).
 
         Args:
-          vectors: float [B, h, w, n, D], from `encode`.
-          codebook: float [n, C, D].
+            vectors: float [B, h, w, n, D], from `encode`.
+            codebook: float [n, C, D].
         """
         c = self.config
         shape = (c.num_latents, c.codebook_size, c.code_dim)
@@ -174,7 +191,7 @@ def lookup(codes: jax.Array, codebook: jax.Array) -> jax.Array:
     A code of C or more gives NaN, as in `vq.lookup`; in a NumPy array it is refused.
 
     Raises:
-      ValueError: shapes or dtypes do not fit, or a known code is out of range.
+        ValueError: shapes or dtypes do not fit, or a known code is out of range.
     """
     checks.check_floats("codebook", codebook, ("n", "C", "D"))
     num_latents, size, _ = codebook.shape
@@ -183,6 +200,7 @@ def lookup(codes: jax.Array, codebook: jax.Array) -> jax.Array:
 
 
 def _check_vectors(vectors: jax.Array, codebook: jax.Array) -> None:
+    """Raises ValueError unless the vectors have the latent variables of the codebook."""
     checks.check_floats("codebook", codebook, ("n", "C", "D"))
     num_latents, _, dim = codebook.shape
     checks.check_floats("vectors", vectors, ("...", num_latents, dim))
@@ -199,7 +217,7 @@ def average(
     checks.check_floats("codebook", codebook, ("n", "C", "D"))
     checks.check_floats("weights", weights, ("...", *codebook.shape[:2]))
     if jnp.dtype(dtype).itemsize < 4:
-        product = jax.vmap(products.matmul, in_axes=(-2, 0), out_axes=-2)
+        product = jax.vmap(matmul, in_axes=(-2, 0), out_axes=-2)
         return product(weights.astype(dtype), codebook)
     # Full precision, as `lookup` has, which GPUs and TPUs do not have by default.
     return jnp.einsum("...nc,ncd->...nd", weights, codebook, precision=lax.Precision.HIGHEST)
@@ -209,13 +227,23 @@ def calibrated_log_scale(vectors: jax.Array, codebook: jax.Array, logit_std: flo
     """Chooses log_scale [n] such that logits spread over the codes by `logit_std` on average.
 
     With a moderate spread the first posterior is neither uniform (no gradient reaches the choice
-    of code) nor one-hot (a relaxed sample carries no gradient). Where distances do not differ, as
-    those to a single code, log_scale is 0.
+    of code) nor one-hot (a relaxed sample carries no gradient):
+
+        log_scale_n = log(logit_std / mean over vectors of std over codes of |v_n - m_nk|^2).
+
+    Where distances do not differ beyond rounding, no scale spreads them, and log_scale is 0: so for
+    a single code (C = 1), for codes that are all equal, and for distances of 0.
 
     Args:
-      vectors: float [..., n, D].
-      codebook: float [n, C, D].
-      logit_std: positive.
+        vectors: float [..., n, D], at least one.
+        codebook: float [n, C, D].
+        logit_std: in nats, > 0.
+
+    Returns:
+        [n], float32 or wider; finite for finite vectors and codes whose distances are.
+
+    Raises:
+        ValueError: the shapes do not fit, or logit_std is a number and not positive and finite.
     """
     check_positive("logit_std", logit_std)
     squared = distances(vectors, codebook)

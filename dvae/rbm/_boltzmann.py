@@ -18,7 +18,7 @@ class BoltzmannMachine(NamedTuple):
     weights: jax.Array  # [n, n] W, symmetric, zero on the diagonal
 
 
-def check(params: BoltzmannMachine, z: ArrayLike | None = None) -> BoltzmannMachine:
+def check_machine(params: BoltzmannMachine, z: ArrayLike | None = None) -> BoltzmannMachine:
     """Returns the parameters as arrays of floating dtypes.
 
     Raises:

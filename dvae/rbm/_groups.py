@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dvae._numerics import ArrayLike, upcast
-from dvae.rbm.energy import RBM
+from dvae.rbm._rbm import RBM
 
 
 class Layout(NamedTuple):

@@ -23,8 +23,11 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec, Sharding
 
 from dvae._numerics import ArrayLike, as_float, partition, upcast, vary_like
 from dvae.rbm._checks import check_count, check_finite
-from dvae.rbm.energy import RBM, centered_biases, check, dtype_of, product
+from dvae.rbm._rbm import RBM, check_rbm, dtype_of, product
+from dvae.rbm.energy import centered_biases
 from dvae.rbm.gibbs import draw
+
+__all__ = ["Base", "LogZ", "log_z", "reverse_log_z"]
 
 Base = tuple[ArrayLike, ArrayLike] | None
 
@@ -71,7 +74,7 @@ def log_z(
     Raises:
         ValueError: if a number is too small, or sizes do not fit.
     """
-    params = check(params)
+    params = check_rbm(params)
     _check_base(params, base)
     num_temperatures = check_count("num_temperatures", num_temperatures)
     num_chains = check_count("num_chains", num_chains, minimum=2, why="for a standard error")
@@ -119,7 +122,7 @@ def reverse_log_z(
     Raises:
         ValueError: if a number is too small, or sizes do not fit.
     """
-    params = check(params)
+    params = check_rbm(params)
     _check_base(params, base)
     num_temperatures = check_count("num_temperatures", num_temperatures)
     shape, num_units = np.shape(z1), params.bias1.shape[0]

@@ -49,7 +49,10 @@ from jax.sharding import PartitionSpec
 from dvae._numerics import as_float, partition, spec_of, upcast, vary_like
 from dvae.rbm import gibbs
 from dvae.rbm._checks import check_chains, check_count
-from dvae.rbm.energy import RBM, centered_biases, check, dtype_of, logits_1
+from dvae.rbm._rbm import RBM, check_rbm, dtype_of
+from dvae.rbm.energy import centered_biases, logits_1
+
+__all__ = ["AnnealingInfo", "AnnealingState", "anneal", "init", "step", "systematic_resample"]
 
 
 class AnnealingState(NamedTuple):
@@ -115,7 +118,7 @@ def anneal(
     Raises:
         ValueError: if a number is too small, or the sizes of the parameters do not fit.
     """
-    params = check(params)
+    params = check_rbm(params)
     num_sweeps = check_count("num_sweeps", num_sweeps)
     num_chains = check_count(
         "num_chains", num_chains, minimum=2, why="weights are relative to each other"
@@ -182,7 +185,7 @@ def step(
         ValueError: if num_sweeps < 1, the sizes of parameters and state do not fit, or there are
             fewer than 2 chains.
     """
-    params = check(params)
+    params = check_rbm(params)
     num_sweeps = check_count("num_sweeps", num_sweeps)
     check_chains(params.weights.shape, state.z1, state.z2, minimum=2)
     shape = np.shape(state.z1)

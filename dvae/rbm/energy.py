@@ -7,49 +7,22 @@ sec. 5. Everything is linear in one side given the other, so each function also 
 or mean values.
 """
 
-import functools
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dvae._numerics import as_float, upcast, wide_dtype
-from dvae.rbm._checks import check_finite
+from dvae._numerics import as_float, upcast
+from dvae.rbm._rbm import RBM, check_rbm, dtype_of, product
 
-
-class RBM(NamedTuple):
-    """Parameters of a restricted Boltzmann machine."""
-
-    bias1: jax.Array  # [n1] a1, of the left side
-    bias2: jax.Array  # [n2] a2, of the right side
-    weights: jax.Array  # [n1, n2] W
-
-
-def check(params: RBM) -> RBM:
-    """Returns the parameters as arrays of floating dtypes; integers become the default one.
-
-    Raises:
-        ValueError: if their sizes do not fit, a side has no unit, or known values are not finite.
-    """
-    shapes = tuple(np.shape(p) for p in params)
-    if len(shapes[0]) != 1 or len(shapes[1]) != 1 or shapes[2] != shapes[0] + shapes[1]:
-        raise ValueError(
-            "an RBM has bias1 [n1], bias2 [n2] and weights [n1, n2], got shapes "
-            f"{shapes[0]}, {shapes[1]} and {shapes[2]}"
-        )
-    if 0 in shapes[2]:
-        raise ValueError(
-            f"an RBM needs at least one unit on each side, got {shapes[2][0]} and {shapes[2][1]}"
-        )
-    for name, value in zip(RBM._fields, params, strict=True):
-        check_finite(f"{name} of the RBM", value)
-    return RBM(*map(as_float, params))
-
-
-def dtype_of(params: RBM) -> jnp.dtype:
-    """Returns the dtype of sums over the machine's units: at least float32."""
-    return functools.reduce(jnp.promote_types, map(wide_dtype, params))
+__all__ = [
+    "RBM",
+    "centered_biases",
+    "energy",
+    "free_energy_1",
+    "free_energy_2",
+    "logits_1",
+    "logits_2",
+]
 
 
 def energy(params: RBM, z1: jax.Array, z2: jax.Array) -> jax.Array:
@@ -66,7 +39,7 @@ def energy(params: RBM, z1: jax.Array, z2: jax.Array) -> jax.Array:
     Raises:
         ValueError: if the sizes do not fit.
     """
-    params = check(params)
+    params = check_rbm(params)
     z2 = upcast(_side("z2", z2, params.bias2))
     fields = logits_2(params, z1)  # a2 + W^T z1
     z1 = upcast(z1)
@@ -78,14 +51,14 @@ def energy(params: RBM, z1: jax.Array, z2: jax.Array) -> jax.Array:
 
 def logits_1(params: RBM, z2: jax.Array) -> jax.Array:
     """Evaluates the logits of p(z1 | z2), a1 + W z2: [..., n2] to [..., n1], at least float32."""
-    params = check(params)
+    params = check_rbm(params)
     z2 = _side("z2", z2, params.bias2)
     return _logits(z2, params.weights.T, params.bias1)
 
 
 def logits_2(params: RBM, z1: jax.Array) -> jax.Array:
     """Evaluates the logits of p(z2 | z1), a2 + W^T z1: [..., n1] to [..., n2], at least float32."""
-    params = check(params)
+    params = check_rbm(params)
     z1 = _side("z1", z1, params.bias1)
     return _logits(z1, params.weights, params.bias2)
 
@@ -113,11 +86,6 @@ def free_energy_2(params: RBM, z2: jax.Array) -> jax.Array:
     return -upcast(z2) @ upcast(params.bias2) - left
 
 
-def transpose(params: RBM) -> RBM:
-    """Exchanges the two sides."""
-    return RBM(params.bias2, params.bias1, params.weights.T)
-
-
 def centered_biases(params: RBM) -> tuple[jax.Array, jax.Array]:
     """Evaluates c1 = a1 + W 1/2 and c2 = a2 + W^T 1/2, where annealing and tempering start.
 
@@ -131,16 +99,9 @@ def centered_biases(params: RBM) -> tuple[jax.Array, jax.Array]:
     Raises:
         ValueError: if the sizes of the parameters do not fit.
     """
-    params = check(params)
+    params = check_rbm(params)
     a1, a2, w = (upcast(p).astype(dtype_of(params)) for p in params)
     return a1 + w.sum(1) / 2, a2 + w.sum(0) / 2
-
-
-def product(z: jax.Array, weights: jax.Array) -> jax.Array:
-    """Multiplies bits [..., n] by weights [n, m], with sums in at least float32."""
-    if z.dtype != weights.dtype:
-        z, weights = upcast(z), upcast(weights)
-    return jnp.matmul(z, weights, preferred_element_type=wide_dtype(z, weights))
 
 
 def _logits(z: jax.Array, weights: jax.Array, bias: jax.Array) -> jax.Array:

@@ -14,8 +14,11 @@ from dvae._numerics import open_uniform
 from dvae.rbm._bits import from_noise
 from dvae.rbm._checks import check_count
 from dvae.rbm._enumeration import MAX_UNITS, log_sum, over_states
-from dvae.rbm.energy import RBM, check, free_energy_1, logits_2, transpose
+from dvae.rbm._rbm import RBM, check_rbm, transpose
+from dvae.rbm.energy import free_energy_1, logits_2
 from dvae.rbm.gibbs import draw
+
+__all__ = ["Moments", "log_z", "moments", "sample"]
 
 
 class Moments(NamedTuple):
@@ -83,7 +86,7 @@ def sample(key: jax.Array, params: RBM, num_samples: int) -> tuple[jax.Array, ja
 
 def _small_side_first(params: RBM) -> tuple[RBM, bool]:
     """Returns the machine with its smaller side on the left, and whether it was exchanged."""
-    params = check(params)
+    params = check_rbm(params)
     sizes = params.weights.shape
     if min(sizes) > MAX_UNITS:
         raise ValueError(

@@ -18,7 +18,10 @@ from jax.sharding import PartitionSpec
 from dvae._numerics import as_float, open_uniform, partition, spec_of, vary_like
 from dvae.rbm._bits import flip_rate, from_noise
 from dvae.rbm._checks import check_chains, check_count
-from dvae.rbm.energy import RBM, check, logits_2, transpose
+from dvae.rbm._rbm import RBM, check_rbm, transpose
+from dvae.rbm.energy import logits_2
+
+__all__ = ["GibbsInfo", "GibbsState", "draw", "init", "step"]
 
 
 class GibbsState(NamedTuple):
@@ -48,7 +51,7 @@ def init(key: jax.Array, params: RBM, num_chains: int) -> GibbsState:
     Raises:
         ValueError: if num_chains < 1, or the sizes of the parameters do not fit.
     """
-    params = check(params)
+    params = check_rbm(params)
     num_chains = check_count("num_chains", num_chains)
     dtype = params.weights.dtype
     biases = (
@@ -79,7 +82,7 @@ def step(
         ValueError: if num_sweeps < 1, the sizes of parameters and state do not fit, or there is no
             chain.
     """
-    params = check(params)
+    params = check_rbm(params)
     check_chains(params.weights.shape, *state)
     num_sweeps = check_count("num_sweeps", num_sweeps)
     return _step(key, params, GibbsState(*map(as_float, state)), num_sweeps)

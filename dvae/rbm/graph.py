@@ -31,12 +31,25 @@ from jax.sharding import PartitionSpec
 
 from dvae._numerics import as_float, float_dtype, partition, spec_of, upcast, vary_like
 from dvae.rbm._bits import flip_rate
-from dvae.rbm._boltzmann import BoltzmannMachine, check, check_adjacency, check_colors
+from dvae.rbm._boltzmann import BoltzmannMachine, check_adjacency, check_colors, check_machine
 from dvae.rbm._checks import check_count
 from dvae.rbm._enumeration import MAX_UNITS, log_sum, over_states
-from dvae.rbm.energy import RBM
-from dvae.rbm.energy import check as check_rbm
+from dvae.rbm._rbm import RBM, check_rbm
 from dvae.rbm.gibbs import GibbsInfo, draw
+
+__all__ = [
+    "BoltzmannMachine",
+    "GraphMoments",
+    "GraphState",
+    "color",
+    "energy",
+    "from_rbm",
+    "init",
+    "log_z",
+    "moments",
+    "on_edges",
+    "step",
+]
 
 
 class GraphState(NamedTuple):
@@ -110,7 +123,7 @@ def energy(params: BoltzmannMachine, z: jax.Array) -> jax.Array:
     Raises:
         ValueError: if the sizes do not fit, or known weights are asymmetric or on the diagonal.
     """
-    params = check(params, z)
+    params = check_machine(params, z)
     z, bias, weights = upcast(z), upcast(params.bias), upcast(params.weights)
     return -z @ bias - jnp.sum((z @ weights) * z, axis=-1) / 2
 
@@ -160,7 +173,7 @@ def init(key: jax.Array, params: BoltzmannMachine, num_chains: int) -> GraphStat
     Raises:
         ValueError: if num_chains < 1, or the parameters are no machine.
     """
-    params = check(params)
+    params = check_machine(params)
     num_chains = check_count("num_chains", num_chains)
     logits = jnp.broadcast_to(params.bias, (num_chains, params.bias.shape[0]))
     return GraphState(draw(key, logits).astype(params.weights.dtype))
@@ -194,7 +207,7 @@ def step(
         ValueError: if num_sweeps < 1, sizes do not fit, colors are traced or known to be improper.
     """
     colors = check_colors(colors, params)
-    params = check(params, state.z)
+    params = check_machine(params, state.z)
     if np.ndim(state.z) != 2 or len(state.z) < 1:
         raise ValueError(f"z must be [chains, n], at least 1 chain, got shape {np.shape(state.z)}")
     num_sweeps = check_count("num_sweeps", num_sweeps)
@@ -276,8 +289,8 @@ _gradient = jax.jit(jax.grad(_log_z))
 
 
 def _check_small(params: BoltzmannMachine) -> BoltzmannMachine:
-    """Returns the parameters as `check` does; raises ValueError if there are too many states."""
-    params = check(params)
+    """Returns the parameters checked; raises ValueError if there are too many states."""
+    params = check_machine(params)
     num_units = params.bias.shape[0]
     if num_units > MAX_UNITS:
         raise ValueError(

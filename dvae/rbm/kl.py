@@ -13,7 +13,10 @@ import numpy as np
 from dvae._numerics import ArrayLike, as_float, upcast
 from dvae.distributions import bernoulli
 from dvae.rbm import _groups
-from dvae.rbm.energy import RBM, check, energy
+from dvae.rbm._rbm import RBM, check_rbm
+from dvae.rbm.energy import energy
+
+__all__ = ["hierarchical", "log_z_with_gradient"]
 
 
 def hierarchical(
@@ -48,7 +51,7 @@ def hierarchical(
     Raises:
         ValueError: if groups and machine do not fit each other.
     """
-    params = check(params)
+    params = check_rbm(params)
     where = _groups.layout(params, logits, log_ratios, "log_ratios")
     joined = _groups.join(logits)
     entropy = bernoulli.entropy(joined).sum(-1)

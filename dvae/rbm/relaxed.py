@@ -33,7 +33,14 @@ import numpy as np
 from dvae._numerics import ArrayLike, as_float, upcast, vary_like
 from dvae.distributions import bernoulli
 from dvae.rbm._checks import check_count, is_known
-from dvae.rbm.energy import RBM, check, dtype_of
+from dvae.rbm._rbm import RBM, check_rbm, dtype_of
+
+__all__ = [
+    "gaussian_integral_log_prob",
+    "gaussian_integral_sample",
+    "min_lambda",
+    "overlapping_log_prob",
+]
 
 _MIN_LAMBDA = 0.01
 
@@ -168,7 +175,7 @@ def gaussian_integral_sample(
         traced.
 
     Raises:
-        ValueError: as in `gaussian_integral_log_prob`.
+        ValueError: the sides have other leading axes or units, or a known lam is too small.
     """
     z1, z2 = as_float(z1), as_float(z2)
     if z1.shape[:-1] != z2.shape[:-1]:
@@ -211,7 +218,7 @@ def min_lambda(params: RBM) -> jax.Array:
     Raises:
         ValueError: if the sizes of the parameters do not fit.
     """
-    weights = upcast(check(params).weights)
+    weights = upcast(check_rbm(params).weights)
     return jnp.maximum(jnp.linalg.norm(weights, ord=2), _MIN_LAMBDA)
 
 
@@ -257,8 +264,8 @@ def _check_lambda(params: RBM, lam: ArrayLike) -> None:
 
 
 def _check_units(params: RBM, zeta: ArrayLike) -> RBM:
-    """Returns the parameters as `check` does; raises ValueError unless zeta has their units."""
-    params = check(params)
+    """Returns the parameters checked; raises ValueError unless zeta has their units."""
+    params = check_rbm(params)
     n1, n2 = params.weights.shape
     shape = np.shape(zeta)
     if shape[-1:] != (n1 + n2,):

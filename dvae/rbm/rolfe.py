@@ -13,7 +13,9 @@ import jax.numpy as jnp
 from dvae._numerics import ArrayLike, upcast
 from dvae.distributions import bernoulli
 from dvae.rbm import _groups
-from dvae.rbm.energy import RBM, check
+from dvae.rbm._rbm import RBM, check_rbm
+
+__all__ = ["kl_surrogate"]
 
 
 def kl_surrogate(
@@ -66,7 +68,7 @@ def kl_surrogate(
         ValueError: if groups and machine do not fit each other, or max_probability is outside
             (0, 1).
     """
-    params = check(params)
+    params = check_rbm(params)
     where = _groups.layout(params, logits, zetas, "zetas")
     if not 0 < max_probability < 1:
         raise ValueError(

@@ -36,9 +36,12 @@ from jax.sharding import PartitionSpec
 from dvae._numerics import as_float, partition, spec_of, upcast, vary_like
 from dvae.rbm._bits import flip_rate
 from dvae.rbm._checks import check_chains, check_count, is_known
+from dvae.rbm._rbm import RBM, check_rbm, product
 from dvae.rbm._replicas import exchange, log_weights, logits, swaps
-from dvae.rbm.energy import RBM, centered_biases, check, product
+from dvae.rbm.energy import centered_biases
 from dvae.rbm.gibbs import draw
+
+__all__ = ["TemperingInfo", "TemperingState", "adapt", "init", "step"]
 
 _UNIFORM_SHARE = 1e-3  # of an adapted ladder: keeps its steps above the spacing of float32
 
@@ -101,7 +104,7 @@ def init(
     Raises:
         ValueError: if a number is too small, betas are no ladder, or sizes do not fit.
     """
-    params = check(params)
+    params = check_rbm(params)
     num_chains = check_count("num_chains", num_chains)
     num_temperatures = check_count(
         "num_temperatures", num_temperatures, minimum=2, why="gibbs needs one"
@@ -158,7 +161,7 @@ def step(
         ValueError: if num_sweeps < 1, the sizes of parameters and state do not fit, or there is no
             chain.
     """
-    params = check(params)
+    params = check_rbm(params)
     num_sweeps = check_count("num_sweeps", num_sweeps)
     _check_state(params, state)
     replicas = {name: as_float(getattr(state, name)) for name in ("replicas1", "replicas2")}

@@ -10,15 +10,15 @@ inverse CDF (`SMOOTHINGS` lists them by name):
     module       r(zeta|0)                          support  inverse CDF
     exponential  exponential                        [0, 1]   closed form
     logistic     logistic, scale 1/beta             R        closed form
-    power        zeta^{1/beta - 1} / beta           (0, 1)   Newton
+    power        zeta^{1/beta - 1} / beta           (0, 1)   Halley
     gaussian     normal, variance 1/beta            R        Halley
-    uniform_exp  exponential, floor eps             [0, 1]   Newton
+    uniform_exp  exponential, floor eps             [0, 1]   Halley
     spike_exp    delta(zeta); exponential for z=1   [0, 1]   closed form
     step         delta(zeta), delta(zeta-1)         {0, 1}   no gradient
 
     zeta = relax.exponential.sample(key, logits, beta)             # F^{-1}(rho), rho uniform
     zeta = relax.exponential.ancestral_sample(key, logits, beta)   # z, then zeta given z
-    zeta = relax.exponential.icdf(rho, logits, beta)               # the same from your own noise
+    zeta = relax.exponential.icdf(rho, logits, beta)               # from your own noise
     relax.exponential.log_prob(zeta, logits, beta)                 # of the mixture; also cdf
     relax.exponential.posterior_logits(zeta, logits, beta)         # logit of q(z=1 | x, zeta)
 

@@ -1,4 +1,4 @@
-"""Roots of a mixture's CDF and their gradients, which are those of the implicit function:
+"""Roots of a mixture's CDF, and their gradients as those of the implicit function.
 
     dzeta/drho = 1/f,  dzeta/dl = q (1-q) (R_0 - R_1) / f,  dzeta/dbeta = -(dF/dbeta) / f,
 
@@ -15,9 +15,6 @@ import jax
 import jax.numpy as jnp
 
 Pair = tuple[jax.Array, jax.Array]
-Slopes = Callable[
-    [jax.Array, jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array, jax.Array]
-]
 
 # Squares of what is at least this large do not underflow in float32: second derivatives divide by
 # the square of a density.
@@ -28,11 +25,23 @@ class Target(NamedTuple):
     """What a family inverts: F(w) = rho, w <= 1/2. Both tails and the differences keep digits."""
 
     rho: jax.Array
-    rest: jax.Array  # 1 - rho
-    p: jax.Array  # 1 - q
+    not_rho: jax.Array  # 1 - rho
     q: jax.Array  # sigmoid(l)
-    above_p: jax.Array  # rho - p
+    not_q: jax.Array  # 1 - q
     above_q: jax.Array  # rho - q
+    above_not_q: jax.Array  # rho - (1 - q)
+
+
+class Slopes(NamedTuple):
+    """The parts of the implicit function's derivatives at a root w, of one shape."""
+
+    inverse_density: jax.Array  # 1 / f, which is dw/drho
+    by_logits: jax.Array  # -dF/dl = q (1-q) (R_0 - R_1)
+    by_beta: jax.Array  # -dF/dbeta
+
+
+# (w, logits, beta, min_density) -> Slopes.
+SlopesFn = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], Slopes]
 
 
 def tails(rho: jax.Array, least: float = 1e-17) -> Pair:
@@ -49,13 +58,13 @@ def nan_outside_unit(rho: jax.Array) -> jax.Array:
     return jnp.where((rho < 0) | (rho > 1), jnp.nan, rho)
 
 
-def gap(rho: jax.Array, rest: jax.Array, p: jax.Array, q: jax.Array) -> jax.Array:
-    """Returns rho - p, for rho + rest = p + q = 1, from the smaller pair: 1 - x loses a small x."""
-    return jnp.where(rho <= rest, rho - p, q - rest)
+def gap(x: jax.Array, not_x: jax.Array, y: jax.Array, not_y: jax.Array) -> jax.Array:
+    """Returns x - y of probabilities, from the smaller of x and 1 - x: its digits survive."""
+    return jnp.where(x <= not_x, x - y, not_y - not_x)
 
 
 def attach(
-    slopes: Slopes,
+    slopes_fn: SlopesFn,
     w: jax.Array,
     rho: jax.Array,
     logits: jax.Array,
@@ -64,7 +73,16 @@ def attach(
 ) -> jax.Array:
     """Returns the root w with the derivatives of the implicit function F(w; l, beta) = rho.
 
-    `slopes` is that of a `Mixture`; min_density bounds 1 / f.
+    Args:
+        slopes_fn: the parts of the derivatives.
+        w: [...] the root.
+        rho: [...]; only its tangent is used.
+        logits: [...] l, those of the mirrored problem where w is a mirrored root.
+        beta: [...] broadcasts.
+        min_density: [...] what bounds 1 / f.
+
+    Returns:
+        [...] w.
     """
 
     @jax.custom_jvp
@@ -73,7 +91,7 @@ def attach(
 
     def rule(primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
         w = attached(*primals)
-        slope, by_logits, by_beta = slopes(w, *primals[2:])
+        slope, by_logits, by_beta = slopes_fn(w, *primals[2:])
         total = jnp.zeros_like(w)
         factors = (slope, slope * by_logits, slope * by_beta)
         for factor, tangent in zip(factors, tangents[1:4], strict=True):

@@ -6,6 +6,10 @@ Each smoothing gives r(zeta|z) with r(zeta|1) = r(1 - zeta|0), and the mixture
 
 q = sigmoid(l). The mirror rho, l, zeta -> 1 - rho, -l, 1 - zeta maps F to itself, so only roots
 w <= 1/2 are computed; near one the same digits are then kept in 1 - zeta.
+
+A smoothing's module describes a `Family`. Its public functions are those below of that family,
+documented where they are public: elementwise, with arguments that broadcast, in the floating dtype
+of rho, zeta and logits (beta follows them), computed in float32 at least.
 """
 
 import dataclasses
@@ -15,6 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from dvae._numerics import (
+    ArrayLike,
     check_positive,
     check_unit,
     mark_nan,
@@ -24,228 +29,136 @@ from dvae._numerics import (
     sigmoid,
     widen,
 )
-from dvae.relax._implicit import Slopes, Target, attach, gap, tails
+from dvae.relax._implicit import Pair, SlopesFn, Target, attach, gap, tails
 
-ArrayLike = jax.typing.ArrayLike
-Pair = tuple[jax.Array, jax.Array]
 Function = Callable[[jax.Array, jax.Array], jax.Array]
 
 
-@dataclasses.dataclass(frozen=True)
-class Mixture:
-    """One smoothing family; the methods are the public functions of its module.
-
-    All methods are elementwise, broadcast their arguments and keep the dtype of rho, zeta and
-    logits (beta follows them). Fields take arrays of one rank in at least float32.
-    """
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Family:
+    """What makes one smoothing: functions of arrays of one rank, in float32 at least."""
 
     # (zeta, beta) -> R_0, R_1.
-    cdfs: Callable[[jax.Array, jax.Array], Pair]
+    component_cdfs: Callable[[jax.Array, jax.Array], Pair]
     # (zeta, beta) -> log r_0, log r_1.
-    log_probs: Callable[[jax.Array, jax.Array], Pair]
+    component_log_probs: Callable[[jax.Array, jax.Array], Pair]
     # (zeta, beta) -> log r_1 - log r_0.
-    ratio: Function
+    log_ratio_fn: Function
     # (u, beta) -> R_0^-1(u).
     quantile_0: Function
-    # The root w of F(w) = rho.
-    root: Callable[[Target, jax.Array], jax.Array]
-    # (w, logits, beta, min_density) -> 1 / f, q (1-q) (R_0 - R_1), -dF/dbeta at w <= 1/2.
-    slopes: Slopes
+    # (target, beta) -> the root w <= 1/2 of F(w) = rho.
+    lower_root: Callable[[Target, jax.Array], jax.Array]
+    # (w, logits, beta, min_density) -> Slopes at w <= 1/2.
+    slopes_fn: SlopesFn
     # Whether zeta lies in [0, 1], or anywhere on the line.
-    bounded: bool = True
+    bounded: bool
 
-    def icdf(self, rho: ArrayLike, logits: ArrayLike, beta: ArrayLike) -> jax.Array:
-        """Maps uniform noise to zeta = F^{-1}(rho), differentiable in all three arguments.
 
-        Args:
-            rho: [...] float in [0, 1]; what is closer than 1e-17 to 0 counts as that close, and so
-                does 1. At 0 and 1 zeta is exactly the end of a bounded support.
-            logits: [...] float; q = sigmoid(l).
-            beta: [...] float > 0, the inverse temperature.
+def icdf(family: Family, *, rho: ArrayLike, logits: ArrayLike, beta: ArrayLike) -> jax.Array:
+    """Maps uniform noise to zeta = F^{-1}(rho)."""
+    check_unit("rho", rho)
+    (rho, logits), beta, dtype = prepare((rho, logits), beta)
+    return _solve(family, rho, logits, beta).astype(dtype)
 
-        Returns:
-            [...] zeta, increasing in rho and (for beta > 1) in the logits; NaN where an argument
-            is NaN or rho is outside [0, 1].
 
-        Raises:
-            ValueError: if beta is a Python number and not positive and finite, or rho is one
-                outside [0, 1].
-        """
-        check_unit("rho", rho)
-        (rho, logits), beta, dtype = prepare((rho, logits), beta)
-        return self._solve(rho, logits, beta).astype(dtype)
+def sample(family: Family, *, key: jax.Array, logits: ArrayLike, beta: ArrayLike) -> jax.Array:
+    """Draws zeta = F^{-1}(rho), rho uniform."""
+    (logits,), beta, dtype = prepare((logits,), beta)
+    rho = uniform_like(key, logits, beta)
+    return _solve(family, rho, logits, beta).astype(dtype)
 
-    def sample(self, key: jax.Array, logits: ArrayLike, beta: ArrayLike) -> jax.Array:
-        """Draws zeta = F^{-1}(rho) with rho uniform, reparametrised.
 
-        Args:
-            key: typed PRNG key.
-            logits: [...] float.
-            beta: float > 0, the inverse temperature; broadcasts with logits.
+def ancestral_sample(
+    family: Family, *, key: jax.Array, logits: ArrayLike, beta: ArrayLike
+) -> jax.Array:
+    """Draws z ~ Bernoulli(q), then zeta ~ r(zeta|z)."""
+    (logits,), beta, dtype = prepare((logits,), beta)
+    key_z, key_zeta = jax.random.split(key)
+    z = uniform_like(key_z, logits, beta) < jax.nn.sigmoid(logits)
+    # `ndtri` takes no sharded noise on a mesh with explicit axes.
+    u = open_uniform(key_zeta, z.shape).astype(logits.dtype)
+    zeta = meet(family.quantile_0(u, jax.lax.stop_gradient(beta)), logits, beta)
+    logits = meet(logits, zeta)
+    inner = zeta <= 0.5  # zeta is on the side of its z
+    w = jnp.where(inner, zeta, 1 - zeta)
+    lower = inner ^ z
+    mirrored = jnp.where(lower, logits, -logits)
+    w = attach(family.slopes_fn, w, jnp.zeros_like(w), mirrored, beta, jnp.zeros_like(w))
+    return mark_nan(jnp.where(lower, w, 1 - w), logits).astype(dtype)
 
-        Returns:
-            [...] zeta, in the dtype of logits.
 
-        Raises:
-            ValueError: if beta is a Python number and not positive and finite, or key is an array
-                of keys.
-        """
-        (logits,), beta, dtype = prepare((logits,), beta)
-        rho = uniform_like(key, logits, beta)
-        return self._solve(rho, logits, beta).astype(dtype)
+def cdf(family: Family, *, zeta: ArrayLike, logits: ArrayLike, beta: ArrayLike) -> jax.Array:
+    """Evaluates F(zeta)."""
+    (zeta, logits), beta, dtype = prepare((zeta, logits), beta)
+    r0, r1 = family.component_cdfs(_clipped(family, zeta), beta)
+    return (sigmoid(-logits) * r0 + sigmoid(logits) * r1).astype(dtype)
 
-    def ancestral_sample(self, key: jax.Array, logits: ArrayLike, beta: ArrayLike) -> jax.Array:
-        """Draws z ~ Bernoulli(q), then zeta ~ r(zeta|z): the sampler of DVAE#.
 
-        The law is that of `sample`, and so is the gradient at a given zeta, since it depends on
-        zeta alone: dzeta/dl = q (1-q) (R_0 - R_1) / f, Vahdat et al. (2018), DVAE#. No root is
-        computed.
+def log_prob(family: Family, *, zeta: ArrayLike, logits: ArrayLike, beta: ArrayLike) -> jax.Array:
+    """Evaluates log f(zeta)."""
+    (zeta, logits), beta, dtype = prepare((zeta, logits), beta)
+    log_0, log_1 = family.component_log_probs(_clipped(family, zeta), beta)
+    value = jnp.logaddexp(log_0 - jax.nn.softplus(logits), log_1 - jax.nn.softplus(-logits))
+    return _inside(family, zeta, value).astype(dtype)
 
-        Args:
-            key: typed PRNG key.
-            logits: [...] float.
-            beta: float > 0, the inverse temperature; broadcasts with logits.
 
-        Returns:
-            [...] zeta, in the dtype of logits.
+def log_prob_0(family: Family, *, zeta: ArrayLike, beta: ArrayLike) -> jax.Array:
+    """Evaluates log r(zeta|0)."""
+    (zeta,), beta, dtype = prepare((zeta,), beta)
+    value, _ = family.component_log_probs(_clipped(family, zeta), beta)
+    return _inside(family, zeta, value).astype(dtype)
 
-        Raises:
-            ValueError: if beta is a Python number and not positive and finite, or key is an array
-                of keys.
-        """
-        (logits,), beta, dtype = prepare((logits,), beta)
-        key_z, key_zeta = jax.random.split(key)
-        z = uniform_like(key_z, logits, beta) < jax.nn.sigmoid(logits)
-        # `ndtri` takes no sharded noise on a mesh with explicit axes.
-        u = open_uniform(key_zeta, z.shape).astype(logits.dtype)
-        zeta = meet(self.quantile_0(u, jax.lax.stop_gradient(beta)), logits, beta)
-        logits = meet(logits, zeta)
-        inner = zeta <= 0.5  # zeta is on the side of its z
-        w = jnp.where(inner, zeta, 1 - zeta)
-        lower = inner ^ z
-        mirrored = jnp.where(lower, logits, -logits)
-        w = attach(self.slopes, w, jnp.zeros_like(w), mirrored, beta, jnp.zeros_like(w))
-        return mark_nan(jnp.where(lower, w, 1 - w), logits).astype(dtype)
 
-    def cdf(self, zeta: ArrayLike, logits: ArrayLike, beta: ArrayLike) -> jax.Array:
-        """Evaluates F(zeta) = (1-q) R_0(zeta) + q R_1(zeta).
+def log_ratio(family: Family, *, zeta: ArrayLike, beta: ArrayLike) -> jax.Array:
+    """Evaluates log r(zeta|1) - log r(zeta|0)."""
+    (zeta,), beta, dtype = prepare((zeta,), beta)
+    return family.log_ratio_fn(zeta, beta).astype(dtype)
 
-        Args:
-            zeta: [...] float.
-            logits: [...] float.
-            beta: float > 0; broadcasts.
 
-        Returns:
-            [...] in [0, 1].
+def posterior_logits(
+    family: Family, *, zeta: ArrayLike, logits: ArrayLike, beta: ArrayLike
+) -> jax.Array:
+    """Evaluates l + log r(zeta|1) - log r(zeta|0)."""
+    (zeta, logits), beta, dtype = prepare((zeta, logits), beta)
+    return (logits + family.log_ratio_fn(zeta, beta)).astype(dtype)
 
-        Raises:
-            ValueError: if beta is a Python number and not positive and finite.
-        """
-        (zeta, logits), beta, dtype = prepare((zeta, logits), beta)
-        r0, r1 = self.cdfs(jnp.clip(zeta, 0, 1) if self.bounded else zeta, beta)
-        return (sigmoid(-logits) * r0 + sigmoid(logits) * r1).astype(dtype)
 
-    def log_prob(self, zeta: ArrayLike, logits: ArrayLike, beta: ArrayLike) -> jax.Array:
-        """Evaluates the log-density log f(zeta) of the mixture; -inf outside the support.
+def _clipped(family: Family, zeta: jax.Array) -> jax.Array:
+    """Returns zeta moved into a bounded support."""
+    return jnp.clip(zeta, 0, 1) if family.bounded else zeta
 
-        Args:
-            zeta: [...] float.
-            logits: [...] float.
-            beta: float > 0; broadcasts.
 
-        Returns:
-            [...] nats.
+def _inside(family: Family, zeta: jax.Array, value: jax.Array) -> jax.Array:
+    """Returns value on the support, -inf elsewhere."""
+    if not family.bounded:
+        return value
+    outside, value = jnp.broadcast_arrays((zeta < 0) | (zeta > 1), value)
+    return jnp.where(outside, -jnp.inf, value)
 
-        Raises:
-            ValueError: if beta is a Python number and not positive and finite.
-        """
-        (zeta, logits), beta, dtype = prepare((zeta, logits), beta)
-        log_0, log_1 = self.log_probs(jnp.clip(zeta, 0, 1) if self.bounded else zeta, beta)
-        value = jnp.logaddexp(log_0 - jax.nn.softplus(logits), log_1 - jax.nn.softplus(-logits))
-        return self._inside(zeta, value).astype(dtype)
 
-    def log_prob_0(self, zeta: ArrayLike, beta: ArrayLike) -> jax.Array:
-        """Evaluates log r(zeta|z=0); log r(zeta|1) is its value at 1 - zeta.
-
-        Args:
-            zeta: [...] float.
-            beta: float > 0; broadcasts.
-
-        Returns:
-            [...] nats; -inf outside the support.
-
-        Raises:
-            ValueError: if beta is a Python number and not positive and finite.
-        """
-        (zeta,), beta, dtype = prepare((zeta,), beta)
-        value, _ = self.log_probs(jnp.clip(zeta, 0, 1) if self.bounded else zeta, beta)
-        return self._inside(zeta, value).astype(dtype)
-
-    def log_ratio(self, zeta: ArrayLike, beta: ArrayLike) -> jax.Array:
-        """Evaluates log r(zeta|1) - log r(zeta|0).
-
-        Args:
-            zeta: [...] float, in the support.
-            beta: float > 0; broadcasts.
-
-        Returns:
-            [...] nats.
-
-        Raises:
-            ValueError: if beta is a Python number and not positive and finite.
-        """
-        (zeta,), beta, dtype = prepare((zeta,), beta)
-        return self.ratio(zeta, beta).astype(dtype)
-
-    def posterior_logits(self, zeta: ArrayLike, logits: ArrayLike, beta: ArrayLike) -> jax.Array:
-        """Evaluates the logit of q(z=1|x, zeta): l + log r(zeta|1) - log r(zeta|0).
-
-        Vahdat et al. (2018), DVAE++, section 5, where its sigmoid is called nu.
-
-        Args:
-            zeta: [...] float, in the support.
-            logits: [...] float.
-            beta: float > 0; broadcasts.
-
-        Returns:
-            [...] logits.
-
-        Raises:
-            ValueError: if beta is a Python number and not positive and finite.
-        """
-        (zeta, logits), beta, dtype = prepare((zeta, logits), beta)
-        return (logits + self.ratio(zeta, beta)).astype(dtype)
-
-    def _inside(self, zeta: jax.Array, value: jax.Array) -> jax.Array:
-        """Returns value on the support, -inf elsewhere."""
-        if not self.bounded:
-            return value
-        outside, value = jnp.broadcast_arrays((zeta < 0) | (zeta > 1), value)
-        return jnp.where(outside, -jnp.inf, value)
-
-    def _solve(self, rho: jax.Array, logits: jax.Array, beta: jax.Array) -> jax.Array:
-        """Returns F^{-1}(rho) with its derivatives."""
-        rho, logits = meet(rho, logits, beta), meet(logits, rho, beta)
-        low, high = tails(rho)
-        p, q = jax.nn.sigmoid(-logits), jax.nn.sigmoid(logits)
-        above_p, above_q = gap(low, high, p, q), gap(low, high, q, p)
-        _, r1 = self.cdfs(jnp.full((1,) * beta.ndim, 0.5, beta.dtype), beta)
-        lower = (above_p <= (q - p) * r1) & (rho != 1) | (rho == 0)
-        target = Target(
-            rho=jnp.where(lower, low, high),
-            rest=jnp.where(lower, high, low),
-            p=jnp.where(lower, p, q),
-            q=jnp.where(lower, q, p),
-            above_p=jnp.where(lower, above_p, -above_p),
-            above_q=jnp.where(lower, above_q, -above_q),
-        )
-        w = self.root(*jax.lax.stop_gradient((target, beta)))
-        if self.bounded:
-            w = jnp.where((rho == 0) | (rho == 1), 0, w)
-        min_density = jnp.where(w > 0, 0.5 * jnp.finfo(w.dtype).eps * low, 0)
-        signed = jnp.where(lower, rho, -rho), jnp.where(lower, logits, -logits)
-        w = attach(self.slopes, w, *signed, beta, min_density)
-        return jnp.where(lower, w, 1 - w)
+def _solve(family: Family, rho: jax.Array, logits: jax.Array, beta: jax.Array) -> jax.Array:
+    """Returns F^{-1}(rho) with its derivatives."""
+    rho, logits = meet(rho, logits, beta), meet(logits, rho, beta)
+    low, high = tails(rho)
+    q, not_q = jax.nn.sigmoid(logits), jax.nn.sigmoid(-logits)
+    above_q, above_not_q = gap(low, high, q, not_q), gap(low, high, not_q, q)
+    _, r1 = family.component_cdfs(jnp.full((1,) * beta.ndim, 0.5, beta.dtype), beta)
+    lower = (above_not_q <= (q - not_q) * r1) & (rho != 1) | (rho == 0)
+    target = Target(
+        rho=jnp.where(lower, low, high),
+        not_rho=jnp.where(lower, high, low),
+        q=jnp.where(lower, q, not_q),
+        not_q=jnp.where(lower, not_q, q),
+        above_q=jnp.where(lower, above_q, -above_q),
+        above_not_q=jnp.where(lower, above_not_q, -above_not_q),
+    )
+    w = family.lower_root(*jax.lax.stop_gradient((target, beta)))
+    if family.bounded:
+        w = jnp.where((rho == 0) | (rho == 1), 0, w)
+    min_density = jnp.where(w > 0, 0.5 * jnp.finfo(w.dtype).eps * low, 0)
+    signed = jnp.where(lower, rho, -rho), jnp.where(lower, logits, -logits)
+    w = attach(family.slopes_fn, w, *signed, beta, min_density)
+    return jnp.where(lower, w, 1 - w)
 
 
 def prepare(

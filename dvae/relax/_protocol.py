@@ -4,7 +4,7 @@ from typing import Protocol
 
 import jax
 
-ArrayLike = jax.typing.ArrayLike
+from dvae._numerics import ArrayLike
 
 
 class Smoothing(Protocol):

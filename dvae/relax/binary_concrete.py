@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from dvae._numerics import (
+    ArrayLike,
     check_positive,
     check_unit,
     logit,
@@ -23,7 +24,7 @@ from dvae._numerics import (
 from dvae.relax._implicit import tails
 from dvae.relax._mixture import uniform_like
 
-ArrayLike = jax.typing.ArrayLike
+__all__ = ["cdf", "icdf", "icdf_logit", "log_prob", "log_prob_of_logit", "sample", "sample_logit"]
 
 
 def icdf(rho: ArrayLike, logits: ArrayLike, temperature: ArrayLike) -> jax.Array:
@@ -67,7 +68,7 @@ def icdf_logit(rho: ArrayLike, logits: ArrayLike, temperature: ArrayLike) -> jax
 
 
 def sample(key: jax.Array, logits: ArrayLike, temperature: ArrayLike) -> jax.Array:
-    """Draws zeta, reparametrised (see `icdf`).
+    """Draws zeta, reparametrized (see `icdf`).
 
     Args:
         key: typed PRNG key.
@@ -85,7 +86,7 @@ def sample(key: jax.Array, logits: ArrayLike, temperature: ArrayLike) -> jax.Arr
 
 
 def sample_logit(key: jax.Array, logits: ArrayLike, temperature: ArrayLike) -> jax.Array:
-    """Draws y = logit(zeta), reparametrised (see `icdf_logit`).
+    """Draws y = logit(zeta), reparametrized (see `icdf_logit`).
 
     Args:
         key: typed PRNG key.

@@ -15,9 +15,16 @@ import jax
 import jax.numpy as jnp
 
 from dvae import distributions
-from dvae._numerics import as_float, check_positive, open_uniform, standard_gumbel, upcast
+from dvae._numerics import (
+    ArrayLike,
+    as_float,
+    check_positive,
+    open_uniform,
+    standard_gumbel,
+    upcast,
+)
 
-ArrayLike = jax.typing.ArrayLike
+__all__ = ["bernoulli", "categorical"]
 
 
 def bernoulli(
@@ -86,7 +93,7 @@ def categorical(
     logits = as_float(logits)
     key_z, key_top, key_noise = jax.random.split(key, 3)
     z = distributions.categorical.sample(key_z, logits)
-    # Normalised logits, so that logsumexp(l) = 0 and T is standard.
+    # Normalized logits, so that logsumexp(l) = 0 and T is standard.
     wide = jax.nn.log_softmax(upcast(jax.lax.stop_gradient(logits)))
     shape = (num_samples, *logits.shape)
     top = standard_gumbel(key_top, (*shape[:-1], 1))

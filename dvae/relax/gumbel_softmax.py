@@ -24,6 +24,8 @@ from dvae._numerics import (
     widen,
 )
 
+__all__ = ["log_prob", "log_prob_of_log", "sample", "transform", "transform_hard"]
+
 
 def sample(
     key: jax.Array,
@@ -32,11 +34,11 @@ def sample(
     *,
     hard: bool = False,
 ) -> jax.Array:
-    """Draws y = softmax((l + g) / tau), reparametrised (see `transform`).
+    """Draws y = softmax((l + g) / tau), reparametrized (see `transform`).
 
     Args:
         key: typed PRNG key.
-        logits: [..., C] float, normalised or not.
+        logits: [..., C] float, normalized or not.
         temperature: tau > 0, a scalar, or [..., 1] of the logits' rank.
         hard: return the one-hot argmax, with the gradient of y (see `transform_hard`).
 
@@ -58,7 +60,7 @@ def transform(gumbels: ArrayLike, logits: ArrayLike, temperature: ArrayLike) -> 
 
     Args:
         gumbels: [..., C] float, standard Gumbel noise; broadcasts with logits.
-        logits: [..., C] float, normalised or not.
+        logits: [..., C] float, normalized or not.
         temperature: tau > 0, a scalar, or [..., 1] of the logits' rank.
 
     Returns:
@@ -78,7 +80,7 @@ def transform_hard(gumbels: ArrayLike, logits: ArrayLike, temperature: ArrayLike
 
     Args:
         gumbels: [..., C] float, standard Gumbel noise; broadcasts with logits.
-        logits: [..., C] float, normalised or not.
+        logits: [..., C] float, normalized or not.
         temperature: tau > 0, a scalar, or [..., 1] of the logits' rank.
 
     Returns:
@@ -117,7 +119,7 @@ def log_prob(y: ArrayLike, logits: ArrayLike, temperature: ArrayLike) -> jax.Arr
 
     Args:
         y: [..., C] float on the simplex.
-        logits: [..., C] float, normalised or not; batch axes broadcast with those of y.
+        logits: [..., C] float, normalized or not; batch axes broadcast with those of y.
         temperature: tau > 0, a scalar, or [..., 1] of the logits' rank.
 
     Returns:
@@ -147,7 +149,7 @@ def log_prob_of_log(log_y: ArrayLike, logits: ArrayLike, temperature: ArrayLike)
 
     Args:
         log_y: [..., C] float, logsumexp(log_y) = 0.
-        logits: [..., C] float, normalised or not; batch axes broadcast with those of log_y.
+        logits: [..., C] float, normalized or not; batch axes broadcast with those of log_y.
         temperature: tau > 0, a scalar, or [..., 1] of the logits' rank.
 
     Returns:

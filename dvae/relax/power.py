@@ -11,9 +11,194 @@ import math
 import jax
 import jax.numpy as jnp
 
-from dvae._numerics import sigmoid
-from dvae.relax._implicit import MIN_DENSITY, Target, inverse_density
-from dvae.relax._mixture import Mixture, Pair
+from dvae._numerics import ArrayLike, sigmoid
+from dvae.relax import _mixture
+from dvae.relax._implicit import MIN_DENSITY, Pair, Slopes, Target, inverse_density
+from dvae.relax._mixture import Family
+
+__all__ = [
+    "ancestral_sample",
+    "cdf",
+    "icdf",
+    "log_prob",
+    "log_prob_0",
+    "log_ratio",
+    "posterior_logits",
+    "sample",
+]
+
+
+def icdf(rho: ArrayLike, logits: ArrayLike, beta: ArrayLike) -> jax.Array:
+    """Maps uniform noise to zeta = F^{-1}(rho), differentiable in all three arguments.
+
+    F, that of `cdf`, is inverted by Halley's steps. The gradient is that of the implicit function:
+    dzeta/drho = 1/f, dzeta/dl = q (1-q) (R_0 - R_1) / f, dzeta/dbeta = -(dF/dbeta) / f.
+
+    Source: Vahdat et al. (2018), DVAE#.
+
+    Args:
+        rho: [...] real in [0, 1]; what is closer than 1e-17 to 0 counts as that close, and so does
+            1. At 0 and 1 zeta is exactly the end of the support.
+        logits: [...] real; q = sigmoid(l).
+        beta: [...] real > 0, the inverse temperature; all three broadcast.
+
+    Returns:
+        [...] zeta in [0, 1], in the common floating dtype of rho and logits. It increases in rho
+        and, for beta > 1, in the logits. NaN where an argument is NaN or rho is outside [0, 1].
+
+    Raises:
+        ValueError: if beta is a Python number and not positive and finite, or rho is one outside
+            [0, 1].
+        TypeError: if an argument is complex.
+    """
+    return _mixture.icdf(_FAMILY, rho=rho, logits=logits, beta=beta)
+
+
+def sample(key: jax.Array, logits: ArrayLike, beta: ArrayLike) -> jax.Array:
+    """Draws zeta = F^{-1}(rho) with rho uniform on (0, 1), reparametrized as `icdf` is.
+
+    Source: Vahdat et al. (2018), DVAE#.
+
+    Args:
+        key: typed PRNG key, a single one.
+        logits: [...] real; q = sigmoid(l).
+        beta: [...] real > 0, the inverse temperature; broadcasts with logits.
+
+    Returns:
+        [...] zeta in [0, 1], in the floating dtype of logits; NaN where logits or beta are.
+
+    Raises:
+        ValueError: if beta is a Python number and not positive and finite, or key is an array of
+            keys.
+        TypeError: if logits are complex.
+    """
+    return _mixture.sample(_FAMILY, key=key, logits=logits, beta=beta)
+
+
+def ancestral_sample(key: jax.Array, logits: ArrayLike, beta: ArrayLike) -> jax.Array:
+    """Draws z ~ Bernoulli(q), then zeta ~ r(zeta|z); no root is computed.
+
+    The law is that of `sample`, and so is the gradient at a zeta, since it depends on zeta alone:
+    dzeta/dl = q (1-q) (R_0 - R_1) / f.
+
+    Source: Vahdat et al. (2018), DVAE#.
+
+    Args:
+        key: typed PRNG key, a single one.
+        logits: [...] real; q = sigmoid(l).
+        beta: [...] real > 0, the inverse temperature; broadcasts with logits.
+
+    Returns:
+        [...] zeta in [0, 1], in the floating dtype of logits; NaN where logits or beta are.
+
+    Raises:
+        ValueError: if beta is a Python number and not positive and finite, or key is an array of
+            keys.
+        TypeError: if logits are complex.
+    """
+    return _mixture.ancestral_sample(_FAMILY, key=key, logits=logits, beta=beta)
+
+
+def cdf(zeta: ArrayLike, logits: ArrayLike, beta: ArrayLike) -> jax.Array:
+    """Evaluates F(zeta) = (1-q) R_0(zeta) + q R_1(zeta).
+
+        R_0(zeta) = zeta^{1/beta},  R_1(zeta) = 1 - R_0(1 - zeta)
+
+    Source: Vahdat et al. (2018), DVAE#.
+
+    Args:
+        zeta: [...] real; outside [0, 1] F is 0 or 1.
+        logits: [...] real; q = sigmoid(l).
+        beta: [...] real > 0, the inverse temperature; all three broadcast.
+
+    Returns:
+        [...] in [0, 1], in the common floating dtype of zeta and logits.
+
+    Raises:
+        ValueError: if beta is a Python number and not positive and finite.
+        TypeError: if an argument is complex.
+    """
+    return _mixture.cdf(_FAMILY, zeta=zeta, logits=logits, beta=beta)
+
+
+def log_prob(zeta: ArrayLike, logits: ArrayLike, beta: ArrayLike) -> jax.Array:
+    """Evaluates log f(zeta) = log[(1-q) r(zeta|0) + q r(zeta|1)], the mixture's log-density.
+
+    Source: Vahdat et al. (2018), DVAE#.
+
+    Args:
+        zeta: [...] real; outside [0, 1] the density is 0.
+        logits: [...] real; q = sigmoid(l).
+        beta: [...] real > 0, the inverse temperature; all three broadcast.
+
+    Returns:
+        [...] nats; -inf outside [0, 1], in the common floating dtype of zeta and logits.
+
+    Raises:
+        ValueError: if beta is a Python number and not positive and finite.
+        TypeError: if an argument is complex.
+    """
+    return _mixture.log_prob(_FAMILY, zeta=zeta, logits=logits, beta=beta)
+
+
+def log_prob_0(zeta: ArrayLike, beta: ArrayLike) -> jax.Array:
+    """Evaluates log r(zeta|z=0); log r(zeta|1) is its value at 1 - zeta.
+
+        log r(zeta|0) = (1/beta - 1) log zeta - log beta
+
+    Source: Vahdat et al. (2018), DVAE#.
+
+    Args:
+        zeta: [...] real; outside [0, 1] the density is 0.
+        beta: [...] real > 0, the inverse temperature; broadcasts with zeta.
+
+    Returns:
+        [...] nats; -inf outside [0, 1], in the floating dtype of zeta.
+
+    Raises:
+        ValueError: if beta is a Python number and not positive and finite.
+        TypeError: if zeta is complex.
+    """
+    return _mixture.log_prob_0(_FAMILY, zeta=zeta, beta=beta)
+
+
+def log_ratio(zeta: ArrayLike, beta: ArrayLike) -> jax.Array:
+    """Evaluates log r(zeta|1) - log r(zeta|0) = (1/beta - 1) (log(1 - zeta) - log zeta).
+
+    Source: Vahdat et al. (2018), DVAE#.
+
+    Args:
+        zeta: [...] real in [0, 1].
+        beta: [...] real > 0, the inverse temperature; broadcasts with zeta.
+
+    Returns:
+        [...] nats, finite: 0 and 1 count as one rounding away, in the floating dtype of zeta.
+
+    Raises:
+        ValueError: if beta is a Python number and not positive and finite.
+        TypeError: if zeta is complex.
+    """
+    return _mixture.log_ratio(_FAMILY, zeta=zeta, beta=beta)
+
+
+def posterior_logits(zeta: ArrayLike, logits: ArrayLike, beta: ArrayLike) -> jax.Array:
+    """Evaluates the logit of q(z=1|x, zeta): l + log r(zeta|1) - log r(zeta|0).
+
+    Source: Vahdat et al. (2018), DVAE++, section 5, where its sigmoid is called nu.
+
+    Args:
+        zeta: [...] real in [0, 1].
+        logits: [...] real, l of q(z=1|x).
+        beta: [...] real > 0, the inverse temperature; all three broadcast.
+
+    Returns:
+        [...] logits, in the common floating dtype of zeta and logits.
+
+    Raises:
+        ValueError: if beta is a Python number and not positive and finite.
+        TypeError: if an argument is complex.
+    """
+    return _mixture.posterior_logits(_FAMILY, zeta=zeta, logits=logits, beta=beta)
 
 
 def _logs(zeta: jax.Array) -> Pair:
@@ -23,7 +208,8 @@ def _logs(zeta: jax.Array) -> Pair:
     return jnp.log(zeta), jnp.log1p(-zeta)
 
 
-def _cdfs(zeta: jax.Array, beta: jax.Array) -> Pair:
+def _component_cdfs(zeta: jax.Array, beta: jax.Array) -> Pair:
+    """Evaluates R_0(zeta) and R_1(zeta)."""
     # Unlike in the densities the ends need no care: log 0 = -inf gives exactly 0 and 1.
     log_zeta, log_rest = _logs(zeta)
     zeta, beta = jnp.broadcast_arrays(zeta, beta)
@@ -32,45 +218,49 @@ def _cdfs(zeta: jax.Array, beta: jax.Array) -> Pair:
     return r0, r1
 
 
-def _log_probs(zeta: jax.Array, beta: jax.Array) -> Pair:
+def _component_log_probs(zeta: jax.Array, beta: jax.Array) -> Pair:
+    """Evaluates log r(zeta|0) and log r(zeta|1)."""
     log_zeta, log_rest = _logs(zeta)
     power = 1 / beta - 1
     return power * log_zeta - jnp.log(beta), power * log_rest - jnp.log(beta)
 
 
-def _ratio(zeta: jax.Array, beta: jax.Array) -> jax.Array:
+def _log_ratio(zeta: jax.Array, beta: jax.Array) -> jax.Array:
+    """Evaluates log r(zeta|1) - log r(zeta|0)."""
     log_zeta, log_rest = _logs(zeta)
     return (1 / beta - 1) * (log_rest - log_zeta)
 
 
 def _quantile_0(u: jax.Array, beta: jax.Array) -> jax.Array:
+    """Evaluates R_0^{-1}(u)."""
     return jnp.exp(beta * jnp.log(u))
 
 
-def _root(target: Target, beta: jax.Array) -> jax.Array:
-    rho, rest, p, q, _, above_q = target
+def _lower_root(target: Target, beta: jax.Array) -> jax.Array:
+    """Solves F(w) = rho for the root w <= 1/2."""
+    rho, not_rho, q, not_q, above_q, _ = target
     power = 1 / beta
     # The unknown is x = log w. Each component alone bounds it from above, within a factor of two
     # in F; Halley's steps on the logarithm of the smaller tail triple the digits from there.
     share = jnp.minimum(rho / q, 1)
     log_rest_1 = jnp.where(share < 0.5, jnp.log1p(-share), jnp.log(jnp.maximum(-above_q, 0) / q))
-    x_0 = beta * jnp.log(rho / p)
+    x_0 = beta * jnp.log(rho / not_q)
     x_1 = jnp.log(-jnp.expm1(beta * log_rest_1))
     x = jnp.minimum(jnp.minimum(x_0, x_1), -math.log(2.0))
-    upper = rho > rest
+    upper = rho > not_rho
     sign = jnp.where(upper, -1, 1).astype(x.dtype)
-    log_tail = jnp.log(jnp.minimum(rho, rest))
+    log_tail = jnp.log(jnp.minimum(rho, not_rho))
     for _ in range(4):
         w = jnp.exp(x)
         log_rest = jnp.log1p(-w)
         r0, rest_1 = jnp.exp(power * x), jnp.exp(power * log_rest)
         value = jnp.where(
             upper,
-            q * rest_1 - p * jnp.expm1(power * x),
-            p * r0 - q * jnp.expm1(power * log_rest),
+            q * rest_1 - not_q * jnp.expm1(power * x),
+            not_q * r0 - q * jnp.expm1(power * log_rest),
         )
         odds = w / (1 - w)
-        d0, d1 = power * p * r0, power * q * rest_1 * odds  # dF/dx = d0 + d1
+        d0, d1 = power * not_q * r0, power * q * rest_1 * odds  # dF/dx = d0 + d1
         slope = jnp.maximum(d0 + d1, MIN_DENSITY)
         step = sign * (jnp.log(value) - log_tail) * value / slope
         bend = (power * d0 + d1 * (1 - (power - 1) * odds)) / slope - sign * slope / value
@@ -79,25 +269,26 @@ def _root(target: Target, beta: jax.Array) -> jax.Array:
     return jnp.exp(x)
 
 
-def _slopes(
-    w: jax.Array, logits: jax.Array, beta: jax.Array, min_density: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    q, p = sigmoid(logits), sigmoid(-logits)
+def _slopes(w: jax.Array, logits: jax.Array, beta: jax.Array, min_density: jax.Array) -> Slopes:
+    """Evaluates the parts of the derivatives of the root w <= 1/2."""
+    q, not_q = sigmoid(logits), sigmoid(-logits)
     log_w, log_rest = jnp.log(jnp.maximum(w, jnp.finfo(w.dtype).tiny)), jnp.log1p(-w)
     r0, rest = jnp.exp(log_w / beta), jnp.exp(log_rest / beta)  # R_0, 1 - R_1
     # w f = ..., so that r_0 = infinity at a w that underflowed to 0 gives the slope 0.
-    inverse = beta * w * inverse_density(p * r0 + q * rest * (w / (1 - w)), beta * w * min_density)
-    by_logits = q * p * (r0 + jnp.expm1(log_rest / beta))
-    return inverse, by_logits, (p * r0 * log_w - q * rest * log_rest) / (beta * beta)
+    inverse = (
+        beta * w * inverse_density(not_q * r0 + q * rest * (w / (1 - w)), beta * w * min_density)
+    )
+    by_logits = q * not_q * (r0 + jnp.expm1(log_rest / beta))
+    by_beta = (not_q * r0 * log_w - q * rest * log_rest) / (beta * beta)
+    return Slopes(inverse_density=inverse, by_logits=by_logits, by_beta=by_beta)
 
 
-_MIXTURE = Mixture(_cdfs, _log_probs, _ratio, _quantile_0, _root, _slopes)
-
-icdf = _MIXTURE.icdf
-sample = _MIXTURE.sample
-ancestral_sample = _MIXTURE.ancestral_sample
-cdf = _MIXTURE.cdf
-log_prob = _MIXTURE.log_prob
-log_prob_0 = _MIXTURE.log_prob_0
-log_ratio = _MIXTURE.log_ratio
-posterior_logits = _MIXTURE.posterior_logits
+_FAMILY = Family(
+    component_cdfs=_component_cdfs,
+    component_log_probs=_component_log_probs,
+    log_ratio_fn=_log_ratio,
+    quantile_0=_quantile_0,
+    lower_root=_lower_root,
+    slopes_fn=_slopes,
+    bounded=True,
+)

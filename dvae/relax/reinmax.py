@@ -18,6 +18,8 @@ import jax.numpy as jnp
 from dvae import distributions
 from dvae._numerics import ArrayLike, as_float, upcast
 
+__all__ = ["bernoulli", "categorical"]
+
 
 def bernoulli(key: jax.Array, logits: ArrayLike) -> jax.Array:
     """Draws bits with the gradient of ReinMax: half the probability of the other value.

@@ -13,6 +13,8 @@ import jax
 from dvae import distributions
 from dvae._numerics import ArrayLike, sigmoid, upcast
 
+__all__ = ["bernoulli", "categorical"]
+
 
 def bernoulli(key: jax.Array, logits: ArrayLike) -> jax.Array:
     """Draws bits that pass on the gradient of sigmoid(l).

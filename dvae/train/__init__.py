@@ -8,13 +8,10 @@ from dvae.train import (
     loop,
     metrics,
     paths,
-    schedule,
-    session,
     sharding,
     signals,
     state,
     status,
-    task,
 )
 
 __all__ = [
@@ -25,11 +22,8 @@ __all__ = [
     "loop",
     "metrics",
     "paths",
-    "schedule",
-    "session",
     "sharding",
     "signals",
     "state",
     "status",
-    "task",
 ]

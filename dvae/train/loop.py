@@ -18,11 +18,11 @@ from typing import NamedTuple
 from jax.sharding import Mesh
 
 from dvae.train import distributed, lock, signals
+from dvae.train._schedule import LoopConfig, Schedule
+from dvae.train._session import NonFiniteError, start_or_restore
+from dvae.train._task import ADVICE, Task
 from dvae.train.best import Best
-from dvae.train.schedule import LoopConfig, Schedule
-from dvae.train.session import NonFiniteError, start_or_restore
 from dvae.train.state import TrainState
-from dvae.train.task import ADVICE, Task
 
 __all__ = ["ADVICE", "LoopConfig", "NonFiniteError", "Result", "StoppedError", "Task", "fit"]
 

@@ -135,3 +135,11 @@ def mean(x: jax.Array, mask: jax.Array | None, num_axes: int) -> jax.Array:
     mask = mask.reshape(mask.shape + (1,) * (x.ndim - num_axes))
     total = jnp.sum(jnp.where(mask, x, 0), axis=axes)
     return total / jnp.maximum(counts, 1).astype(x.dtype)
+
+
+def is_dead(counts: jax.Array, threshold: ArrayLike) -> jax.Array:
+    """Tells which counts [...] are less than the threshold, or NaN: bool [...]."""
+    threshold = jnp.asarray(threshold, counts.dtype)
+    if threshold.ndim:
+        raise ValueError(f"threshold must be a scalar, got shape {threshold.shape}")
+    return ~(counts >= threshold)

@@ -121,7 +121,7 @@ def _search(vectors: jax.Array, target: _Target) -> jax.Array:
 
 
 def _search_in_blocks(vectors: jax.Array, target: _Target) -> jax.Array:
-    """Returns the same, a few rows at a time."""
+    """Searches as `_search` does, a few rows at a time."""
     num_codes, dim = target.codes.shape
     rows = max(1, _BLOCK_SIZE // max(num_codes, dim))
     codes = lax.map(

@@ -27,6 +27,8 @@ from dvae.vq._common import (
 )
 from dvae.vq.codebook import straight_through
 
+__all__ = ["lookup", "lookup_bits", "losses", "quantize", "quantize_bits"]
+
 
 def quantize(v: ArrayLike) -> Quantized:
     """Takes signs of the unit vector u = v / |v|: q = sign(u) / sqrt d.

@@ -13,49 +13,17 @@ from jax.sharding import PartitionSpec
 
 from dvae._numerics import ArrayLike, as_float, partition, spec_of, upcast, wide_dtype
 from dvae.vq import _search
+from dvae.vq._checks import check_codebook, check_dimensions, check_pair, code_index
 
-
-def check_codebook(codebook: jax.Array) -> None:
-    """Raises unless the codebook is [C, D] with C and D at least 1."""
-    if codebook.ndim != 2 or 0 in codebook.shape:
-        raise ValueError(
-            "codebook must be [C, D] with at least one code of one dimension (jax.vmap over a "
-            f"leading axis of several codebooks), got {codebook.shape}"
-        )
-
-
-def check_dimensions(vectors: jax.Array, codebook: jax.Array) -> None:
-    """Raises unless vectors are [..., D] and the codebook [C, D], with C and D at least 1."""
-    check_codebook(codebook)
-    if vectors.ndim < 1 or vectors.shape[-1] != codebook.shape[-1]:
-        raise ValueError(
-            "vectors [..., D] and codebook [C, D] must share D (jax.vmap over a leading axis of "
-            f"several codebooks), got {vectors.shape} and {codebook.shape}"
-        )
-
-
-def check_pair(vectors: jax.Array, quantized: jax.Array) -> None:
-    """Raises unless both have one shape [..., D]."""
-    if vectors.shape != quantized.shape or vectors.ndim < 1:
-        raise ValueError(
-            "vectors and quantized must have one shape [..., D], got "
-            f"{vectors.shape} and {quantized.shape}"
-        )
-
-
-def code_index(codes: ArrayLike, num_codes: int) -> jax.Array:
-    """Returns codes as int32, with C in the place of all that are not in 0 .. C-1.
-
-    JAX counts a negative index from the end, which would turn a mark such as -1 into the last code.
-    """
-    codes = jnp.asarray(codes)
-    if jnp.issubdtype(codes.dtype, jnp.bool_):
-        codes = codes.astype(jnp.int32)
-    if not jnp.issubdtype(codes.dtype, jnp.integer):
-        raise TypeError(f"codes must be integers, got {codes.dtype}")
-    if codes.dtype.itemsize < 4:
-        codes = codes.astype(jnp.int32)  # C may be too large for an int8
-    return jnp.where((codes >= 0) & (codes < num_codes), codes, num_codes).astype(jnp.int32)
+__all__ = [
+    "codebook_loss",
+    "commitment_loss",
+    "lookup",
+    "nearest_code",
+    "squared_distances",
+    "straight_through",
+    "usage",
+]
 
 
 def squared_distances(vectors: ArrayLike, codebook: ArrayLike) -> jax.Array:
@@ -197,7 +165,7 @@ def _straight_through_jvp(
 
 
 def codebook_loss(vectors: ArrayLike, quantized: ArrayLike) -> jax.Array:
-    """Computes |sg(v) - q|^2 summed over D, which moves the codes towards the vectors.
+    """Computes |sg(v) - q|^2 summed over D, which moves the codes toward the vectors.
 
     Source: van den Oord et al. (2017), eq. 3, second term.
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from dvae._numerics import ArrayLike, as_float, float_dtype, upcast, wide_dtype
+from dvae.vq._checks import check_dimensions
 from dvae.vq._common import (
     Quantized,
     VQLosses,
@@ -24,13 +25,9 @@ from dvae.vq._common import (
     normalize,
     select,
 )
-from dvae.vq.codebook import (
-    check_dimensions,
-    codebook_loss,
-    commitment_loss,
-    nearest_code,
-    straight_through,
-)
+from dvae.vq.codebook import codebook_loss, commitment_loss, nearest_code, straight_through
+
+__all__ = ["lookup", "losses", "quantize", "unit"]
 
 
 def unit(v: ArrayLike) -> jax.Array:

@@ -5,6 +5,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from dvae._numerics import ArrayLike, upcast
+from dvae.vq._common import is_dead
+
+__all__ = ["num_dead", "perplexity"]
 
 
 def _as_counts(counts: ArrayLike) -> jax.Array:
@@ -59,11 +62,3 @@ def num_dead(counts: ArrayLike, *, threshold: ArrayLike = 1.0) -> jax.Array:
         ValueError: there is no code, or the threshold is no scalar.
     """
     return jnp.sum(is_dead(_as_counts(counts), threshold), axis=-1, dtype=jnp.int32)
-
-
-def is_dead(counts: jax.Array, threshold: ArrayLike) -> jax.Array:
-    """Tells which counts [...] are less than the threshold, or NaN: bool [...]."""
-    threshold = jnp.asarray(threshold, counts.dtype)
-    if threshold.ndim:
-        raise ValueError(f"threshold must be a scalar, got shape {threshold.shape}")
-    return ~(counts >= threshold)

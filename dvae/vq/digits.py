@@ -11,8 +11,6 @@ What has no code, because of a NaN, has one that is out of range: as a digit L_i
 prod L_i. Either is turned into the other, and into NaN by the quantizers' `lookup`.
 """
 
-import math
-import operator
 from collections.abc import Sequence
 
 import jax
@@ -20,35 +18,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from dvae._numerics import ArrayLike
+from dvae.vq._checks import check_radices, count_codes
 from dvae.vq._common import as_codes, as_mask, check_mask, per_component
 from dvae.vq.codebook import usage
 
+__all__ = ["NO_CODE", "digit_usage", "mask_codes", "pack_digits", "unpack_codes"]
+
 NO_CODE = -1  # counts nowhere: `usage` and `ema_update` leave it out
-
-
-def check_radices(
-    name: str, radices: Sequence[int], num_components: int | None = None, *, at_least: int = 1
-) -> tuple[int, ...]:
-    """Returns the radices as integers, or raises ValueError if they cannot be those."""
-    values = tuple(operator.index(x) for x in radices)
-    if not values or min(values) < at_least:
-        raise ValueError(f"{name} must be one or more integers, each >= {at_least}, got {values}")
-    if num_components is not None and len(values) != num_components:
-        raise ValueError(
-            f"{name} must have one entry for each of the {num_components} components, got {values}"
-        )
-    return values
-
-
-def count_codes(radices: tuple[int, ...], remedy: str) -> int:
-    """Returns their product, or raises ValueError unless it is an int32."""
-    num_codes = math.prod(radices)
-    if num_codes >= 2**31:
-        raise ValueError(
-            f"codes must be fewer than 2^31 to be one integer each ({remedy}), got {num_codes} of "
-            f"{len(radices)} components"
-        )
-    return num_codes
 
 
 def pack_digits(digits: ArrayLike, radices: Sequence[int]) -> jax.Array:
@@ -151,5 +127,5 @@ def digit_usage(
 
 
 def _places(radices: tuple[int, ...]) -> np.ndarray:
-    """Value of a one in each component: prod_{j<i} L_j."""
+    """Returns the value of a one in each component: prod_{j<i} L_j."""
     return np.cumprod((1, *radices[:-1]), dtype=np.int64)

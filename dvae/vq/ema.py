@@ -17,8 +17,11 @@ from jax import lax
 
 from dvae._numerics import ArrayLike, check_key, partition, spec_of, upcast
 from dvae.vq import _search
-from dvae.vq.codebook import check_codebook, check_dimensions, code_index, usage
-from dvae.vq.counts import is_dead
+from dvae.vq._checks import check_codebook, check_dimensions, code_index
+from dvae.vq._common import is_dead
+from dvae.vq.codebook import usage
+
+__all__ = ["EMAState", "ema_init", "ema_update", "restart_dead_codes"]
 
 
 class EMAState(NamedTuple):
@@ -54,7 +57,7 @@ def ema_update(
     decay: ArrayLike,
     smoothing: ArrayLike = 1e-5,
 ) -> EMAState:
-    """Moves each code towards the mean of the vectors that were assigned to it.
+    """Moves each code toward the mean of the vectors that were assigned to it.
 
         N_i <- decay N_i + (1 - decay) n_i
         m_i <- decay m_i + (1 - decay) sum of the vectors with code i

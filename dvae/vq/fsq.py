@@ -21,9 +21,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from dvae._numerics import ArrayLike, upcast
+from dvae.vq._checks import check_radices, count_codes
 from dvae.vq._common import Quantized, QuantizedDigits, as_codes, as_vectors, per_component
 from dvae.vq.codebook import straight_through
-from dvae.vq.digits import check_radices, count_codes, pack_digits, unpack_codes
+from dvae.vq.digits import pack_digits, unpack_codes
+
+__all__ = ["codes_of_values", "lookup", "lookup_digits", "quantize", "quantize_digits"]
 
 _MARGIN = 1e-3  # the bound's excess over the outer levels, which tanh would reach at infinity only
 

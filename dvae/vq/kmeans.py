@@ -21,6 +21,8 @@ from dvae._numerics import ArrayLike, check_key, partition, spec_of, upcast, var
 from dvae.vq import _search
 from dvae.vq.codebook import nearest_code
 
+__all__ = ["kmeans", "kmeans_plus_plus"]
+
 _CHUNK_SIZE = 4096
 
 

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 
 from dvae._numerics import ArrayLike, check_positive, upcast
 from dvae.distributions import bernoulli
+from dvae.vq._checks import count_codes
 from dvae.vq._common import (
     Quantized,
     QuantizedDigits,
@@ -30,7 +31,9 @@ from dvae.vq._common import (
     select,
 )
 from dvae.vq.codebook import commitment_loss, straight_through
-from dvae.vq.digits import count_codes, pack_digits, unpack_codes
+from dvae.vq.digits import pack_digits, unpack_codes
+
+__all__ = ["Losses", "lookup", "lookup_bits", "losses", "quantize", "quantize_bits"]
 
 
 class Losses(NamedTuple):

@@ -30,6 +30,7 @@ import numpy as np
 from jax import lax
 
 from dvae._numerics import ArrayLike, as_float, check_key, float_dtype, wide_dtype
+from dvae.vq._checks import check_dimensions
 from dvae.vq._common import (
     Quantized,
     VQLosses,
@@ -41,15 +42,11 @@ from dvae.vq._common import (
     mean,
     select,
 )
-from dvae.vq.codebook import (
-    check_dimensions,
-    codebook_loss,
-    commitment_loss,
-    nearest_code,
-    straight_through,
-)
+from dvae.vq.codebook import codebook_loss, commitment_loss, nearest_code, straight_through
 from dvae.vq.digits import NO_CODE
 from dvae.vq.kmeans import kmeans as _kmeans
+
+__all__ = ["Codebooks", "draw_depth", "kmeans", "lookup", "losses", "quantize", "stage_inputs"]
 
 Codebooks = ArrayLike | Sequence[ArrayLike]
 

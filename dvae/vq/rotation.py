@@ -11,6 +11,8 @@ from jax import lax
 from dvae._numerics import ArrayLike, as_float, wide_dtype
 from dvae.vq._common import as_vectors, normalize
 
+__all__ = ["rotation_trick"]
+
 
 def rotation_trick(vectors: ArrayLike, quantized: ArrayLike) -> jax.Array:
     """Returns `quantized` exactly, as sg(|q| / |v| R) v with the rotation R that takes v^ to q^.

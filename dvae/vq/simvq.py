@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from dvae._numerics import ArrayLike, as_float, check_key, float_dtype, wide_dtype
+from dvae.vq._checks import check_dimensions
 from dvae.vq._common import (
     Quantized,
     VQLosses,
@@ -29,7 +30,9 @@ from dvae.vq._common import (
     mean,
     select,
 )
-from dvae.vq.codebook import check_dimensions, codebook_loss, nearest_code, straight_through
+from dvae.vq.codebook import codebook_loss, nearest_code, straight_through
+
+__all__ = ["SimVQ", "codebook", "init", "lookup", "losses", "quantize"]
 
 
 class SimVQ(NamedTuple):

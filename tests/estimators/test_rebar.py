@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dvae import distributions, estimators
-from dvae.estimators.relax import draw_relaxed as draw_relaxed_eagerly
+from dvae.estimators._relaxed import draw_relaxed as draw_relaxed_eagerly
 
 RNG = np.random.default_rng(0)
 LOGITS, WEIGHTS, OUTPUT = (np.float32(RNG.normal(size=s)) for s in [(3, 5), (5, 4), (4,)])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dvae import distributions, estimators
-from dvae.estimators.relax import draw_relaxed as draw_relaxed_eagerly
+from dvae.estimators._relaxed import draw_relaxed as draw_relaxed_eagerly
 
 RNG = np.random.default_rng(0)
 LOGITS, WEIGHTS = (np.float32(RNG.normal(size=s)) for s in [(2, 4), (4, 4)])

@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dvae.models import blocks, checks, dvaepp, joint, mlp, products, se_resnet, vq_conv
+from dvae.models import _convolution as convolution
+from dvae.models import _products as products
+from dvae.models import checks, dvaepp, joint, layers, mlp, se_resnet, vq_conv
 from dvae.models.multiscale import MultiscaleConfig, MultiscaleDecoder
 from dvae.models.pixel_head import PixelHead
 
@@ -140,8 +142,8 @@ BAD = {
     "integers in a block": (call(se_resnet.SEResidualBlock(2), None, U8), "must be floats"),
     "a vector in a block": (call(se_resnet.Down(2, 0), None, H), r"\[B, H, W, I\]"),
     "too small to double": (call(se_resnet.Up(2, 0, 20), None, HALF), "half of size=20"),
-    "integers in a convolution": (call(blocks.Conv(2, 3), None, U8), "must be floats"),
-    "a transposed one": (call(blocks.ConvTranspose(2), None, U8), "must be floats"),
+    "integers in a convolution": (call(layers.Conv(2, 3), None, U8), "must be floats"),
+    "a transposed one": (call(layers.ConvTranspose(2), None, U8), "must be floats"),
     "a list": (call(MLP, "posterior_logits", [[0.0] * 6], []), "a list; use np.asarray"),
 }
 
@@ -187,11 +189,11 @@ def test_values_are_checked_of_known_arrays_alone() -> None:
         (lambda: joint.log_likelihood(UNIT[:1], UNIT), r"x must be.*shape \[2, 8, 8, 1\]"),
         (lambda: joint.log_likelihood(BITS, UNIT), "divided|levels become floats"),
         (lambda: products.matmul(X6, X6), r"x \[..., I\] and w \[I, O\]"),
-        (lambda: blocks.conv(HALF, np.ones((3, 3, 2, 1), np.float32)), r"\[B, H, W, 2\]"),
-        (lambda: blocks.conv(HALF, np.ones((3, 1, 3, 1), np.float32)), r"\[K, K, I, O\]"),
-        (lambda: blocks.conv_transpose(HALF, np.ones((3, 3, 3, 1), np.float32)), "4x4 kernel"),
-        (lambda: blocks.conv_transpose_pieces(HALF, np.ones((4, 4, 2, 1), "f4")), "H, W, 2"),
-        (lambda: blocks.split_like_pieces(U8[:, :7]), r"\[B, 2H, 2W, ...\], got shape \(2, 7"),
+        (lambda: convolution.conv(HALF, np.ones((3, 3, 2, 1), np.float32)), r"\[B, H, W, 2\]"),
+        (lambda: convolution.conv(HALF, np.ones((3, 1, 3, 1), np.float32)), r"\[K, K, I, O\]"),
+        (lambda: convolution.conv_transpose(HALF, np.ones((3, 3, 3, 1), np.float32)), "4x4 kernel"),
+        (lambda: convolution.conv_transpose_pieces(HALF, np.ones((4, 4, 2, 1), "f4")), "H, W, 2"),
+        (lambda: convolution.split_like_pieces(U8[:, :7]), r"\[B, 2H, 2W, ...\], got shape \(2, 7"),
     ],
 )
 def test_functions_refuse_what_does_not_fit(function, message) -> None:
@@ -226,3 +228,10 @@ def test_a_single_code_has_the_scale_one() -> None:
     np.testing.assert_array_equal(found, 0)
     # Likewise where all codes are one, as k-means of equal images makes them, but for rounding.
     np.testing.assert_array_equal(vq_conv.calibrated_log_scale(vectors, CODEBOOK, 3.0), 0)
+    # A single code that every vector equals, far from 0, and one in half precision.
+    far = np.full((4, 2, 3), 1e3, np.float32)
+    np.testing.assert_array_equal(vq_conv.calibrated_log_scale(far, far[0][:, None], 3.0), 0)
+    half = vectors.astype(jnp.bfloat16)
+    found = vq_conv.calibrated_log_scale(half, half[0][:, None], 3.0)
+    assert found.shape == (2,)
+    np.testing.assert_array_equal(found, 0)

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from jax import lax
 
-from dvae.models import blocks, pixel_head, products
+from dvae.models import _convolution as convolution
+from dvae.models import _products as products
+from dvae.models import pixel_head
 
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
@@ -33,16 +35,16 @@ def plain_conv_transpose(x, kernel):
 
 # name -> function, plain function, shapes of x and of the kernel
 CASES = {
-    "1x1": (blocks.conv, lambda x, k: plain_conv(x, k, stride=1), (2, 3, 2, 4), (1, 1, 4, 3)),
-    "3x3": (blocks.conv, lambda x, k: plain_conv(x, k, stride=1), (2, 3, 4, 2), (3, 3, 2, 3)),
+    "1x1": (convolution.conv, lambda x, k: plain_conv(x, k, stride=1), (2, 3, 2, 4), (1, 1, 4, 3)),
+    "3x3": (convolution.conv, lambda x, k: plain_conv(x, k, stride=1), (2, 3, 4, 2), (3, 3, 2, 3)),
     "4x4 strided": (
-        lambda x, k: blocks.conv(x, k, stride=2),
+        lambda x, k: convolution.conv(x, k, stride=2),
         lambda x, k: plain_conv(x, k, stride=2),
         (2, 4, 6, 2),
         (4, 4, 2, 3),
     ),
-    "transposed": (blocks.conv_transpose, plain_conv_transpose, (2, 3, 2, 2), (4, 4, 2, 3)),
-    "scattered": (blocks.conv_transpose, plain_conv_transpose, (2, 2, 3, 5), (4, 4, 5, 1)),
+    "transposed": (convolution.conv_transpose, plain_conv_transpose, (2, 3, 2, 2), (4, 4, 2, 3)),
+    "scattered": (convolution.conv_transpose, plain_conv_transpose, (2, 2, 3, 5), (4, 4, 5, 1)),
     "product": (products.matmul, jnp.matmul, (2, 3, 4), (4, 3)),
 }
 
@@ -90,7 +92,7 @@ def arguments(name, dtype=jnp.float64):
 @pytest.mark.parametrize("use_matmul", [True, False], ids=["matrix", "ordinary"])
 @pytest.mark.parametrize("name", CASES)
 def test_every_derivative_is_that_of_the_plain_operation(monkeypatch, name, use_matmul) -> None:
-    monkeypatch.setattr(blocks, "use_matmul", lambda: use_matmul)
+    monkeypatch.setattr(convolution, "use_matmul", lambda: use_matmul)
     function, plain = CASES[name][:2]
     with jax.enable_x64(True):
         args = arguments(name)
@@ -117,7 +119,7 @@ def test_derivatives_without_jit() -> None:
 @pytest.mark.parametrize("name", ["3x3", "transposed"])
 def test_derivatives_in_bfloat16(monkeypatch, name, use_matmul) -> None:
     """Those of float32 arguments, to the precision of bfloat16, in the dtypes of the arguments."""
-    monkeypatch.setattr(blocks, "use_matmul", lambda: use_matmul)
+    monkeypatch.setattr(convolution, "use_matmul", lambda: use_matmul)
     function, plain = CASES[name][:2]
     args = arguments(name, jnp.float32)
     halves = [a.astype(jnp.bfloat16) if i % 2 == 0 else a for i, a in enumerate(args)]
@@ -139,7 +141,7 @@ def lowered(function, *args):
 @pytest.mark.parametrize("name", ["1x1", "3x3", "4x4 strided", "transposed"])
 def test_gradients_on_cpus_are_products_of_rows(monkeypatch, name, dtype) -> None:
     """Neither slow convolutions nor float32 cotangents times bfloat16 operands."""
-    monkeypatch.setattr(blocks, "use_matmul", lambda: True)
+    monkeypatch.setattr(convolution, "use_matmul", lambda: True)
     x, kernel, *_ = arguments(name, jnp.float32)
     gradient = jax.grad(lambda x, k: CASES[name][0](x, k).astype(jnp.float32).sum(), (0, 1))
     text = lowered(gradient, x.astype(dtype), kernel)
@@ -160,7 +162,7 @@ def test_gradients_on_cpus_are_products_of_rows(monkeypatch, name, dtype) -> Non
 
 def test_transposed_convolutions_on_gpus_have_three_forms(monkeypatch) -> None:
     """A strided convolution, and its gradients as XLA recognizes them; in second order, too."""
-    monkeypatch.setattr(blocks, "use_matmul", lambda: False)
+    monkeypatch.setattr(convolution, "use_matmul", lambda: False)
     x, kernel, dx, dk = arguments("transposed", jnp.float32)
     window = re.compile(r"stablehlo.convolution.*window = \{(.*?)\}")
 
@@ -171,7 +173,7 @@ def test_transposed_convolutions_on_gpus_have_three_forms(monkeypatch) -> None:
             name for w in windows for mark, name in kinds.items() if f"{mark} = [2, 2]" in w
         ), windows
 
-    gradient = jax.grad(score(blocks.conv_transpose), (0, 1))
+    gradient = jax.grad(score(convolution.conv_transpose), (0, 1))
     found, windows = forms(gradient, x, kernel)
     assert found == ["by input", "by kernel", "strided"]
     assert len(windows) == 3
@@ -180,7 +182,7 @@ def test_transposed_convolutions_on_gpus_have_three_forms(monkeypatch) -> None:
     assert set(found) == {"by input", "by kernel", "strided"}
     assert len(found) == len(windows)
     # The mirrored kernel is one operation: two in a row would be simplified away.
-    assert "optimization_barrier" in lowered(blocks.conv_transpose, x, kernel)
+    assert "optimization_barrier" in lowered(convolution.conv_transpose, x, kernel)
 
 
 @pytest.fixture(name="head")
@@ -209,7 +211,7 @@ def make_head():
 
 
 def test_the_fused_likelihood_to_second_order(monkeypatch, head) -> None:
-    monkeypatch.setattr(blocks, "use_matmul", lambda: True)
+    monkeypatch.setattr(convolution, "use_matmul", lambda: True)
     monkeypatch.setattr(pixel_head, "_CHUNK_ROWS", 6)  # one image at a time
     fused, plain, args = head
 
@@ -234,7 +236,7 @@ def test_the_fused_likelihood_to_second_order(monkeypatch, head) -> None:
 
 def test_the_fused_likelihood_makes_its_gradient_in_one_pass(monkeypatch, head) -> None:
     """One loop, and no array of all images' logits; for x alone no gradient by the kernel."""
-    monkeypatch.setattr(blocks, "use_matmul", lambda: True)
+    monkeypatch.setattr(convolution, "use_matmul", lambda: True)
     monkeypatch.setattr(pixel_head, "_CHUNK_ROWS", 6)
     fused, _, args = head
     with jax.enable_x64(True):

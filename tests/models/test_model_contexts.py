@@ -105,12 +105,17 @@ def test_an_empty_batch(name) -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_second_derivatives(name) -> None:
-    """Hessian-vector products, which is forward mode over reverse mode, reach the compiler."""
+    """Forward mode, and Hessian-vector products, which is it over reverse mode, compile."""
     case = CASES[name]
     params, batch = traced(case)
+
+    @jax.jit
+    def directional(params, batch):
+        return jax.jvp(lambda p: case.loss(p, batch), (params,), (params,))
 
     @jax.jit
     def product(params, batch):
         return jax.jvp(lambda params: gradient(case)(params, batch), (params,), (params,))
 
+    directional.lower(params, batch)
     product.lower(params, batch)

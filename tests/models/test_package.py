@@ -24,8 +24,8 @@ def test_the_example_of_the_docstring_runs() -> None:
 
 
 def test_every_module_is_named() -> None:
-    assert set(models._MODULES) <= set(dir(models))
-    for name in models._MODULES:
+    assert set(models.__all__) <= set(dir(models))
+    for name in models.__all__:
         assert f"`{name}`" in models.__doc__
         assert getattr(models, name).__name__ == f"dvae.models.{name}"
     with pytest.raises(AttributeError, match="has no attribute mpl"):

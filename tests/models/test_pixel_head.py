@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dvae.models import blocks, pixel_head
+from dvae.models import _convolution as convolution
+from dvae.models import pixel_head
 from dvae.models.pixel_head import PixelHead
 
 BATCH, SIZE, FEATURES = 6, 4, 5
@@ -24,7 +25,7 @@ def make_problem():
 
 
 def logits_of(params, x):
-    y = blocks.conv_transpose(x, params["kernel"])
+    y = convolution.conv_transpose(x, params["kernel"])
     y = y.reshape(*y.shape[:-1], 3, 256) + params["bias"]
     return np.asarray(y, np.float64)
 
@@ -37,7 +38,7 @@ def test_log_likelihood_and_mean(monkeypatch, problem, use_matmul) -> None:
     p = np.exp(logits - logits.max(-1, keepdims=True))
     p /= p.sum(-1, keepdims=True)
     chosen = np.take_along_axis(p, np.asarray(images, int)[..., None], -1)[..., 0]
-    monkeypatch.setattr(blocks, "use_matmul", lambda: use_matmul)
+    monkeypatch.setattr(convolution, "use_matmul", lambda: use_matmul)
     apply = jax.jit(
         lambda method, *a: head.apply({"params": params}, *a, method=method), static_argnums=0
     )

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from dvae.train.schedule import Due, LoopConfig, Schedule
+from dvae.train._schedule import Due, LoopConfig, Schedule
 
 NUM_CALLS = 7
 

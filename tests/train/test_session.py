@@ -8,8 +8,8 @@ import pytest
 from resuming import assert_resumes_bitwise
 
 from dvae.train import best, distributed, loop, sharding, state
+from dvae.train._session import start_or_restore
 from dvae.train.checkpoint import Checkpoints
-from dvae.train.session import start_or_restore
 
 CONFIG = loop.LoopConfig(num_steps=8, log_interval=2, eval_interval=4, checkpoint_interval=4)
 OPTIMIZER = optax.adam(0.1)

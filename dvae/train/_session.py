@@ -23,12 +23,12 @@ from jax.sharding import Mesh
 
 from dvae.train import best as best_params
 from dvae.train import distributed, sharding, status
+from dvae.train._schedule import LoopConfig
+from dvae.train._task import Task
 from dvae.train.best import Best
 from dvae.train.checkpoint import Checkpoints
 from dvae.train.metrics import MetricsWriter, NoMetrics, Progress, has_validation
-from dvae.train.schedule import LoopConfig
 from dvae.train.state import Metrics, TrainState, scan_steps
-from dvae.train.task import Task
 
 __all__ = ["NonFiniteError", "Session", "start_or_restore"]
 

@@ -1,31 +1,47 @@
-"""Convolutions of the image models, in the form that each platform runs fastest.
+r"""Convolutions of the image models, in the form that each platform runs fastest.
 
 On GPU and TPU they are `lax.conv_general_dilated`, the transposed one as the gradient of a strided
 one. On the CPU XLA runs strided convolutions, and the weight gradient of transposed ones, as slow
 loops; there the same linear maps are shifted slices and one matrix product: stride 2 as
-space-to-depth, the transposed convolution in sub-pixel form.
+space-to-depth, the transposed convolution by the four phases of its output.
 `use_matmul` is the one place that chooses; both forms take the same kernels and are tested equal.
+
+The transposed convolution of stride 2 by a kernel k of size 4, in one axis:
+
+    input     x[i-1]         x[i]         x[i+1]
+                  \         /    \         /
+                k[0] \   / k[2]  k[1] \  / k[3]
+    output           y[2i]          y[2i+1]
+
+An output pixel of even row sees x above and below by the taps 0 and 2, one of odd row by 1 and 3,
+and so do columns. The pixels of one parity (a, b) are a phase, number 2 a + b: a convolution of x
+with 2x2 taps of its own.
+
+    phases of the output        input that the phase sees at (i, j)      its taps
+      0 1 0 1 ...                 0: rows i-1, i   columns j-1, j          k[0::2, 0::2]
+      2 3 2 3                     1: rows i-1, i   columns j, j+1          k[0::2, 1::2]
+      0 1 0 1                     2: rows i, i+1   columns j-1, j          k[1::2, 0::2]
+      2 3 2 3                     3: rows i, i+1   columns j, j+1          k[1::2, 1::2]
 
 Parameters are float32. Products take operands in `dtype`, accumulate in float32 and return `dtype`;
 the gradient of a kernel is accumulated and returned in float32. All of it differentiates in either
-mode and to any order (see `products`).
+mode and to any order (see `_bilinear`).
 """
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.typing import DTypeLike
 
 from dvae._numerics import wide_dtype
 from dvae.models import checks
-from dvae.models.products import conv_transpose_by_gradient, matmul
+from dvae.models._bilinear import Bilinear
+from dvae.models._products import matmul
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 
 def use_matmul() -> bool:
-    """Whether convolutions are matrix products on this platform."""
+    """Tells whether convolutions are matrix products on this platform."""
     return jax.default_backend() == "cpu"
 
 
@@ -36,12 +52,13 @@ def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
 
 
 def _patches(x: jax.Array, size: int, height: int, width: int) -> jax.Array:
-    """Channels of every size x size window of x, [B, height, width, size * size * C]."""
+    """Returns the channels of all windows of x, [B, height, width, size * size * C]."""
     windows = [x[:, i : i + height, j : j + width] for i in range(size) for j in range(size)]
     return windows[0] if size == 1 else jnp.concatenate(windows, axis=-1)
 
 
 def _conv_matmul(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    """Computes `conv` as one product of windows and kernel."""
     size, _, features_in, features = kernel.shape
     if stride == 1:
         pad = (size - 1) // 2
@@ -60,18 +77,14 @@ def _conv_matmul(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
 
 
 def phase_patches(x: jax.Array) -> list[jax.Array]:
-    """The 2x2 windows of x that each phase of the output sees: four of [B, H, W, 4 I].
-
-    Phase 2 a + b makes the output pixels (2 i + a, 2 j + b) from rows i + a - 1 and i + a of the
-    input, and columns likewise.
-    """
+    """Returns the 2x2 windows of x that each phase of the output sees: four of [B, H, W, 4 I]."""
     _, height, width, _ = x.shape
     x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     return [_patches(x[:, a:, b:], 2, height, width) for a in range(2) for b in range(2)]
 
 
 def phase_taps(kernel: jax.Array) -> list[jax.Array]:
-    """The matrices [4 I, O] that multiply `phase_patches`, from a kernel [4, 4, I, O]."""
+    """Returns the matrices [4 I, O] that multiply `phase_patches`, of a kernel [4, 4, I, O]."""
     features = kernel.shape[-1]
     return [kernel[a::2, b::2].reshape(-1, features) for a in range(2) for b in range(2)]
 
@@ -84,7 +97,7 @@ def join_phase_taps(taps: list[jax.Array], shape: tuple[int, ...]) -> jax.Array:
 
 
 def _conv_transpose_matmul(x: jax.Array, kernel: jax.Array) -> list[jax.Array]:
-    """Phases of the output in the order of `phase_patches`, each [B, H, W, O]."""
+    """Computes the phases of the output, in the order of `phase_patches`: each [B, H, W, O]."""
     # Half precision would round every tap's product before they are added.
     if 4 * kernel.shape[3] < kernel.shape[2] and x.dtype == jnp.float32:
         return _conv_transpose_scattered(x, kernel)
@@ -92,9 +105,9 @@ def _conv_transpose_matmul(x: jax.Array, kernel: jax.Array) -> list[jax.Array]:
 
 
 def _conv_transpose_scattered(x: jax.Array, kernel: jax.Array) -> list[jax.Array]:
-    """The same: every tap's product first, then sums of those that meet at a pixel.
+    """Computes the phases from every tap's product, as sums of those that meet at a pixel.
 
-    Moves 16 O numbers a position where the windows have 16 I, so it is for few output channels.
+    It moves 16 O numbers a position where the windows have 16 I, so it is for few output channels.
     """
     features_in, features = kernel.shape[2:]
     products = matmul(x, kernel.transpose(2, 0, 1, 3).reshape(features_in, 16 * features))
@@ -114,6 +127,7 @@ def _conv_transpose_scattered(x: jax.Array, kernel: jax.Array) -> list[jax.Array
 
 
 def _check(x: jax.Array, kernel: jax.Array) -> None:
+    """Raises ValueError unless the kernel is square and x has its channels."""
     checks.check_floats("kernel", kernel, ("K", "K", "I", "O"))
     checks.check_floats("x", x, ("B", "H", "W", kernel.shape[2]))
 
@@ -122,15 +136,15 @@ def conv(x: jax.Array, kernel: jax.Array, *, stride: int = 1) -> jax.Array:
     """Convolves with `SAME` padding, so that the output is 1/stride of the input's size.
 
     Args:
-      x: [B, H, W, I], in the compute dtype.
-      kernel: [K, K, I, O]; K odd for stride 1, K = 4 for stride 2.
-      stride: 1 or 2.
+        x: [B, H, W, I], in the compute dtype.
+        kernel: [K, K, I, O]; K odd for stride 1, K = 4 for stride 2.
+        stride: 1 or 2.
 
     Returns:
-      [B, H / stride, W / stride, O] in x's dtype.
+        [B, H / stride, W / stride, O] in x's dtype.
 
     Raises:
-      ValueError: the shapes do not fit, or x is not of floats.
+        ValueError: the shapes do not fit, or x is not of floats.
     """
     _check(x, kernel)
     size = kernel.shape[0]
@@ -158,14 +172,14 @@ def conv_transpose(x: jax.Array, kernel: jax.Array) -> jax.Array:
         out[2 i + a] = sum over s in {0, 1} of x[i + a + s - 1] kernel[a + 2 s], in each axis.
 
     Args:
-      x: [B, H, W, I], in the compute dtype.
-      kernel: [4, 4, I, O].
+        x: [B, H, W, I], in the compute dtype.
+        kernel: [4, 4, I, O].
 
     Returns:
-      [B, 2H, 2W, O] in x's dtype.
+        [B, 2H, 2W, O] in x's dtype.
 
     Raises:
-      ValueError: the shapes do not fit, or x is not of floats.
+        ValueError: the shapes do not fit, or x is not of floats.
     """
     _check(x, kernel)
     if kernel.shape[0] != 4:
@@ -192,7 +206,7 @@ def split_like_pieces(images: jax.Array) -> list[jax.Array]:
     """Cuts images [B, 2H, 2W, ...] into the pieces of `conv_transpose_pieces`.
 
     Raises:
-      ValueError: an odd height or width, of which the pieces would differ.
+        ValueError: an odd height or width, of which the pieces would differ.
     """
     if images.ndim < 3 or images.shape[1] % 2 or images.shape[2] % 2:
         raise ValueError(f"images must be [B, 2H, 2W, ...], got shape {images.shape}")
@@ -211,56 +225,65 @@ def join_pieces(pieces: list[jax.Array]) -> jax.Array:
     return grid.reshape(batch, 2 * height, 2 * width, *rest)
 
 
-class Conv(nn.Module):
-    """Convolution with bias: floats [B, H, W, I] to [B, H / stride, W / stride, features]."""
+def conv_transpose_by_gradient(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Computes `conv_transpose` in the forms that have kernels of their own in cuDNN.
 
-    features: int
-    size: int
-    stride: int = 1
-    dtype: DTypeLike = jnp.float32
-    kernel_init: nn.initializers.Initializer = nn.initializers.he_normal()
+    A convolution of x with zeros in between is the same map, but XLA hands that to cuDNN as it is
+    written, with four times the products. A strided convolution and its gradients by its input and
+    by its kernel are recognized.
 
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        checks.check_floats("x", x, ("B", "H", "W", "I"))
-        shape = (self.size, self.size, x.shape[-1], self.features)
-        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
-        bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
-        return add_bias(conv(x.astype(self.dtype), kernel, stride=self.stride), bias)
+    Args:
+        x: float [B, H, W, I].
+        kernel: float [4, 4, I, O], rounded to x's dtype.
 
-
-class ConvTranspose(nn.Module):
-    """Transposed 4x4 convolution with bias: floats [B, H, W, I] to [B, 2H, 2W, features]."""
-
-    features: int
-    dtype: DTypeLike = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        checks.check_floats("x", x, ("B", "H", "W", "I"))
-        shape = (4, 4, x.shape[-1], self.features)
-        kernel = self.param("kernel", transpose_init, shape, jnp.float32)
-        bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
-        return add_bias(conv_transpose(x.astype(self.dtype), kernel), bias)
-
-
-# Only a quarter of the taps of a stride-2 transposed convolution meet at one output pixel.
-transpose_init = nn.initializers.variance_scaling(8.0, "fan_in", "truncated_normal")
-
-
-class ResidualBlock(nn.Module):
-    """x + conv1x1(relu(conv3x3(relu(x)))) (van den Oord et al. 2017, section 4.1).
-
-    The last kernel starts at zero: the block is the identity at first, and a stack of them keeps
-    its scale.
+    Returns:
+        [B, 2H, 2W, O] in x's dtype.
     """
+    return _conv_transpose(x, kernel)
 
-    features: int
-    dtype: DTypeLike = jnp.float32
 
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        y = Conv(self.features, 3, dtype=self.dtype)(nn.relu(x))
-        zeros = nn.initializers.zeros
-        y = Conv(x.shape[-1], 1, dtype=self.dtype, kernel_init=zeros)(nn.relu(y))
-        return x + y
+def _upsampled(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Computes the input's gradient of `_downsampled`: [B, H, W, I] to [B, 2H, 2W, O]."""
+    # Two mirrorings in a row would be simplified away, and with them the form XLA recognizes.
+    mirrored = _mirrored(lax.optimization_barrier(_mirrored(kernel).astype(x.dtype)))
+    return lax.conv_general_dilated(
+        x,
+        mirrored,
+        (1, 1),
+        ((2, 2), (2, 2)),
+        lhs_dilation=(2, 2),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+
+def _downsampled(kernel: jax.Array, y: jax.Array) -> jax.Array:
+    """Computes the convolution of stride 2, y [B, 2H, 2W, O] to [B, H, W, I]."""
+    return lax.conv_general_dilated(
+        y,
+        _mirrored(kernel).astype(y.dtype),
+        (2, 2),
+        ((1, 1), (1, 1)),
+        dimension_numbers=("NHWC", "HWOI", "NHWC"),
+    )
+
+
+def _kernel_gradient(x: jax.Array, y: jax.Array) -> jax.Array:
+    """Computes the kernel's gradient of `_downsampled`."""
+    return _mirrored(
+        lax.conv_general_dilated(
+            y,
+            x,
+            (1, 1),
+            ((1, 1), (1, 1)),
+            rhs_dilation=(2, 2),
+            dimension_numbers=("CHWN", "IHWO", "HWCN"),
+        )
+    )
+
+
+def _mirrored(kernel: jax.Array) -> jax.Array:
+    """Reverses height and width."""
+    return lax.rev(kernel, (0, 1))
+
+
+_conv_transpose = Bilinear(_upsampled, _downsampled, _kernel_gradient)

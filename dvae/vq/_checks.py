@@ -1,0 +1,78 @@
+"""Checks of codebooks, vectors, codes and radices: errors that name the shapes and the remedy."""
+
+import math
+import operator
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from dvae._numerics import ArrayLike
+
+
+def check_codebook(codebook: jax.Array) -> None:
+    """Raises unless the codebook is [C, D] with C and D at least 1."""
+    if codebook.ndim != 2 or 0 in codebook.shape:
+        raise ValueError(
+            "codebook must be [C, D] with at least one code of one dimension (jax.vmap over a "
+            f"leading axis of several codebooks), got {codebook.shape}"
+        )
+
+
+def check_dimensions(vectors: jax.Array, codebook: jax.Array) -> None:
+    """Raises unless vectors are [..., D] and the codebook [C, D], with C and D at least 1."""
+    check_codebook(codebook)
+    if vectors.ndim < 1 or vectors.shape[-1] != codebook.shape[-1]:
+        raise ValueError(
+            "vectors [..., D] and codebook [C, D] must share D (jax.vmap over a leading axis of "
+            f"several codebooks), got {vectors.shape} and {codebook.shape}"
+        )
+
+
+def check_pair(vectors: jax.Array, quantized: jax.Array) -> None:
+    """Raises unless both have one shape [..., D]."""
+    if vectors.shape != quantized.shape or vectors.ndim < 1:
+        raise ValueError(
+            "vectors and quantized must have one shape [..., D], got "
+            f"{vectors.shape} and {quantized.shape}"
+        )
+
+
+def code_index(codes: ArrayLike, num_codes: int) -> jax.Array:
+    """Returns codes as int32, with C in the place of all that are not in 0 .. C-1.
+
+    JAX counts a negative index from the end, which would turn a mark such as -1 into the last code.
+    """
+    codes = jnp.asarray(codes)
+    if jnp.issubdtype(codes.dtype, jnp.bool_):
+        codes = codes.astype(jnp.int32)
+    if not jnp.issubdtype(codes.dtype, jnp.integer):
+        raise TypeError(f"codes must be integers, got {codes.dtype}")
+    if codes.dtype.itemsize < 4:
+        codes = codes.astype(jnp.int32)  # C may be too large for an int8
+    return jnp.where((codes >= 0) & (codes < num_codes), codes, num_codes).astype(jnp.int32)
+
+
+def check_radices(
+    name: str, radices: Sequence[int], num_components: int | None = None, *, at_least: int = 1
+) -> tuple[int, ...]:
+    """Returns the radices as integers, or raises ValueError if they cannot be those."""
+    values = tuple(operator.index(x) for x in radices)
+    if not values or min(values) < at_least:
+        raise ValueError(f"{name} must be one or more integers, each >= {at_least}, got {values}")
+    if num_components is not None and len(values) != num_components:
+        raise ValueError(
+            f"{name} must have one entry for each of the {num_components} components, got {values}"
+        )
+    return values
+
+
+def count_codes(radices: tuple[int, ...], remedy: str) -> int:
+    """Returns their product, or raises ValueError unless it is an int32."""
+    num_codes = math.prod(radices)
+    if num_codes >= 2**31:
+        raise ValueError(
+            f"codes must be fewer than 2^31 to be one integer each ({remedy}), got {num_codes} of "
+            f"{len(radices)} components"
+        )
+    return num_codes
