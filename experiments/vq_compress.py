@@ -114,11 +114,12 @@ def compress(
     padded = np.pad(image, ((0, -height % p), (0, -width % p), (0, 0)), mode="edge")
     rows, cols = padded.shape[0] // p, padded.shape[1] // p
     patches = padded.reshape(rows, p, cols, p, 3).swapaxes(1, 2).reshape(rows * cols, -1)
-    kmeans = jax.jit(vq.kmeans, static_argnames=("num_codes", "num_iters"))
-    centers, codes = kmeans(key, jnp.asarray(patches), num_codes=num_codes, num_iters=num_iters)
+    centers, nearest = vq.kmeans(
+        key, jnp.asarray(patches), num_codes=num_codes, num_iters=num_iters
+    )
     codebook = np.asarray(jnp.clip(jnp.round(centers), 0, 255).astype(jnp.uint8))
     codebook = codebook.reshape(num_codes, p, p, 3)
-    codes = np.asarray(codes).reshape(rows, cols)
+    codes = np.asarray(nearest).reshape(rows, cols)
     decoded = codebook[codes].swapaxes(1, 2).reshape(padded.shape)
     return Compressed(decoded[:height, :width], codes, codebook)
 

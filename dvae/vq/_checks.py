@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dvae._numerics import ArrayLike
 
@@ -38,19 +39,30 @@ def check_pair(vectors: jax.Array, quantized: jax.Array) -> None:
         )
 
 
+def as_codes(codes: ArrayLike, name: str = "codes") -> jax.Array:
+    """Returns integers as int32, those beyond its range as its ends, or raises TypeError."""
+    if not isinstance(codes, jax.Array):
+        codes = np.asarray(codes)  # JAX would wrap 64-bit integers to 32 bits
+    if codes.dtype == bool:
+        return jnp.asarray(codes, jnp.int32)
+    if not jnp.issubdtype(codes.dtype, jnp.integer):
+        raise TypeError(f"{name} must be integers, got {codes.dtype}")
+    if np.can_cast(codes.dtype, np.int32):
+        return jnp.asarray(codes, jnp.int32)
+    limits, own = jnp.iinfo(jnp.int32), jnp.iinfo(codes.dtype)
+    library = jnp if isinstance(codes, jax.Array) else np
+    return jnp.asarray(
+        library.clip(codes, max(limits.min, own.min), min(limits.max, own.max)), jnp.int32
+    )
+
+
 def code_index(codes: ArrayLike, num_codes: int) -> jax.Array:
     """Returns codes as int32, with C in the place of all that are not in 0 .. C-1.
 
     JAX counts a negative index from the end, which would turn a mark such as -1 into the last code.
     """
-    codes = jnp.asarray(codes)
-    if jnp.issubdtype(codes.dtype, jnp.bool_):
-        codes = codes.astype(jnp.int32)
-    if not jnp.issubdtype(codes.dtype, jnp.integer):
-        raise TypeError(f"codes must be integers, got {codes.dtype}")
-    if codes.dtype.itemsize < 4:
-        codes = codes.astype(jnp.int32)  # C may be too large for an int8
-    return jnp.where((codes >= 0) & (codes < num_codes), codes, num_codes).astype(jnp.int32)
+    codes = as_codes(codes)
+    return jnp.where((codes >= 0) & (codes < num_codes), codes, num_codes)
 
 
 def check_radices(

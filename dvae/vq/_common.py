@@ -4,10 +4,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from dvae._numerics import ArrayLike, as_float
+from dvae.vq._checks import as_codes
 from dvae.vq.codebook import lookup
 
 
@@ -38,23 +38,6 @@ def as_vectors(v: ArrayLike) -> jax.Array:
     if v.ndim < 1 or v.shape[-1] == 0:
         raise ValueError(f"v must be [..., D] with D of at least 1, got {v.shape}")
     return v
-
-
-def as_codes(codes: ArrayLike) -> jax.Array:
-    """Returns integers as int32, those beyond its range as its ends, or raises TypeError."""
-    if not isinstance(codes, jax.Array):
-        codes = np.asarray(codes)  # JAX would wrap 64-bit integers to 32 bits
-    if codes.dtype == bool:
-        return jnp.asarray(codes, jnp.int32)
-    if not jnp.issubdtype(codes.dtype, jnp.integer):
-        raise TypeError(f"codes and digits must be integers, got {codes.dtype}")
-    if np.can_cast(codes.dtype, np.int32):
-        return jnp.asarray(codes, jnp.int32)
-    limits, own = jnp.iinfo(jnp.int32), jnp.iinfo(codes.dtype)
-    library = jnp if isinstance(codes, jax.Array) else np
-    return jnp.asarray(
-        library.clip(codes, max(limits.min, own.min), min(limits.max, own.max)), jnp.int32
-    )
 
 
 def check_codes(codes: ArrayLike, shape: tuple[int, ...]) -> jax.Array:

@@ -18,8 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from dvae._numerics import ArrayLike
-from dvae.vq._checks import check_radices, count_codes
-from dvae.vq._common import as_codes, as_mask, check_mask, per_component
+from dvae.vq._checks import as_codes, check_radices, count_codes
+from dvae.vq._common import as_mask, check_mask, per_component
 from dvae.vq.codebook import usage
 
 __all__ = ["NO_CODE", "digit_usage", "mask_codes", "pack_digits", "unpack_codes"]
@@ -41,7 +41,7 @@ def pack_digits(digits: ArrayLike, radices: Sequence[int]) -> jax.Array:
         ValueError: the radices do not fit the digits, or their product does not fit int32.
         TypeError: the digits are not integers.
     """
-    digits = as_codes(digits)
+    digits = as_codes(digits, "digits")
     if digits.ndim < 1:
         raise ValueError(f"digits must be [..., d], got {digits.shape}")
     radices = check_radices("radices", radices, digits.shape[-1])
@@ -116,7 +116,7 @@ def digit_usage(
         ValueError: the radices or the mask do not fit the digits.
         TypeError: the digits are not integers.
     """
-    digits = as_codes(digits)
+    digits = as_codes(digits, "digits")
     if digits.ndim < 1:
         raise ValueError(f"digits must be [..., d], got {digits.shape}")
     radices = check_radices("radices", radices, digits.shape[-1])

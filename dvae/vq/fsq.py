@@ -21,8 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from dvae._numerics import ArrayLike, upcast
-from dvae.vq._checks import check_radices, count_codes
-from dvae.vq._common import Quantized, QuantizedDigits, as_codes, as_vectors, per_component
+from dvae.vq._checks import as_codes, check_radices, count_codes
+from dvae.vq._common import Quantized, QuantizedDigits, as_vectors, per_component
 from dvae.vq.codebook import straight_through
 from dvae.vq.digits import pack_digits, unpack_codes
 
@@ -125,7 +125,7 @@ def lookup_digits(
         ValueError: the levels do not fit the digits.
         TypeError: the digits are not integers.
     """
-    digits = as_codes(digits)
+    digits = as_codes(digits, "digits")
     if digits.ndim < 1:
         raise ValueError(f"digits must be [..., d], got {digits.shape}")
     levels = check_radices("levels", levels, digits.shape[-1], at_least=2)
