@@ -49,7 +49,7 @@ class DVAEPPConfig:
     decoder: MultiscaleConfig  # which also says what images are
     global_sizes: tuple[int, ...] = (8, 8)  # variables of each layer of q(z | x)
     global_parameters: int = 1  # numbers a variable: 1 logit, or mean and log_scale
-    num_groups: int = 16  # of local variables
+    local_groups: int = 16  # of local variables
     local_size: int = 32  # their channels
     local_parameters: int = 2  # as `global_parameters`
     hidden: tuple[int, ...] = (200,)  # of the networks of the global variables
@@ -63,10 +63,10 @@ class DVAEPPConfig:
                 f"image_size must be a multiple of {LOCAL_DOWNSAMPLING} (local variables live at "
                 f"a quarter of it), got {size}"
             )
-        if not self.global_sizes or min(self.global_sizes) < 1 or self.num_groups < 0:
+        if not self.global_sizes or min(self.global_sizes) < 1 or self.local_groups < 0:
             raise ValueError(
-                "global_sizes must name at least one layer of at least 1 variable, and num_groups "
-                f"be at least 0, got {self.global_sizes} and {self.num_groups}"
+                "global_sizes must name at least one layer of at least 1 variable, and local_groups "
+                f"be at least 0, got {self.global_sizes} and {self.local_groups}"
             )
         checks.check_sizes(
             global_parameters=self.global_parameters,
@@ -156,7 +156,7 @@ class DVAEPP(nn.Module):
         ]
         self.from_globals = se_resnet.Dense(c.hidden, c.top_side**2 * c.features)
         self.expand_up = se_resnet.Up(c.features, c.decoder.num_blocks, c.local_side)
-        if c.num_groups:
+        if c.local_groups:
             self.group = (nn.remat(LocalGroup, static_argnums=(4,)) if c.remat else LocalGroup)(c)
         self.decoder = MultiscaleDecoder(c.decoder)
 
@@ -249,13 +249,13 @@ class DVAEPP(nn.Module):
         Raises:
             ValueError: shapes or dtypes are others.
         """
-        num_groups = self.config.num_groups
+        local_groups = self.config.local_groups
         shape = (len(context), self.config.local_side, self.config.local_side, self.config.features)
         checks.check_floats("context", context, ("B", *shape[1:]))
         local = None if features is None else features.local
         if local is not None:
             checks.check_floats("features.local", local, shape)
-        if not num_groups:
+        if not local_groups:
             return context, jnp.zeros((0, len(context)), context.dtype)
 
         def step(
@@ -264,7 +264,7 @@ class DVAEPP(nn.Module):
             return group(jax.random.fold_in(key, index), context, local, draw)
 
         scan = nn.scan(step, variable_axes={"params": 0}, split_rngs={"params": True})
-        return scan(self.group, context, jnp.arange(num_groups))
+        return scan(self.group, context, jnp.arange(local_groups))
 
     def log_likelihood(self, context: jax.Array, images: jax.Array) -> jax.Array:
         """Evaluates log p(x | zeta, h), nats [B]; see `MultiscaleDecoder`."""

@@ -45,7 +45,7 @@ class Config(BoltzmannConfig, LikelihoodConfig):
     local_latents: str = option(
         NORMAL, "Local variables: normal, or smoothed bits.", choices=LOCAL_LATENTS, group="model"
     )
-    num_groups: int = changed(BoltzmannConfig, "num_groups", 2)  # layers of q(z | x)
+    num_groups: int = changed(BoltzmannConfig, "num_groups", 2)  # of global bits
     num_latents: int = changed(BoltzmannConfig, "num_latents", 8)
     local_groups: int = option(16, "Groups of local variables; 0: none.", minimum=0, group="model")
     local_size: int = option(32, "Channels of a local group.", minimum=1, group="model")
@@ -189,7 +189,7 @@ class Config(BoltzmannConfig, LikelihoodConfig):
                 ),
                 global_sizes=(self.num_latents,) * self.num_groups,
                 global_parameters=numbers[self.global_latents],
-                num_groups=self.local_groups,
+                local_groups=self.local_groups,
                 local_size=self.local_size,
                 local_parameters=numbers[self.local_latents],
                 hidden=(self.hidden_units,),

@@ -107,7 +107,7 @@ def dvaepp_case(num_mixtures: int) -> Case:
     decoder = MultiscaleConfig(
         image_size=8, channels=1, num_mixtures=num_mixtures, num_scales=2, features=1, num_blocks=0
     )
-    sizes = dict(global_sizes=(3, 2), num_groups=2, local_size=2, hidden=(4,))
+    sizes = dict(global_sizes=(3, 2), local_groups=2, local_size=2, hidden=(4,))
     module = dvaepp.DVAEPP(dvaepp.DVAEPPConfig(decoder, **sizes))
 
     def draw(key, q, p):

@@ -26,7 +26,7 @@ H, C3, C2 = (np.zeros((2, n), np.float32) for n in (2, 3, 2))
 def network(num_mixtures):
     decoder = MultiscaleConfig(8, 1, num_mixtures=num_mixtures, features=1, num_blocks=0)
     return dvaepp.DVAEPP(
-        dvaepp.DVAEPPConfig(decoder, global_sizes=(3, 2), num_groups=1, local_size=2, hidden=(4,))
+        dvaepp.DVAEPPConfig(decoder, global_sizes=(3, 2), local_groups=1, local_size=2, hidden=(4,))
     )
 
 

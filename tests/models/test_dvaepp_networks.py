@@ -11,7 +11,7 @@ from dvae.models.multiscale import MultiscaleConfig
 CONFIG = dvaepp.DVAEPPConfig(
     MultiscaleConfig(image_size=12, features=1, num_blocks=0),
     global_sizes=(3, 2),
-    num_groups=3,
+    local_groups=3,
     local_size=2,
     hidden=(4,),
 )
@@ -103,7 +103,7 @@ def test_remat_changes_nothing(model) -> None:
 
 
 def test_no_groups_is_a_model_too() -> None:
-    config = dvaepp.DVAEPPConfig(**{**vars(CONFIG), "num_groups": 0})
+    config = dvaepp.DVAEPPConfig(**{**vars(CONFIG), "local_groups": 0})
     module = dvaepp.DVAEPP(config)
     x = jnp.zeros((2, 12, 12, 1), jnp.uint8)
     params = jax.eval_shape(module.init, jax.random.key(0), x)["params"]
@@ -143,7 +143,7 @@ def test_down_rounds_up_and_up_cuts(size, half) -> None:
         (dict(decoder=MultiscaleConfig(image_size=30)), "multiple of 4"),
         (dict(global_sizes=()), "at least one layer"),
         (dict(global_sizes=(3, 0)), "at least 1 variable"),
-        (dict(num_groups=-1), "at least 0"),
+        (dict(local_groups=-1), "at least 0"),
     ],
 )
 def test_sizes_that_make_no_model(sizes, message) -> None:
