@@ -162,6 +162,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "small": dict(_SMALL, num_steps=5_000),
     "demo": dict(
         _SMALL,
+        estimator=names.VQ_EMA,
         dataset="patches",
         num_latents=8,
         kl_warmup_steps=1_500,
