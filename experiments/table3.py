@@ -69,8 +69,8 @@ TABLE = result_tables.Table(
     structure=lambda summary: summary["config"]["decoder"],
     column=lambda summary: summary["latents"],
     more=(
-        ("KL, global", lambda s: f"{np.mean(s['test']['kl_global']):.2f}"),
-        ("KL, local", lambda s: f"{np.mean(np.sum(s['test']['kl_local'], -1)):.2f}"),
+        ("KL, global", lambda s: f"{np.mean(s['test']['kl_global_nats']):.2f}"),
+        ("KL, local", lambda s: f"{np.mean(np.sum(s['test']['kl_local_nats'], -1)):.2f}"),
         ("model", _size),
         ("log Z", result_tables.log_z),
         ("chains x sweeps", result_tables.effort),
