@@ -23,7 +23,7 @@ from experiments.joint_vae.config import Config
 PROGRAM = Program("joint_vae", Config)
 PUBLISHED_ACCURACY = 0.887  # MNIST, 100 epochs: Dupont (2018), sec. 4.2
 NAME = "joint_vae"
-_SHOWN = (run_groups.DATASET, "objective", "discrete", "num_steps")
+_FIELDS = (run_groups.DATASET, "objective", "discrete", "num_steps")
 _NEEDS = (
     "distortion_nats",
     "rmse",
@@ -99,7 +99,7 @@ def compare(directories: list[Path], out: Path) -> str:
     groups = run_groups.read_groups(directories, PROGRAM, "experiments.joint_table", _NEEDS)
     order = lambda group: [group.settings[name] for name in (run_groups.DATASET, "objective")]
     groups.sort(key=order)
-    others = run_groups.differing(groups, but=_SHOWN)
+    others = run_groups.differing(groups, but=_FIELDS)
     cells = []
     for group in groups:
         more = {"other settings": run_groups.describe(group, others)} if others else {}

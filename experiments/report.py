@@ -31,7 +31,7 @@ PUBLISHED = {
 }
 REFERENCES = {"GS-Soft, C = 512, published": 4.61, "VQ-VAE, C = 128, published": 4.81}
 _SIZE = "codebook_size"
-_SHOWN = (
+_FIELDS = (
     run_groups.DATASET,
     "estimator",
     _SIZE,
@@ -55,7 +55,7 @@ def row(summary: Summary) -> dict[str, object]:
     config, test = summary["config"], summary["test"]
     mean = lambda name: float(np.mean(test[name]))
     several = len(summary["seeds"]) > 1
-    known = PUBLISHED.get((summary["estimator"], config[_SIZE]), "")
+    reference = PUBLISHED.get((summary["estimator"], config[_SIZE]), "")
     return {
         "data set": summary["dataset"],
         "estimator": summary["estimator"],
@@ -74,14 +74,14 @@ def row(summary: Summary) -> dict[str, object]:
         "perplexity": f"{mean('perplexity'):.1f}",
         "dead": f"{mean('dead_codes'):.1f}",
         "minutes": f"{summary['wall_seconds'] / 60:.1f}",
-        "published": known if summary["dataset"] == "cifar10" else "",
+        "published": reference if summary["dataset"] == "cifar10" else "",
     }
 
 
 def lay_out(groups: Sequence[Group]) -> str:
     """Returns the Markdown table, with a column of what else sets rows apart if anything does."""
     rows = [row(group.summary) for group in groups]
-    if others := run_groups.differing(groups, but=_SHOWN):
+    if others := run_groups.differing(groups, but=_FIELDS):
         for cells, group in zip(rows, groups, strict=True):
             cells["other settings"] = run_groups.describe(group, others)
     if not any(cells["± seeds"] for cells in rows):

@@ -196,28 +196,28 @@ def merge(summaries: Sequence[Summary]) -> Summary:
     if len(summaries) == 1:
         return summaries[0]
     first = summaries[0]
-    merged = dict(first)
+    whole = dict(first)
     for part in _PER_SEED:
         if part in first:
-            merged[part] = _merge_part(summaries, part)
+            whole[part] = _merge_part(summaries, part)
     if "evaluated_step" in first:
-        merged["evaluated_step"] = [x for s in summaries for x in np.ravel(s["evaluated_step"])]
-    merged["seeds"] = [seed for summary in summaries for seed in summary["seeds"]]
-    merged["wall_seconds"] = sum(summary["wall_seconds"] for summary in summaries)
-    return merged
+        whole["evaluated_step"] = [x for s in summaries for x in np.ravel(s["evaluated_step"])]
+    whole["seeds"] = [seed for summary in summaries for seed in summary["seeds"]]
+    whole["wall_seconds"] = sum(summary["wall_seconds"] for summary in summaries)
+    return whole
 
 
 def _merge_part(summaries: Sequence[Summary], part: str) -> dict[str, Any]:
     """Puts the seeds' numbers of a part behind one another; a text stays if any run has it."""
-    merged: dict[str, Any] = {}
+    whole: dict[str, Any] = {}
     for name in dict.fromkeys(name for summary in summaries for name in summary[part]):
         having = [summary for summary in summaries if name in summary[part]]
         value = having[0][part][name]
         if isinstance(value, str) or name in _NOT_PER_SEED:
-            merged[name] = value
+            whole[name] = value
         elif len(having) == len(summaries) and not name.endswith("_over_seeds"):
-            merged[name] = [x for summary in summaries for x in of_each_seed(summary, part, name)]
-    return merged
+            whole[name] = [x for summary in summaries for x in of_each_seed(summary, part, name)]
+    return whole
 
 
 def of_each_seed(summary: Mapping[str, Any], part: str, name: str) -> list[Any]:

@@ -20,7 +20,7 @@ Summary = Mapping[str, Any]
 # (data set, structure) -> column -> mean and deviation over runs (None: not published)
 Published = dict[tuple[str, str], dict[str, tuple[float, float | None]]]
 # Fields that the table shows, or that its cells are named by.
-_SHOWN = ("dataset", "num_steps", "test_samples", "batch_size", "learning_rate")
+_FIELDS = ("dataset", "num_steps", "test_samples", "batch_size", "learning_rate")
 _PLACES = {"workdir", "data_dir", "coordinator"}  # fields that say where a run lay
 _NEEDS = ("nll_nats", "elbo_nats", "effective_samples")
 
@@ -37,7 +37,7 @@ class Table(NamedTuple):
     structure: Callable[[Summary], str]
     column: Callable[[Summary], str]
     more: tuple[tuple[str, Callable[[Summary], object]], ...]  # further columns
-    shown: tuple[str, ...] = ()  # fields of the configuration that those columns hold
+    fields: tuple[str, ...] = ()  # of the configuration, which those columns hold
     title: str = "trained by"  # of what `column` names
     # Whether model and evaluation are those of the published value, so that a difference is shown.
     same_model: Callable[[Summary], bool] = lambda summary: True
@@ -69,7 +69,7 @@ def row(table: Table, summary: Summary) -> dict[str, object]:
     config, test, unit = summary["config"], summary["test"], table.unit(summary)
     nll = float(np.mean(test["nll_nats"])) / unit
     deviation = float(np.std(test["nll_nats"], ddof=1)) if len(summary["seeds"]) > 1 else None
-    known = published(table, summary)
+    reference = published(table, summary)
     # Other test images than the published ones have a published value, but no difference.
     same = summary["dataset"] == config["dataset"] and table.same_model(summary)
     spread = lambda x: "" if x is None else f" ± {x:.2f}"
@@ -79,8 +79,8 @@ def row(table: Table, summary: Summary) -> dict[str, object]:
         table.title: table.column(summary),
         "test NLL": f"{nll:.2f}" + spread(None if deviation is None else deviation / unit),
         "SE (images)": standard_error(test, "nll_nats", "{:.2g}", unit),
-        "published": f"{known[0]:.2f}{spread(known[1])}" if known else "",
-        "difference": f"{nll - known[0]:+.2f}" if known and same else "",
+        "published": f"{reference[0]:.2f}{spread(reference[1])}" if reference else "",
+        "difference": f"{nll - reference[0]:+.2f}" if reference and same else "",
         "steps": f"{summary['num_steps']:,}",
         "seeds": " ".join(str(seed) for seed in summary["seeds"]),
         "samples": config["test_samples"],
@@ -162,7 +162,7 @@ def _other_settings(
     texts = []
     for group, place in zip(groups, places, strict=True):
         cell = [other for other, at in zip(groups, places, strict=True) if at == place]
-        names = run_groups.differing(cell, but=(*_SHOWN, *table.shown))
+        names = run_groups.differing(cell, but=(*_FIELDS, *table.fields))
         texts.append(run_groups.describe(group, names))
     return texts
 

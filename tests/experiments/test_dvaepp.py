@@ -206,6 +206,7 @@ def test_a_run_is_recorded(tmp_path) -> None:
     assert len(summary["test"]["kl_local_nats"]) == 2
     assert summary["test"]["num_images"] == 16
     assert "effective_samples" in summary["log_z"]
+    assert summary["chosen_by"] == "lowest validation nll of steps whose log Z is to be trusted"
 
 
 @pytest.mark.slow
