@@ -118,7 +118,7 @@ def log_likelihood() -> Comparison:
 
     def ours(eval_dtype: str) -> Callable[[], np.ndarray]:
         rounded = dataclasses.replace(config, eval_dtype=eval_dtype)
-        evaluator = binary_evaluation.Evaluator(rounded, PIXELS, mesh)
+        evaluator = binary_evaluation.Evaluator(rounded, data, mesh)
         return lambda: (
             evaluator.evaluate(
                 state.params, state.model_state, data.test, num_samples=SAMPLES

@@ -23,11 +23,11 @@ from experiments.joint_vae.config import Config
 PROGRAM = Program("joint_vae", Config)
 PUBLISHED_ACCURACY = 0.887  # MNIST, 100 epochs: Dupont (2018), sec. 4.2
 NAME = "joint_vae"
-_SHOWN = (run_groups.DATASET, "objective", "discrete", "num_steps")
+_FIELDS = (run_groups.DATASET, "objective", "discrete", "num_steps")
 _NEEDS = (
-    "distortion_nats_per_image",
-    "rmse_of_pixels",
-    "elbo_nats_per_image",
+    "distortion_nats",
+    "rmse",
+    "elbo_nats",
     "kl_continuous_nats",
     "kl_discrete_nats",
 )
@@ -42,22 +42,22 @@ _NOTES = (
 def rows(summary: Summary) -> list[dict[str, object]]:
     """Returns one row for every seed of a run."""
     config, test = summary["config"], summary["test"]
-    found = []
+    cells = []
     for i, seed in enumerate(summary["seeds"]):
 
         def of_seed(name: str, i: int = i) -> Any:
             return run_groups.of_each_seed(summary, "test", name)[i]
 
-        found.append(
+        cells.append(
             {
                 "data set": summary["dataset"],
                 "objective": config["objective"],
                 "discrete": config["discrete"],
                 "seed": seed,
                 "accuracy": f"{of_seed('accuracy'):.3f}" if "accuracy" in test else "",
-                "distortion": f"{of_seed('distortion_nats_per_image'):.2f}",
-                "RMSE": f"{of_seed('rmse_of_pixels'):.4f}",
-                "ELBO": f"{of_seed('elbo_nats_per_image'):.2f}",
+                "distortion": f"{of_seed('distortion_nats'):.2f}",
+                "RMSE": f"{of_seed('rmse'):.4f}",
+                "ELBO": f"{of_seed('elbo_nats'):.2f}",
                 "KL, continuous": f"{np.sum(of_seed('kl_continuous_nats')):.2f}",
                 "KL, discrete": f"{np.sum(of_seed('kl_discrete_nats')):.2f}",
                 "steps": f"{summary['num_steps']:,}",
@@ -65,7 +65,7 @@ def rows(summary: Summary) -> list[dict[str, object]]:
                 "minutes": f"{summary['wall_seconds'] / 60:.0f}",
             }
         )
-    return found
+    return cells
 
 
 def shortfalls(groups: Sequence[Group]) -> list[str]:
@@ -79,15 +79,15 @@ def shortfalls(groups: Sequence[Group]) -> list[str]:
         f"{group.settings['objective']}, {group.summary['num_steps']:,} steps" for group in scored
     ]
     names = run_groups.label(scored, stems, but=("objective", "num_steps"))
-    found = []
+    lines = []
     for name, group in zip(names, scored, strict=True):
         values = np.ravel(group.summary["test"]["accuracy"])
-        found.append(
+        lines.append(
             f"- {name}: accuracy {np.mean(values):.3f} on average over {len(values)} seed(s), "
             f"{sum(values < PUBLISHED_ACCURACY)} of them below the published mean of "
             f"{PUBLISHED_ACCURACY} (100 epochs)."
         )
-    return found
+    return lines
 
 
 def compare(directories: list[Path], out: Path) -> str:
@@ -96,21 +96,18 @@ def compare(directories: list[Path], out: Path) -> str:
     Raises:
       ValueError: a directory holds no run of `joint_vae`, or `out` cannot be written.
     """
-    runs = [
-        run_groups.read(directory, PROGRAM, "experiments.joint_table", _NEEDS)
-        for directory in directories
-    ]
+    groups = run_groups.read_groups(directories, PROGRAM, "experiments.joint_table", _NEEDS)
     order = lambda group: [group.settings[name] for name in (run_groups.DATASET, "objective")]
-    groups = sorted(run_groups.group(PROGRAM, runs), key=order)
-    others = run_groups.differing(groups, but=_SHOWN)
+    groups.sort(key=order)
+    others = run_groups.differing(groups, but=_FIELDS)
     cells = []
     for group in groups:
         more = {"other settings": run_groups.describe(group, others)} if others else {}
         cells += [row | more for run in group.runs for row in rows(run.summary)]
     text = tables.markdown(tuple(cells[0]), [list(row.values()) for row in cells])
-    summaries = [run.summary for group in groups for run in group.runs]
-    hardware = ", ".join(sorted({summary["hardware"] for summary in summaries}))
-    lines = [text, "", *shortfalls(groups), "", f"{_NOTES} Hardware: {hardware}.", ""]
+    summaries = run_groups.summaries_of(groups)
+    notes = f"{_NOTES} {result_tables.hardware(summaries)}"
+    lines = [text, "", *shortfalls(groups), "", notes, ""]
     result_tables.save("\n".join(lines), summaries, NAME, out)
     return text
 

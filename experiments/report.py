@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 
 from dvae.analysis import figures, tables
-from dvae.train import checkpoint
 from experiments.cifar_vq import report as vq_report
 from experiments.cifar_vq.config import Config
 from experiments.cifar_vq.evaluation import NUM_DIMS
@@ -32,7 +31,7 @@ PUBLISHED = {
 }
 REFERENCES = {"GS-Soft, C = 512, published": 4.61, "VQ-VAE, C = 128, published": 4.81}
 _SIZE = "codebook_size"
-_SHOWN = (
+_FIELDS = (
     run_groups.DATASET,
     "estimator",
     _SIZE,
@@ -44,10 +43,9 @@ _SHOWN = (
 )
 _NEEDS = (
     "bits_per_dim",
-    "bits_per_dim_standard_error",
-    "rate_nats_per_image",
-    "distortion_nats_per_image",
-    "code_perplexity",
+    "rate_nats",
+    "distortion_nats",
+    "perplexity",
     "dead_codes",
 )
 
@@ -57,7 +55,7 @@ def row(summary: Summary) -> dict[str, object]:
     config, test = summary["config"], summary["test"]
     mean = lambda name: float(np.mean(test[name]))
     several = len(summary["seeds"]) > 1
-    known = PUBLISHED.get((summary["estimator"], config[_SIZE]), "")
+    reference = PUBLISHED.get((summary["estimator"], config[_SIZE]), "")
     return {
         "data set": summary["dataset"],
         "estimator": summary["estimator"],
@@ -70,20 +68,20 @@ def row(summary: Summary) -> dict[str, object]:
         "seeds": " ".join(str(seed) for seed in summary["seeds"]),
         "bits/dim": f"{mean('bits_per_dim'):.3f}",
         "± seeds": f"{np.std(test['bits_per_dim'], ddof=1):.3f}" if several else "",
-        "± SE": f"{mean('bits_per_dim_standard_error'):.3f}",
-        "rate": f"{mean('rate_nats_per_image'):.0f}",
-        "distortion": f"{mean('distortion_nats_per_image'):.0f}",
-        "perplexity": f"{mean('code_perplexity'):.1f}",
+        "± SE": result_tables.standard_error(test, "bits_per_dim", "{:.3f}"),
+        "rate": f"{mean('rate_nats'):.0f}",
+        "distortion": f"{mean('distortion_nats'):.0f}",
+        "perplexity": f"{mean('perplexity'):.1f}",
         "dead": f"{mean('dead_codes'):.1f}",
         "minutes": f"{summary['wall_seconds'] / 60:.1f}",
-        "published": known if summary["dataset"] == "cifar10" else "",
+        "published": reference if summary["dataset"] == "cifar10" else "",
     }
 
 
 def lay_out(groups: Sequence[Group]) -> str:
     """Returns the Markdown table, with a column of what else sets rows apart if anything does."""
     rows = [row(group.summary) for group in groups]
-    if others := run_groups.differing(groups, but=_SHOWN):
+    if others := run_groups.differing(groups, but=_FIELDS):
         for cells, group in zip(rows, groups, strict=True):
             cells["other settings"] = run_groups.describe(group, others)
     if not any(cells["± seeds"] for cells in rows):
@@ -126,9 +124,9 @@ def draw(groups: Sequence[Group]) -> dict[str, figures.Figure]:
     # In the figures of paths and codebooks one size: the one that most groups share.
     sizes = Counter(group.settings[_SIZE] for group in groups)
     shared = max(sorted(sizes), key=lambda size: sizes[size])
-    chosen = [group for group in groups if group.settings[_SIZE] == shared]
+    alike = [group for group in groups if group.settings[_SIZE] == shared]
     paths, codebooks = {}, {}
-    for name, group in zip(label(chosen), chosen, strict=True):
+    for name, group in zip(label(alike), alike, strict=True):
         steps, rate, distortion = _validation_path(group)
         if len(steps) > 1:
             paths[name] = (rate, distortion, steps)
@@ -160,34 +158,24 @@ def compare(directories: list[Path], out: Path) -> str:
     Raises:
       ValueError: a directory holds no finished run, or `out` cannot be written.
     """
-    runs = [
-        run_groups.read(directory, PROGRAM, "experiments.report", _NEEDS)
-        for directory in directories
-    ]
+    groups = run_groups.read_groups(directories, PROGRAM, "experiments.report", _NEEDS)
     order = lambda group: [group.settings[k] for k in (run_groups.DATASET, "estimator", _SIZE)]
-    groups = sorted(run_groups.group(PROGRAM, runs), key=order)
+    groups.sort(key=order)
     table = lay_out(groups)
-    summaries = [run.summary for group in groups for run in group.runs]
-    hardware = sorted({summary["hardware"] for summary in summaries})
+    summaries = run_groups.summaries_of(groups)
     baselines = {s["dataset"]: f"{s['baseline']['bits_per_dim']:.3f}" for s in summaries}
     listed = ", ".join(f"{value} on {name}" for name, value in baselines.items())
     notes = (
         "bits/dim: discrete ELBO of whole test images with hard codes, an upper bound on the "
         "negative log-likelihood; rate and distortion in nats an image; SE over images.\n"
         f"Baseline (independent pixels, histogram): {listed} bits/dim. "
-        f"Hardware: {', '.join(hardware)}. Published values are of full-length training with 256 "
-        "maps and are not comparable with shorter runs."
+        f"{result_tables.hardware(summaries)} Published values are of full-length training with "
+        "256 maps and are not comparable with shorter runs."
     )
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        pictures = draw(groups)
-        for name, figure in pictures.items():
-            figures.save(figure, out / f"{name}.png")
-        images = "\n\n".join(f"![{name}]({name}.png)" for name in pictures)
-        (out / "report.md").write_text(f"{table}\n\n{notes}\n\n{images}\n", encoding="utf-8")
-        checkpoint.write_json(out / "results.json", summaries)
-    except OSError as error:
-        raise ValueError(f"cannot write to {out} ({error.strerror}); try --out") from error
+    pictures = draw(groups)
+    images = "\n\n".join(f"![{name}]({name}.png)" for name in pictures)
+    text = f"{table}\n\n{notes}\n\n{images}\n"
+    result_tables.save(text, summaries, "report", out, json_name="results", pictures=pictures)
     return table
 
 

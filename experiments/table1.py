@@ -58,14 +58,14 @@ def accepts(summary: Summary) -> str:
 
 def column(summary: Summary) -> str:
     """Names the estimator, and the bound of a smoothing or whatever is not the joint one."""
-    named = summary["estimator"] in relax.SMOOTHINGS or summary["bound"] != names.JOINT
-    return f"{summary['estimator']} {summary['bound']}" if named else summary["estimator"]
+    by_bound = summary["estimator"] in relax.SMOOTHINGS or summary["bound"] != names.JOINT
+    return f"{summary['estimator']} {summary['bound']}" if by_bound else summary["estimator"]
 
 
 def comparable(summary: Summary) -> bool:
     """Whether the sizes are the paper's, and the NLL is by its number of samples."""
-    wanted = {**report.PAPER_SIZES, "test_samples": 100}
-    return all(summary["config"][name] == value for name, value in wanted.items())
+    paper = {**report.PAPER_SIZES, "test_samples": 100}
+    return all(summary["config"][name] == value for name, value in paper.items())
 
 
 TABLE = result_tables.Table(
@@ -84,7 +84,7 @@ TABLE = result_tables.Table(
         report.ACTIVE_UNITS,
         ("networks see", lambda s: s["config"].get("latent_inputs", names.BITS)),
     ),
-    shown=("latent_inputs",),
+    fields=("latent_inputs",),
 )
 
 if __name__ == "__main__":

@@ -73,8 +73,8 @@ def column(summary: Summary) -> str:
 def comparable(summary: Summary) -> bool:
     """Whether sizes and samples are the paper's, tanh layers are normalized, and log Z is sound."""
     config = summary["config"]
-    wanted = {**report.PAPER_SIZES, "test_samples": 4_000}
-    same = all(config[name] == value for name, value in wanted.items())
+    paper = {**report.PAPER_SIZES, "test_samples": 4_000}
+    same = all(config[name] == value for name, value in paper.items())
     normalized = config["structure"] == names.LINEAR or config["normalization"] == names.BATCH
     return same and normalized and "warning" not in summary.get("log_z", {})
 
@@ -96,7 +96,7 @@ TABLE = result_tables.Table(
         ("log Z", result_tables.log_z),
         ("chains x sweeps", result_tables.effort),
     ),
-    shown=("sampler", "num_chains", "num_sweeps"),
+    fields=("sampler", "num_chains", "num_sweeps"),
 )
 
 if __name__ == "__main__":

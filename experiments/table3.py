@@ -43,8 +43,8 @@ def same_model(summary: Summary) -> bool:
     """Whether the numbers of latent variables and the evaluation are the published ones."""
     config = summary["config"]
     binary = config["dataset"] in BINARY_DATASETS
-    wanted = {"local_groups": 16, "local_size": 32, "test_samples": 4_000, "num_test_images": 0}
-    same = all(config[name] == value for name, value in wanted.items())
+    paper = {"local_groups": 16, "local_size": 32, "test_samples": 4_000, "num_test_images": 0}
+    same = all(config[name] == value for name, value in paper.items())
     return same and config["num_groups"] * config["num_latents"] == (16 if binary else 128)
 
 
@@ -69,13 +69,13 @@ TABLE = result_tables.Table(
     structure=lambda summary: summary["config"]["decoder"],
     column=lambda summary: summary["latents"],
     more=(
-        ("KL, global", lambda s: f"{np.mean(s['test']['kl_global']):.2f}"),
-        ("KL, local", lambda s: f"{np.mean(np.sum(s['test']['kl_local'], -1)):.2f}"),
+        ("KL, global", lambda s: f"{np.mean(s['test']['kl_global_nats']):.2f}"),
+        ("KL, local", lambda s: f"{np.mean(np.sum(s['test']['kl_local_nats'], -1)):.2f}"),
         ("model", _size),
         ("log Z", result_tables.log_z),
         ("chains x sweeps", result_tables.effort),
     ),
-    shown=("sampler", "num_chains", "num_sweeps", *_SIZES),
+    fields=("sampler", "num_chains", "num_sweeps", *_SIZES),
     title="latents",
     program=Program("dvaepp", Config),
     same_model=same_model,

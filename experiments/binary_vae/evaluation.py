@@ -1,96 +1,83 @@
-"""Evaluation of `binary_vae` in the binary limit: every z is a bit, whatever relaxation trained it.
-
-The log-likelihood is estimated with K importance samples z ~ q(z|x) an image (a lower bound in the
-mean, close to log p(x) for large K); with one sample it is the ELBO.
-"""
+"""Evaluation of `binary_vae`: log-likelihood, ELBO and the units that carry something."""
 
 import functools
 import math
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from dvae import bounds, rbm
+from dvae import bounds
 from dvae.data import Dataset
 from dvae.distributions import bernoulli
 from dvae.models import checks, mlp
-from dvae.train import sharding
-from dvae.train.state import TrainState
 from experiments.binary_vae import model as binary_model
 from experiments.binary_vae import names
 from experiments.binary_vae.config import Config
+from experiments.boltzmann import evaluation as boltzmann_evaluation
 from experiments.boltzmann import prior as boltzmann_prior
+from experiments.boltzmann.config import BoltzmannConfig
 from experiments.common import evaluation
 from experiments.common.run import ValidateFn
 
 PyTree = Any
 CHUNK_SIZE = 10  # samples decoded at once: a thousand rows of logits stay in the cache
 ACTIVE_VARIANCE = 0.01  # of E[z|x] over images, above which a unit counts as active
-# Folded into a seed's key, apart from the indices of batches.
-_LOG_Z, _RECONSTRUCTIONS, _SAMPLES = (2**31 - 1 - role for role in range(3))
 
 
-class Evaluation(NamedTuple):
-    """Results on a set of images; S is the number of seeds."""
+@dataclass(frozen=True)
+class Evaluation(boltzmann_evaluation.Evaluation):
+    """Results on a set of images; the KL has a part for each group of a directed prior, or one."""
 
-    log_likelihood: np.ndarray  # [S, images] nats, K samples
-    ess: np.ndarray  # [S, images] effective number of the K samples
-    elbo: np.ndarray  # [S, images] nats, one sample
-    kl: np.ndarray  # [S, parts] log q - log p of that sample, mean over images; parts: the groups
-    # of a directed prior, or 1
     unit_variance: np.ndarray  # [S, n] variance of q(z=1|x) over images, first group
-    log_z: rbm.ais.LogZ | None = None  # [S] each, of Boltzmann priors
-    trusted: np.ndarray | None = None  # [S] bool, whether log Z rests on enough chains
 
-    def means(self) -> dict[str, np.ndarray]:
-        """Averages over the images, [S] each; a scalar for one seed."""
-        values = {
-            "nll": -self.log_likelihood.mean(-1),
-            "elbo": self.elbo.mean(-1),
-            "kl": self.kl.sum(-1),
-            "active_units": (self.unit_variance > ACTIVE_VARIANCE).sum(-1).astype(np.float64),
-        }
-        if self.kl.shape[-1] > 1:
-            values |= {f"kl_{g + 1}": self.kl[:, g] for g in range(self.kl.shape[-1])}
-        if self.log_z is not None and self.trusted is not None:
-            values |= boltzmann_prior.validation_metrics(self.log_z, self.trusted, values["nll"])
-        return {name: value[0] if len(value) == 1 else value for name, value in values.items()}
+    @property
+    def active_units(self) -> np.ndarray:
+        """Units of the first group whose mean varies over images, [S]."""
+        return (self.unit_variance > ACTIVE_VARIANCE).sum(-1).astype(np.float64)
+
+    def averages(self) -> dict[str, np.ndarray]:
+        """Averages over the images, [S] each."""
+        values = super().averages() | {"active_units": self.active_units}
+        kls = self.kl.mean(1)
+        if kls.shape[-1] > 1:
+            values |= {f"kl_{g + 1}": kls[:, g] for g in range(kls.shape[-1])}
+        return values
+
+
+def machine(config: Config) -> BoltzmannConfig | None:
+    """Returns the settings of the Boltzmann prior, if that is the prior."""
+    return config if config.prior == names.BOLTZMANN else None
 
 
 def validator(config: Config, images: Dataset, mesh: Mesh) -> ValidateFn:
     """Returns the function that evaluates a state on validation images."""
-    evaluator = Evaluator(config, images.train[0].size, mesh)
     held_out = evaluation.spread(images.validation, config.num_eval_images)
-
-    def validate(state: TrainState) -> dict[str, np.ndarray]:
-        return evaluator.evaluate(
-            state.params, state.model_state, held_out, num_samples=config.eval_samples
-        ).means()
-
-    return validate
+    evaluator = Evaluator(config, images, mesh)
+    return evaluation.validator(evaluator, held_out, num_samples=config.eval_samples)
 
 
 class Evaluator:
     """Compiles the evaluation once for each number of samples and runs it over any images.
 
-    Random numbers depend on the seed and on an image's batch, so they are the same at every call as
-    long as batches are: `eval_batch_size`, rounded up to a multiple of the devices.
+    Args:
+      config: everything.
+      images: the data set, for the shape of an image.
+      mesh: the devices.
     """
 
-    def __init__(self, config: Config, num_pixels: int, mesh: Mesh) -> None:
+    def __init__(self, config: Config, images: Dataset, mesh: Mesh) -> None:
         self._config = config
-        self._mesh = mesh
-        self._num_pixels = num_pixels
-        rounded = None if config.eval_dtype == "float32" else config.eval_dtype
-        self._module = config.model(num_pixels, product_dtype=rounded)
-        self._evaluate_seeds = jax.jit(self._batch_of_seeds, static_argnames="num_samples")
-        evaluate_log_z = lambda key, prior: boltzmann_prior.evaluate_log_z(
-            jax.random.fold_in(key, _LOG_Z), config, prior, mesh
+        self._image_shape = images.train.shape[1:]
+        self._num_pixels = math.prod(self._image_shape)
+        product_dtype = None if config.eval_dtype == "float32" else config.eval_dtype
+        self._module = config.model(self._num_pixels, product_dtype=product_dtype)
+        self._likelihood = boltzmann_evaluation.Likelihood(
+            config, machine(config), self._batch, mesh
         )
-        self._log_z = jax.jit(jax.vmap(evaluate_log_z))
         self._reconstruct = jax.jit(self._mean_images)
         self._sample = jax.jit(self._prior_images, static_argnames="num_images")
 
@@ -99,20 +86,27 @@ class Evaluator:
         return binary_model.bind(self._module, network, mean, x, stats)
 
     def _batch(
-        self, params: PyTree, fixed: PyTree, key: jax.Array, x: jax.Array, *, num_samples: int
+        self,
+        params: PyTree,
+        fixed: PyTree,
+        log_z: jax.Array | None,
+        key: jax.Array,
+        images: jax.Array,
+        *,
+        num_samples: int,
     ) -> tuple[jax.Array, ...]:
         """One seed: log-likelihood, ESS, ELBO, KLs and first posterior means of images [B, D]."""
-        model = self._bind(params, fixed, x)
+        model = self._bind(params, fixed, images.astype(jnp.float32))
         logits = model.posterior_logits([])
         encoded = model._replace(
             posterior_logits=lambda earlier: model.posterior_logits(earlier) if earlier else logits
         )
         log_prior = None
-        if "log_z" in fixed:
-            log_prior = functools.partial(boltzmann_prior.log_prob, params["prior"], fixed["log_z"])
+        if log_z is not None:
+            log_prior = functools.partial(boltzmann_prior.log_prob, params["prior"], log_z)
         num_groups = self._config.num_groups
         draw = lambda key: binary_model.ancestral(key, encoded, num_groups, log_prior=log_prior)
-        log_weight = lambda drawn: drawn.log_likelihood - drawn.log_ratios.sum(0)
+        log_weight = lambda sample: sample.log_likelihood - sample.log_ratios.sum(0)
         key_weights, key_elbo = jax.random.split(key)
         estimate = bounds.log_likelihood(
             key_weights,
@@ -120,65 +114,28 @@ class Evaluator:
             num_samples=num_samples,
             chunk_size=CHUNK_SIZE,
         )
-        drawn = draw(key_elbo)
-        kls = jnp.moveaxis(drawn.log_ratios, 0, -1)  # [B, parts]
-        return estimate.value, estimate.ess, log_weight(drawn), kls, jax.nn.sigmoid(logits)
-
-    def _batch_of_seeds(
-        self,
-        params: PyTree,
-        fixed: PyTree,
-        keys: jax.Array,
-        index: jax.Array,
-        images: jax.Array,
-        *,
-        num_samples: int,
-    ) -> tuple[jax.Array, ...]:
-        """The same of parameters and keys [S, ...], with the images sharded over the devices."""
-        x = sharding.shard_batch(self._mesh, images.astype(jnp.float32))
-        one_seed = lambda params, fixed, key: self._batch(
-            params, fixed, jax.random.fold_in(key, index), x, num_samples=num_samples
-        )
-        return jax.vmap(one_seed)(params, fixed, keys)
+        sample = draw(key_elbo)
+        kls = jnp.moveaxis(sample.log_ratios, 0, -1)  # [B, parts]
+        return estimate.value, estimate.ess, log_weight(sample), kls, jax.nn.sigmoid(logits)
 
     def evaluate(
         self, params: PyTree, model_state: PyTree, images: np.ndarray, *, num_samples: int
     ) -> Evaluation:
-        """Evaluates every image once.
+        """Evaluates every image once, with the same random numbers at every call.
 
         Args:
           params: of one seed, or of `num_seeds` along a leading axis.
           model_state: likewise.
-          images: [N, ...], `num_pixels` pixels each, 0 or 1 of any dtype.
+          images: [N, ...] of as many pixels as those of the data set, 0 or 1 of any dtype.
           num_samples: K, at least 1.
 
         Raises:
           ValueError: images are others, or none, or `num_samples` is below 1.
         """
-        pixels = self._pixels(images)
-        evaluation.check_count("num_samples", num_samples)
-        fixed = _fixed(model_state)
-        params, fixed = evaluation.with_seed_axis(self._config, (params, fixed))
-        keys = evaluation.stacked_keys(self._config, self._mesh)
-        log_z = None
-        if self._config.prior == names.BOLTZMANN:
-            log_z = self._log_z(keys, params["prior"])
-            fixed["log_z"] = log_z.value
-        value, ess, elbo, kls, probs = evaluation.over_images(
-            self._config,
-            self._mesh,
-            pixels,
-            lambda i, batch: self._evaluate_seeds(
-                params, fixed, keys, i, batch, num_samples=num_samples
-            ),
-            description=f"{len(pixels)} images, {num_samples} samples each",
+        results, (means,) = self._likelihood.evaluate(
+            params, _fixed(model_state), self._pixels(images), num_samples=num_samples
         )
-        variances = probs.astype(np.float64).var(1)
-        found = Evaluation(value, ess, elbo, kls.mean(1), variances)
-        if log_z is None:
-            return found
-        log_z = sharding.fetch(log_z)
-        return found._replace(log_z=log_z, trusted=boltzmann_prior.trusted(self._config, log_z))
+        return Evaluation(**vars(results), unit_variance=means.astype(np.float64).var(1))
 
     def _pixels(self, images: np.ndarray) -> np.ndarray:
         """Checks images [N, ...] and returns them as [N, D]."""
@@ -229,21 +186,17 @@ class Evaluator:
         pixels = self._reconstruct(
             params,
             _fixed(model_state),
-            jax.random.fold_in(evaluation.seed_keys(self._config)[0], _RECONSTRUCTIONS),
+            boltzmann_evaluation.picture_key(self._config, boltzmann_evaluation.RECONSTRUCTIONS),
             x,
         )
         return np.asarray(pixels).reshape(np.shape(images))
 
-    def sample_prior(
-        self, params: PyTree, model_state: PyTree, num_images: int, shape: tuple[int, ...]
-    ) -> np.ndarray:
-        """Returns E[x|z] at z ~ p(z) as grey levels [num_images, *shape], of one seed."""
+    def sample_prior(self, params: PyTree, model_state: PyTree, num_images: int) -> np.ndarray:
+        """Returns E[x|z] at z ~ p(z) as grey levels [num_images, ...], of one seed."""
         evaluation.check_count("num_images", num_images)
-        if math.prod(shape) != self._num_pixels:
-            raise ValueError(f"shape must have {self._num_pixels} pixels, got {shape}")
-        key = jax.random.fold_in(evaluation.seed_keys(self._config)[0], _SAMPLES)
+        key = boltzmann_evaluation.picture_key(self._config, boltzmann_evaluation.SAMPLES)
         pixels = self._sample(params, model_state, key, num_images=num_images)
-        return np.asarray(pixels).reshape(num_images, *shape)
+        return np.asarray(pixels).reshape(num_images, *self._image_shape)
 
 
 def _fixed(model_state: PyTree) -> PyTree:

@@ -15,19 +15,16 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from dvae import rbm
 from dvae.train.sharding import by_rows, replicated
 from experiments.boltzmann import names
 from experiments.boltzmann.config import BoltzmannConfig
-from experiments.common import records
 
 PyTree = Any
 ADAPT_RATE = 0.1  # of the way to the ladder with equal rejection rates
 PICTURE_SWEEPS = 1_000  # from the training's chains to the samples that are drawn
-MIN_ESS = 0.05  # of the chains of annealed importance sampling: below, log Z is not to be trusted
 TRUSTED_NLL = "trusted_nll"  # what the best step is chosen by
 TRAIN_TEMPERATURES, TRAIN_CHAINS = 500, 128  # of the estimates of log Z for the training's curve
 
@@ -82,7 +79,7 @@ def negative_phase(
     The devices of a mesh share the chains if they can do so equally; between steps the chains are
     replicated like the rest of the state.
     """
-    move: dict[str, Callable[..., _Moved]] = {
+    move: dict[str, Callable[..., _Transition]] = {
         names.PCD: _gibbs,
         names.TEMPERING: _tempering,
         names.ANNEALING: _annealing,
@@ -91,10 +88,10 @@ def negative_phase(
     fixed = jax.lax.stop_gradient(params)
     if shared := _by_chains(mesh, config.num_chains):
         chains = _share(chains, config.num_chains, shared)
-    moved = move[config.sampler](key_chains, config, fixed, chains, step)
+    after = move[config.sampler](key_chains, config, fixed, chains, step)
     if mesh is not None:
-        kept = _share(moved.chains, config.num_chains, replicated(mesh))
-        moved = moved._replace(chains=kept)
+        copies = _share(after.chains, config.num_chains, replicated(mesh))
+        after = after._replace(chains=copies)
     estimate = lambda: rbm.ais.log_z(
         key_log_z,
         fixed,
@@ -104,12 +101,12 @@ def negative_phase(
     )
     due = step % config.log_z_interval == 0
     value = jax.lax.cond(due, lambda: estimate().value, lambda: last_log_z)
-    metrics = {**moved.metrics, "log_z": value, "coupling_norm": jnp.linalg.norm(fixed.weights)}
-    log_z = rbm.log_z_with_gradient(params, value, moved.z1, moved.z2, moved.log_weights)
-    return Phase(moved.chains, log_z, value, metrics)
+    metrics = {**after.metrics, "log_z": value, "coupling_norm": jnp.linalg.norm(fixed.weights)}
+    log_z = rbm.log_z_with_gradient(params, value, after.z1, after.z2, after.log_weights)
+    return Phase(after.chains, log_z, value, metrics)
 
 
-class _Moved(NamedTuple):
+class _Transition(NamedTuple):
     """What a sampler returns."""
 
     chains: PyTree
@@ -125,11 +122,11 @@ def _gibbs(
     params: rbm.RBM,
     state: rbm.gibbs.GibbsState,
     step: jax.Array,
-) -> _Moved:
+) -> _Transition:
     del step
     after, _ = rbm.gibbs.step(key, params, state, num_sweeps=config.num_sweeps)
     energies = (rbm.free_energy_2(params, z2) for z2 in (state.z2, after.z2))
-    return _Moved(after, *after, None, {"autocorrelation": _correlation(*energies)})
+    return _Transition(after, *after, None, {"autocorrelation": _correlation(*energies)})
 
 
 def _tempering(
@@ -138,7 +135,7 @@ def _tempering(
     params: rbm.RBM,
     state: rbm.tempering.TemperingState,
     step: jax.Array,
-) -> _Moved:
+) -> _Transition:
     after, info = rbm.tempering.step(key, params, state, num_sweeps=config.num_sweeps)
     rates = info.swap_rates
     if config.adapt_interval:
@@ -147,7 +144,7 @@ def _tempering(
         after = jax.lax.cond(step % config.adapt_interval == 0, adapted, lambda: after)
     metrics = {"swap_rate": rates.mean(), "lowest_swap_rate": rates.min()}
     metrics |= {"flips": info.flips, "sampler_log_z": info.log_z}
-    return _Moved(after, after.z1, after.z2, None, metrics)
+    return _Transition(after, after.z1, after.z2, None, metrics)
 
 
 def _annealing(
@@ -156,7 +153,7 @@ def _annealing(
     params: rbm.RBM,
     state: rbm.annealing.AnnealingState,
     step: jax.Array,
-) -> _Moved:
+) -> _Transition:
     del step
     after, info = rbm.annealing.step(key, params, state, num_sweeps=config.num_sweeps)
     metrics = {
@@ -166,7 +163,7 @@ def _annealing(
         "flips": info.flips,
         "sampler_log_z": info.log_z,
     }
-    return _Moved(after, after.z1, after.z2, after.log_weights, metrics)
+    return _Transition(after, after.z1, after.z2, after.log_weights, metrics)
 
 
 def _share(chains: PyTree, num_chains: int, layout: NamedSharding) -> PyTree:
@@ -201,58 +198,6 @@ def _by_chains(mesh: Mesh | None, num_chains: int) -> NamedSharding | None:
     if mesh is None or num_chains % mesh.size:
         return None
     return by_rows(mesh)
-
-
-def trusted(config: BoltzmannConfig, log_z: rbm.ais.LogZ) -> np.ndarray:
-    """Returns whether estimates of log Z rest on enough chains, bool of their shape."""
-    return np.asarray(log_z.ess) >= MIN_ESS * config.ais_chains
-
-
-def validation_metrics(
-    log_z: rbm.ais.LogZ, is_trusted: np.ndarray, nll: np.ndarray
-) -> dict[str, Any]:
-    """Returns log Z and the NLL that a best step may be chosen by, [S] each."""
-    # A collapsed estimate is too low, which must not make a step the best one. Finite, for records.
-    worst = np.finfo(np.float32).max
-    chosen = np.where(is_trusted, nll, worst)
-    return {"log_z": log_z.value, "log_z_ess": log_z.ess, TRUSTED_NLL: chosen}
-
-
-def log_z_record(config: BoltzmannConfig, log_z: rbm.ais.LogZ) -> dict[str, Any]:
-    """Returns what a summary says of log Z: its error, and when it is not to be trusted."""
-    value, error, ess = (np.asarray(x, np.float64) for x in log_z)
-    record: dict[str, Any] = {
-        "nats": records.per_seed(value),
-        "standard_error": records.per_seed(error),
-        "effective_samples": records.per_seed(ess),
-        "is": (
-            f"annealed importance sampling, {config.ais_temperatures} temperatures, "
-            f"{config.ais_chains} chains: too low in the mean, by about half the squared error, as "
-            "the nll then is; the finite number of samples makes the nll too high"
-        ),
-    }
-    if not np.all(trusted(config, log_z)):
-        record["warning"] = (
-            f"fewer than {MIN_ESS:.0%} of the chains carry the estimate: neither log Z nor any nll "
-            "here is to be trusted; more --ais_temperatures help"
-        )
-    return {"log_z": record}
-
-
-def log_z_rows(summary: dict[str, Any]) -> list[tuple[str, Any, str]]:
-    """Returns label, value and text of the lines in which a terminal shows `log_z_record`."""
-    log_z, chains = summary["log_z"], summary["config"]["ais_chains"]
-    return [
-        ("log Z", log_z["nats"], "nats, annealed importance sampling"),
-        ("  +-", log_z["standard_error"], "nats, one standard error"),
-        ("  samples", log_z["effective_samples"], f"effective, of {chains}"),
-    ]
-
-
-def log_z_warnings(summary: dict[str, Any]) -> list[str]:
-    """Returns what a terminal should say of an estimate that is not to be trusted."""
-    warning = summary.get("log_z", {}).get("warning")
-    return [f"warning: {warning}"] if warning else []
 
 
 def log_prob(params: rbm.RBM, log_z: jax.Array, groups: Any) -> jax.Array:

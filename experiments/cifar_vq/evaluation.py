@@ -19,7 +19,6 @@ from dvae.data import Dataset, batches
 from dvae.distributions import categorical
 from dvae.models import checks, vq_conv
 from dvae.train import sharding
-from dvae.train.state import TrainState
 from experiments.cifar_vq import names, objectives
 from experiments.cifar_vq.config import IMAGE_SHAPE, Config
 from experiments.cifar_vq.task import log_pixel_histogram
@@ -62,7 +61,7 @@ class Evaluation(NamedTuple):
             "perplexity": self.perplexity.mean(-1),
             "dead_codes": self.num_dead.mean(-1),
         }
-        return {name: value[0] if len(value) == 1 else value for name, value in values.items()}
+        return evaluation.without_seed_axis(values)
 
 
 def histogram_bits_per_dim(train: np.ndarray, test: np.ndarray) -> float:
@@ -75,23 +74,27 @@ def histogram_bits_per_dim(train: np.ndarray, test: np.ndarray) -> float:
 
 def validator(config: Config, images: Dataset, mesh: Mesh) -> ValidateFn:
     """Returns the function that evaluates a state on validation images."""
-    evaluator, held_out = Evaluator(config, mesh), images.validation[: config.num_eval_images]
-
-    def validate(state: TrainState) -> dict[str, np.ndarray]:
-        return evaluator.evaluate(state.params, state.model_state, held_out).means()
-
-    return validate
+    held_out = images.validation[: config.num_eval_images]
+    return evaluation.validator(Evaluator(config, images, mesh), held_out)
 
 
 class Evaluator:
-    """Compiles the evaluation once and runs it over any number of images."""
+    """Compiles the evaluation once and runs it over any number of images.
 
-    def __init__(self, config: Config, mesh: Mesh) -> None:
+    Args:
+      config: everything.
+      images: the data set, for the shape of the images that are drawn.
+      mesh: the devices.
+    """
+
+    def __init__(self, config: Config, images: Dataset, mesh: Mesh) -> None:
         self._config = config
+        self._image_shape = images.train.shape[1:]
         self._mesh = mesh
         self._module = config.model()
         self._evaluate_seeds = jax.jit(self._evaluate_batch_of_seeds)
         self._reconstruct = jax.jit(self._reconstruct_images)
+        self._decode_codes = jax.jit(self._decode)
 
     def _codes(
         self,
@@ -199,16 +202,17 @@ class Evaluator:
         )
 
     def sample_prior(self, params: PyTree, model_state: PyTree, num_images: int) -> np.ndarray:
-        """Returns E[x | z] at codes drawn from the prior, uint8 [N, 32, 32, 3], of one seed."""
+        """Returns E[x | z] at codes drawn from the prior, uint8 [num_images, H, W, 3]; of one seed.
+
+        H and W are those of the data set.
+        """
         evaluation.check_count("num_images", num_images)
         codebook = objectives.codebook_of(params, model_state)
         model = objectives.bind(self._module, params["network"], codebook)
-        side = IMAGE_SHAPE[0] // vq_conv.DOWNSAMPLING
-        shape = (num_images, side, side)
-        codes = categorical.sample_codes(
-            evaluation.seed_keys(self._config)[0], model.log_prior, shape
-        )
-        return np.asarray(jax.jit(self._decode)(params["network"], codebook, codes))
+        sides = (length // vq_conv.DOWNSAMPLING for length in self._image_shape[:2])
+        key = evaluation.seed_keys(self._config)[0]
+        codes = categorical.sample_codes(key, model.log_prior, (num_images, *sides))
+        return np.asarray(self._decode_codes(params["network"], codebook, codes))
 
 
 def _checked(images: np.ndarray) -> np.ndarray:

@@ -31,9 +31,7 @@ def summarize(
     config: Config, result: loop.Result, images: Dataset, test: Evaluation
 ) -> dict[str, Any]:
     """Returns the record of a finished run; several seeds give lists in their order."""
-    num_images = test.rate.shape[1]
     deterministic = config.estimator in names.DETERMINISTIC
-    bits = test.bits_per_dim
     return {
         "dataset": images.name,
         "estimator": config.estimator,
@@ -41,14 +39,11 @@ def summarize(
         "rate_is": _RATE_OF[deterministic],
         "training_objective": objectives.TRAINING_OBJECTIVE[config.estimator],
         "test": {
-            "num_images": num_images,
-            "bits_per_dim": records.per_seed(bits.mean(1)),
-            "bits_per_dim_standard_error": records.per_seed(
-                bits.std(1, ddof=1) / np.sqrt(num_images)
-            ),
-            "rate_nats_per_image": records.per_seed(test.rate.mean(1)),
-            "distortion_nats_per_image": records.per_seed(test.distortion.mean(1)),
-            "code_perplexity": records.per_seed(test.perplexity),
+            "num_images": test.rate.shape[1],
+            **run_report.over_images("bits_per_dim", test.bits_per_dim),
+            "rate_nats": records.per_seed(test.rate.mean(1)),
+            "distortion_nats": records.per_seed(test.distortion.mean(1)),
+            "perplexity": records.per_seed(test.perplexity),
             "dead_codes": records.per_seed(test.num_dead),
         },
         "baseline": {
@@ -63,7 +58,7 @@ def report(
     config: Config, result: loop.Result, images: Dataset, workdir: Path, mesh: Mesh
 ) -> run_report.Report:
     """Evaluates the test set; the codebook is written to codebook.npy."""
-    evaluator = Evaluator(config, mesh)
+    evaluator = Evaluator(config, images, mesh)
     state = result.state.params, result.state.model_state
     held_out = evaluation.spread(images.test, config.num_test_images)
     test_evaluation = evaluator.evaluate(*state, held_out)
@@ -78,15 +73,15 @@ def report(
             summary["baseline"]["bits_per_dim"],
             "independent pixels by their histogram",
         ),
-        ("rate", test["rate_nats_per_image"], "nats an image: what the codes cost"),
+        ("rate", test["rate_nats"], "nats an image: what the codes cost"),
         (
             "distortion",
-            test["distortion_nats_per_image"],
+            test["distortion_nats"],
             "nats an image: what the pixels cost given the codes",
         ),
         (
             "code perplexity",
-            np.mean(test["code_perplexity"]),
+            np.mean(test["perplexity"]),
             f"of {config.codebook_size} codes, mean",
         ),
         ("dead codes", np.mean(test["dead_codes"]), "mean over latent variables"),

@@ -1,7 +1,7 @@
 """What the evaluations of every experiment share: checks, keys of the seeds, a walk over images."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +12,55 @@ from tqdm import tqdm
 from dvae.data import batches
 from dvae.models import checks
 from dvae.train import sharding
+from dvae.train.state import TrainState
 from experiments.common.config import RunConfig
+from experiments.common.run import ValidateFn
 
 PyTree = Any
 _EVALUATION = 2  # the role that is folded into a seed's key; training uses the halves of a split
+
+
+class Evaluation(Protocol):
+    """Results of a program on a set of images."""
+
+    def means(self) -> dict[str, np.ndarray]:
+        """Averages over the images, [S] each; a scalar for one seed."""
+
+
+class Evaluator(Protocol):
+    """What every program's `Evaluator(config, images, mesh)` does with a trained model.
+
+    The data set that it is made of says how large images are.
+    """
+
+    @property
+    def evaluate(self) -> Callable[..., Evaluation]:
+        """Takes (params, model_state, images) of all seeds.
+
+        A program that draws importance samples takes num_samples, too.
+        """
+
+    def reconstruct(self, params: PyTree, model_state: PyTree, images: np.ndarray) -> np.ndarray:
+        """Returns images like those of `evaluate` as the model sees them, uint8; of one seed."""
+
+    @property
+    def sample_prior(self) -> Callable[..., np.ndarray]:
+        """Takes (params, model_state, num_images) of one seed; returns uint8 images."""
+
+
+def validator(evaluator: Evaluator, images: np.ndarray, **options: Any) -> ValidateFn:
+    """Returns the function that evaluates a state on validation images.
+
+    Args:
+      evaluator: of a program.
+      images: [N, ...].
+      **options: further arguments of `evaluate`.
+    """
+
+    def validate(state: TrainState) -> dict[str, np.ndarray]:
+        return evaluator.evaluate(state.params, state.model_state, images, **options).means()
+
+    return validate
 
 
 def check_images(images: Any, *, kind: str, shape: Sequence[int | str]) -> np.ndarray:
@@ -68,6 +113,11 @@ def with_seed_axis(config: RunConfig, tree: PyTree) -> PyTree:
                 f"length, got {checks.describe(x)}; stack the seeds, or set num_seeds=1"
             )
     return tree
+
+
+def without_seed_axis(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Takes away the leading axis of values [S, ...] where there is a single seed."""
+    return {name: value[0] if len(value) == 1 else value for name, value in values.items()}
 
 
 def over_images(

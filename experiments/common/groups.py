@@ -22,7 +22,7 @@ DATASET = "dataset"
 SEEDS = ("seed", "num_seeds")
 MAX_SHOWN = 4  # fields that a label names
 _OF_RUN = ("test", "seeds", "num_steps", "hardware", "wall_seconds", DATASET)
-_PER_SEED = ("validation", "test", "log_z")  # parts of a summary that hold a number a seed
+_PER_SEED = (*records.SETS, "log_z")  # parts of a summary that hold a number a seed
 _NOT_PER_SEED = ("num_images",)
 
 
@@ -98,6 +98,19 @@ def read(directory: Path, program: Program, reader: str, needs: Sequence[str] = 
     return Run(directory, summary)
 
 
+def read_groups(
+    directories: Sequence[Path], program: Program, reader: str, needs: Sequence[str] = ()
+) -> list[Group]:
+    """Reads finished runs and sorts them into groups; see `read` and `group`."""
+    runs = [read(directory, program, reader, needs) for directory in directories]
+    return group(program, runs)
+
+
+def summaries_of(groups: Sequence[Group]) -> list[Summary]:
+    """Returns the summaries of all runs, group by group."""
+    return [run.summary for group in groups for run in group.runs]
+
+
 def what_is(directory: Path) -> str:
     """Says in a clause what kind of run a directory holds, or why it holds none.
 
@@ -118,24 +131,24 @@ def what_is(directory: Path) -> str:
 def _look_into(directory: Path) -> tuple[str, Summary | None]:
     """Returns whose run a directory holds, or "", and the summary of a finished one."""
     config = _read_json(directory / CONFIG_FILE) or {}
-    summary = _read_json(directory / records.SUMMARY_FILE)
-    told = (summary or {}).get("config")
-    return program_of({**config, **(told if isinstance(told, dict) else {})}), summary
+    summary = records.with_standard_names(_read_json(directory / records.SUMMARY_FILE))
+    own = (summary or {}).get("config")
+    return program_of({**config, **(own if isinstance(own, dict) else {})}), summary
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
     """Reads a JSON object; None where there is no file."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror})") from error
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON ({error})") from error
-    if not isinstance(found, dict):
+    if not isinstance(value, dict):
         raise ValueError(f"{path} is no JSON object, and so not of a run")
-    return found
+    return value
 
 
 def settings_of(program: Program, summary: Mapping[str, Any]) -> dict[str, Any]:
@@ -158,11 +171,11 @@ def group(program: Program, runs: Sequence[Run]) -> list[Group]:
     Raises:
       ValueError: two runs of a group share a seed.
     """
-    found: dict[str, Group] = {}
+    groups: dict[str, Group] = {}
     for run in runs:
         settings = settings_of(program, run.summary)
         key = json.dumps(settings, sort_keys=True)
-        members = found.setdefault(key, Group(settings, [])).runs
+        members = groups.setdefault(key, Group(settings, [])).runs
         for other in members:
             if shared := set(run.summary["seeds"]) & set(other.summary["seeds"]):
                 raise ValueError(
@@ -170,9 +183,9 @@ def group(program: Program, runs: Sequence[Run]) -> list[Group]:
                     f"{min(shared)}: name one of them"
                 )
         members.append(run)
-    for one in found.values():
+    for one in groups.values():
         one.runs.sort(key=lambda run: run.summary["seeds"])
-    return list(found.values())
+    return list(groups.values())
 
 
 def merge(summaries: Sequence[Summary]) -> Summary:
@@ -183,28 +196,28 @@ def merge(summaries: Sequence[Summary]) -> Summary:
     if len(summaries) == 1:
         return summaries[0]
     first = summaries[0]
-    merged = dict(first)
+    whole = dict(first)
     for part in _PER_SEED:
         if part in first:
-            merged[part] = _merge_part(summaries, part)
+            whole[part] = _merge_part(summaries, part)
     if "evaluated_step" in first:
-        merged["evaluated_step"] = [x for s in summaries for x in np.ravel(s["evaluated_step"])]
-    merged["seeds"] = [seed for summary in summaries for seed in summary["seeds"]]
-    merged["wall_seconds"] = sum(summary["wall_seconds"] for summary in summaries)
-    return merged
+        whole["evaluated_step"] = [x for s in summaries for x in np.ravel(s["evaluated_step"])]
+    whole["seeds"] = [seed for summary in summaries for seed in summary["seeds"]]
+    whole["wall_seconds"] = sum(summary["wall_seconds"] for summary in summaries)
+    return whole
 
 
 def _merge_part(summaries: Sequence[Summary], part: str) -> dict[str, Any]:
     """Puts the seeds' numbers of a part behind one another; a text stays if any run has it."""
-    merged: dict[str, Any] = {}
+    whole: dict[str, Any] = {}
     for name in dict.fromkeys(name for summary in summaries for name in summary[part]):
         having = [summary for summary in summaries if name in summary[part]]
         value = having[0][part][name]
         if isinstance(value, str) or name in _NOT_PER_SEED:
-            merged[name] = value
+            whole[name] = value
         elif len(having) == len(summaries) and not name.endswith("_over_seeds"):
-            merged[name] = [x for summary in summaries for x in of_each_seed(summary, part, name)]
-    return merged
+            whole[name] = [x for summary in summaries for x in of_each_seed(summary, part, name)]
+    return whole
 
 
 def of_each_seed(summary: Mapping[str, Any], part: str, name: str) -> list[Any]:

@@ -1,6 +1,39 @@
-"""What the records of every experiment share: curves, hardware, versions, rounding."""
+"""What the records of every experiment share: names of numbers, curves, hardware, versions.
+
+summary.json holds what was measured on a set of images under `validation` and `test`. What means
+the same has the same name in every program; a unit is a suffix, and nats are those of an image, in
+the mean:
+
+    num_images               images of the set
+    nll_nats                 -log p(x), by importance samples
+    elbo_nats                the ELBO, one sample
+    kl_nats                  log q(z|x) - log p(z) of that sample, a number each group of bits
+    kl_global_nats           the same of all global variables
+    kl_local_nats            the same, a number each group of local variables
+    kl_continuous_nats       KL(q || p) of every continuous variable
+    kl_discrete_nats         KL(q || p) of every discrete variable
+    rate_nats                what the codes cost
+    distortion_nats          -log p(x | z): what the pixels cost
+    bits_per_dim             of the bound, or of nll_nats: bits a sub-pixel
+    rmse                     root mean squared error of pixels in [0, 1]
+    effective_samples        of the importance samples
+    active_units             bits whose mean varies over images
+    perplexity, dead_codes   of the usage of codes, a number each latent variable
+    accuracy                 share of images whose code's class is theirs
+    accuracy_of_each_variable
+
+and with it, where there is one,
+
+    NAME_standard_error                 over images
+    NAME_mean_over_seeds                over seeds, as is the next
+    NAME_standard_deviation_over_seeds
+
+Several seeds give a list for each of the others. metrics.jsonl has the names of training:
+`validation/nll`, without units.
+"""
 
 import importlib.metadata
+import json
 import os
 import platform
 import re
@@ -16,6 +49,51 @@ from dvae.train import metrics
 SUMMARY_FILE = "summary.json"
 FILES = "files"  # of a summary: what was written beside it, after which the run is finished
 PRIOR_FILE = "prior.npz"
+SETS = ("validation", "test")  # of images, and of a summary the parts with these names
+STANDARD_ERROR = "_standard_error"
+OVER_SEEDS = ("_mean_over_seeds", "_standard_deviation_over_seeds")
+# What summaries of version 0.1 said.
+_FORMER_NAMES = {
+    "nll": "nll_nats",
+    "elbo": "elbo_nats",
+    "elbo_nats_per_image": "elbo_nats",
+    "kl": "kl_nats",
+    "kl_global": "kl_global_nats",
+    "kl_local": "kl_local_nats",
+    "rate_nats_per_image": "rate_nats",
+    "distortion_nats_per_image": "distortion_nats",
+    "rmse_of_pixels": "rmse",
+    "code_perplexity": "perplexity",
+}
+
+
+def read_summary(workdir: Path) -> dict[str, Any]:
+    """Reads the summary of a finished run, under today's names.
+
+    Raises:
+      OSError, ValueError: there is none, or it is no JSON.
+    """
+    text = (workdir / SUMMARY_FILE).read_text(encoding="utf-8")
+    return with_standard_names(json.loads(text))
+
+
+def with_standard_names(summary: Any) -> Any:
+    """Returns a summary with the names that this module lists, whichever version wrote it."""
+    if not isinstance(summary, dict):
+        return summary
+    parts = {name: summary[name] for name in SETS if isinstance(summary.get(name), dict)}
+    return summary | {
+        name: {_standard_name(key): value for key, value in part.items()}
+        for name, part in parts.items()
+    }
+
+
+def _standard_name(name: str) -> str:
+    """Replaces the name of a number, whatever statistic of it this is."""
+    endings = (ending for ending in (STANDARD_ERROR, *OVER_SEEDS) if name.endswith(ending))
+    ending = next(endings, "")
+    stem = name.removesuffix(ending)
+    return _FORMER_NAMES.get(stem, stem) + ending
 
 
 def read_curve(

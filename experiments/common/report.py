@@ -49,25 +49,26 @@ def of_run(config: RunConfig, result: loop.Result, model: PyTree) -> dict[str, A
     }
 
 
-def of_log_likelihood(log_likelihood: np.ndarray) -> dict[str, Any]:
-    """Returns the record of log-likelihoods [S, N], nats: by seed, with the error over images."""
-    wide = log_likelihood.astype(np.float64)
-    nll, error = -wide.mean(1), wide.std(1, ddof=1) / np.sqrt(wide.shape[1])
-    return {
-        "num_images": wide.shape[1],
-        "nll": records.per_seed(nll),
-        "nll_standard_error": records.per_seed(error),
-        **over_seeds("nll", nll),
-    }
+def over_images(name: str, values: np.ndarray) -> dict[str, Any]:
+    """Returns the mean of values [S, N] over images and its standard error, by seed.
+
+    A single image has no standard error.
+    """
+    record = {name: records.per_seed(values.mean(1))}
+    if values.shape[1] > 1:
+        error = values.std(1, ddof=1) / np.sqrt(values.shape[1])
+        record[name + records.STANDARD_ERROR] = records.per_seed(error)
+    return record
 
 
 def over_seeds(name: str, values: np.ndarray) -> dict[str, float]:
-    """Returns mean and standard deviation over seeds; nothing for a single one."""
+    """Returns mean and standard deviation of values [S] over seeds; nothing for a single one."""
     if len(values) < 2:
         return {}
+    statistics = values.mean(), values.std(ddof=1)
     return {
-        f"{name}_mean_over_seeds": round(float(values.mean()), 4),
-        f"{name}_standard_deviation_over_seeds": round(float(values.std(ddof=1)), 4),
+        name + ending: round(float(value), 4)
+        for ending, value in zip(records.OVER_SEEDS, statistics, strict=True)
     }
 
 

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from dvae.data import Dataset, KeepRows
 from dvae.train import checkpoint, distributed, loop, sharding, signals, state, status
-from experiments.common import flags, workdirs
+from experiments.common import flags, records, workdirs
 from experiments.common import report as run_report
 from experiments.common.config import RunConfig
 
@@ -89,7 +89,7 @@ def run(
         if distributed.any_process(summary is not None):
             if summary is not None:
                 workdirs.say_finished(config, workdir, summary)
-            return summary or workdirs.read_summary(workdir)
+            return summary or records.read_summary(workdir)
         return _train(config, workdir, prepare, make_task, report)
 
 

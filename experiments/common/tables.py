@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from matplotlib.figure import Figure
 
-from dvae.analysis import tables
+from dvae.analysis import figures, tables
 from dvae.train import checkpoint, paths
-from experiments.common import flags
+from experiments.common import flags, records
 from experiments.common import groups as run_groups
 from experiments.common.flags import option
 from experiments.common.groups import Program
@@ -19,8 +20,9 @@ Summary = Mapping[str, Any]
 # (data set, structure) -> column -> mean and deviation over runs (None: not published)
 Published = dict[tuple[str, str], dict[str, tuple[float, float | None]]]
 # Fields that the table shows, or that its cells are named by.
-_SHOWN = ("dataset", "num_steps", "test_samples", "batch_size", "learning_rate")
-_NEEDS = ("nll", "nll_standard_error", "elbo", "effective_samples")
+_FIELDS = ("dataset", "num_steps", "test_samples", "batch_size", "learning_rate")
+_PLACES = {"workdir", "data_dir", "coordinator"}  # fields that say where a run lay
+_NEEDS = ("nll_nats", "elbo_nats", "effective_samples")
 
 
 class Table(NamedTuple):
@@ -35,7 +37,7 @@ class Table(NamedTuple):
     structure: Callable[[Summary], str]
     column: Callable[[Summary], str]
     more: tuple[tuple[str, Callable[[Summary], object]], ...]  # further columns
-    shown: tuple[str, ...] = ()  # fields of the configuration that those columns hold
+    fields: tuple[str, ...] = ()  # of the configuration, which those columns hold
     title: str = "trained by"  # of what `column` names
     # Whether model and evaluation are those of the published value, so that a difference is shown.
     same_model: Callable[[Summary], bool] = lambda summary: True
@@ -65,9 +67,9 @@ def published(table: Table, summary: Summary) -> tuple[float, float | None] | No
 def row(table: Table, summary: Summary) -> dict[str, object]:
     """One row of the table; several seeds give their mean and standard deviation."""
     config, test, unit = summary["config"], summary["test"], table.unit(summary)
-    nll = float(np.mean(test["nll"])) / unit
-    deviation = float(np.std(test["nll"], ddof=1)) if len(summary["seeds"]) > 1 else None
-    known = published(table, summary)
+    nll = float(np.mean(test["nll_nats"])) / unit
+    deviation = float(np.std(test["nll_nats"], ddof=1)) if len(summary["seeds"]) > 1 else None
+    reference = published(table, summary)
     # Other test images than the published ones have a published value, but no difference.
     same = summary["dataset"] == config["dataset"] and table.same_model(summary)
     spread = lambda x: "" if x is None else f" ± {x:.2f}"
@@ -76,19 +78,25 @@ def row(table: Table, summary: Summary) -> dict[str, object]:
         "structure": table.structure(summary),
         table.title: table.column(summary),
         "test NLL": f"{nll:.2f}" + spread(None if deviation is None else deviation / unit),
-        "SE (images)": f"{np.mean(test['nll_standard_error']) / unit:.2g}",
-        "published": f"{known[0]:.2f}{spread(known[1])}" if known else "",
-        "difference": f"{nll - known[0]:+.2f}" if known and same else "",
+        "SE (images)": standard_error(test, "nll_nats", "{:.2g}", unit),
+        "published": f"{reference[0]:.2f}{spread(reference[1])}" if reference else "",
+        "difference": f"{nll - reference[0]:+.2f}" if reference and same else "",
         "steps": f"{summary['num_steps']:,}",
         "seeds": " ".join(str(seed) for seed in summary["seeds"]),
         "samples": config["test_samples"],
         "batch": config["batch_size"],
         "learning rate": f"{config['learning_rate']:g}",
         "best step": f"{int(np.mean(summary['evaluated_step'])):,}",
-        "-ELBO": f"{-np.mean(test['elbo']) / unit:.2f}",
+        "-ELBO": f"{-np.mean(test['elbo_nats']) / unit:.2f}",
         "minutes": f"{summary['wall_seconds'] / 60:.0f}",
         **{title: cell(summary) for title, cell in table.more},
     }
+
+
+def standard_error(test: Summary, name: str, form: str, unit: float = 1.0) -> str:
+    """The error over images of a number, averaged over seeds; empty for a single image."""
+    error = test.get(name + records.STANDARD_ERROR)
+    return "" if error is None else form.format(np.mean(error) / unit)
 
 
 def log_z(summary: Summary) -> str:
@@ -136,13 +144,12 @@ def write(table: Table, groups: Sequence[run_groups.Group], out: Path) -> str:
         for cells in rows:
             del cells["other settings"]
     text = tables.markdown(tuple(rows[0]), [list(cells.values()) for cells in rows])
-    summaries = [run.summary for group in groups for run in group.runs]
-    hardware = sorted({summary["hardware"] for summary in summaries})
+    summaries = run_groups.summaries_of(groups)
     notes = (
         "Test NLL in nats an image, by importance samples in the binary limit, at the step with "
         "the lowest validation NLL (± the standard deviation over seeds, where there are several); "
         f"SE over the test images, -ELBO with one sample. Published: {table.source}. Difference: "
-        f"ours less theirs, for the same test images. Hardware: {', '.join(hardware)}."
+        f"ours less theirs, for the same test images. {hardware(summaries)}"
     )
     save(f"{text}\n\n{notes}\n", summaries, table.name, out)
     return text
@@ -155,20 +162,47 @@ def _other_settings(
     texts = []
     for group, place in zip(groups, places, strict=True):
         cell = [other for other, at in zip(groups, places, strict=True) if at == place]
-        names = run_groups.differing(cell, but=(*_SHOWN, *table.shown))
+        names = run_groups.differing(cell, but=(*_FIELDS, *table.fields))
         texts.append(run_groups.describe(group, names))
     return texts
 
 
-def save(text: str, summaries: list[dict[str, Any]], name: str, out: Path) -> None:
-    """Writes NAME.md and NAME.json into `out`; ValueError if it cannot be written."""
+def hardware(summaries: Sequence[Summary]) -> str:
+    """Says in a sentence what the runs ran on."""
+    return f"Hardware: {', '.join(sorted({summary['hardware'] for summary in summaries}))}."
+
+
+def save(
+    text: str,
+    summaries: list[dict[str, Any]],
+    name: str,
+    out: Path,
+    *,
+    json_name: str = "",
+    pictures: Mapping[str, Figure] | None = None,
+) -> None:
+    """Writes a table, its records and its pictures.
+
+    Args:
+      text: of NAME.md.
+      summaries: of NAME.json.
+      name: of the files.
+      out: directory, which is made.
+      json_name: of the records, where another one than `name`.
+      pictures: by name.
+
+    Raises:
+      ValueError: `out` cannot be written.
+    """
     # Where a run lay on this machine is of no use elsewhere.
     for summary in summaries:
-        summary["config"] |= {"workdir": "", "data_dir": "", "coordinator": ""}
+        summary["config"] |= dict.fromkeys(_PLACES & summary["config"].keys(), "")
     try:
         out.mkdir(parents=True, exist_ok=True)
+        for title, figure in (pictures or {}).items():
+            figures.save(figure, out / f"{title}.png")
         (out / f"{name}.md").write_text(text, encoding="utf-8")
-        checkpoint.write_json(out / f"{name}.json", summaries)
+        checkpoint.write_json(out / f"{json_name or name}.json", summaries)
     except OSError as error:
         raise ValueError(f"cannot write to {out} ({error.strerror}); try --out") from error
 

@@ -69,11 +69,6 @@ def claim(config: RunConfig, workdir: Path) -> Iterator[lock.Held | None]:
         yield held
 
 
-def read_summary(workdir: Path) -> dict[str, Any]:
-    """Reads the summary of a finished run."""
-    return json.loads((workdir / records.SUMMARY_FILE).read_text(encoding="utf-8"))
-
-
 def say_finished(config: RunConfig, workdir: Path, summary: dict[str, Any]) -> None:
     """Prints that there is nothing to do, and how there would be."""
     remedy = f"delete {workdir / records.SUMMARY_FILE} to evaluate and draw it again"
@@ -140,7 +135,7 @@ def _refuse_others(config: RunConfig, workdir: Path) -> None:
 def _finished(config: RunConfig, workdir: Path) -> dict[str, Any] | None:
     """Reads the summary, if it is this run's and everything beside it was written."""
     try:
-        summary = read_summary(workdir)
+        summary = records.read_summary(workdir)
         then, files = summary["config"], summary[records.FILES]
     except (OSError, ValueError, KeyError, TypeError):
         return None

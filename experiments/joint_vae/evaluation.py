@@ -40,13 +40,14 @@ class Evaluation(NamedTuple):
     kl_discrete: np.ndarray  # [S, N, j] nats
 
     def means(self) -> dict[str, np.ndarray]:
-        """Averages over the images, [S] each."""
-        return {
+        """Averages over the images, [S] each; a scalar for one seed."""
+        values = {
             "distortion": self.distortion.mean(1),
             "rmse": np.sqrt(self.squared_error.mean(1)),
             "elbo": self.elbo.mean(1),
             **kl_metrics(self.kl_continuous.mean(1), self.kl_discrete.mean(1)),
         }
+        return evaluation.without_seed_axis(values)
 
 
 def joint_codes(config: Config, codes: np.ndarray) -> tuple[np.ndarray, int]:
@@ -102,7 +103,13 @@ def accuracy(
 
 
 class Evaluator:
-    """Compiles the evaluation once and runs it over any number of images."""
+    """Compiles the evaluation once and runs it over any number of images.
+
+    Args:
+      config: everything.
+      images: the data set; the classes of its training images are those of codes.
+      mesh: the devices.
+    """
 
     def __init__(self, config: Config, images: Dataset, mesh: Mesh) -> None:
         self._config = config
@@ -131,9 +138,9 @@ class Evaluator:
         best = decode(q.mean, self._one_hot(codes))
         key_h, *keys = jax.random.split(key, 1 + len(q.logits))
         c = [categorical.sample(k, logits) for k, logits in zip(keys, q.logits, strict=True)]
-        drawn = decode(normal.sample(key_h, q.mean, q.log_scale), c)
+        pixels = decode(normal.sample(key_h, q.mean, q.log_scale), c)
         elbo = bounds.elbo(
-            joint.log_likelihood(x, drawn), kl.continuous.sum(-1) + kl.discrete.sum(-1)
+            joint.log_likelihood(x, pixels), kl.continuous.sum(-1) + kl.discrete.sum(-1)
         )
         error = jnp.square(jax.nn.sigmoid(best) - x).mean((1, 2, 3))
         return codes, -joint.log_likelihood(x, best), error, elbo, kl.continuous, kl.discrete
@@ -196,14 +203,16 @@ class Evaluator:
             checks.check_codes(f"codes[:, {j}]", codes[:, j], ("B",), size)
         return np.asarray(self._decode(params, h, codes))
 
-    def reconstruct(self, params: PyTree, images: np.ndarray) -> np.ndarray:
+    def reconstruct(self, params: PyTree, model_state: PyTree, images: np.ndarray) -> np.ndarray:
         """Returns E[x | mean of h, likeliest c] of uint8 images, like them; of one seed."""
+        del model_state
         levels = jnp.asarray(self._checked(images))
         q = bind(self._module, params)(joint.JointVAE.encode, as_float(levels))
         return self.decode(params, np.asarray(q.mean), np.asarray(joint.likeliest(q)))
 
-    def sample_prior(self, params: PyTree, num_images: int) -> np.ndarray:
+    def sample_prior(self, params: PyTree, model_state: PyTree, num_images: int) -> np.ndarray:
         """Returns E[x | h, c] at h and c drawn from the prior, uint8, of one seed."""
+        del model_state
         evaluation.check_count("num_images", num_images)
         key_h, key_c = jax.random.split(evaluation.seed_keys(self._config)[0])
         h = jax.random.normal(key_h, (num_images, self._config.continuous))
@@ -225,11 +234,11 @@ class Evaluator:
           at all its codes.
         """
         config, values = self._config, scipy.stats.norm.ppf(QUANTILES)
-        moved = np.zeros((config.continuous, len(values), config.continuous))
+        paths = np.zeros((config.continuous, len(values), config.continuous))
         for i in range(config.continuous):
-            moved[i, :, i] = values
-        held = np.tile(base_codes, (len(values), 1))
-        continuous = [self.decode(params, h, held) for h in moved]
+            paths[i, :, i] = values
+        repeats = np.tile(base_codes, (len(values), 1))
+        continuous = [self.decode(params, h, repeats) for h in paths]
         discrete = []
         for j, size in enumerate(config.discrete_sizes):
             codes = np.tile(base_codes, (size, 1))
@@ -245,22 +254,21 @@ def validator(config: Config, images: Dataset, mesh: Mesh) -> ValidateFn:
     """
     evaluator, count = Evaluator(config, images, mesh), config.num_eval_images
     held_out = evaluation.spread_indices(len(images.validation), count)
-    chosen = evaluation.spread_indices(len(evaluator.train), count)
+    sample = evaluation.spread_indices(len(evaluator.train), count)
 
     def validate(state: TrainState) -> dict[str, np.ndarray]:
         evaluate = lambda images: evaluator.evaluate(state.params, state.model_state, images)
         results = evaluate(images.validation[held_out])
         values = results.means()
-        if evaluator.train_labels is not None and config.discrete_sizes:
-            assert images.validation_labels is not None
-            fit = evaluate(evaluator.train[chosen])
-            labels = evaluator.train_labels[chosen], images.validation_labels[held_out]
-            values["accuracy"] = np.array(
-                [
-                    accuracy(config, (codes, labels[0]), (held_codes, labels[1]))
-                    for codes, held_codes in zip(fit.codes, results.codes, strict=True)
-                ]
-            )
-        return {name: value[0] if len(value) == 1 else value for name, value in values.items()}
+        if evaluator.train_labels is None or not config.discrete_sizes:
+            return values
+        assert images.validation_labels is not None
+        fit = evaluate(evaluator.train[sample])
+        labels = evaluator.train_labels[sample], images.validation_labels[held_out]
+        accuracies = [
+            accuracy(config, (codes, labels[0]), (held_codes, labels[1]))
+            for codes, held_codes in zip(fit.codes, results.codes, strict=True)
+        ]
+        return values | evaluation.without_seed_axis({"accuracy": np.array(accuracies)})
 
     return validate

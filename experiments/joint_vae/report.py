@@ -28,14 +28,14 @@ def report(
 ) -> run_report.Report:
     """Evaluates the test set, and the training set where its labels name the codes."""
     evaluator = Evaluator(config, images, mesh)
-    params = result.state.params
-    chosen = evaluation.spread_indices(len(images.test), config.num_test_images)
-    evaluate = lambda images: evaluator.evaluate(params, result.state.model_state, images)
-    test_evaluation = evaluate(images.test[chosen])
+    params, model_state = result.state.params, result.state.model_state
+    held_out = evaluation.spread_indices(len(images.test), config.num_test_images)
+    evaluate = lambda images: evaluator.evaluate(params, model_state, images)
+    test_evaluation = evaluate(images.test[held_out])
     labels = fit = None
     if images.test_labels is not None and config.discrete_sizes:
         # Classes of codes are those of all training images.
-        fit, labels = evaluate(evaluator.train), images.test_labels[chosen]
+        fit, labels = evaluate(evaluator.train), images.test_labels[held_out]
     summary = summarize(
         config, result, images, test_evaluation, fit, labels, evaluator.train_labels
     )
@@ -45,18 +45,20 @@ def report(
         text = "test images whose code's class (by training images) is theirs"
         rows.append(("accuracy", test["accuracy"], text))
     rows += [
-        ("distortion", test["distortion_nats_per_image"], "nats an image, cross entropy"),
-        ("  rmse", test["rmse_of_pixels"], "of pixels in [0, 1]"),
+        ("distortion", test["distortion_nats"], "nats an image, cross entropy"),
+        ("  rmse", test["rmse"], "of pixels in [0, 1]"),
         ("kl, continuous", np.sum(test["kl_continuous_nats"], -1), "nats an image"),
         ("kl, discrete", np.sum(test["kl_discrete_nats"], -1), "nats an image"),
     ]
     missing = "no accuracy: the data set has no labels, or the model no discrete variable"
-    first = run_report.first_seed(config, params)
+    first, first_state = run_report.first_seed(config, (params, model_state))
     return run_report.Report(
         summary,
         f"{config.objective} on {images.name} ({summary['epochs']:g} epochs)",
         rows,
-        draw=lambda: _pictures(config, first, images, workdir, evaluator, test_evaluation, labels),
+        draw=lambda: _pictures(
+            config, first, first_state, images, workdir, evaluator, test_evaluation, labels
+        ),
         notes=() if "accuracy" in test else (missing,),
     )
 
@@ -72,12 +74,11 @@ def summarize(
 ) -> dict[str, Any]:
     """Returns the record of a finished run; several seeds give lists in their order."""
     per_seed = records.per_seed
-    means = test.means()
     record: dict[str, Any] = {
         "num_images": test.distortion.shape[1],
-        "distortion_nats_per_image": per_seed(means["distortion"]),
-        "rmse_of_pixels": per_seed(means["rmse"]),
-        "elbo_nats_per_image": per_seed(means["elbo"]),
+        "distortion_nats": per_seed(test.distortion.mean(1)),
+        "rmse": per_seed(np.sqrt(test.squared_error.mean(1))),
+        "elbo_nats": per_seed(test.elbo.mean(1)),
         "kl_continuous_nats": per_seed(test.kl_continuous.mean(1)),
         "kl_discrete_nats": per_seed(test.kl_discrete.mean(1)),
     }
@@ -127,6 +128,7 @@ def _accuracies(
 def _pictures(
     config: Config,
     params: Any,
+    model_state: Any,
     images: Dataset,
     workdir: Path,
     evaluator: Evaluator,
@@ -137,11 +139,11 @@ def _pictures(
     figures, sizes, codes = analysis.figures, config.discrete_sizes, test.codes[0]
     originals = evaluation.spread(images.test, NUM_PICTURES)
     base = np.array([np.bincount(codes[:, j]).argmax() for j in range(len(sizes))], np.int32)
+    reconstructions = evaluator.reconstruct(params, model_state, originals)
+    samples = evaluator.sample_prior(params, model_state, 4 * NUM_PICTURES)
     pictures = {
-        "reconstructions": figures.reconstructions(
-            originals, evaluator.reconstruct(params, originals)
-        ),
-        "samples": figures.samples(evaluator.sample_prior(params, 4 * NUM_PICTURES)),
+        "reconstructions": figures.reconstructions(originals, reconstructions),
+        "samples": figures.samples(samples),
         "traversals": figures.traversals(_traversals(config, evaluator, params, base, test)),
     }
     if labels is not None:

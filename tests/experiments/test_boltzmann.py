@@ -18,7 +18,9 @@ from experiments.binary_vae import names
 from experiments.binary_vae import task as binary_vae_task
 from experiments.binary_vae.config import Config
 from experiments.binary_vae.presets import PRESETS
+from experiments.boltzmann import evaluation as boltzmann_evaluation
 from experiments.boltzmann import prior as boltzmann_prior
+from experiments.boltzmann import report as boltzmann_report
 from experiments.boltzmann.names import ANNEALING
 from experiments.common import schedules
 
@@ -54,8 +56,8 @@ def test_evaluation_approaches_the_enumerated_log_likelihood(images) -> None:
     _, first, prior = start(config, images)
     params = {**first.params, "prior": prior}
     x = images.test[:12]
-    evaluator = binary_evaluation.Evaluator(config, 64, sharding.make_mesh(1))
-    found = evaluator.evaluate(params, first.model_state, x, num_samples=2_000)
+    evaluator = binary_evaluation.Evaluator(config, images, sharding.make_mesh(1))
+    results = evaluator.evaluate(params, first.model_state, x, num_samples=2_000)
     pixels = jnp.asarray(x.reshape(12, -1), jnp.float32)
     state = first.model_state
     model = binary_model.bind(
@@ -65,12 +67,12 @@ def test_evaluation_approaches_the_enumerated_log_likelihood(images) -> None:
     z = [jnp.broadcast_to(g[:, None], (16, 12, 2)) for g in np.split(states, 2, 1)]
     log_p = boltzmann_prior.log_prob(prior, rbm.exact.log_z(prior), z)
     exact = jax.nn.logsumexp(model.log_likelihood(z) + log_p, 0)
-    log_z_error = float(found.log_z.value[0] - rbm.exact.log_z(prior))
-    assert abs(log_z_error) < 5 * found.log_z.std_error[0]
-    np.testing.assert_allclose(found.log_likelihood[0] + log_z_error, exact, atol=0.1)
-    assert found.kl.shape == (1, 1)
-    assert found.trusted.tolist() == [True]
-    assert set(found.means()) >= {"nll", "elbo", "kl", "active_units", "log_z", "log_z_ess"}
+    log_z_error = float(results.log_z.value[0] - rbm.exact.log_z(prior))
+    assert abs(log_z_error) < 5 * results.log_z.std_error[0]
+    np.testing.assert_allclose(results.log_likelihood[0] + log_z_error, exact, atol=0.1)
+    assert results.kl.shape == (1, 12, 1)
+    assert results.reliable.tolist() == [True]
+    assert set(results.means()) >= {"nll", "elbo", "kl", "active_units", "log_z", "log_z_ess"}
 
 
 def test_pictures_of_the_prior_come_from_its_chains(images) -> None:
@@ -119,18 +121,18 @@ def test_seeds_trained_together_are_those_trained_alone(images) -> None:
 
 def test_a_collapsed_log_z_is_reported() -> None:
     config = Config(**TINY)
-    empty = np.zeros((1, 3), np.float32)
+    zeros, kl = np.zeros((1, 3), np.float32), np.zeros((1, 3, 1), np.float32)
     log_z = rbm.ais.LogZ(np.float32([5.0]), np.float32([0.9]), np.float32([1.2]))
     evaluation = binary_evaluation.Evaluation(
-        empty, empty, empty, empty, empty, log_z, np.array([False])
+        zeros, zeros, zeros, kl, log_z, np.array([False]), unit_variance=zeros
     )
-    record = boltzmann_prior.log_z_record(config, log_z)["log_z"]
+    record = boltzmann_report.log_z_record(config, log_z)["log_z"]
     assert "is to be trusted" in record["warning"]
-    assert not boltzmann_prior.trusted(config, log_z).any()
+    assert not boltzmann_evaluation.reliable(config, log_z).any()
     many = log_z._replace(ess=np.float32([60.0]))
-    assert boltzmann_prior.trusted(config, many).all()
-    assert "warning" not in boltzmann_prior.log_z_record(config, many)["log_z"]
-    sound = evaluation._replace(trusted=np.array([True]))
+    assert boltzmann_evaluation.reliable(config, many).all()
+    assert "warning" not in boltzmann_report.log_z_record(config, many)["log_z"]
+    sound = dataclasses.replace(evaluation, reliable=np.array([True]))
     # Its likelihood looks the better the more log Z falls short, and must not be chosen for it.
     assert evaluation.means()["trusted_nll"] > 1e30
     assert sound.means()["trusted_nll"] == sound.means()["nll"]

@@ -113,7 +113,7 @@ def test_evaluation_counts_each_image_once_whatever_the_batch(images) -> None:
         config = Config(**{**TINY, "eval_batch_size": size})
         mesh = sharding.make_mesh(num_devices)
         task = cifar_vq.make_task(config, images, mesh)
-        evaluator = vq_evaluation.Evaluator(config, mesh)
+        evaluator = vq_evaluation.Evaluator(config, images, mesh)
         start = jax.jit(task.init)(task.key_init, images.train)
         results.append(evaluator.evaluate(start.params, start.model_state, images.test))
     for a, b in zip(*results, strict=True):
@@ -130,7 +130,7 @@ def test_evaluated_rate_is_the_exact_kl(images) -> None:
     task = cifar_vq.make_task(config, images, mesh)
     train_state = jax.jit(task.init)(task.key_init, images.train)
     trained = train_state.params, train_state.model_state
-    found = vq_evaluation.Evaluator(config, mesh).evaluate(*trained, images.test)
+    found = vq_evaluation.Evaluator(config, images, mesh).evaluate(*trained, images.test)
     network, codebook = train_state.params["network"], train_state.params["codebook"]
     vectors = objectives.apply(config.model(), network, "encode", jnp.asarray(images.test))
     logits = objectives.apply(config.model(), network, "posterior_logits", vectors, codebook)
@@ -232,7 +232,7 @@ def test_killed_run_continues_to_the_same_bits(tmp_path, images) -> None:
     }  # fmt: skip
     assert one["seeds"] == [0]
     assert one["num_steps"] == 60
-    assert len(one["test"]["code_perplexity"]) == len(one["test"]["dead_codes"]) == 2
+    assert len(one["test"]["perplexity"]) == len(one["test"]["dead_codes"]) == 2
     status, errors = finish(cached(f"--workdir={killed}", "--seed=1"))
     assert status == 2
     assert "seed (there: 0, now: 1)" in errors

@@ -110,16 +110,16 @@ def test_evaluation_approaches_the_enumerated_log_likelihood(images) -> None:
     _, state = start(config, small._replace(validation=small.test))
     module = config.model((4, 4, 1))
     exact = exact_log_likelihood(config, module, state.params, small.test)
-    evaluator = dvaepp_evaluation.Evaluator(config, (4, 4, 1), sharding.make_mesh(1))
-    found = evaluator.evaluate(state.params, {}, small.test, num_samples=4_000)
+    evaluator = dvaepp_evaluation.Evaluator(config, small, sharding.make_mesh(1))
+    results = evaluator.evaluate(state.params, {}, small.test, num_samples=4_000)
     prior = state.params["prior"]
-    log_z_error = float(found.log_z.value[0] - rbm.exact.log_z(prior))
-    assert abs(log_z_error) < 5 * found.log_z.std_error[0] + 1e-5
+    log_z_error = float(results.log_z.value[0] - rbm.exact.log_z(prior))
+    assert abs(log_z_error) < 5 * results.log_z.std_error[0] + 1e-5
     # The log of a mean of weights is off by one over the root of their effective number.
-    off = found.log_likelihood[0] + log_z_error - exact
-    assert (np.abs(off) < 5 / np.sqrt(found.ess[0])).all()
-    assert (found.ess[0] > 100).all()
-    assert found.kl.shape == (1, 4, 3)
+    off = results.log_likelihood[0] + log_z_error - exact
+    assert (np.abs(off) < 5 / np.sqrt(results.ess[0])).all()
+    assert (results.ess[0] > 100).all()
+    assert results.kl.shape == (1, 4, 3)
 
 
 @pytest.mark.parametrize(
@@ -141,8 +141,8 @@ def test_a_sharp_objective_is_the_elbo(images, row) -> None:
         log_z = rbm.exact.log_z(state.params["prior"])
     # The curve's log Z is an old one; its error is taken out.
     trained = metrics["objective"] + (metrics.get("log_z", 0.0) - log_z)
-    evaluator = dvaepp_evaluation.Evaluator(config, shape, sharding.make_mesh(1))
-    one = lambda key: evaluator._batch(state.params, log_z, key, x, num_samples=1)[2].mean()
+    evaluator = dvaepp_evaluation.Evaluator(config, images, sharding.make_mesh(1))
+    one = lambda key: evaluator._batch(state.params, {}, log_z, key, x, num_samples=1)[2].mean()
     evaluated = jax.jit(lambda k: jax.lax.map(one, k))(jax.random.split(jax.random.key(1), 300))
     error = np.sqrt((np.var(trained) + np.var(evaluated)) / 300)
     assert abs(np.mean(trained) - np.mean(evaluated)) < 5 * error
@@ -180,8 +180,8 @@ def test_eight_devices_train_like_one_and_every_parameter_moves(images) -> None:
 def test_samples_share_their_global_variables(images) -> None:
     config = Config(**{**TINY, "global_latents": "normal", "local_groups": 0})
     _, state = start(config, images)
-    evaluator = dvaepp_evaluation.Evaluator(config, (8, 8, 1), sharding.make_mesh(1))
-    samples = evaluator.sample_prior(state.params, {}, num_draws=3, num_each=2)
+    evaluator = dvaepp_evaluation.Evaluator(config, images, sharding.make_mesh(1))
+    samples = evaluator.sample_prior(state.params, {}, 6, num_each=2)
     assert samples.shape == (6, 8, 8, 1)
     # Without local variables a draw of the global ones decides the picture.
     np.testing.assert_array_equal(samples[::2], samples[1::2])
@@ -203,9 +203,10 @@ def test_a_run_is_recorded(tmp_path) -> None:
     assert files >= {"summary.json", "prior.npz", *(f"{name}.png" for name in pictures)}
     assert json.loads((tmp_path / "summary.json").read_text()) == summary
     assert summary["latents"] == "RBM + normal"
-    assert len(summary["test"]["kl_local"]) == 2
+    assert len(summary["test"]["kl_local_nats"]) == 2
     assert summary["test"]["num_images"] == 16
     assert "effective_samples" in summary["log_z"]
+    assert summary["chosen_by"] == "lowest validation nll of steps whose log Z is to be trusted"
 
 
 @pytest.mark.slow
@@ -235,7 +236,7 @@ def test_an_interrupted_run_ends_like_a_whole_one(tmp_path, monkeypatch) -> None
 def test_color_images_by_scales(tmp_path) -> None:
     settings = {**TINY, "dataset": "patches", "decoder": "conditional", "num_mixtures": 2}
     summary = dvaepp.run(Config(**{**settings, "workdir": str(tmp_path), "num_seeds": 2}))
-    nll = np.array(summary["test"]["nll"])
+    nll = np.array(summary["test"]["nll_nats"])
     np.testing.assert_allclose(summary["test"]["bits_per_dim"], nll / 3072 / np.log(2), rtol=1e-4)
 
 

@@ -1,5 +1,7 @@
 """What the evaluations of all programs read, and what they refuse before anything is compiled."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -44,15 +46,16 @@ def make_vq():
     config = vq_config.Config(**settings)
     images = data.load("patches")._replace(validation=LEVELS, test=LEVELS)
     state = initial(cifar_vq, config, images._replace(train=images.train[:300]))
-    evaluator = vq_evaluation.Evaluator(config, sharding.make_mesh(1))
+    evaluator = vq_evaluation.Evaluator(config, images, sharding.make_mesh(1))
     return evaluator, (state.params, state.model_state)
 
 
 @pytest.fixture(name="binary", scope="module")
 def make_binary():
     config = BinaryConfig(**{**binary_presets.PRESETS["smoke"], "num_latents": 2})
-    state = initial(binary_vae, config, data.load("digits"))
-    evaluator = binary_evaluation.Evaluator(config, 64, sharding.make_mesh(1))
+    images = data.load("digits")
+    state = initial(binary_vae, config, images)
+    evaluator = binary_evaluation.Evaluator(config, images, sharding.make_mesh(1))
     return evaluator, (state.params, state.model_state)
 
 
@@ -61,28 +64,31 @@ def make_joint():
     config = joint_config.Config(**{**joint_config.PRESETS["smoke"], "discrete": "3,2"})
     images = joint_vae_task.prepare(config)
     state = initial(joint_vae, config, images)
-    return joint_evaluation.Evaluator(config, images, sharding.make_mesh(1)), state.params
+    evaluator = joint_evaluation.Evaluator(config, images, sharding.make_mesh(1))
+    return evaluator, (state.params, state.model_state)
 
 
 @pytest.fixture(name="hierarchy", scope="module")
 def make_hierarchy():
     settings = {**dvaepp_presets.PRESETS["smoke"], "global_latents": "normal", "local_groups": 0}
     config = dvaepp_config.Config(**settings)
-    state = initial(dvaepp, config, data.load("digits"))
-    return dvaepp_evaluation.Evaluator(config, (8, 8, 1), sharding.make_mesh(1)), state.params
+    images = data.load("digits")
+    state = initial(dvaepp, config, images)
+    evaluator = dvaepp_evaluation.Evaluator(config, images, sharding.make_mesh(1))
+    return evaluator, (state.params, state.model_state)
 
 
 def test_bits_per_dim_count_the_dimensions_of_the_images(vq) -> None:
     evaluator, trained = vq
     for height, width in ((32, 32), (64, 32), (28, 28), (4, 4)):
         images = np.tile(LEVELS[:2], (1, 2, 1, 1))[:, :height, :width]
-        found = evaluator.evaluate(*trained, images)
-        nats = found.rate + found.distortion
+        results = evaluator.evaluate(*trained, images)
+        nats = results.rate + results.distortion
         expected = nats / (height * width * 3) / np.log(2)
-        np.testing.assert_allclose(found.bits_per_dim, expected, rtol=1e-6)
+        np.testing.assert_allclose(results.bits_per_dim, expected, rtol=1e-6)
         # An untrained model codes by the training pixels' histogram, at 6 to 9 bits.
-        assert (found.bits_per_dim > 6).all()
-        assert (found.bits_per_dim < 9).all()
+        assert (results.bits_per_dim > 6).all()
+        assert (results.bits_per_dim < 9).all()
     assert evaluator.reconstruct(*trained, LEVELS[:2]).shape[1:] == (
         32,
         32,
@@ -136,12 +142,12 @@ def test_images_that_are_no_levels(vq, images, message) -> None:
 )
 def test_images_that_are_no_bits(binary, hierarchy, images, message) -> None:
     evaluator, trained = binary
-    other, params = hierarchy
+    other, its_state = hierarchy
     for call in (
         lambda: evaluator.evaluate(*trained, images, num_samples=1),
         lambda: evaluator.reconstruct(*trained, images),
-        lambda: other.evaluate(params, {}, images, num_samples=1),
-        lambda: other.reconstruct(params, images),
+        lambda: other.evaluate(*its_state, images, num_samples=1),
+        lambda: other.reconstruct(*its_state, images),
     ):
         with pytest.raises(ValueError, match=message):
             call()
@@ -151,19 +157,19 @@ def test_images_of_another_size(binary, hierarchy, joint) -> None:
     evaluator, trained = binary
     with pytest.raises(ValueError, match=r"the 64 pixels that the model.*got uint8 \(5, 4, 8, 1\)"):
         evaluator.evaluate(*trained, BITS[:, :4], num_samples=1)
-    evaluator, params = hierarchy
+    evaluator, trained = hierarchy
     with pytest.raises(ValueError, match=r"shape \[N, 8, 8, 1\], got uint8 \(5, 4, 8, 1\)"):
-        evaluator.evaluate(params, {}, BITS[:, :4], num_samples=1)
-    evaluator, params = joint
+        evaluator.evaluate(*trained, BITS[:, :4], num_samples=1)
+    evaluator, trained = joint
     for images, message in (
         (GREY[:, :4], r"shape \[N, 8, 8, 1\], got uint8 \(5, 4, 8, 1\)"),
         (GREY / 255, "uint8 levels 0..255, got float64"),
         (GREY[:0], "at least 1 image"),
     ):
         with pytest.raises(ValueError, match=message):
-            evaluator.evaluate(params, (), images)
+            evaluator.evaluate(*trained, images)
         with pytest.raises(ValueError, match=message):
-            evaluator.reconstruct(params, images)
+            evaluator.reconstruct(*trained, images)
     with pytest.raises(ValueError, match="uint8 levels"):
         joint_vae_task.as_float(GREY / 255)
 
@@ -171,32 +177,62 @@ def test_images_of_another_size(binary, hierarchy, joint) -> None:
 def test_numbers_of_samples_and_of_images(vq, binary, hierarchy, joint) -> None:
     for name, call in (
         ("num_samples", lambda: binary[0].evaluate(*binary[1], BITS, num_samples=0)),
-        ("num_images", lambda: binary[0].sample_prior(*binary[1], 0, (8, 8, 1))),
-        ("num_samples", lambda: hierarchy[0].evaluate(hierarchy[1], {}, BITS, num_samples=0)),
-        ("num_draws", lambda: hierarchy[0].sample_prior(hierarchy[1], {}, num_draws=0, num_each=1)),
-        ("num_each", lambda: hierarchy[0].sample_prior(hierarchy[1], {}, num_draws=1, num_each=0)),
-        ("num_images", lambda: joint[0].sample_prior(joint[1], 0)),
+        ("num_images", lambda: binary[0].sample_prior(*binary[1], 0)),
+        ("num_samples", lambda: hierarchy[0].evaluate(*hierarchy[1], BITS, num_samples=0)),
+        ("num_images", lambda: hierarchy[0].sample_prior(*hierarchy[1], 0)),
+        ("num_each", lambda: hierarchy[0].sample_prior(*hierarchy[1], 1, num_each=0)),
+        ("num_images", lambda: joint[0].sample_prior(*joint[1], 0)),
         ("num_images", lambda: vq[0].sample_prior(*vq[1], 0)),
     ):
         with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
             call()
-    with pytest.raises(ValueError, match=r"shape must have 64 pixels, got \(8, 4\)"):
-        binary[0].sample_prior(*binary[1], 2, (8, 4))
+    with pytest.raises(ValueError, match="must be a multiple of num_each, got 3 and 2"):
+        hierarchy[0].sample_prior(*hierarchy[1], 3, num_each=2)
 
 
 def test_one_image_and_one_sample(vq, binary, hierarchy, joint) -> None:
     """An ELBO: the only weight is its own mean."""
-    found = binary[0].evaluate(*binary[1], BITS[:1], num_samples=1)
-    hierarchical = hierarchy[0].evaluate(hierarchy[1], {}, BITS[:1], num_samples=1)
-    for values in (found.means(), hierarchical.means()):
+    results = binary[0].evaluate(*binary[1], BITS[:1], num_samples=1)
+    hierarchical = hierarchy[0].evaluate(*hierarchy[1], BITS[:1], num_samples=1)
+    for values in (results.means(), hierarchical.means()):
         assert all(np.isfinite(value) for value in values.values())
-    np.testing.assert_allclose(found.ess, 1, rtol=1e-6)
-    np.testing.assert_array_equal(found.unit_variance, 0)
+    np.testing.assert_allclose(results.ess, 1, rtol=1e-6)
+    np.testing.assert_array_equal(results.unit_variance, 0)
     for values in (
         vq[0].evaluate(*vq[1], LEVELS[:1]).means(),
-        joint[0].evaluate(joint[1], (), GREY[:1]).means(),
+        joint[0].evaluate(*joint[1], GREY[:1]).means(),
     ):
         assert all(np.isfinite(value).all() for value in values.values())
+
+
+EVALUATION_MODULES = (vq_evaluation, binary_evaluation, joint_evaluation, dvaepp_evaluation)
+
+
+def test_evaluators_have_one_shape(vq, binary, joint, hierarchy) -> None:
+    """One constructor and one signature each; num_samples where samples are drawn."""
+    names = lambda function: list(inspect.signature(function).parameters)
+    for module in EVALUATION_MODULES:
+        assert names(module.validator) == names(module.Evaluator) == ["config", "images", "mesh"]
+    for evaluator, trained, images in (
+        (*vq, LEVELS[:2]),
+        (*binary, BITS[:2]),
+        (*joint, GREY[:2]),
+        (*hierarchy, BITS[:2]),
+    ):
+        arguments = names(evaluator.evaluate)
+        assert arguments[:3] == ["params", "model_state", "images"]
+        assert arguments[3:] in ([], ["num_samples"])
+        more = dict.fromkeys(arguments[3:], 2)
+        means = evaluator.evaluate(*trained, images, **more).means()
+        assert {np.shape(value) for value in means.values()} == {()}
+        assert names(evaluator.reconstruct) == ["params", "model_state", "images"]
+        assert names(evaluator.sample_prior)[:3] == ["params", "model_state", "num_images"]
+        for pictures in (
+            evaluator.reconstruct(*trained, images),
+            evaluator.sample_prior(*trained, len(images)),
+        ):
+            assert pictures.dtype == np.uint8
+            assert pictures.shape == images.shape
 
 
 def test_more_test_images_than_there_are_means_all() -> None:
@@ -204,7 +240,7 @@ def test_more_test_images_than_there_are_means_all() -> None:
 
 
 def test_codes_and_labels_of_an_accuracy(joint) -> None:
-    evaluator, params = joint
+    evaluator, (params, _) = joint
     config = evaluator._config
     good = np.array([[0, 1], [2, 0]]), np.array([1, 0])
     assert 0 <= joint_evaluation.accuracy(config, good, good) <= 1
@@ -229,7 +265,7 @@ def test_codes_and_labels_of_an_accuracy(joint) -> None:
 
 
 def test_parameters_of_several_seeds_have_an_axis_for_them(joint) -> None:
-    evaluator, params = joint
+    evaluator, (params, _) = joint
     config = joint_config.Config(**{**joint_config.PRESETS["smoke"], "num_seeds": 3})
     with pytest.raises(ValueError, match="leading axis of that length, got float32"):
         evaluation.with_seed_axis(config, params)

@@ -9,9 +9,9 @@ def write(directory, *, seeds, accuracy, objective="capacity", dataset="mnist", 
     """A finished run's directory; lists where there are several seeds."""
     each = lambda value: [value] * len(seeds) if len(seeds) > 1 else value
     test = {
-        "distortion_nats_per_image": each(150.25),
-        "rmse_of_pixels": each(0.125),
-        "elbo_nats_per_image": each(-170.5),
+        "distortion_nats": each(150.25),
+        "rmse": each(0.125),
+        "elbo_nats": each(-170.5),
         "kl_continuous_nats": each([2.0, 3.0]),
         "kl_discrete_nats": each([2.25]),
     }

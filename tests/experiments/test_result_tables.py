@@ -15,9 +15,9 @@ def summary(**config):
         "estimator": config.get("estimator", "rebar"),
         "bound": config.get("bound", "joint"),
         "test": {
-            "nll": 108.65,
-            "nll_standard_error": 0.24,
-            "elbo": -118.0,
+            "nll_nats": 108.65,
+            "nll_nats_standard_error": 0.24,
+            "elbo_nats": -118.0,
             "active_units": 60,
             "effective_samples": 4.2,
         },
@@ -104,7 +104,7 @@ def test_other_splits_have_no_difference():
 
 def test_several_seeds_show_their_spread():
     several = summary()
-    several |= {"seeds": [0, 1], "test": {**several["test"], "nll": [108.0, 109.0]}}
+    several |= {"seeds": [0, 1], "test": {**several["test"], "nll_nats": [108.0, 109.0]}}
     assert result_tables.row(table1.TABLE, several)["test NLL"] == "108.50 ± 0.71"
 
 
@@ -131,7 +131,7 @@ def test_a_cell_of_several_rows_says_what_sets_them_apart(tmp_path):
 
 def test_runs_of_other_seeds_share_a_row(tmp_path):
     first, second = summary(), summary(seed=1)
-    second |= {"seeds": [1], "test": {**second["test"], "nll": 109.65}}
+    second |= {"seeds": [1], "test": {**second["test"], "nll_nats": 109.65}}
     runs = [write(tmp_path / "a", second), write(tmp_path / "b", first)]
     (row,) = result_tables.compare(table1.TABLE, runs, tmp_path / "out").splitlines()[2:]
     assert "109.15 ± 0.71" in row
@@ -192,7 +192,7 @@ def dvaepp_summary(**config):
         }
     )
     run["latents"] = "RBM + normal"
-    run["test"] |= {"kl_global": 1.5, "kl_local": [20.0, 3.0]}
+    run["test"] |= {"kl_global_nats": 1.5, "kl_local_nats": [20.0, 3.0]}
     return run
 
 
@@ -210,6 +210,6 @@ def test_table_3_shows_a_difference_between_equal_models():
 def test_table_3_counts_colors_in_bits_a_dimension():
     run = dvaepp_summary(dataset="cifar10", decoder="conditional", num_latents=64)
     run["dataset"] = "cifar10"
-    run["test"]["nll"] = 3.5 * 3072 * math.log(2)
+    run["test"]["nll_nats"] = 3.5 * 3072 * math.log(2)
     cells = result_tables.row(table3.TABLE, run)
     assert (cells["test NLL"], cells["published"], cells["difference"]) == ("3.50", "3.38", "+0.12")

@@ -81,12 +81,12 @@ def test_what_is_no_finished_run_is_refused_in_a_line(tmp_path, reader) -> None:
         compare([run, run], out)
     with refused("cannot write to"):
         compare([run], run / "summary.json" / "out")
-    kept = (run / "summary.json").read_text()
+    whole = (run / "summary.json").read_text()
     for damaged, message in (
         ("{", "summary.json is not valid JSON"),
         ("[]", "summary.json is no JSON object"),
         ("{}", f"is not the summary of a {program.name} run: it lacks config, test"),
-        (json.dumps({**json.loads(kept), "test": {}}), "it lacks test."),
+        (json.dumps({**json.loads(whole), "test": {}}), "it lacks test."),
     ):
         (run / "summary.json").write_text(damaged)
         with refused(message):
@@ -128,10 +128,10 @@ def test_labels_hold_what_tells_groups_apart_and_no_more_than_four_fields() -> N
 def test_merging_keeps_every_seed_and_every_warning() -> None:
     seeds = lambda *values: list(values) if len(values) > 1 else values[0]
 
-    def summary(nll, kl, numbers, **log_z):
+    def summary(rmse, kl, numbers, **log_z):
         return {
-            "test": {"num_images": 10, "nll": nll, "kl": kl, "nll_mean_over_seeds": 1.0},
-            "log_z": {"nats": nll, "is": "text", **log_z},
+            "test": {"num_images": 10, "rmse": rmse, "kl_nats": kl, "rmse_mean_over_seeds": 1.0},
+            "log_z": {"nats": rmse, "is": "text", **log_z},
             "seeds": numbers,
             "evaluated_step": seeds(*[5] * len(numbers)),
             "wall_seconds": 1.5,
@@ -142,8 +142,8 @@ def test_merging_keeps_every_seed_and_every_warning() -> None:
     )
     assert merged["test"] == {
         "num_images": 10,
-        "nll": [1.0, 2.0, 3.0],
-        "kl": [[0.5, 0.6], [7, 8], [9, 10]],
+        "rmse": [1.0, 2.0, 3.0],
+        "kl_nats": [[0.5, 0.6], [7, 8], [9, 10]],
     }
     assert merged["log_z"] == {"nats": [1.0, 2.0, 3.0], "is": "text", "warning": "w"}
     assert merged["seeds"] == [0, 4, 5]

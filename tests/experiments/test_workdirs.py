@@ -72,6 +72,19 @@ def test_a_finished_run_says_where_its_results_are(tmp_path, train, capsys, monk
     )
 
 
+def test_a_finished_run_of_an_older_version_is_finished(
+    tmp_path, train, capsys, monkeypatch
+) -> None:
+    first = train()
+    path = tmp_path / "run" / "summary.json"
+    former = {**first, "test": {"nll": 1.5, "kl_global": 2.5}}
+    path.write_text(json.dumps(former))
+    never(monkeypatch, "prepare")
+    assert train()["test"] == {"nll_nats": 1.5, "kl_global_nats": 2.5}
+    assert capsys.readouterr().out.splitlines()[-1].startswith("this run is finished")
+    assert json.loads(path.read_text()) == former, "nothing was written"
+
+
 @pytest.mark.parametrize("lost", ["summary.json", "line.png"])
 def test_what_is_lost_of_a_finished_run_is_made_again(tmp_path, train, lost) -> None:
     first = train()
