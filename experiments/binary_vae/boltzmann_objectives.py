@@ -1,14 +1,12 @@
-"""Training objectives of `binary_vae` under Boltzmann priors, in nats an image.
+"""Training objectives of `binary_vae` under Boltzmann priors: one function a method.
 
-The posterior's groups fill the machine in order, the first half of all units its left side.
-
-- dvae: bits and spike-and-exponential zeta, Rolfe's gradient of the KL;
-- dvaepp: overlapping smoothings, the analytic KL of bits (Vahdat et al., "DVAE++", 2018);
-- dvaes: the prior is relaxed like the posterior, so that log-weights of zeta exist, and with them
-  importance-weighted bounds (Vahdat et al., "DVAE#", 2018).
+Each is an objective as in `objectives`, with the machine in place of `auxiliary`. The posterior's
+groups fill the machine in order, the first half of all units its left side. The machine has biases
+a1 and a2, couplings W and the normalizer Z.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -19,7 +17,7 @@ from dvae.distributions import bernoulli
 from experiments.binary_vae import names
 from experiments.binary_vae.config import Config
 from experiments.binary_vae.model import Networks
-from experiments.binary_vae.objectives import Terms, beta_at
+from experiments.binary_vae.objectives import Batch, Terms, beta_at
 
 PyTree = Any
 POWER_ITERATIONS = 10
@@ -37,78 +35,107 @@ def init_posterior(config: Config) -> PyTree:
     return {"components": {"shift": jnp.zeros(shape), "log_scale": log_scale}}
 
 
-def analytic(
-    key: jax.Array,
-    model: Networks,
-    config: Config,
-    prior: rbm.RBM,
-    log_z: jax.Array,
-    *,
-    step: jax.Array,
-    kl_weight: jax.Array,
-) -> Terms:
-    """dvae, dvaepp: one sample of zeta in the networks, the KL of the bits given it."""
-    beta = beta_at(config, step)
+class Prior(NamedTuple):
+    """A machine in training, and what relaxes its units."""
+
+    machine: rbm.RBM
+    log_z: jax.Array  # [] nats, with the gradient of the negative phase
+    components: PyTree  # see `init_posterior`; None where nothing is learned
+
+
+Method = Callable[[jax.Array, Networks, Prior, Batch, Config], Terms]
+
+
+class _Sample(NamedTuple):
+    """Smoothed bits, one array [B, n] a group."""
+
+    zetas: list[jax.Array]
+    logits: list[jax.Array]  # of the bits, at the groups before
+    beta: jax.Array  # [] inverse temperature
+
+
+def _sample(key: jax.Array, model: Networks, batch: Batch, config: Config) -> _Sample:
+    """Draws zeta_1 ~ q(.|x), zeta_2 ~ q(.|x, zeta_1), ..."""
     smoothing = relax.SMOOTHINGS[config.smoothing]
-    zetas: list[jax.Array] = []
-    logits: list[jax.Array] = []
+    sample = _Sample([], [], beta_at(config, batch.step))
     for key_group in jax.random.split(key, config.num_groups):
-        logits.append(model.posterior_logits(zetas))
-        zetas.append(smoothing.sample(key_group, logits[-1], beta))
-    if config.method == names.DVAE:
-        kl = rbm.rolfe.kl_surrogate(prior, logits, zetas, log_z)
-    else:
-        log_ratios = [smoothing.log_ratio(zeta, beta) for zeta in zetas]
-        kl = rbm.kl.hierarchical(prior, logits, log_ratios, log_z)
-    log_likelihood = model.log_likelihood(zetas)
-    bound = bounds.elbo(log_likelihood, kl, kl_weight=kl_weight)
-    metrics = {"beta": beta, **_entropies(logits)}
-    kls = kl.mean()[None]
-    return Terms(bound, bound, -log_likelihood, kls, jnp.zeros(()), (), metrics)
+        sample.logits.append(model.posterior_logits(sample.zetas))
+        sample.zetas.append(smoothing.sample(key_group, sample.logits[-1], sample.beta))
+    return sample
 
 
-def relaxed(
-    key: jax.Array,
-    model: Networks,
-    config: Config,
-    prior: rbm.RBM,
-    log_z: jax.Array,
-    *,
-    components: PyTree,
-    step: jax.Array,
-    kl_weight: jax.Array,
-) -> Terms:
-    """dvaes: log-weights log p(x|zeta) + log p(zeta) - log q(zeta|x) of K samples."""
-    beta = beta_at(config, step)
+def _elbo(sample: _Sample, model: Networks, kl: jax.Array, batch: Batch) -> Terms:
+    """Maximizes log p(x|zeta) - w KL, with a divergence [B] of the bits."""
+    log_likelihood = model.log_likelihood(sample.zetas)
+    bound = bounds.elbo(log_likelihood, kl, kl_weight=batch.kl_weight)
+    metrics = {"beta": sample.beta, **_entropies(sample.logits)}
+    return Terms(bound, bound, -log_likelihood, kl.mean()[None], metrics=metrics)
+
+
+def dvae(key: jax.Array, model: Networks, prior: Prior, batch: Batch, config: Config) -> Terms:
+    """Maximizes log p(x|zeta) - w KL, zeta spike-and-exponential (Rolfe, 2017).
+
+    KL = log Z - sum_g H(q_g) - a1.q1 - a2.q2 - z1^T W q2, z1 = 1[zeta1 > 0]
+
+    with the published gradient of the last term, in which z1 steps.
+    """
+    sample = _sample(key, model, batch, config)
+    kl = rbm.rolfe.kl_surrogate(prior.machine, sample.logits, sample.zetas, prior.log_z)
+    return _elbo(sample, model, kl, batch)
+
+
+def dvaepp(key: jax.Array, model: Networks, prior: Prior, batch: Batch, config: Config) -> Terms:
+    """Maximizes log p(x|zeta) - w KL, zeta overlapping (Vahdat et al., "DVAE++", 2018).
+
+    KL = log Z - sum_g H(q_g) - a1.q1 - a2.q2 - nu1^T W q2, nu1 = q(z1|x, zeta1)
+    """
+    sample = _sample(key, model, batch, config)
+    log_ratio = relax.SMOOTHINGS[config.smoothing].log_ratio
+    log_ratios = [log_ratio(zeta, sample.beta) for zeta in sample.zetas]
+    kl = rbm.kl.hierarchical(prior.machine, sample.logits, log_ratios, prior.log_z)
+    return _elbo(sample, model, kl, batch)
+
+
+def dvaes(key: jax.Array, model: Networks, prior: Prior, batch: Batch, config: Config) -> Terms:
+    """Maximizes log 1/K sum_k p(x|zeta_k) (p(zeta_k) / q(zeta_k|x))^w; K = 1 is the ELBO.
+
+    The prior is relaxed like the posterior, so that zeta has a density under both: Vahdat et al.,
+    "DVAE#" (2018).
+    """
+    beta = beta_at(config, batch.step)
     num_samples = config.num_samples if config.bound == names.IW else 1
     zetas: list[jax.Array] = []
     logits: list[jax.Array] = []
     log_q: list[jax.Array] = []
     for group, key_group in enumerate(jax.random.split(key, config.num_groups)):
-        found = model.posterior_logits(zetas)
         # The first group's logits are those of the images, the others' of each sample too.
-        logits.append(found if group else jnp.broadcast_to(found, (num_samples, *found.shape)))
-        posterior = _posterior(config, beta, components, group)
+        of_images = model.posterior_logits(zetas)
+        shape = of_images.shape if group else (num_samples, *of_images.shape)
+        logits.append(jnp.broadcast_to(of_images, shape))
+        posterior = _posterior(config, beta, prior.components, group)
         zetas.append(posterior.sample(key_group, logits[-1]))
         log_q.append(posterior.log_prob(zetas[-1], logits[-1]).sum(-1))
-    log_p = _log_prior(config, prior, beta, jnp.concatenate(zetas, -1), log_z)
+    log_p = _log_prior(config, prior, beta, jnp.concatenate(zetas, -1))
     log_likelihood = model.log_likelihood(zetas)
     divergence = sum(log_q[1:], log_q[0]) - log_p
-    bound = bounds.iwae(log_likelihood - kl_weight * divergence)
+    bound = bounds.iwae(log_likelihood - batch.kl_weight * divergence)
     metrics = {"beta": beta, **_entropies(logits)}
     if config.smoothing == names.GAUSSIAN_INTEGRAL:
         # A bound from below by power iteration from a fixed start: an SVD would cost more than
         # the step.
-        metrics["largest_singular_value"] = _largest_singular_value(prior.weights)
-    distortion = -log_likelihood.mean(0)
-    return Terms(bound, bound, distortion, divergence.mean()[None], jnp.zeros(()), (), metrics)
+        metrics["largest_singular_value"] = _largest_singular_value(prior.machine.weights)
+    kl = divergence.mean()[None]
+    return Terms(bound, bound, -log_likelihood.mean(0), kl, metrics=metrics)
+
+
+METHODS: dict[str, Method] = {names.DVAE: dvae, names.DVAEPP: dvaepp, names.DVAES: dvaes}
 
 
 class _Posterior(NamedTuple):
-    """q(zeta | x) of a group as functions of its logits."""
+    """q(zeta | x) of a group as functions of its logits, elementwise."""
 
-    sample: Any  # (key, logits) -> zeta
-    log_prob: Any  # (zeta, logits) -> nats, elementwise
+    sample: Callable[[jax.Array, jax.Array], jax.Array]  # (key, logits) -> zeta
+    log_prob: Callable[[jax.Array, jax.Array], jax.Array]  # (zeta, logits) -> nats
 
 
 def _posterior(config: Config, beta: jax.Array, components: PyTree, group: int) -> _Posterior:
@@ -132,15 +159,14 @@ def _posterior(config: Config, beta: jax.Array, components: PyTree, group: int) 
     return _Posterior(sample, log_prob)
 
 
-def _log_prior(
-    config: Config, prior: rbm.RBM, beta: jax.Array, zeta: jax.Array, log_z: jax.Array
-) -> jax.Array:
+def _log_prior(config: Config, prior: Prior, beta: jax.Array, zeta: jax.Array) -> jax.Array:
+    """Evaluates log p(zeta) of all groups' units, [..., N] to [...]."""
     if config.smoothing == names.GAUSSIAN_INTEGRAL:
         # beta is the diagonal of the precision: that of independent units' components.
-        return rbm.relaxed.gaussian_integral_log_prob(prior, zeta, beta, log_z)
+        return rbm.relaxed.gaussian_integral_log_prob(prior.machine, zeta, beta, prior.log_z)
     smoothing = relax.SMOOTHINGS[config.smoothing]
     log_ratio, log_r0 = smoothing.log_ratio(zeta, beta), smoothing.log_prob_0(zeta, beta)
-    return rbm.relaxed.overlapping_log_prob(prior, zeta, log_ratio, log_r0, log_z)
+    return rbm.relaxed.overlapping_log_prob(prior.machine, zeta, log_ratio, log_r0, prior.log_z)
 
 
 def _largest_singular_value(weights: jax.Array) -> jax.Array:

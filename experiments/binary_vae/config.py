@@ -6,7 +6,7 @@ from typing import ClassVar
 from jax.typing import DTypeLike
 
 from dvae.models import mlp
-from experiments.binary_vae import names
+from experiments.binary_vae import names, sizes
 from experiments.binary_vae import rules as binary_rules
 from experiments.boltzmann.config import USUAL, BoltzmannConfig, check_machine
 from experiments.boltzmann.names import PCD
@@ -160,6 +160,8 @@ class Config(BoltzmannConfig, LikelihoodConfig):
     def __post_init__(self) -> None:
         """Raises ValueError for settings that do not fit each other."""
         super().__post_init__()
+        layers = 0 if self.structure == names.LINEAR else self.hidden_layers
+        sizes.check_compilation(self.num_groups, layers)
         if self.prior == names.BOLTZMANN:
             flags.settle(self, method=names.DVAEPP, sampler=PCD)
             spikes, relaxed = self.method == names.DVAE, self.method == names.DVAES
@@ -255,17 +257,8 @@ def _check_directed(config: Config) -> None:
             f"--estimator={config.estimator} takes one group of bits, got --num_groups="
             f"{config.num_groups}; use a relaxation, reinforce, reinforce_loo, nvil or vimco"
         )
-    # 2^n of a mistyped n would fill the memory by itself.
-    too_many = config.num_latents >= names.MAX_EXACT_ROWS.bit_length() or (
-        config.batch_size << config.num_latents > names.MAX_EXACT_ROWS
-    )
-    if config.estimator == names.EXACT and too_many:
-        raise ValueError(
-            f"--estimator=exact decodes all 2^n states of every image, at most "
-            f"{names.MAX_EXACT_ROWS} in all, got --num_latents={config.num_latents} and "
-            f"--batch_size={config.batch_size}; use fewer latents, a smaller batch or another "
-            "estimator"
-        )
+    if config.estimator == names.EXACT:
+        sizes.check_exact(config.num_latents, config.batch_size)
     if config.estimator in names.MULTI_SAMPLE and config.num_samples < 2:
         raise ValueError(
             f"--num_samples must be at least 2 for {config.estimator} (its baseline leaves one "

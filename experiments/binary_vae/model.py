@@ -12,6 +12,7 @@ from dvae.models import checks, mlp
 
 PyTree = Any
 Groups = Sequence[jax.Array]  # latents, one array [..., n] a group
+Run = Callable[..., jax.Array]  # (method, *inputs) -> output, at some parameters
 
 
 class Networks(NamedTuple):
@@ -20,6 +21,7 @@ class Networks(NamedTuple):
     posterior_logits: Callable[[Groups], jax.Array]  # of one batch of images
     prior_logits: Callable[[Groups], jax.Array]  # of directed priors
     log_likelihood: Callable[[Groups], jax.Array]  # log p(x | groups), [..., B]
+    frozen_log_likelihood: Callable[[Groups], jax.Array]  # the same, no gradient in the parameters
 
 
 def apply(
@@ -51,37 +53,53 @@ def bind(
     Raises:
       ValueError: x is no float [B, D], or as a NumPy array holds other values than 0 and 1.
     """
-    run = lambda method, *args: apply(module, network, method, *args, batch_stats=batch_stats)
-    return _networks(run, mean, x)
+
+    def at(network: PyTree) -> Run:
+        return lambda method, *args: apply(module, network, method, *args, batch_stats=batch_stats)
+
+    return _networks(at(network), lambda: at(jax.lax.stop_gradient(network)), mean, x)
 
 
 def bind_training(
     module: mlp.BinaryVAE, network: PyTree, mean: jax.Array, x: jax.Array, batch_stats: PyTree
 ) -> tuple[Networks, Callable[[], PyTree]]:
-    """Returns the functions of the model, batch norm by the batch, and the averages after them.
+    """Returns the functions of the model, and one that returns the averages after their use.
 
-    The averages move at every call of a network, so each may be called once a step.
+    Batch norm, if there is any, takes the moments of the batch. Its averages move at every call of
+    a network, so each may be called once a step.
     """
-    trained = module.clone(train=True)
-    bound = trained.bind(_variables(network, batch_stats), mutable=["batch_stats"])
-    run = lambda method, *args: method(bound, *args)
-    return _networks(run, mean, x), lambda: bound.variables.get("batch_stats", {})
+    if not module.config.batch_norm:
+        return bind(module, network, mean, x), lambda: batch_stats
+    training = module.clone(train=True)
+
+    def at(network: PyTree) -> mlp.BinaryVAE:
+        return training.bind(_variables(network, batch_stats), mutable=["batch_stats"])
+
+    def run_of(bound: mlp.BinaryVAE) -> Run:
+        return lambda method, *args: method(bound, *args)
+
+    bound = at(network)
+    frozen = lambda: run_of(at(jax.lax.stop_gradient(network)))
+    networks = _networks(run_of(bound), frozen, mean, x)
+    return networks, lambda: bound.variables["batch_stats"]
 
 
-def _networks(run: Callable[..., jax.Array], mean: jax.Array, x: jax.Array) -> Networks:
+def _networks(run: Run, frozen: Callable[[], Run], mean: jax.Array, x: jax.Array) -> Networks:
+    """Returns the functions by `run`, and by the one that `frozen` makes when it is needed."""
     checks.check_floats("mean", mean, ("D",))
     checks.check_floats("x", x, ("B", mean.shape[0]))
     checks.check_images(x, kind=checks.BITS, shape=x.shape, name="x")
     centered = x - mean[None]
 
-    def log_likelihood(groups: Sequence[jax.Array]) -> jax.Array:
+    def log_likelihood(run: Run, groups: Groups) -> jax.Array:
         logits = run(mlp.BinaryVAE.pixel_logits, groups)
         return bernoulli.log_prob(jnp.broadcast_to(x, logits.shape), logits).sum(-1)
 
     return Networks(
         lambda earlier: run(mlp.BinaryVAE.posterior_logits, centered, earlier),
         lambda earlier: run(mlp.BinaryVAE.prior_logits, earlier),
-        log_likelihood,
+        lambda groups: log_likelihood(run, groups),
+        lambda groups: log_likelihood(frozen(), groups),
     )
 
 

@@ -1,6 +1,6 @@
 """What `binary_vae` trains: data, initial state and loss of binary latents on binary images."""
 
-import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,10 +11,10 @@ from jax.sharding import Mesh
 
 from dvae import bounds, data, estimators
 from dvae.data import batches
-from dvae.train import distributed, loop, sharding, state
+from dvae.train import distributed, loop, sharding, state, status
 from experiments.binary_vae import boltzmann_objectives as boltzmann
 from experiments.binary_vae import model as binary_model
-from experiments.binary_vae import names, objectives
+from experiments.binary_vae import names, objectives, relaxed_objectives, score_objectives, sizes
 from experiments.binary_vae.config import Config
 from experiments.boltzmann import prior as boltzmann_prior
 from experiments.common import half_precision, schedules
@@ -27,6 +27,7 @@ ADVICE = {
     True: "Its --beta must exceed the largest singular value of the prior's couplings, see the "
     "metric largest_singular_value: try a larger --beta",
 }
+ESTIMATORS = {**relaxed_objectives.ESTIMATORS, **score_objectives.ESTIMATORS}
 MIN_PIXEL_MEAN = 1e-3  # where the first output biases, logits of the pixels' means, are clipped
 
 
@@ -93,14 +94,14 @@ def init_fn(config: Config, pixel_mean: np.ndarray) -> state.InitFn:
         clipped, the mean of the first decoder's output.
     """
     module = config.model(len(pixel_mean))
-    clipped = np.clip(pixel_mean, MIN_PIXEL_MEAN, 1 - MIN_PIXEL_MEAN)
+    mean = np.clip(pixel_mean, MIN_PIXEL_MEAN, 1 - MIN_PIXEL_MEAN)
 
     def init(key: jax.Array, images: jax.Array) -> tuple[PyTree, PyTree]:
         del images
         key_network, key_rest = jax.random.split(key)
         variables = module.init(key_network, jnp.zeros((1, len(pixel_mean))))
         network = variables["params"]
-        network["decoder"]["output"]["bias"] = jnp.asarray(np.log(clipped / (1 - clipped)))
+        network["decoder"]["output"]["bias"] = jnp.asarray(np.log(mean / (1 - mean)))
         params = {"network": network}
         model_state = {
             "mean": jnp.asarray(pixel_mean),
@@ -129,88 +130,76 @@ def loss_fn(config: Config, num_pixels: int, mesh: Mesh | None = None) -> state.
       mesh: whose devices share the chains of a Boltzmann prior; without one nothing is shared.
     """
     module = config.model(num_pixels)
-    boltzmann_terms = functools.partial(_boltzmann_terms, mesh=mesh)
-    terms_of = boltzmann_terms if config.prior == names.BOLTZMANN else _directed_terms
+    objective = _boltzmann(config, mesh) if config.prior == names.BOLTZMANN else _directed(config)
 
     def loss(
         params: PyTree, model_state: PyTree, x: jax.Array, key: jax.Array, step: jax.Array
     ) -> tuple[jax.Array, tuple[PyTree, state.Metrics]]:
         mean, batch_stats = model_state["mean"], model_state["batch_stats"]
-        if config.normalization == names.BATCH:
-            model, moved = binary_model.bind_training(
-                module, params["network"], mean, x, batch_stats
-            )
-        else:
-            model = binary_model.bind(module, params["network"], mean, x)
-            moved = lambda: batch_stats
-        inputs = (key, config, model, params, model_state, x, step)
-        terms, new_state = terms_of(*inputs)
-        metrics = {
-            "objective": terms.objective.mean(),
-            "distortion": terms.distortion.mean(),
-            "kl": terms.kl.sum(),
-            **terms.metrics,
-        }
-        if len(terms.kl) > 1:
-            metrics |= {f"kl_{g + 1}": value for g, value in enumerate(terms.kl)}
-        new_state = {**model_state, **new_state, "batch_stats": moved()}
-        return terms.auxiliary_loss - terms.surrogate.mean(), (new_state, metrics)
+        model, averages = binary_model.bind_training(
+            module, params["network"], mean, x, batch_stats
+        )
+        kl_weight = bounds.linear_warmup(step, config.kl_warmup_steps)
+        batch = objectives.Batch(x - mean[None], step, kl_weight)
+        terms = objective(key, model, params, model_state, batch)
+        new_state = {**model_state, **dict(terms.state), "batch_stats": averages()}
+        return terms.auxiliary_loss - terms.surrogate.mean(), (new_state, _metrics(terms))
 
     return loss
 
 
-def _directed_terms(
-    key: jax.Array,
-    config: Config,
-    model: binary_model.Networks,
-    params: PyTree,
-    model_state: PyTree,
-    x: jax.Array,
-    step: jax.Array,
-) -> tuple[objectives.Terms, PyTree]:
-    """Returns the objective under a directed prior, and the moments of its signal."""
-    kl_weight = bounds.linear_warmup(step, config.kl_warmup_steps)
-    if config.estimator in names.RELAXED + names.SURROGATE_GRADIENTS:
-        terms = objectives.reparametrized(key, model, config, step=step, kl_weight=kl_weight)
-        return terms, {}
-    mean = model_state["mean"]
-    given = dict(
-        auxiliary=params, state=model_state["signal"], x=x - mean[None], kl_weight=kl_weight
-    )
-    if config.num_groups > 1 or config.estimator in names.ON_LOG_WEIGHTS:
-        terms = objectives.log_weight_estimate(key, model, config, **given)
-    else:
-        network = jax.lax.stop_gradient(params["network"])
-        fixed_model = binary_model.bind(config.model(x.shape[-1]), network, mean, x)
-        terms = objectives.score_function(key, model, config, fixed_model=fixed_model, **given)
-    return terms, {"signal": terms.state}
+_Objective = Callable[
+    [jax.Array, binary_model.Networks, PyTree, PyTree, objectives.Batch], objectives.Terms
+]
 
 
-def _boltzmann_terms(
-    key: jax.Array,
-    config: Config,
-    model: binary_model.Networks,
-    params: PyTree,
-    model_state: PyTree,
-    x: jax.Array,
-    step: jax.Array,
-    *,
-    mesh: Mesh | None,
-) -> tuple[objectives.Terms, PyTree]:
-    """Returns the objective under a Boltzmann prior, and the chains of its negative phase."""
-    key_chains, key_latent = jax.random.split(key)
-    prior = params["prior"]
-    phase = boltzmann_prior.negative_phase(
-        key_chains, config, prior, model_state["chains"], model_state["log_z"], step, mesh
+def _directed(config: Config) -> _Objective:
+    """Returns (key, model, params, model_state, batch) -> the objective under a directed prior."""
+    estimator = ESTIMATORS[config.estimator]
+    return lambda key, model, params, model_state, batch: estimator(
+        key, model, objectives.Auxiliary(params, model_state["signal"]), batch, config
     )
-    given = dict(step=step, kl_weight=bounds.linear_warmup(step, config.kl_warmup_steps))
-    if config.method == names.DVAES:
-        given["components"] = params.get("components")
-        terms = boltzmann.relaxed(key_latent, model, config, prior, phase.log_z, **given)
-    else:
-        terms = boltzmann.analytic(key_latent, model, config, prior, phase.log_z, **given)
-    terms = terms._replace(metrics={**terms.metrics, **phase.metrics})
-    return terms, {"chains": phase.chains, "log_z": phase.last_log_z}
+
+
+def _boltzmann(config: Config, mesh: Mesh | None) -> _Objective:
+    """Returns (key, model, params, model_state, batch) -> the objective under a machine.
+
+    It moves the machine's chains, whose devices are those of the mesh.
+    """
+    method = boltzmann.METHODS[config.method]
+
+    def objective(
+        key: jax.Array,
+        model: binary_model.Networks,
+        params: PyTree,
+        model_state: PyTree,
+        batch: objectives.Batch,
+    ) -> objectives.Terms:
+        key_chains, key_latent = jax.random.split(key)
+        machine, chains, log_z = params["prior"], model_state["chains"], model_state["log_z"]
+        phase = boltzmann_prior.negative_phase(
+            key_chains, config, machine, chains, log_z, batch.step, mesh
+        )
+        prior = boltzmann.Prior(machine, phase.log_z, params.get("components"))
+        terms = method(key_latent, model, prior, batch, config)
+        return terms._replace(
+            state={"chains": phase.chains, "log_z": phase.last_log_z},
+            metrics={**terms.metrics, **phase.metrics},
+        )
+
+    return objective
+
+
+def _metrics(terms: objectives.Terms) -> state.Metrics:
+    """Returns what is logged of a step."""
+    groups = {f"kl_{g + 1}": value for g, value in enumerate(terms.kl)} if len(terms.kl) > 1 else {}
+    return {
+        "objective": terms.objective.mean(),
+        "distortion": terms.distortion.mean(),
+        "kl": terms.kl.sum(),
+        **dict(terms.metrics),
+        **groups,
+    }
 
 
 def optimizer(config: Config) -> optax.GradientTransformation:
@@ -243,6 +232,9 @@ def make_task(
 ) -> loop.Task:
     """Assembles model, objective and data into what the loop trains."""
     half_precision.advise("--eval_dtype", config.eval_dtype)
+    notice = sizes.compile_notice(config.num_groups, len(config.hidden))
+    if notice and distributed.is_main():
+        status.say(notice)
     dynamic = images.binarization == "dynamic"
     train = images.train.reshape(len(images.train), -1)
     num_pixels = train.shape[1]

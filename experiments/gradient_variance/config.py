@@ -105,7 +105,7 @@ class Config:
         for name, unit in (("num_draws", NUM_GROUPS * CHUNK_SIZE), ("train_steps", STEPS_PER_CALL)):
             if getattr(self, name) % unit:
                 raise ValueError(f"--{name}={getattr(self, name)} must be a multiple of {unit}")
-        if unknown := [name for name in self.chosen() if name not in MEASURED]:
+        if unknown := [name for name in self.selection() if name not in MEASURED]:
             raise ValueError(
                 f"--estimators={','.join(unknown)} must be {ALL} or some of {', '.join(MEASURED)}"
             )
@@ -116,7 +116,7 @@ class Config:
         except ValueError as error:  # of `binary_vae`, whose flag has another name here
             raise ValueError(str(error).replace("--estimator", "--train_estimator")) from error
 
-    def chosen(self) -> tuple[str, ...]:
+    def selection(self) -> tuple[str, ...]:
         """Returns the names of the estimators."""
         return MEASURED if self.estimators == ALL else tuple(self.estimators.split(","))
 
@@ -143,9 +143,9 @@ class Config:
     def experiment(self, **settings: Any) -> binary_config.Config:
         """Returns the configuration of `binary_vae` of this model."""
         own = {field.name for field in dataclasses.fields(self)}
-        shared = own & {field.name for field in dataclasses.fields(binary_config.Config)}
+        theirs = {field.name for field in dataclasses.fields(binary_config.Config)}
         return binary_config.Config(
-            **{**{name: getattr(self, name) for name in shared}, **settings}
+            **{**{name: getattr(self, name) for name in own & theirs}, **settings}
         )
 
 
@@ -163,7 +163,7 @@ class Case(NamedTuple):
 def cases(config: Config) -> list[Case]:
     """Returns what is measured, in the order of the table."""
     t = config.numbers("temperatures")[::-1]  # like betas, from soft to sharp
-    fixed, loo, rao = {"temperature": t[0]}, names.REINFORCE_LOO, names.GUMBEL_RAO
+    soft, loo, rao = {"temperature": t[0]}, names.REINFORCE_LOO, names.GUMBEL_RAO
     score = [
         Case("reinforce", "reinforce", {}, 1),
         *(Case(f"{loo}, K = {k}", f"{loo} (K = {k})", {"num_samples": k}, k) for k in (2, 5)),
@@ -171,9 +171,9 @@ def cases(config: Config) -> list[Case]:
         Case("nvil, tuned, not rescaled", "nvil (not rescaled)", {}, 1, tuned=True, rescaled=False),
         Case("muprop", "muprop", {}, 2),
         Case("muprop, tuned", "muprop (tuned)", {}, 2, tuned=True, rescaled=False),
-        Case(f"rebar, η = 1, τ = {t[0]:g}", "rebar (fixed)", fixed, 3),
-        Case("rebar, tuned", "rebar (tuned)", fixed, 3, tuned=True),
-        Case("relax, tuned", "relax (tuned)", fixed, 3, tuned=True),
+        Case(f"rebar, η = 1, τ = {t[0]:g}", "rebar (fixed)", soft, 3),
+        Case("rebar, tuned", "rebar (tuned)", soft, 3, tuned=True),
+        Case("relax, tuned", "relax (tuned)", soft, 3, tuned=True),
         Case("disarm", "disarm", {}, 2),
     ]
     hard = [Case(name, name, {}, 1) for name in (names.STRAIGHT_THROUGH, names.REINMAX)]
@@ -189,9 +189,9 @@ def cases(config: Config) -> list[Case]:
                 sharpness = {"temperature": v} if symbol == "τ" else {"beta": v, "beta_final": v}
                 settings = {"bound": bound, **sharpness}
                 relaxed.append(Case(f"{name}, {symbol} = {v:g}, {bound}", path, settings, 1))
-    found = []
-    for case in (*score, *hard, *relaxed):
-        name = case.label.split(",")[0]
-        if name in config.chosen():
-            found.append(case._replace(settings={"estimator": name, **case.settings}))
-    return found
+    estimator_of = lambda case: case.label.split(",")[0]
+    return [
+        case._replace(settings={"estimator": estimator_of(case), **case.settings})
+        for case in (*score, *hard, *relaxed)
+        if estimator_of(case) in config.selection()
+    ]

@@ -47,8 +47,8 @@ def exact_fn(experiment: Config, num_pixels: int) -> Callable[..., tuple[jax.Arr
             of_network = lambda network: loss(
                 {"network": network}, model_state, image[None], jax.random.key(0), jnp.int32(0)
             )[0]
-            found = jax.value_and_grad(of_network)(params["network"])
-            return jax.tree.map(jnp.add, total, found), None
+            of_image = jax.value_and_grad(of_network)(params["network"])
+            return jax.tree.map(jnp.add, total, of_image), None
 
         # Image by image: all states of one of them are in memory.
         zeros = jax.tree.map(jnp.zeros_like, (jnp.zeros(()), params["network"]))
@@ -112,8 +112,8 @@ def draw_fn(
 
         def group(keys: jax.Array) -> PyTree:
             def add(total: PyTree, keys: jax.Array) -> tuple[PyTree, None]:
-                found = {side: moments(errors) for side, errors in jax.vmap(one)(keys).items()}
-                return jax.tree.map(lambda a, b: a + b / num_chunks, total, found), None
+                chunk = {side: moments(errors) for side, errors in jax.vmap(one)(keys).items()}
+                return jax.tree.map(lambda a, b: a + b / num_chunks, total, chunk), None
 
             zeros = {side: (jnp.zeros_like(h), jnp.zeros(())) for side, h in exact.items()}
             return jax.lax.scan(add, zeros, keys)[0]
@@ -140,5 +140,5 @@ def summarize(means: ArrayLike, variances: ArrayLike, exact: ArrayLike) -> Error
     z1 = max(0.0, (by_group - z2) / (size - 4))
     bias_error = np.sqrt((4 * (size - 2) * z1 + 2 * z2) / (size * (size - 1)))
     variance_error = variances.std(ddof=1) / np.sqrt(size)
-    found = (pairs.mean(), bias_error, variances.mean(), variance_error)
-    return Error(*(float(value / norm) for value in found))
+    values = (pairs.mean(), bias_error, variances.mean(), variance_error)
+    return Error(*(float(value / norm) for value in values))

@@ -38,7 +38,7 @@ gradient of zero would have bias² = 1 and no variance.
 
 def write(record: dict[str, Any], out: Path) -> str:
     """Writes the three files from a record of `gradient_variance`; returns the encoder's table."""
-    found = {side: table(record, side) for side in PARAMETERS}
+    rows = {side: table(record, side) for side in PARAMETERS}
     config = record["config"]
     size = config["structure"]
     if size == "nonlinear":
@@ -58,12 +58,12 @@ def write(record: dict[str, Any], out: Path) -> str:
         "",
     ]
     for side, title in PARAMETERS.items():
-        lines += [f"## {title}", "", found[side]]
+        lines += [f"## {title}", "", rows[side]]
     lines += [HOW_TO_READ.format(tune_steps=config["tune_steps"])]
     (out / "report.md").write_text("\n".join(lines), encoding="utf-8")
     checkpoint.write_json(out / "results.json", record)
     figures.save(draw(record), out / "bias_and_variance.png", dpi=110)
-    return found["phi"]
+    return rows["phi"]
 
 
 def table(record: dict[str, Any], side: str) -> str:

@@ -123,7 +123,7 @@ def measure_case(
     """Measures one estimator at every stage."""
     experiment, size = config.experiment(**case.settings), len(pixel_mean)
     tune, draw = compiled(experiment, size, config.tune_steps, config.num_draws)
-    found = []
+    results = []
     for stage, key_stage in zip(stages, jax.random.split(key, len(stages)), strict=True):
         key_init, key_tune, key_draw = jax.random.split(key_stage, 3)
         auxiliary = objectives.init_auxiliary(key_init, experiment, size)
@@ -146,8 +146,8 @@ def measure_case(
             side: gradient_measurement.summarize(means, variances, stage.exact[side])
             for side, (means, variances) in sums.items()
         }
-        found.append(Result(errors, tuned))
-    return found
+        results.append(Result(errors, tuned))
+    return results
 
 
 def record(config: Config, measurement: Measurement, seconds: float) -> dict[str, Any]:
@@ -179,13 +179,13 @@ def record(config: Config, measurement: Measurement, seconds: float) -> dict[str
         }
         for case in cases(config)
     ]
-    changed = [
+    flags = [
         f" --{field.name}={getattr(config, field.name)}"
         for field in dataclasses.fields(config)
         if field.name not in ("out", "data_dir") and getattr(config, field.name) != field.default
     ]
     return {
-        "command": "python -m experiments.gradient_variance" + "".join(changed),
+        "command": "python -m experiments.gradient_variance" + "".join(flags),
         "config": dataclasses.asdict(config),
         "stages": stages,
         "estimators": rows,

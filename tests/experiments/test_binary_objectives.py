@@ -1,5 +1,6 @@
 """Each objective's value and gradient against the bound enumerated over all bits."""
 
+import inspect
 import itertools
 
 import jax
@@ -9,8 +10,8 @@ import pytest
 
 from dvae import estimators
 from dvae.distributions import bernoulli
+from experiments.binary_vae import boltzmann_objectives, names, objectives
 from experiments.binary_vae import model as binary_model
-from experiments.binary_vae import names, objectives
 from experiments.binary_vae import task as binary_vae_task
 from experiments.binary_vae.config import Config
 
@@ -102,9 +103,9 @@ def test_gradient_of_unbiased_estimators_is_that_of_the_exact_bound(settings):
     num_samples = config.num_samples if config.estimator == names.VIMCO else 1
     exact = lambda network: enumerated(config, network, num_samples).mean()
     value, gradient = jax.jit(jax.value_and_grad(exact))(params["network"])
-    found, found_gradients = draws(config, params, state)
-    assert_mean(found, value, "objective")
-    paths = jax.tree_util.tree_leaves_with_path(found_gradients)
+    values, gradients = draws(config, params, state)
+    assert_mean(values, value, "objective")
+    paths = jax.tree_util.tree_leaves_with_path(gradients)
     for (path, samples), expected in zip(paths, jax.tree.leaves(gradient), strict=True):
         assert_mean(-samples, expected, jax.tree_util.keystr(path))
 
@@ -115,8 +116,8 @@ def test_enumerating_estimator_is_exact():
     exact = lambda network: enumerated(config, network).mean()
     value, gradient = jax.jit(jax.value_and_grad(exact))(params["network"])
     loss = jax.jit(jax.value_and_grad(binary_vae_task.loss_fn(config, NUM_PIXELS), has_aux=True))
-    (found, _), grads = loss(params, state, X, jax.random.key(0), jnp.int32(0))
-    np.testing.assert_allclose(-found, value, rtol=1e-5)
+    (mean, _), grads = loss(params, state, X, jax.random.key(0), jnp.int32(0))
+    np.testing.assert_allclose(-mean, value, rtol=1e-5)
     for a, b in zip(jax.tree.leaves(grads["network"]), jax.tree.leaves(gradient), strict=True):
         np.testing.assert_allclose(-a, b, rtol=2e-4, atol=1e-5)
 
@@ -129,8 +130,10 @@ def test_nvil_is_unbiased_while_its_signal_is_not_rescaled(num_groups):
     signal = estimators.NvilState(jnp.float32(-4.0), jnp.float32(0.5), jnp.int32(9))
     exact = lambda network: enumerated(config, network).mean()
     gradient = jax.jit(jax.grad(exact))(params["network"])
-    _, found = draws(config, params, {**state, "signal": signal})
-    for samples, expected in zip(jax.tree.leaves(found), jax.tree.leaves(gradient), strict=True):
+    _, gradients = draws(config, params, {**state, "signal": signal})
+    for samples, expected in zip(
+        jax.tree.leaves(gradients), jax.tree.leaves(gradient), strict=True
+    ):
         assert_mean(-samples, expected, "nvil")
 
 
@@ -147,11 +150,11 @@ def test_sharp_relaxations_have_the_value_of_the_exact_bound(name):
     sharp = dict(beta=100.0, beta_final=100.0, temperature=0.01)
     config = Config(**{**TINY, "estimator": name, **sharp})
     params, state = make(config)
-    found, _ = draws(config, params, state)
+    values, _ = draws(config, params, state)
     exact = enumerated(config, params["network"]).mean()
-    error = np.std(found, ddof=1) / np.sqrt(NUM_DRAWS)
+    error = np.std(values, ddof=1) / np.sqrt(NUM_DRAWS)
     bias = {"exponential": 0.1, names.STRAIGHT_THROUGH: 0.0}.get(name, 0.02)
-    assert abs(np.mean(found) - exact) < 5 * error + bias
+    assert abs(np.mean(values) - exact) < 5 * error + bias
 
 
 def test_marginal_bound_is_above_the_joint_one():
@@ -167,33 +170,31 @@ def test_marginal_bound_is_above_the_joint_one():
 
 def test_beta_moves_linearly_and_stops():
     config = Config(**{**TINY, "beta": 5.0, "beta_final": 13.0, "beta_steps": 8})
-    found = [float(objectives.beta_at(config, jnp.int32(t))) for t in (0, 4, 8, 9)]
-    np.testing.assert_allclose(found, [5, 9, 13, 13])
+    betas = [float(objectives.beta_at(config, jnp.int32(t))) for t in (0, 4, 8, 9)]
+    np.testing.assert_allclose(betas, [5, 9, 13, 13])
     constant = Config(**{**TINY, "beta": 5.0})
     assert float(objectives.beta_at(constant, jnp.int32(7))) == 5
+
+
+def bind(config, params, state):
+    """The networks at the images, and the batch of the first step."""
+    stats = state["batch_stats"]
+    model, averages = binary_model.bind_training(
+        config.model(NUM_PIXELS), params["network"], MEAN, X, stats
+    )
+    return model, averages, objectives.Batch(X - MEAN, jnp.int32(0), jnp.ones(()))
 
 
 @pytest.mark.parametrize("name", [pytest.param(names.REBAR, marks=pytest.mark.slow), names.RELAX])
 def test_the_variance_moves_only_the_control_variate(name):
     config = Config(**{**TINY, "estimator": name})
-    params, _ = make(config)
+    params, state = make(config)
 
     def auxiliary_loss(params):
-        bound = [
-            binary_model.bind(config.model(NUM_PIXELS), network, MEAN, X)
-            for network in (params["network"], jax.lax.stop_gradient(params["network"]))
-        ]
-        terms = objectives.score_function(
-            jax.random.key(0),
-            bound[0],
-            config,
-            fixed_model=bound[1],
-            auxiliary=params,
-            state=(),
-            x=X,
-            kl_weight=jnp.ones(()),
-        )
-        return terms.auxiliary_loss
+        model, _, batch = bind(config, params, state)
+        auxiliary = objectives.Auxiliary(params, state["signal"])
+        objective = binary_vae_task.ESTIMATORS[name]
+        return objective(jax.random.key(0), model, auxiliary, batch, config).auxiliary_loss
 
     grads = jax.jit(jax.grad(auxiliary_loss))(params)
     assert all(np.all(np.asarray(leaf) == 0) for leaf in jax.tree.leaves(grads["network"]))
@@ -201,3 +202,55 @@ def test_the_variance_moves_only_the_control_variate(name):
         # A constant added to the control variate cancels.
         constant = jax.tree_util.keystr(path) == "['free']['output']['bias']"
         assert constant or np.any(np.asarray(leaf) != 0), path
+
+
+@pytest.mark.parametrize("normalization", [names.NONE, names.BATCH])
+def test_the_frozen_likelihood_has_a_gradient_in_the_latents_alone(normalization):
+    config = Config(**{**TINY, "normalization": normalization})
+    params, state = make(config)
+    zeta = np.full((len(X), config.num_latents), 0.3, np.float32)
+
+    def likelihoods(params, zeta):
+        model, averages, _ = bind(config, params, state)
+        frozen = model.frozen_log_likelihood([zeta])
+        untouched = jax.tree.map(jnp.array, averages())
+        return frozen.sum(), (frozen, untouched, model.log_likelihood([zeta]), averages())
+
+    gradients, results = jax.jit(jax.grad(likelihoods, (0, 1), has_aux=True))(params, zeta)
+    frozen, untouched, usual, moving = results
+    np.testing.assert_array_equal(frozen, usual)
+    assert all(np.all(np.asarray(leaf) == 0) for leaf in jax.tree.leaves(gradients[0]))
+    assert np.any(np.asarray(gradients[1]) != 0)
+    first = state["batch_stats"]
+    assert bool(first) == (normalization == names.BATCH)
+    for a, b in zip(*map(jax.tree.leaves, (first, untouched)), strict=True):
+        np.testing.assert_array_equal(a, b)
+    decoders = (jax.tree.leaves(stats.get("decoder", {})) for stats in (first, moving))
+    assert all(np.any(np.asarray(a) != np.asarray(b)) for a, b in zip(*decoders, strict=True))
+
+
+def test_every_estimator_is_an_objective_of_its_own():
+    assert set(binary_vae_task.ESTIMATORS) == set(names.ESTIMATORS)
+    assert set(boltzmann_objectives.METHODS) == set(names.SMOOTHINGS_OF)
+    functions = {
+        name: function
+        for name, function in binary_vae_task.ESTIMATORS.items()
+        if name not in names.SMOOTHINGS  # which share an equation
+    }
+    assert {function.__name__ for function in functions.values()} == set(functions)
+    for table in (binary_vae_task.ESTIMATORS, boltzmann_objectives.METHODS):
+        assert len({str(inspect.signature(function)) for function in table.values()}) == 1
+
+
+@pytest.mark.parametrize("name", [names.RELAX, names.EXPONENTIAL])
+def test_the_networks_are_made_once(name, monkeypatch):
+    config = Config(**{**TINY, "estimator": name})
+    params, state = make(config)
+    made = []
+    model = Config.model
+    monkeypatch.setattr(Config, "model", lambda *args: made.append(args) or model(*args))
+    loss = binary_vae_task.loss_fn(config, NUM_PIXELS)
+    assert len(made) == 1
+    for _ in range(2):
+        jax.eval_shape(jax.grad(loss, has_aux=True), params, state, X, jax.random.key(0), 0)
+    assert len(made) == 1

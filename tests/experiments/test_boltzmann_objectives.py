@@ -11,6 +11,7 @@ from dvae.distributions import bernoulli
 from experiments.binary_vae import boltzmann_objectives, names
 from experiments.binary_vae import model as binary_model
 from experiments.binary_vae.config import Config
+from experiments.binary_vae.objectives import Batch
 from experiments.boltzmann import prior as boltzmann_prior
 from experiments.boltzmann.names import ANNEALING, PCD, TEMPERING
 
@@ -66,19 +67,14 @@ def test_sharp_objectives_approach_the_enumerated_bound(images, name, num_groups
     model = binary_model.bind(
         config.model(64), first.params["network"], first.model_state["mean"], x
     )
-    inputs = (model, config, prior, rbm.exact.log_z(prior))
+    components = first.params.get("components")
+    machine = boltzmann_objectives.Prior(prior, rbm.exact.log_z(prior), components)
     weight = 0.7
-    given = dict(step=jnp.int32(0), kl_weight=weight)
-
-    def objective(key):
-        if config.method == names.DVAES:
-            components = first.params.get("components")
-            return boltzmann_objectives.relaxed(
-                key, *inputs, components=components, **given
-            ).objective
-        return boltzmann_objectives.analytic(key, *inputs, **given).objective
-
-    found = np.asarray(jax.jit(jax.vmap(objective))(jax.random.split(jax.random.key(3), 4_000)))
+    batch = Batch(x - first.model_state["mean"][None], jnp.int32(0), weight)
+    method = boltzmann_objectives.METHODS[config.method]
+    objective = lambda key: method(key, model, machine, batch, config).objective
+    keys = jax.random.split(jax.random.key(3), 4_000)
+    values = np.asarray(jax.jit(jax.vmap(objective))(keys))
     log_q, log_likelihood, log_p = enumerate_states(config, model, prior, 6)
     log_weights = log_likelihood + weight * (log_p - log_q)
     if config.bound == names.IW:
@@ -86,10 +82,10 @@ def test_sharp_objectives_approach_the_enumerated_bound(images, name, num_groups
         expected = (jnp.exp(log_q[:, None] + log_q[None]) * pairs).sum((0, 1))
     else:
         expected = (jnp.exp(log_q) * log_weights).sum(0)
-    error = found.std(0) / np.sqrt(len(found))
+    error = values.std(0) / np.sqrt(len(values))
     assert (error < 0.1).all()
     # A bit's relaxation is off by 1/300, which moves the likelihood's mean by about as much.
-    np.testing.assert_array_less(abs(found.mean(0) - expected), 5 * error + 0.05)
+    np.testing.assert_array_less(abs(values.mean(0) - expected), 5 * error + 0.05)
 
 
 @pytest.mark.parametrize("sampler", [PCD, TEMPERING, ANNEALING])
@@ -102,17 +98,17 @@ def test_log_z_is_estimated_now_and_then(images, sampler) -> None:
     np.testing.assert_allclose(log_z, rbm.exact.log_z(first.params["prior"]), rtol=1e-6)
     keys = jax.random.split(jax.random.key(1), 30)
     for step in range(3, 33):
-        moved = phase(keys[step - 3], config, prior, chains, log_z, jnp.int32(step))
-        assert (moved.last_log_z != log_z) == (step % 3 == 0)
-        assert moved.log_z == moved.last_log_z == moved.metrics["log_z"]
-        chains, log_z = moved.chains, moved.last_log_z
+        after = phase(keys[step - 3], config, prior, chains, log_z, jnp.int32(step))
+        assert (after.last_log_z != log_z) == (step % 3 == 0)
+        assert after.log_z == after.last_log_z == after.metrics["log_z"]
+        chains, log_z = after.chains, after.last_log_z
     np.testing.assert_allclose(log_z, rbm.exact.log_z(prior), atol=0.1)
     assert abs(rbm.exact.log_z(prior) - first.model_state["log_z"]) > 0.5
     np.testing.assert_allclose(
-        moved.metrics["coupling_norm"], np.linalg.norm(prior.weights), rtol=1e-5
+        after.metrics["coupling_norm"], np.linalg.norm(prior.weights), rtol=1e-5
     )
     if sampler != PCD:  # on a machine that stays, the samplers know log Z themselves
-        np.testing.assert_allclose(moved.metrics["sampler_log_z"], rbm.exact.log_z(prior), atol=0.2)
+        np.testing.assert_allclose(after.metrics["sampler_log_z"], rbm.exact.log_z(prior), atol=0.2)
 
 
 def test_the_ladder_is_adapted_on_request(images) -> None:
@@ -125,8 +121,8 @@ def test_the_ladder_is_adapted_on_request(images) -> None:
     ladders = []
     for step in (1, 2):
         key = jax.random.fold_in(jax.random.key(0), step)
-        moved = phase(key, config, strong, chains, log_z, jnp.int32(step))
-        ladders.append(np.array(moved.chains.betas))
+        after = phase(key, config, strong, chains, log_z, jnp.int32(step))
+        ladders.append(np.array(after.chains.betas))
     np.testing.assert_array_equal(ladders[0], chains.betas)
     assert not np.allclose(ladders[1], chains.betas, atol=1e-3)
     assert (ladders[1][0], ladders[1][-1]) == (0, 1)
@@ -142,6 +138,6 @@ def test_gradient_of_the_prior_is_that_of_its_likelihood(images, sampler) -> Non
         inputs = (config, prior, state["chains"], state["log_z"], jnp.int32(1))
         return boltzmann_prior.negative_phase(jax.random.key(0), *inputs).log_z
 
-    found = jax.jit(jax.grad(log_z))(prior)
-    for a, b in zip(found, rbm.exact.moments(prior), strict=True):
+    gradient = jax.jit(jax.grad(log_z))(prior)
+    for a, b in zip(gradient, rbm.exact.moments(prior), strict=True):
         np.testing.assert_allclose(a, b, atol=5 * 0.5 / np.sqrt(20_000) * 1.5)

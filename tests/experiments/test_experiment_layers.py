@@ -11,12 +11,12 @@ FOUNDATIONS = ("common", "boltzmann")  # packages that others build on, lowest f
 # Rooms of a program's package, lowest first; a module imports from rooms before its own.
 ROOMS = (
     ("names",),
-    ("rules",),
+    ("rules", "sizes"),
     ("config",),
     ("presets",),
     ("model", "latents"),
     ("objectives", "measurement"),
-    ("boltzmann_objectives",),
+    ("relaxed_objectives", "score_objectives", "boltzmann_objectives"),
     ("task",),
     ("evaluation",),
     ("report",),

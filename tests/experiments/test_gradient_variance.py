@@ -90,14 +90,14 @@ def test_reinforce_has_the_enumerated_variance_and_no_bias():
     f, log_q, log_p, _ = jax.jit(jax.vmap(lambda z: terms(network(), z)))(states)
     weight = np.exp(np.asarray(log_q.sum(-1), np.float64))
     np.testing.assert_allclose(weight @ np.asarray(f + log_p - log_q).mean(-1), elbo, rtol=1e-5)
-    found = measured(names.REINFORCE, num_draws=2_000)
+    errors = measured(names.REINFORCE, num_draws=2_000)
     for side in SIDES:
-        errors = np.asarray(gradients[side], np.float64) - np.asarray(exact[side])
-        np.testing.assert_allclose(weight @ errors, 0.0, atol=1e-4)
-        variance = weight @ (errors**2).sum(-1) / np.sum(np.asarray(exact[side]) ** 2)
-        assert abs(found[side].variance - variance) < 5 * found[side].variance_error
-        assert found[side].variance_error < 0.1 * variance
-        assert abs(found[side].bias) < 5 * found[side].bias_error
+        offsets = np.asarray(gradients[side], np.float64) - np.asarray(exact[side])
+        np.testing.assert_allclose(weight @ offsets, 0.0, atol=1e-4)
+        variance = weight @ (offsets**2).sum(-1) / np.sum(np.asarray(exact[side]) ** 2)
+        assert abs(errors[side].variance - variance) < 5 * errors[side].variance_error
+        assert errors[side].variance_error < 0.1 * variance
+        assert abs(errors[side].bias) < 5 * errors[side].bias_error
 
 
 def test_straight_through_is_biased():
@@ -124,25 +124,25 @@ def test_bias_is_unbiased_and_its_error_is_not_too_small(bias):
     exact = np.array([2.0, 0.0, 0.0, 0.0])
     draws = bias / 2 + scale * rng.normal(size=(2_000, gradient_measurement.NUM_GROUPS, 4))
     ones = np.ones(gradient_measurement.NUM_GROUPS)
-    found = [gradient_measurement.summarize(means, ones, exact) for means in draws]
-    values = np.array([error.bias for error in found])
-    errors = np.array([error.bias_error for error in found])
+    estimates = [gradient_measurement.summarize(means, ones, exact) for means in draws]
+    values = np.array([error.bias for error in estimates])
+    errors = np.array([error.bias_error for error in estimates])
     true = 4 * (bias / 2) ** 2 / 4
     assert abs(values.mean() - true) < 5 * values.std() / np.sqrt(len(values))
     assert 0.95 < np.sqrt(np.mean(errors**2)) / values.std() < 1.4
     assert np.mean(values - true > 3 * errors) < 0.005
-    assert found[0].variance == 0.25
+    assert estimates[0].variance == 0.25
 
 
 def test_every_estimator_is_a_case_of_its_own():
     config = Config()
-    found = gradient_variance_config.cases(config)
-    assert len({case.label for case in found}) == len(found)
+    cases = gradient_variance_config.cases(config)
+    assert len({case.label for case in cases}) == len(cases)
     missing = {names.VIMCO, names.EXACT}
-    assert {case.settings["estimator"] for case in found} == set(names.ESTIMATORS) - missing
-    bounds = {(case.settings["estimator"], case.settings.get("bound", "joint")) for case in found}
+    assert {case.settings["estimator"] for case in cases} == set(names.ESTIMATORS) - missing
+    bounds = {(case.settings["estimator"], case.settings.get("bound", "joint")) for case in cases}
     assert {name for name, bound in bounds if bound == "marginal"} == set(names.WITH_DENSITY)
-    for case in found:
+    for case in cases:
         config.experiment(**case.settings)  # which checks them
 
 

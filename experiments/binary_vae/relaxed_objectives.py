@@ -1,0 +1,114 @@
+"""Objectives of `binary_vae` that differentiate a sample: of relaxed bits, or straight through."""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from dvae import bounds, relax
+from dvae.distributions import bernoulli
+from experiments.binary_vae import names
+from experiments.binary_vae.config import Config
+from experiments.binary_vae.model import Networks
+from experiments.binary_vae.objectives import Auxiliary, Batch, Objective, Terms, beta_at
+
+
+class Relaxation(NamedTuple):
+    """The variables y of a group's units as functions of the units' logits, elementwise."""
+
+    sample: Callable[[jax.Array, jax.Array], jax.Array]  # (key, logits) -> y
+    zeta: Callable[[jax.Array], jax.Array] = lambda y: y  # what networks see of y
+    log_prob: Callable[[jax.Array, jax.Array], jax.Array] | None = None  # (y, logits) -> nats
+
+
+def _relaxed(
+    key: jax.Array, model: Networks, relaxation: Relaxation, batch: Batch, config: Config
+) -> Terms:
+    """Differentiates log p(x|zeta) - w KL through a sample y_g ~ q(.|x, zeta_<g) of every group.
+
+    joint:     KL = sum_g KL(q(z_g|x, zeta_<g), p(z_g|zeta_<g))
+    marginal:  KL = sum_g log q(y_g|x, zeta_<g) - log p(y_g|zeta_<g)
+    """
+    log_prob = relaxation.log_prob if config.bound == names.MARGINAL else None
+    zetas: list[jax.Array] = []
+    q: list[jax.Array] = []  # logits of bits, or log-densities of y
+    p: list[jax.Array] = []
+    for key_group in jax.random.split(key, config.num_groups):
+        logits_q = model.posterior_logits(zetas)
+        logits_p = jnp.broadcast_to(model.prior_logits(zetas), logits_q.shape)
+        y = relaxation.sample(key_group, logits_q)
+        zetas.append(relaxation.zeta(y))
+        q.append(log_prob(y, logits_q) if log_prob else logits_q)
+        p.append(log_prob(y, logits_p) if log_prob else logits_p)
+    log_likelihood = model.log_likelihood(zetas)
+    bound_of = bounds.marginal_elbo if log_prob else bounds.joint_elbo
+    bound = bound_of(log_likelihood, q, p, kl_weight=batch.kl_weight)
+    kl_of = jnp.subtract if log_prob else bernoulli.kl
+    kl = jnp.stack([kl_of(*pair).sum(-1).mean() for pair in zip(q, p, strict=True)])
+    return Terms(bound, bound, -log_likelihood, kl)
+
+
+def smoothed(
+    key: jax.Array, model: Networks, auxiliary: Auxiliary, batch: Batch, config: Config
+) -> Terms:
+    """Relaxes z to zeta = F^-1(rho), rho uniform, F the CDF of sum_z q(z|x) r(zeta|z).
+
+    Rolfe (2017), spikes; Vahdat et al., "DVAE++" (2018), overlapping r.
+    """
+    smoothing, beta = relax.SMOOTHINGS[config.estimator], beta_at(config, batch.step)
+    relaxation = Relaxation(
+        lambda key, logits: smoothing.sample(key, logits, beta),
+        log_prob=lambda zeta, logits: smoothing.log_prob(zeta, logits, beta),
+    )
+    return _relaxed(key, model, relaxation, batch, config)._replace(metrics={"beta": beta})
+
+
+def concrete(
+    key: jax.Array, model: Networks, auxiliary: Auxiliary, batch: Batch, config: Config
+) -> Terms:
+    """Relaxes z to zeta = sigmoid(y), y = (l + logistic noise) / t (Maddison et al., 2016)."""
+    # Densities are those of y, whose ratio is that of sigmoid(y) and never underflows.
+    relaxation = Relaxation(
+        lambda key, logits: relax.binary_concrete.sample_logit(key, logits, config.temperature),
+        jax.nn.sigmoid,
+        lambda y, logits: relax.binary_concrete.log_prob_of_logit(y, logits, config.temperature),
+    )
+    return _relaxed(key, model, relaxation, batch, config)
+
+
+def straight_through(
+    key: jax.Array, model: Networks, auxiliary: Auxiliary, batch: Batch, config: Config
+) -> Terms:
+    """Draws z and takes dz/dl = sigmoid'(l) (Bengio et al., 2013)."""
+    return _relaxed(key, model, Relaxation(relax.straight_through.bernoulli), batch, config)
+
+
+def reinmax(
+    key: jax.Array, model: Networks, auxiliary: Auxiliary, batch: Batch, config: Config
+) -> Terms:
+    """Draws z and takes dz/dl = q(1 - z|x) / 2, a second-order rule (Liu et al., 2023)."""
+    return _relaxed(key, model, Relaxation(relax.reinmax.bernoulli), batch, config)
+
+
+def gumbel_rao(
+    key: jax.Array, model: Networks, auxiliary: Auxiliary, batch: Batch, config: Config
+) -> Terms:
+    """Draws z and takes dz/dl = 1/K sum_k dzeta_k/dl, zeta_k Concrete given z.
+
+    Paulus et al. (2021).
+    """
+    sample = functools.partial(
+        relax.gumbel_rao.bernoulli, temperature=config.temperature, num_samples=config.num_samples
+    )
+    return _relaxed(key, model, Relaxation(sample), batch, config)
+
+
+ESTIMATORS: dict[str, Objective] = {
+    **dict.fromkeys(names.SMOOTHINGS, smoothed),
+    names.CONCRETE: concrete,
+    names.STRAIGHT_THROUGH: straight_through,
+    names.REINMAX: reinmax,
+    names.GUMBEL_RAO: gumbel_rao,
+}

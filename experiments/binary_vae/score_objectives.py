@@ -1,0 +1,226 @@
+"""Objectives of `binary_vae` that see f(z) at bits: `exact` and the score-function estimators.
+
+They maximize E_q[f(z)], or the bound of K samples (VIMCO). With one group f(z) = log p(x|z), and
+the divergence is subtracted in closed form. NVIL and VIMCO, and several groups, take log-weights:
+
+    f(z) = log p(x|z) + w (log p(z) - log q(z|x))
+
+Equations are those of the gradient in q, to which all but `exact` add that of f at the sample.
+l are the logits of q(z|x); y = l + logistic noise are unbounded relaxed bits, z = 1[y > 0].
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from dvae import bounds, estimators
+from dvae.distributions import bernoulli
+from experiments.binary_vae import names
+from experiments.binary_vae.config import Config
+from experiments.binary_vae.model import Draw, Networks, ancestral
+from experiments.binary_vae.objectives import (
+    Auxiliary,
+    Batch,
+    Objective,
+    PyTree,
+    Terms,
+    predict,
+)
+
+
+class _OneGroup(NamedTuple):
+    """A single group of bits, f(z) = log p(x|z): the bound is E_q[f(z)] - w KL(q, p)."""
+
+    f: Callable[[jax.Array], jax.Array]  # [..., B, n] -> [..., B]
+    logits: jax.Array  # [B, n] of q
+    kl: jax.Array  # [B], in closed form
+
+    def terms(self, estimate: estimators.Estimate, batch: Batch) -> Terms:
+        """Returns the objective, given an estimate of E_q[f(z)]."""
+        bound = lambda value: bounds.elbo(value, self.kl, kl_weight=batch.kl_weight)
+        value, surrogate = estimate
+        return Terms(bound(value), bound(surrogate), -value, self.kl.mean()[None])
+
+
+def _one_group(model: Networks) -> _OneGroup:
+    """Returns the bits of a model with one group."""
+    logits = model.posterior_logits([])
+    prior = jnp.broadcast_to(model.prior_logits([]), logits.shape)
+    f = lambda z: model.log_likelihood([z])
+    return _OneGroup(f, logits, bernoulli.kl(logits, prior).sum(-1))
+
+
+def exact(
+    key: jax.Array, model: Networks, auxiliary: Auxiliary, batch: Batch, config: Config
+) -> Terms:
+    """Enumerates sum_z q(z|x) f(z), and differentiates it."""
+    group = _one_group(model)
+    value = estimators.exact(group.f, group.logits)
+    return group.terms(estimators.Estimate(value, value), batch)
+
+
+def disarm(
+    key: jax.Array, model: Networks, auxiliary: Auxiliary, batch: Batch, config: Config
+) -> Terms:
+    """Takes an antithetic pair of samples as each other's baseline (Dong et al., 2020).
+
+    1/2 (f(z) - f(z')) (z - z') sigmoid(|l|) grad l
+    """
+    group = _one_group(model)
+    return group.terms(estimators.disarm(key, group.f, group.logits), batch)
+
+
+def muprop(
+    key: jax.Array, model: Networks, auxiliary: Auxiliary, batch: Batch, config: Config
+) -> Terms:
+    """Subtracts the expansion of f at the mean m of q, and a baseline (Gu et al., 2015).
+
+    (f(z) - f(m) - f'(m)^T (z - m) - C(x) - c) grad log q(z|x) + f'(m)^T grad m
+
+    C and c center the residual like NVIL's signal; it is not rescaled, as the divergence is apart.
+    """
+    group, signal = _one_group(model), auxiliary.signal
+    baseline = predict(auxiliary.params["baseline"], batch.x)
+    estimate = estimators.muprop(key, group.f, group.logits, baseline=baseline + signal.mean)
+    residual = estimators.muprop_residual(jax.random.clone(key), group.f, group.logits)
+    return group.terms(estimate, batch)._replace(
+        auxiliary_loss=estimators.nvil_baseline_loss(residual, baseline, signal).mean(),
+        state={"signal": estimators.nvil_update(residual, signal, baseline=baseline)},
+    )
+
+
+def rebar(
+    key: jax.Array, model: Networks, auxiliary: Auxiliary, batch: Batch, config: Config
+) -> Terms:
+    """Takes c(y) = eta f(sigmoid(y / t)) as control variate, y' given z (Tucker et al., 2017).
+
+    (f(z) - c(y')) grad log q(z|x) + grad c(y) - grad c(y')
+
+    eta and t descend the variance of this gradient in l.
+    """
+    group, control = _one_group(model), auxiliary.params["control"]
+    scalars = {"temperature": jnp.exp(control["log_temperature"]), "eta": control["eta"]}
+    estimate = estimators.rebar(key, group.f, group.logits, **jax.lax.stop_gradient(scalars))
+    variance = estimators.rebar_variance(
+        jax.random.clone(key), group.f, group.logits, **scalars
+    ).mean()
+    return group.terms(estimate, batch)._replace(auxiliary_loss=variance, metrics=scalars)
+
+
+def relax(
+    key: jax.Array, model: Networks, auxiliary: Auxiliary, batch: Batch, config: Config
+) -> Terms:
+    """Takes c(y) = eta f(sigmoid(y / t)) + r(y), r a network (Grathwohl et al., 2018).
+
+    (f(z) - c(y')) grad log q(z|x) + grad c(y) - grad c(y')
+
+    eta, t and r descend the variance of this gradient in l, which must not move the decoder: the f
+    of c has no gradient in its parameters.
+    """
+    group, control = _one_group(model), auxiliary.params["control"]
+
+    def control_variate(control: PyTree) -> Callable[[jax.Array], jax.Array]:
+        temperature = jnp.exp(control["log_temperature"])
+        f = lambda y: model.frozen_log_likelihood([jax.nn.sigmoid(y / temperature)])
+        return lambda y: control["eta"] * f(y) + predict(control["free"], y)
+
+    of_constants = control_variate(jax.lax.stop_gradient(control))
+    estimate = estimators.relax(key, group.f, group.logits, control_variate=of_constants)
+    variance = estimators.relax_variance(
+        jax.random.clone(key), group.f, group.logits, control_variate=control_variate(control)
+    ).mean()
+    metrics = {"temperature": jnp.exp(control["log_temperature"]), "eta": control["eta"]}
+    return group.terms(estimate, batch)._replace(auxiliary_loss=variance, metrics=metrics)
+
+
+def _log_weights(draw: Draw, batch: Batch) -> jax.Array:
+    """Returns f(z) [*lead, B], differentiable in q too."""
+    return draw.log_likelihood - batch.kl_weight * draw.log_ratios.sum(0)
+
+
+def _signal(draw: Draw, batch: Batch) -> jax.Array:
+    """Returns f(z) [*lead, B] without its gradient -w grad log q, noise of mean zero."""
+    score = draw.log_q - jax.lax.stop_gradient(draw.log_q)
+    return _log_weights(draw, batch) + batch.kl_weight * score
+
+
+def _terms(estimate: estimators.Estimate, draw: Draw) -> Terms:
+    """Returns the objective of samples of all groups."""
+    num_parts, num_images = len(draw.log_ratios), draw.log_likelihood.shape[-1]
+    distortion = -draw.log_likelihood.reshape(-1, num_images).mean(0)
+    kl = draw.log_ratios.reshape(num_parts, -1).mean(-1)
+    return Terms(estimate.value, estimate.surrogate, distortion, kl)
+
+
+def reinforce(
+    key: jax.Array, model: Networks, auxiliary: Auxiliary, batch: Batch, config: Config
+) -> Terms:
+    """Estimates the gradient by f(z) grad log q(z|x) (Williams, 1992)."""
+    if config.num_groups == 1:
+        group = _one_group(model)
+        return group.terms(estimators.reinforce(key, group.f, group.logits), batch)
+    draw = ancestral(key, model, config.num_groups)
+    return _terms(estimators.reinforce_surrogate(_signal(draw, batch), draw.log_q), draw)
+
+
+def reinforce_loo(
+    key: jax.Array, model: Networks, auxiliary: Auxiliary, batch: Batch, config: Config
+) -> Terms:
+    """Takes the mean of the other samples as baseline of each (Kool et al., 2019).
+
+    1/K sum_k (f(z_k) - 1/(K - 1) sum_{j != k} f(z_j)) grad log q(z_k|x)
+    """
+    num_samples = config.num_samples
+    if config.num_groups == 1:
+        group = _one_group(model)
+        return group.terms(
+            estimators.reinforce_loo(key, group.f, group.logits, num_samples=num_samples), batch
+        )
+    draw = ancestral(key, model, config.num_groups, (num_samples,))
+    return _terms(estimators.reinforce_loo_surrogate(_signal(draw, batch), draw.log_q), draw)
+
+
+def vimco(
+    key: jax.Array, model: Networks, auxiliary: Auxiliary, batch: Batch, config: Config
+) -> Terms:
+    """Maximizes L = log 1/K sum_k exp f(z_k) (Mnih and Rezende, 2016).
+
+    sum_k (L - L_k) grad log q(z_k|x), L_k = L with the mean of the other f in place of f(z_k)
+
+    The samples are weighed, so that the gradient of f in q does not have mean zero.
+    """
+    draw = ancestral(key, model, config.num_groups, (config.num_samples,))
+    return _terms(estimators.vimco_surrogate(_log_weights(draw, batch), draw.log_q), draw)
+
+
+def nvil(
+    key: jax.Array, model: Networks, auxiliary: Auxiliary, batch: Batch, config: Config
+) -> Terms:
+    """Centers f(z) by a network C and a running mean c, and rescales it (Mnih and Gregor, 2014).
+
+    (f(z) - C(x) - c) / max(1, sigma) grad log q(z|x), sigma the running standard deviation
+
+    As the signal is rescaled, the divergence is part of it.
+    """
+    draw = ancestral(key, model, config.num_groups)
+    f, baseline = _signal(draw, batch), predict(auxiliary.params["baseline"], batch.x)
+    estimate, signal = estimators.nvil_surrogate(f, draw.log_q, auxiliary.signal, baseline=baseline)
+    return _terms(estimate, draw)._replace(
+        auxiliary_loss=estimators.nvil_baseline_loss(f, baseline, auxiliary.signal).mean(),
+        state={"signal": signal},
+    )
+
+
+ESTIMATORS: dict[str, Objective] = {
+    names.EXACT: exact,
+    names.REINFORCE: reinforce,
+    names.REINFORCE_LOO: reinforce_loo,
+    names.NVIL: nvil,
+    names.VIMCO: vimco,
+    names.MUPROP: muprop,
+    names.REBAR: rebar,
+    names.RELAX: relax,
+    names.DISARM: disarm,
+}
