@@ -51,7 +51,7 @@ SOURCES = (
         binary_report.PROGRAM,
         binary_presets.PRESETS,
         ("table1.json", "table2.json"),
-        "nll",
+        "nll_nats",
         "nats NLL",
     ),
     Source(
@@ -65,7 +65,7 @@ SOURCES = (
         Program("dvaepp", dvaepp.Config),
         dvaepp_presets.PRESETS,
         ("table3.json",),
-        "nll",
+        "nll_nats",
         "nats NLL",
     ),
 )
