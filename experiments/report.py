@@ -51,7 +51,7 @@ _NEEDS = (
 
 
 def row(summary: Summary) -> dict[str, object]:
-    """One row of the table; several seeds are averaged."""
+    """Returns one row of the table; several seeds are averaged."""
     config, test = summary["config"], summary["test"]
     mean = lambda name: float(np.mean(test[name]))
     several = len(summary["seeds"]) > 1

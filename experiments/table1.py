@@ -50,7 +50,7 @@ PUBLISHED: Published = {
 
 
 def accepts(summary: Summary) -> str:
-    """Says why a run is not of this table's kind: one group under a directed prior."""
+    """Tells why a run is not of this table's kind: one group under a directed prior."""
     config = summary["config"]
     one = config["num_groups"] == 1 and config.get("prior", names.DIRECTED) == names.DIRECTED
     return "" if one else "its models have one group of bits and a directed prior"
@@ -63,7 +63,7 @@ def column(summary: Summary) -> str:
 
 
 def comparable(summary: Summary) -> bool:
-    """Whether the sizes are the paper's, and the NLL is by its number of samples."""
+    """Tells whether the sizes are the paper's, and the NLL is by its number of samples."""
     paper = {**report.PAPER_SIZES, "test_samples": 100}
     return all(summary["config"][name] == value for name, value in paper.items())
 

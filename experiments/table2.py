@@ -49,7 +49,7 @@ PUBLISHED: Published = {
 
 
 def accepts(summary: Summary) -> str:
-    """Says why a run is not of this table's kind: a Boltzmann prior, or a smoothing."""
+    """Tells why a run is not of this table's kind: a Boltzmann prior, or a smoothing."""
     config = summary["config"]
     directed = config.get("prior", names.DIRECTED) == names.DIRECTED
     if directed and summary["estimator"] != names.EXPONENTIAL:
@@ -71,7 +71,7 @@ def column(summary: Summary) -> str:
 
 
 def comparable(summary: Summary) -> bool:
-    """Whether sizes and samples are the paper's, tanh layers are normalized, and log Z is sound."""
+    """Tells whether sizes and samples are the paper's, tanh layers are normalized, and log Z is sound."""
     config = summary["config"]
     paper = {**report.PAPER_SIZES, "test_samples": 4_000}
     same = all(config[name] == value for name, value in paper.items())

@@ -40,7 +40,7 @@ _CIFAR_DIMS = 32 * 32 * 3
 
 
 def same_model(summary: Summary) -> bool:
-    """Whether the numbers of latent variables and the evaluation are the published ones."""
+    """Tells whether the numbers of latent variables and the evaluation are the published ones."""
     config = summary["config"]
     binary = config["dataset"] in BINARY_DATASETS
     paper = {"local_groups": 16, "local_size": 32, "test_samples": 4_000, "num_test_images": 0}

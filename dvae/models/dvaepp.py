@@ -65,8 +65,8 @@ class DVAEPPConfig:
             )
         if not self.global_sizes or min(self.global_sizes) < 1 or self.local_groups < 0:
             raise ValueError(
-                "global_sizes must name at least one layer of at least 1 variable, and local_groups "
-                f"be at least 0, got {self.global_sizes} and {self.local_groups}"
+                "global_sizes must name at least one layer of at least 1 variable, and "
+                f"local_groups be at least 0, got {self.global_sizes} and {self.local_groups}"
             )
         checks.check_sizes(
             global_parameters=self.global_parameters,

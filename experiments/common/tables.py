@@ -65,7 +65,7 @@ def published(table: Table, summary: Summary) -> tuple[float, float | None] | No
 
 
 def row(table: Table, summary: Summary) -> dict[str, object]:
-    """One row of the table; several seeds give their mean and standard deviation."""
+    """Returns one row of the table; several seeds give their mean and standard deviation."""
     config, test, unit = summary["config"], summary["test"], table.unit(summary)
     nll = float(np.mean(test["nll_nats"])) / unit
     deviation = float(np.std(test["nll_nats"], ddof=1)) if len(summary["seeds"]) > 1 else None
@@ -94,13 +94,13 @@ def row(table: Table, summary: Summary) -> dict[str, object]:
 
 
 def standard_error(test: Summary, name: str, form: str, unit: float = 1.0) -> str:
-    """The error over images of a number, averaged over seeds; empty for a single image."""
+    """Writes the error over images of a number, averaged over seeds; empty for a single image."""
     error = test.get(name + records.STANDARD_ERROR)
     return "" if error is None else form.format(np.mean(error) / unit)
 
 
 def log_z(summary: Summary) -> str:
-    """Log Z of a Boltzmann prior with its standard error."""
+    """Writes log Z of a Boltzmann prior with its standard error."""
     if "log_z" not in summary:
         return ""
     record = summary["log_z"]
@@ -109,7 +109,7 @@ def log_z(summary: Summary) -> str:
 
 
 def effort(summary: Summary) -> str:
-    """How many chains and sweeps made a Boltzmann prior's negative phase."""
+    """Tells how many chains and sweeps made a Boltzmann prior's negative phase."""
     if "log_z" not in summary:
         return ""
     config = summary["config"]

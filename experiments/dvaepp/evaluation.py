@@ -189,7 +189,8 @@ class Evaluator:
         """Draws images from the model, uint8 levels [num_images, S, S, C], of one seed.
 
         Args:
-          params, model_state: of one seed.
+          params: of one seed.
+          model_state: likewise.
           num_images: a multiple of `num_each`.
           num_each: images of each draw of the global variables, next to each other, which differ in
             all else.

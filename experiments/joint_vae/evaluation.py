@@ -62,7 +62,7 @@ def accuracy(
     held_out: tuple[np.ndarray, np.ndarray],
     variable: int | None = None,
 ) -> float:
-    """How well codes predict the classes of images.
+    """Returns how well codes predict the classes of images.
 
     Args:
       config: sizes of the discrete variables.
