@@ -71,7 +71,7 @@ def column(summary: Summary) -> str:
 
 
 def comparable(summary: Summary) -> bool:
-    """Tells whether sizes and samples are the paper's, tanh layers are normalized, and log Z is sound."""
+    """Tells whether sizes, samples, normalization and log Z are those of the paper, or sound."""
     config = summary["config"]
     paper = {**report.PAPER_SIZES, "test_samples": 4_000}
     same = all(config[name] == value for name, value in paper.items())

@@ -1,4 +1,4 @@
-"""The form of docstrings that ruff does not check: a function's begins with a verb, third person."""
+"""The form of docstrings that ruff does not check: those of functions begin with a verb."""
 
 import ast
 from pathlib import Path
@@ -38,5 +38,5 @@ def test_functions_are_described_by_verbs(path: Path) -> None:
 
 
 def test_a_noun_is_found() -> None:
-    source = 'def f():\n    """One row."""\ndef g():\n    """Returns one row."""\ndef _h():\n    """Row."""'
+    source = 'def f():\n    """One row."""\ndef g():\n    """Returns a row."""\ndef _h():\n    """Row."""'
     assert wrong(source) == ["f"]
