@@ -49,7 +49,7 @@ def test_the_limit_is_where_the_estimate_passes_it(settings, flag) -> None:
         with pytest.raises(ValueError, match=f"--{flag}={number}") as refusal:
             Config(**settings, **{flag: number})
         message = str(refusal.value)
-        assert "at most 10 minutes" in message
+        assert "may take at most 10 minutes" in message
         assert ("more --num_latents each" in message) == (flag == "num_groups")
         assert ("--hidden_layers=" in message) == (settings != LINEAR)
         assert ("--num_groups=" in message) == (flag == "num_groups")
