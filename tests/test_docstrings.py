@@ -38,5 +38,6 @@ def test_functions_are_described_by_verbs(path: Path) -> None:
 
 
 def test_a_noun_is_found() -> None:
-    source = 'def f():\n    """One row."""\ndef g():\n    """Returns a row."""\ndef _h():\n    """Row."""'
+    texts = {"f": "One row.", "g": "Returns one row.", "_h": "Row."}
+    source = "\n".join(f'def {name}():\n    "{text}"' for name, text in texts.items())
     assert wrong(source) == ["f"]
