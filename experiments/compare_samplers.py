@@ -213,8 +213,8 @@ def compare(config: Config, directories: list[Path]) -> str:
                 # A number of its own for each machine, sampler and budget.
                 number = (m * len(SAMPLERS) + s) * 10**6 + sweeps
                 key = jax.random.fold_in(key_runs, number)
-                found = measure(config, machine, name, sweeps, key)
-                comparisons.append(record(machine, name, sweeps, found))
+                errors_of_runs = measure(config, machine, name, sweeps, key)
+                comparisons.append(record(machine, name, sweeps, errors_of_runs))
             print(f"{machine.name}: {name}", file=sys.stderr, flush=True)
     table = tables.markdown(HEADER, [row(errors) for errors in comparisons])
     notes = [

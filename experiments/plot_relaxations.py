@@ -163,8 +163,8 @@ def match_sharpness(relaxation: Relaxation, noise: float) -> float:
     low, high = 0.0, math.log(1000.0)
     for _ in range(30):
         middle = (low + high) / 2
-        found = moments(relaxation, jnp.asarray(LOGITS), math.exp(middle)).noise[0]
-        low, high = (middle, high) if found > noise else (low, middle)
+        at_zero = moments(relaxation, jnp.asarray(LOGITS), math.exp(middle)).noise[0]
+        low, high = (middle, high) if at_zero > noise else (low, middle)
     return math.exp((low + high) / 2)
 
 
@@ -199,7 +199,7 @@ def compare_with_concrete(beta: float) -> tuple[dict[str, figures.RelaxedBit], d
     }
     bits, record = {}, {}
     for label, (relaxation, sharpness) in settings.items():
-        found = moments(relaxation, logits, sharpness)
+        at_sharpness = moments(relaxation, logits, sharpness)
         ratio = lambda m: np.asarray(m.slope / m.mean_slope**2)
         sweep = [moments(relaxation, logits, sharpness * factor) for factor in FACTORS.tolist()]
         zeta, column = jnp.asarray(UNIT)[None, :], jnp.asarray(list(CHOSEN))[:, None]
@@ -208,8 +208,8 @@ def compare_with_concrete(beta: float) -> tuple[dict[str, figures.RelaxedBit], d
         bits[label] = figures.RelaxedBit(
             icdf,
             density,
-            np.asarray(found.noise),
-            ratio(found),
+            np.asarray(at_sharpness.noise),
+            ratio(at_sharpness),
             np.stack([np.asarray(m.noise)[chosen] for m in sweep], axis=1),
             np.stack([ratio(m)[chosen] for m in sweep], axis=1),
         )
@@ -217,9 +217,9 @@ def compare_with_concrete(beta: float) -> tuple[dict[str, figures.RelaxedBit], d
         record[label.split(",")[0]] = setting | {
             "inverse_cdf": _thin(icdf),
             "densities": [_thin(row) for row in density],
-            "noise": _round(found.noise[::8]),
-            "mean_slope": _round(found.mean_slope[::8]),
-            "second_moment_of_slope": _round(found.slope[::8]),
+            "noise": _round(at_sharpness.noise[::8]),
+            "mean_slope": _round(at_sharpness.mean_slope[::8]),
+            "second_moment_of_slope": _round(at_sharpness.slope[::8]),
         }
     return bits, record
 

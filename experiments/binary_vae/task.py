@@ -10,14 +10,13 @@ import optax
 from jax.sharding import Mesh
 
 from dvae import bounds, data, estimators
-from dvae.data import batches
 from dvae.train import distributed, loop, sharding, state, status
 from experiments.binary_vae import boltzmann_objectives as boltzmann
 from experiments.binary_vae import model as binary_model
 from experiments.binary_vae import names, objectives, relaxed_objectives, score_objectives, sizes
 from experiments.binary_vae.config import Config
 from experiments.boltzmann import prior as boltzmann_prior
-from experiments.common import half_precision, schedules
+from experiments.common import batches, half_precision, schedules
 from experiments.common import run as runner
 
 PyTree = Any
@@ -72,17 +71,8 @@ def check_images(images: data.Dataset) -> None:
 
 def draw_fn(config: Config, dynamic: bool, mesh: Mesh, num_train: int) -> state.DrawFn:
     """Returns the function that draws a step's batch of binary images, float32 [B, D]."""
-
-    def draw(key: jax.Array, images: jax.Array, step: jax.Array) -> jax.Array:
-        key_order, key_pixels = (jax.random.fold_in(key, role) for role in range(2))
-        batch = batches.draw(
-            key_order, images, step, batch_size=config.batch_size, num_examples=num_train
-        )
-        if dynamic:
-            batch = batches.binarize(jax.random.fold_in(key_pixels, step), batch)
-        return sharding.shard_batch(mesh, batch.astype(jnp.float32))
-
-    return draw
+    draw = batches.draw_fn(config, mesh, num_train, dynamic=dynamic)
+    return lambda key, images, step: draw(key, images, step).astype(jnp.float32)
 
 
 def init_fn(config: Config, pixel_mean: np.ndarray) -> state.InitFn:

@@ -50,7 +50,7 @@ def idle(rules: Rules, values: Mapping[str, Any]) -> dict[str, str]:
     Returns:
       field -> "--estimator=vimco, got --estimator=vq".
     """
-    found = {}
+    idle_fields = {}
     for field, alternatives in rules.items():
         unmet = [
             {name: c for name, c in alternative.items() if not c.holds(values[name])}
@@ -63,8 +63,8 @@ def idle(rules: Rules, values: Mapping[str, Any]) -> dict[str, str]:
             ]
             names = dict.fromkeys(name for conditions in unmet for name in conditions)
             told = ", ".join(f"--{name}={values[name]}" for name in names)
-            found[field] = f"{', or '.join(dict.fromkeys(wanted))}, got {told}"
-    return found
+            idle_fields[field] = f"{', or '.join(dict.fromkeys(wanted))}, got {told}"
+    return idle_fields
 
 
 def _either(values: Sequence[str]) -> str:

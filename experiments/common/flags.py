@@ -149,17 +149,17 @@ def parse(config_class: type[Config], presets: Presets | None = None) -> Config:
     values = absl_flags.FLAGS
     chosen = {} if presets is None else _choose(config_class, presets)
     fields = dataclasses.fields(config_class)  # type: ignore[arg-type]
-    given = {f.name: values[f.name].value for f in fields if values[f.name].value is not None}
+    typed = {f.name: values[f.name].value for f in fields if values[f.name].value is not None}
     rules = rules_of(config_class)
     defaults = {field.name: field.default for field in fields}
     alone = flag_rules.idle(rules, {**defaults, **chosen})
-    now = flag_rules.idle(rules, {**defaults, **chosen, **given})
-    kept = {k: v for k, v in chosen.items() if k in given or k in alone or k not in now}
-    config = config_class(**{**kept, **given})
+    now = flag_rules.idle(rules, {**defaults, **chosen, **typed})
+    settings = {k: v for k, v in chosen.items() if k in typed or k in alone or k not in now}
+    config = config_class(**{**settings, **typed})
     settled = {field.name: getattr(config, field.name) for field in fields}
     for name, reason in flag_rules.idle(rules, settled).items():
-        if given.get(name, "") != "":
-            raise ValueError(f"--{name}={given[name]} goes with {reason}")
+        if typed.get(name, "") != "":
+            raise ValueError(f"--{name}={typed[name]} goes with {reason}")
     return config
 
 

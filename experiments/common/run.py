@@ -125,11 +125,11 @@ def _train(
             task = make_task(config, images, mesh)
         result = loop.fit(task, lengths, workdir, mesh)
         with status.phase("evaluating", silent=silent):
-            found = report(config, result, images, workdir, mesh)
-        summary = found.summary
+            results = report(config, result, images, workdir, mesh)
+        summary = results.summary
         if held is not None:
             held.check()
-            summary = run_report.save(found, workdir)
+            summary = run_report.save(results, workdir)
         distributed.barrier("report")
     return summary
 

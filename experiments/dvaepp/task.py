@@ -9,12 +9,11 @@ import optax
 from jax.sharding import Mesh
 
 from dvae import bounds, data
-from dvae.data import batches
 from dvae.models import dvaepp
 from dvae.train import loop, sharding, state
 from experiments.boltzmann import prior as boltzmann_prior
+from experiments.common import batches, schedules
 from experiments.common import run as runner
-from experiments.common import schedules
 from experiments.dvaepp import latents as dvaepp_latents
 from experiments.dvaepp.config import BOLTZMANN, Config
 
@@ -31,21 +30,6 @@ def prepare(config: Config, keep: data.KeepRows = data.whole) -> data.Dataset:
     images = data.load(config.dataset, config.data_dir or None, keep=keep)
     config.model(images.train.shape[1:])
     return images
-
-
-def draw_fn(config: Config, dynamic: bool, mesh: Mesh, num_train: int) -> state.DrawFn:
-    """Returns the function that draws a step's batch of images, uint8."""
-
-    def draw(key: jax.Array, images: jax.Array, step: jax.Array) -> jax.Array:
-        key_order, key_pixels = (jax.random.fold_in(key, role) for role in range(2))
-        batch = batches.draw(
-            key_order, images, step, batch_size=config.batch_size, num_examples=num_train
-        )
-        if dynamic:
-            batch = batches.binarize(jax.random.fold_in(key_pixels, step), batch)
-        return sharding.shard_batch(mesh, batch)
-
-    return draw
 
 
 def init_fn(config: Config, module: dvaepp.DVAEPP) -> state.InitFn:
@@ -154,7 +138,7 @@ def make_task(
         config,
         init_fn(config, module),
         loss_fn(config, module, mesh),
-        draw_fn(config, images.binarization == "dynamic", mesh, images.num_train),
+        batches.draw_fn(config, mesh, images.num_train, dynamic=images.binarization == "dynamic"),
         optimizer(config),
         evaluate=validate,
         data=sharding.shard_rows(mesh, images.train, images.num_train),
