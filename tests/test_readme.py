@@ -20,6 +20,7 @@ from test_fuzzed_configs import EXPERIMENTS  # noqa: E402
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES.remove(ROOT / "docs" / "presets.md")  # its commands are those of `test_presets`
 WITH_WORDS = ("report", "table1", "table2", "table3", "joint_table", "compare_samplers")
 COMMAND = re.compile(r"python -m experiments\.(\w+)((?:\\\n|[^`\n#|&\"])*)")
 
