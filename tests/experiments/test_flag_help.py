@@ -60,6 +60,12 @@ def test_help_begins_with_a_noun_and_ends_with_a_period(program) -> None:
         assert text.endswith((".", "...")), field.name
 
 
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_no_two_flags_have_the_same_help(program) -> None:
+    texts = [field.metadata["help"] for field in dataclasses.fields(PROGRAMS[program][0])]
+    assert len(set(texts)) == len(texts)
+
+
 @pytest.mark.parametrize("program", EXPERIMENTS)
 def test_short_help_is_short_and_names_all(program) -> None:
     text = render(program, short=True)
