@@ -38,7 +38,8 @@ def traversals(
     heights = [num_rows * _INCHES + 0.55 for num_rows, _ in sizes]
     width = max(num_columns for _, num_columns in sizes) * _INCHES + 1.4
     figure = new_figure(max(width, 4.0), sum(heights))
-    grid: Any = figure.subplots(len(blocks), 1, squeeze=False, height_ratios=heights)
+    rows_of = [num_rows for num_rows, _ in sizes]
+    grid: Any = figure.subplots(len(blocks), 1, squeeze=False, height_ratios=rows_of)
     for axes, (title, columns, rows) in zip(grid[:, 0], blocks, strict=True):
         canvas, step, height = _rows(rows, len(columns))
         axes.imshow(canvas, interpolation="nearest")
@@ -50,6 +51,10 @@ def traversals(
         axes.tick_params(length=0, top=False, labeltop=True, bottom=False, labelbottom=False)
         axes.set_title(title, loc="left")
         axes.set_anchor("W")
+    # The same width and heights in proportion: images of all blocks have one size.
+    right = max(axes.get_xlim()[1] for axes in grid[:, 0])
+    for axes in grid[:, 0]:
+        axes.set_xlim(-0.5, right)
     return figure
 
 
