@@ -144,8 +144,8 @@ class Config(RunConfig):
 PRESETS: dict[str, dict[str, Any]] = {
     "mnist": dict(),
     "fashion_mnist": dict(dataset="fashion_mnist"),
-    # Smaller images and a faster rise, for the 1,297 embedded digits: two minutes on a CPU. A weight
-    # of 30 forces the code to be sure before it knows anything: it then names 15 to 28 % of digits.
+    # Smaller images and a faster rise, for the 1,297 embedded digits: two minutes on a CPU. Under a
+    # weight of 30 the code is sure before it knows anything, and names 15 to 28 % of the digits.
     "demo": dict(
         dataset="digits",
         image_size=16,

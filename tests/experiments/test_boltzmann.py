@@ -84,6 +84,7 @@ def test_pictures_of_the_prior_come_from_its_chains(images) -> None:
     np.testing.assert_array_equal(bits[0], np.tile([1.0, 1.0, 0.0, 0.0], (50, 1)))
 
 
+@pytest.mark.slow
 def test_batch_norm_learns_its_averages_and_devices_agree(images) -> None:
     config = Config(**{**TINY, **METHODS["dvaes"], "normalization": names.BATCH})
     after = {}

@@ -268,6 +268,7 @@ def test_unknown_flag() -> None:
     assert "Unknown command line flag 'codebook_sise'. Did you mean: codebook_size" in errors
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_device")
 def test_several_seeds_and_steps_in_one_call(tmp_path) -> None:
     settings = {**TINY, "num_seeds": 2, "seed": 5, "steps_per_call": 2, "num_test_images": 16}
