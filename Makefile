@@ -24,7 +24,7 @@ $(READY): pyproject.toml
 	fi
 	@touch $@
 
-demo: $(READY) ## Train a small model on embedded photographs (about four minutes) and draw what it learned
+demo: $(READY) ## Train a small model on embedded photographs (four and a half minutes on two cores) and draw what it learned
 	@$(BIN)/python -m experiments.cifar_vq --preset=demo --workdir=$(DEMO_DIR)
 
 test: $(READY) ## Run the tests (twenty minutes on two cores); TFDS_DATA_DIR=... adds those on real data sets, ARGS=--slow the long ones
