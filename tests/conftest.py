@@ -1,6 +1,7 @@
 """Test configuration: eight virtual CPU devices, strict shapes and strict keys."""
 
 import os
+from collections import Counter
 
 # Must be set before JAX starts its backend. Most of the suite's time is compilation of small
 # programs: an unoptimized backend halves it, the older emitter of fusions halves it again.
@@ -22,6 +23,7 @@ jax.config.update("jax_debug_key_reuse", True)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--thorough", action="store_true", help="also run what is marked thorough")
     parser.addoption("--slow", action="store_true", help="also run the tests marked slow")
 
 
@@ -34,7 +36,10 @@ def pytest_configure(config: pytest.Config) -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
+@pytest.hookimpl(trylast=True)  # cases of a family are counted among all, as collected
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--thorough"):
+        _skip_thorough(items)
     run_slow = config.getoption("--slow")
     has_data = bool(os.environ.get("TFDS_DATA_DIR"))
     for item in items:
@@ -42,6 +47,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason="slow: pass --slow"))
         if "real_data" in item.keywords and not has_data:
             item.add_marker(pytest.mark.skip(reason="set TFDS_DATA_DIR to prepared data sets"))
+
+
+def _skip_thorough(items: list[pytest.Item]) -> None:
+    """Leaves of each family with many cases the first, or every n-th, and no other long test."""
+    skip = pytest.mark.skip(reason="thorough: pass --thorough")
+    counts: Counter[str] = Counter()
+    for item in items:
+        family = item.nodeid.split("[")[0]
+        many = item.get_closest_marker("many_cases")
+        every = many.kwargs.get("every") if many else None
+        left_out = counts[family] % every if every else counts[family]
+        if item.get_closest_marker("thorough") or (many and left_out):
+            item.add_marker(skip)
+        counts[family] += 1
 
 
 @pytest.fixture(scope="session")

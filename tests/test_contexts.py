@@ -58,6 +58,7 @@ def total(case: Case) -> Callable[..., jax.Array]:
     return lambda *arrays: sum(x.astype(jnp.float32).sum() for x in floats(case.function(*arrays)))
 
 
+@pytest.mark.many_cases(every=10)
 @pytest.mark.parametrize("name", CASES)
 def test_double_precision(name) -> None:
     case = CASES[name]
@@ -70,6 +71,7 @@ def test_double_precision(name) -> None:
         assert all(leaf.dtype == jnp.float64 for leaf in leaves)
 
 
+@pytest.mark.many_cases(every=10)
 @pytest.mark.parametrize("name", CASES)
 def test_float32_arrays_where_doubles_are_enabled(name) -> None:
     case = CASES[name]
@@ -79,6 +81,7 @@ def test_float32_arrays_where_doubles_are_enabled(name) -> None:
     assert all(leaf.dtype == jnp.float32 for leaf in leaves)
 
 
+@pytest.mark.many_cases(every=10)
 @pytest.mark.parametrize("name", CASES)
 def test_strict_promotion(name) -> None:
     case = CASES[name]
@@ -88,6 +91,7 @@ def test_strict_promotion(name) -> None:
             jax.eval_shape(case.function, *shapes)
 
 
+@pytest.mark.many_cases(every=10)
 @pytest.mark.parametrize("name", CASES)
 def test_inside_shard_map(name) -> None:
     case = CASES[name]
@@ -100,6 +104,7 @@ def test_inside_shard_map(name) -> None:
     jax.eval_shape(mapped, *[jax.ShapeDtypeStruct(shape, jnp.float32)] * len(case.ranges))
 
 
+@pytest.mark.many_cases(every=10)
 @pytest.mark.parametrize("name", CASES)
 def test_replicated_over_an_explicit_mesh(name) -> None:
     case = CASES[name]
@@ -110,6 +115,7 @@ def test_replicated_over_an_explicit_mesh(name) -> None:
         jax.eval_shape(case.function, *shapes)
 
 
+@pytest.mark.many_cases(every=10)
 @pytest.mark.parametrize("name", BATCHED)
 def test_sharded_over_an_explicit_mesh(name) -> None:
     case = CASES[name]
@@ -120,6 +126,7 @@ def test_sharded_over_an_explicit_mesh(name) -> None:
         jax.eval_shape(case.function, *shapes)
 
 
+@pytest.mark.many_cases(every=10)
 @pytest.mark.parametrize("name", DIFFERENTIABLE)
 def test_forward_mode_and_hessian_vector_products(name) -> None:
     case = CASES[name]
@@ -133,6 +140,7 @@ def test_forward_mode_and_hessian_vector_products(name) -> None:
         jax.eval_shape(jax.grad(along, range(len(shapes))), *shapes)
 
 
+@pytest.mark.many_cases(every=10)
 @pytest.mark.parametrize("name", CASES)
 def test_integers_count_as_floats(name) -> None:
     case = CASES[name]
@@ -149,6 +157,7 @@ def test_integers_count_as_floats(name) -> None:
         np.testing.assert_allclose(leaf, like, rtol=1e-6)
 
 
+@pytest.mark.many_cases(every=10)
 @pytest.mark.parametrize("name", CASES)
 def test_numpy_arrays(name) -> None:
     case = CASES[name]
@@ -177,6 +186,7 @@ def test_key_arrays_are_refused(name, monkeypatch) -> None:
     assert refused or not calls, "a key array was taken for a key"
 
 
+@pytest.mark.many_cases(every=10)
 @pytest.mark.parametrize("name", CASES)
 def test_half_precision_is_kept_without_compiling(name) -> None:
     case = CASES[name]
@@ -203,6 +213,7 @@ def compilations() -> Compilations:
     return counter
 
 
+@pytest.mark.many_cases(every=10)
 @pytest.mark.parametrize("name", CASES)
 def test_a_second_call_compiles_nothing(name) -> None:
     case, counter = CASES[name], compilations()

@@ -26,6 +26,7 @@ def test_open_uniform_has_uniform_moments():
         assert abs(error) < 5 * (u**power).std() / np.sqrt(u.size)
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("generator", ["threefry2x32", "rbg"])
 @pytest.mark.parametrize("shape", [(5, 7), (2, 3, 8), (4,), (0, 3), (3, 0), ()])
 def test_random_bits_are_those_of_jax(shape, generator):

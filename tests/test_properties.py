@@ -133,6 +133,7 @@ def check_values(name: str, dtype, examples: int) -> None:
     run()
 
 
+@pytest.mark.many_cases(every=10)
 @pytest.mark.parametrize("name", CASES)
 def test_values_and_gradients_are_finite(name) -> None:
     check_values(name, jnp.float32, examples=30)
@@ -178,6 +179,7 @@ QUICK = settings(
 )
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("name", ELEMENTWISE)
 def test_elementwise_functions_broadcast_and_keep_the_wider_dtype(name) -> None:
     function, count = ELEMENTWISE[name]
@@ -213,6 +215,7 @@ def test_batch_axes_pass_through(name) -> None:
     run()
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("name", [name for name in CASES if CASES[name].ranges[-1] == BETA])
 @given(beta=st.floats(max_value=0.0, allow_nan=False) | st.just(float("nan")))
 @QUICK

@@ -33,6 +33,7 @@ def commands():
             yield page.name, name, shlex.split(words)
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.splitlines()[1][:30])
 def test_python_runs_alone(block) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}

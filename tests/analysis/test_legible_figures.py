@@ -124,6 +124,7 @@ DRAWINGS = {
 }
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("name", DRAWINGS)
 def test_no_text_is_cut_off_or_covered(name) -> None:
     check(DRAWINGS[name]())

@@ -30,6 +30,7 @@ FUNCTIONS = {
 }
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("dtype", [np.int32, np.uint8])
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_integers_count_as_floats(name, dtype):
@@ -50,6 +51,7 @@ def test_integers_by_hand():
     np.testing.assert_allclose(estimate, (2.5, 0.5))
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_nan_stays_visible(name):
     x = jnp.array([1.0, jnp.nan, 2.0, 3.0])

@@ -150,6 +150,7 @@ def eager(key, log_weight_fn, num_samples, chunk_size):
     return bounds.log_likelihood(key, log_weight_fn, num_samples=num_samples, chunk_size=chunk_size)
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("chunk_size", [1, 7, 50])
 def test_without_jit_the_result_is_the_same(chunk_size):
     level = jnp.arange(4.0)
@@ -196,6 +197,7 @@ def test_inside_shard_map():
         np.testing.assert_array_equal(ours.value[4 * i : 4 * i + 4], one.value)
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("transform", [lambda f: f, jax.jit])
 def test_images_sharded_over_an_explicit_mesh(transform):
     mesh = jax.make_mesh((2,), ("batch",), axis_types=(AxisType.Explicit,))

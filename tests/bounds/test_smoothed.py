@@ -52,6 +52,7 @@ GROUPS = pytest.mark.parametrize("groups", [one_group, two_groups])
 SMOOTHINGS = pytest.mark.parametrize("name", ["exponential", "power", "logistic"])
 
 
+@pytest.mark.many_cases
 @GROUPS
 @SMOOTHINGS
 def test_marginal_bound_exceeds_joint_by_the_divergence_of_z_given_zeta(groups, name):
@@ -71,6 +72,7 @@ def test_marginal_bound_exceeds_joint_by_the_divergence_of_z_given_zeta(groups, 
     np.testing.assert_allclose(marginal - joint, gap, rtol=5e-3)
 
 
+@pytest.mark.many_cases
 @GROUPS
 def test_both_lie_below_the_evidence_of_the_relaxed_model(groups):
     smoothing = relax.exponential

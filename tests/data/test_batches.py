@@ -18,6 +18,7 @@ def epochs(key, num_examples, batch_size, count):
     return np.asarray(take(jnp.arange(count * steps))).reshape(count, steps, batch_size)
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize(
     ("num_examples", "batch_size"), [(1, 1), (2, 1), (7, 7), (64, 8), (4097, 17)]
 )
@@ -54,6 +55,7 @@ def test_epochs_and_keys_have_their_own_order():
             assert np.sum(orders[i] == orders[j]) < 12
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("num_examples", [2, 5, 6])
 def test_all_orders_of_a_small_set_are_equally_likely(num_examples):
     num_keys = 40_000

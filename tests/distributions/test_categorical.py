@@ -137,6 +137,7 @@ def test_kl_and_gradient_with_classes_without_mass():
     np.testing.assert_allclose(by_p, np.exp(log_p) - q, atol=1e-6)
 
 
+@pytest.mark.thorough
 def test_kl_has_second_derivatives_and_broadcasts() -> None:
     logits_q = jax.random.normal(jax.random.key(0), (2, 3, 4))
     logits_p = jax.random.normal(jax.random.key(1), (3, 4))

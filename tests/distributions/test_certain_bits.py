@@ -45,6 +45,7 @@ def test_entropy_of_a_certain_bit(logit):
     assert slopes == (0,)
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize(
     ("q", "p", "expected", "by_q", "by_p"),
     [

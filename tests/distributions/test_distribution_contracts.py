@@ -38,6 +38,7 @@ def assert_same(actual, expected, rtol=1e-5, atol=1e-6):
         np.testing.assert_allclose(actual[name], value, rtol=rtol, atol=atol, err_msg=name)
 
 
+@pytest.mark.many_cases
 @FAMILIES
 def test_jit_equals_eager(family):
     logits, other = map(jnp.asarray, inputs())
@@ -66,6 +67,7 @@ def test_dtype_is_kept_and_rounded_once(family, dtype):
     assert_same({k: np.float32(v) for k, v in low.items()}, high, float(jnp.finfo(dtype).eps), 1e-7)
 
 
+@pytest.mark.many_cases
 @FAMILIES
 @DTYPES
 def test_values_and_gradients_are_finite_at_extremes(family, dtype):

@@ -55,6 +55,7 @@ def run(estimator, seed, logits, family=distributions.bernoulli):
 jitted = jax.jit(run, static_argnums=(0, 3))
 
 
+@pytest.mark.many_cases
 @ALL
 def test_jit_equals_eager(estimator):
     def estimate(logits):
@@ -65,6 +66,7 @@ def test_jit_equals_eager(estimator):
     np.testing.assert_allclose(jitted_estimate.surrogate, eager.surrogate, rtol=1e-6)
 
 
+@pytest.mark.many_cases
 @ALL
 def test_vmap_equals_loop(estimator):
     seeds = np.arange(3, dtype=np.uint32)
@@ -75,6 +77,7 @@ def test_vmap_equals_loop(estimator):
             np.testing.assert_allclose(actual[i], expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize(("name", "family", "dtype"), FAMILIES_AND_DTYPES)
 def test_dtype_shape_and_reported_value(name, family, dtype):
     family = getattr(distributions, family)
@@ -85,6 +88,7 @@ def test_dtype_shape_and_reported_value(name, family, dtype):
     assert np.any(np.float32(gradient) != 0)
 
 
+@pytest.mark.many_cases
 @ALL
 def test_gradients_are_finite_at_extremes(estimator):
     logits = np.float32([[-1e4, 1e4, 0.0], [80.0, -80.0, 1e4]])

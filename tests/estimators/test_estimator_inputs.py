@@ -42,6 +42,7 @@ def enumerate_draws(name, monkeypatch):
     return q[PAIRS].prod(0) if name in SEVERAL else q
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("f", [count, differs])
 @pytest.mark.parametrize("name", [name for name in ESTIMATORS if name != "rebar"])
 def test_a_black_box_of_integers_has_the_exact_gradient(name, f, monkeypatch):
@@ -80,6 +81,7 @@ def test_exact_does_not_truncate_the_mean_of_integers(f):
     np.testing.assert_allclose(gradient, (q * values) @ (STATES - PROBS), rtol=1e-4)
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("dtype", [np.int32, np.int8, np.bool_])
 @pytest.mark.parametrize("name", SURROGATES)
 def test_surrogates_of_integers_are_those_of_floats(name, dtype):
@@ -96,6 +98,7 @@ def test_surrogates_of_integers_are_those_of_floats(name, dtype):
     np.testing.assert_array_equal(ours, expected)
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("name", ALL)
 def test_integer_logits_count_as_floats(name):
     dtypes = []
@@ -158,6 +161,7 @@ def test_one_value_for_each_example_is_needed(name, wrong):
         jax.eval_shape(lambda x: ALL[name](jax.random.key(0), WRONG[wrong], x), jnp.zeros((5, 3)))
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("name", ALL)
 def test_a_pair_of_outputs_is_refused(name):
     with pytest.raises(TypeError, match="returned a tuple"):
@@ -218,6 +222,7 @@ def test_surrogates_need_an_axis_of_samples(name):
         SURROGATES[name](jnp.zeros((1, 4)), jnp.zeros((1, 4)))
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("name", ALL)
 def test_nan_values_stay_visible_and_apart(name):
     f = lambda z: smooth(z) + jnp.broadcast_to(jnp.array([0.0, jnp.nan]), z.shape[:-1])
@@ -226,6 +231,7 @@ def test_nan_values_stay_visible_and_apart(name):
         np.testing.assert_array_equal(np.isnan(leaf), [False, True])
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("name", ALL)
 def test_nan_logits_stay_visible(name):
     logits = jnp.array([[0.0, 1.0], [jnp.nan, 1.0]])
@@ -235,6 +241,7 @@ def test_nan_logits_stay_visible(name):
         np.testing.assert_array_equal(np.isnan(result.value), [False, True])
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("shape", [(0, 3), (2, 0), (0,)])
 def test_no_examples_and_no_units(name, shape):

@@ -8,6 +8,7 @@ from estimator_cases import ESTIMATORS, SURROGATES, smooth
 from jax.sharding import AxisType
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_batches_sharded_over_a_mesh(name):
     mesh = jax.make_mesh((2,), ("batch",), axis_types=(AxisType.Explicit,))
@@ -31,6 +32,7 @@ def test_batches_sharded_over_a_mesh(name):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit])
 @pytest.mark.parametrize("spec", [jax.P(None, "batch"), jax.P("batch", None)])
 @pytest.mark.parametrize("name", SURROGATES)

@@ -159,6 +159,7 @@ def test_variance_gives_the_model_no_gradient():
         np.testing.assert_array_equal(gradient, 0)
 
 
+@pytest.mark.thorough
 def test_descending_the_variance_lowers_the_measured_variance():
     def loss(tuned, key):
         log_temperature, eta = tuned

@@ -87,6 +87,7 @@ WRAPPERS = {
 }
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("estimator", WRAPPERS.values(), ids=WRAPPERS)
 @pytest.mark.parametrize("family", ["bernoulli", "categorical"])
 def test_sampled_gradients_are_unbiased(estimator, family):

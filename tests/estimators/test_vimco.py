@@ -70,6 +70,7 @@ def test_two_samples():
     np.testing.assert_allclose(by_log_q, [[bound - 3], [bound - 0]], rtol=1e-5)
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("num_samples", [2, 3])
 @pytest.mark.parametrize("family", ["bernoulli", "categorical"])
 def test_expected_gradient_is_the_gradient_of_the_expected_bound(family, num_samples):

@@ -157,6 +157,7 @@ def test_sharp_relaxations_have_the_value_of_the_exact_bound(name):
     assert abs(np.mean(values) - exact) < 5 * error + bias
 
 
+@pytest.mark.thorough
 def test_marginal_bound_is_above_the_joint_one():
     values = {}
     for bound in (names.JOINT, names.MARGINAL):

@@ -66,6 +66,7 @@ def test_every_estimator_moves_every_parameter(images, estimator) -> None:
         assert constant or not np.array_equal(a, b), jax.tree_util.keystr(path)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("estimator", [names.NVIL])
 def test_eight_devices_train_like_one(images, estimator) -> None:
     config = Config(**{**TINY, "estimator": estimator})
@@ -77,6 +78,7 @@ def test_eight_devices_train_like_one(images, estimator) -> None:
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-5)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "kind",
     [
@@ -120,6 +122,7 @@ def test_dynamic_pixels_change_with_the_step_and_keep_their_mean() -> None:
     assert abs(np.mean(draws) - 64 / 255) < 5 * error
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("num_groups", [1, 2])
 def test_evaluation_approaches_the_enumerated_log_likelihood(images, num_groups) -> None:
     settings = {**TINY, "num_latents": 4 // num_groups, "num_groups": num_groups}

@@ -37,6 +37,7 @@ def load_images():
     return data.load("digits")
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("name", METHODS)
 def test_every_parameter_moves(images, name) -> None:
     config = Config(**{**TINY, **METHODS[name], "weight_decay": 1e-4})
@@ -51,6 +52,7 @@ def test_every_parameter_moves(images, name) -> None:
         assert not np.array_equal(a, b), jax.tree_util.keystr(path)
 
 
+@pytest.mark.thorough
 def test_evaluation_approaches_the_enumerated_log_likelihood(images) -> None:
     config = Config(**{**TINY, "num_groups": 2, "num_latents": 2, "normalization": names.BATCH})
     _, first, prior = start(config, images)
@@ -139,6 +141,7 @@ def test_a_collapsed_log_z_is_reported() -> None:
     assert sound.means()["trusted_nll"] == sound.means()["nll"]
 
 
+@pytest.mark.thorough
 def test_weight_decay_spares_biases(images) -> None:
     config = Config(**{**TINY, "weight_decay": 0.5, "normalization": names.BATCH})
     _, first, prior = start(config, images)

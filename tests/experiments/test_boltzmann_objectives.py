@@ -88,6 +88,7 @@ def test_sharp_objectives_approach_the_enumerated_bound(images, name, num_groups
     np.testing.assert_array_less(abs(values.mean(0) - expected), 5 * error + 0.05)
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("sampler", [PCD, TEMPERING, ANNEALING])
 def test_log_z_is_estimated_now_and_then(images, sampler) -> None:
     settings = {"sampler": sampler, "num_chains": 1_000, "num_latents": 8, "log_z_interval": 3}
@@ -111,6 +112,7 @@ def test_log_z_is_estimated_now_and_then(images, sampler) -> None:
         np.testing.assert_allclose(after.metrics["sampler_log_z"], rbm.exact.log_z(prior), atol=0.2)
 
 
+@pytest.mark.thorough
 def test_the_ladder_is_adapted_on_request(images) -> None:
     settings = {"sampler": TEMPERING, "num_chains": 200, "adapt_interval": 2}
     config = Config(**{**TINY, **settings})
@@ -128,6 +130,7 @@ def test_the_ladder_is_adapted_on_request(images) -> None:
     assert (ladders[1][0], ladders[1][-1]) == (0, 1)
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("sampler", [PCD, ANNEALING])
 def test_gradient_of_the_prior_is_that_of_its_likelihood(images, sampler) -> None:
     config = Config(**{**TINY, "sampler": sampler, "num_chains": 20_000, "num_sweeps": 30})

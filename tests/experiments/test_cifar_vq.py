@@ -47,6 +47,7 @@ def train(config, images, num_devices, num_steps=2):
     return train_state, metrics
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "estimator",
     [
@@ -88,6 +89,7 @@ def test_seeds_trained_together_are_those_trained_alone(images) -> None:
         np.testing.assert_allclose(a[1], b, rtol=1e-3, atol=2e-5)
 
 
+@pytest.mark.thorough
 def test_initialization_follows_its_options(images) -> None:
     def initial(**settings):
         config = Config(**{**TINY, **settings})
@@ -107,6 +109,7 @@ def test_initialization_follows_its_options(images) -> None:
     np.testing.assert_allclose(wide - default["network"]["log_scale"], np.log(2), rtol=1e-4)
 
 
+@pytest.mark.thorough
 def test_evaluation_counts_each_image_once_whatever_the_batch(images) -> None:
     results = []
     for size, num_devices in ((20, 1), (7, 8)):
@@ -124,6 +127,7 @@ def test_evaluation_counts_each_image_once_whatever_the_batch(images) -> None:
     np.testing.assert_allclose(results[0].bits_per_dim, nats / 3072 / np.log(2), rtol=1e-6)
 
 
+@pytest.mark.thorough
 def test_evaluated_rate_is_the_exact_kl(images) -> None:
     config = Config(**TINY)
     mesh = sharding.make_mesh(1)

@@ -25,6 +25,7 @@ def test_errors_are_root_mean_squares_over_runs():
     assert "moments_rms" not in only
 
 
+@pytest.mark.thorough
 def test_files_of_a_small_comparison(tmp_path):
     rng = np.random.default_rng(0)
     arrays = {"bias1": rng.normal(size=(2, 3)), "bias2": rng.normal(size=(2, 4))}

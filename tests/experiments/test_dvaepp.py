@@ -104,6 +104,7 @@ ENUMERABLE = {
 }
 
 
+@pytest.mark.thorough
 def test_evaluation_approaches_the_enumerated_log_likelihood(images) -> None:
     small = images._replace(test=images.test[:4, 2:6, 2:6], train=images.train[:, 2:6, 2:6])
     config = Config(**ENUMERABLE)
@@ -122,6 +123,7 @@ def test_evaluation_approaches_the_enumerated_log_likelihood(images) -> None:
     assert results.kl.shape == (1, 4, 3)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "row", ["rbm_normal", pytest.param("bernoulli_bernoulli", marks=pytest.mark.slow)]
 )
@@ -149,6 +151,7 @@ def test_a_sharp_objective_is_the_elbo(images, row) -> None:
     assert error < 1
 
 
+@pytest.mark.thorough
 def test_balancing_is_over_after_the_warm_up(images) -> None:
     config = Config(**{**TINY, "global_latents": "normal", "kl_warmup_steps": 4})
     _, state = start(config, images)
@@ -165,6 +168,7 @@ def test_balancing_is_over_after_the_warm_up(images) -> None:
         np.testing.assert_allclose(m["kl"], kls.sum(), rtol=1e-5)
 
 
+@pytest.mark.thorough
 def test_eight_devices_train_like_one_and_every_parameter_moves(images) -> None:
     config = Config(**{**TINY, **ROWS["rbm_normal"]})
     found = []
@@ -177,6 +181,7 @@ def test_eight_devices_train_like_one_and_every_parameter_moves(images) -> None:
         np.testing.assert_allclose(found[1][1][name], value, rtol=2e-4, atol=1e-5, err_msg=name)
 
 
+@pytest.mark.thorough
 def test_samples_share_their_global_variables(images) -> None:
     config = Config(**{**TINY, "global_latents": "normal", "local_groups": 0})
     _, state = start(config, images)
@@ -196,6 +201,7 @@ def test_bernoulli_prior_samples_follow_their_logits() -> None:
     np.testing.assert_array_equal(seen[1], np.tile([-1.0, 1.0], (5, 1)))
 
 
+@pytest.mark.thorough
 def test_a_run_is_recorded(tmp_path) -> None:
     summary = dvaepp.run(Config(**TINY, workdir=str(tmp_path)))
     files = {p.name for p in tmp_path.iterdir()}

@@ -70,6 +70,7 @@ def test_a_thread_may_run_an_experiment(tmp_path, monkeypatch) -> None:
     assert summaries[0]["num_steps"] == 12
 
 
+@pytest.mark.thorough
 def test_a_backend_that_a_notebook_left_is_of_no_matter(tmp_path) -> None:
     out = f"--workdir={tmp_path / 'out'}"
     ran = run("-m", "experiments.vq_compress", "--num_codes=2", out, MPLBACKEND=INLINE)
@@ -77,6 +78,7 @@ def test_a_backend_that_a_notebook_left_is_of_no_matter(tmp_path) -> None:
     assert (tmp_path / "out" / "comparison.png").exists()
 
 
+@pytest.mark.thorough
 def test_imports_leave_the_backend_of_a_notebook_alone() -> None:
     code = (
         "import os, signal, dvae.analysis, matplotlib, experiments.vq_compress, experiments.report;"
@@ -87,6 +89,7 @@ def test_imports_leave_the_backend_of_a_notebook_alone() -> None:
     assert ran.stdout.split() == [b"svg", b"svg", b"True"], ran.stderr
 
 
+@pytest.mark.thorough
 def test_an_ascii_terminal(tmp_path) -> None:
     """What is not ASCII is written whole to files, and somehow to the terminal."""
     image = tmp_path / "Fläche.png"

@@ -78,6 +78,7 @@ def make_hierarchy():
     return evaluator, (state.params, state.model_state)
 
 
+@pytest.mark.thorough
 def test_bits_per_dim_count_the_dimensions_of_the_images(vq) -> None:
     evaluator, trained = vq
     for height, width in ((32, 32), (64, 32), (28, 28), (4, 4)):
@@ -96,6 +97,7 @@ def test_bits_per_dim_count_the_dimensions_of_the_images(vq) -> None:
     )
 
 
+@pytest.mark.thorough
 def test_arrays_of_a_device_are_evaluated_like_those_of_the_host(vq, binary) -> None:
     evaluator, trained = vq
     on_device = evaluator.evaluate(*trained, jnp.asarray(LEVELS[:2]))
@@ -131,6 +133,7 @@ def test_images_that_are_no_levels(vq, images, message) -> None:
             vq_evaluation.histogram_bits_per_dim(LEVELS, images)
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize(
     ("images", "message"),
     [
@@ -190,6 +193,7 @@ def test_numbers_of_samples_and_of_images(vq, binary, hierarchy, joint) -> None:
         hierarchy[0].sample_prior(*hierarchy[1], 3, num_each=2)
 
 
+@pytest.mark.thorough
 def test_one_image_and_one_sample(vq, binary, hierarchy, joint) -> None:
     """An ELBO: the only weight is its own mean."""
     results = binary[0].evaluate(*binary[1], BITS[:1], num_samples=1)
@@ -208,6 +212,7 @@ def test_one_image_and_one_sample(vq, binary, hierarchy, joint) -> None:
 EVALUATION_MODULES = (vq_evaluation, binary_evaluation, joint_evaluation, dvaepp_evaluation)
 
 
+@pytest.mark.thorough
 def test_evaluators_have_one_shape(vq, binary, joint, hierarchy) -> None:
     """One constructor and one signature each; num_samples where samples are drawn."""
     names = lambda function: list(inspect.signature(function).parameters)

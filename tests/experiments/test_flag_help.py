@@ -92,6 +92,7 @@ def test_what_asks_for_help() -> None:
     assert ask() == ask("help") == ask("--workdir=--help") == ask("--", "--help") == ""
 
 
+@pytest.mark.thorough
 def test_help_from_a_shell_lists_out_and_a_closed_pipe_is_no_error() -> None:
     """`python -m experiments.table1 --help | head -1`."""
     command = f"{sys.executable} -m experiments.table1 --help"

@@ -61,6 +61,7 @@ def parse(experiment: str, arguments: list[str]) -> tuple[object, int, str]:
             return None, stopped.code, told.getvalue()
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_made_up_command_lines_end_in_one_line(experiment) -> None:
     @settings(

@@ -46,6 +46,7 @@ def overrides(config_class) -> st.SearchStrategy:
     )
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_made_up_settings_are_taken_or_refused_by_name(experiment) -> None:
     config_class, presets = EXPERIMENTS[experiment]

@@ -105,6 +105,7 @@ def test_straight_through_is_biased():
     assert error.bias > 5 * error.bias_error
 
 
+@pytest.mark.thorough
 def test_tuning_lowers_the_variance_and_leaves_the_model():
     experiment = TINY.experiment(estimator=names.REBAR)
     tune = jax.jit(gradient_measurement.tune_fn(experiment, NUM_PIXELS, TINY.tune_steps))
@@ -146,6 +147,7 @@ def test_every_estimator_is_a_case_of_its_own():
         config.experiment(**case.settings)  # which checks them
 
 
+@pytest.mark.thorough
 def test_report_of_a_small_run(tmp_path):
     config = Config(
         num_latents=4, hidden_units=8, batch_size=8, num_draws=200, train_steps=500, tune_steps=20,

@@ -187,6 +187,7 @@ def test_a_terminal_shows_the_time_and_one_line_at_the_end(tmp_path) -> None:
     assert b"Traceback" not in shown
 
 
+@pytest.mark.thorough
 def test_a_second_start_names_the_first_until_that_is_killed(tmp_path) -> None:
     workdir = tmp_path / "run"
     first = start(workdir, "--slow=stepping")

@@ -84,6 +84,7 @@ def test_objective_is_the_elbo_of_samples(images) -> None:
     assert error < 0.1
 
 
+@pytest.mark.thorough
 def test_eight_devices_train_like_one(images) -> None:
     config = Config(**TINY)
     (_, one, metrics), (_, eight, shared) = (train(config, images, n) for n in (1, 8))
@@ -101,6 +102,7 @@ def test_seeds_trained_together_are_those_trained_alone(images) -> None:
         np.testing.assert_allclose(a[1], b, rtol=1e-3, atol=2e-5)
 
 
+@pytest.mark.thorough
 def test_traversals_move_one_variable_at_a_time(images) -> None:
     config = Config(**{**TINY, "discrete": "3,2"})
     first, _, _ = train(config, images, num_steps=1)
@@ -128,6 +130,7 @@ def test_accuracy_of_codes() -> None:
     np.testing.assert_allclose(joint_evaluation.accuracy(config, fit, held_out, 0), 1 / 3)
 
 
+@pytest.mark.thorough
 def test_an_interrupted_run_of_seeds_ends_like_a_whole_one(tmp_path, monkeypatch) -> None:
     settings = {**TINY, "discrete": "3,2", "num_seeds": 2}
     whole = joint_vae.run(Config(**settings, workdir=str(tmp_path / "whole")))

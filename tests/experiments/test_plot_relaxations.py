@@ -29,6 +29,7 @@ def draw_once(tmp_path_factory):
     return tmp_path_factory.getbasetemp() / config.out, record
 
 
+@pytest.mark.thorough
 def test_files(drawn) -> None:
     out, record = drawn
     assert {p.name for p in out.iterdir()} == {f"{n}.png" for n in FIGURES} | {"curves.json"}
@@ -41,6 +42,7 @@ def test_files(drawn) -> None:
     np.testing.assert_allclose(record["mu"], MU, atol=1e-6)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", SYMMETRIC)
 def test_an_even_bit_is_one_half_by_symmetry(drawn, name) -> None:
     for values in drawn[1]["smoothings"][name]["inverse_cdf"].values():

@@ -89,6 +89,7 @@ def test_a_curve_joins_sizes_and_nothing_else(tmp_path) -> None:
     ]
 
 
+@pytest.mark.thorough
 def test_seeds_alone_are_averaged(tmp_path) -> None:
     runs = [
         make(tmp_path / "a", 7.0, seed=3, num_seeds=2),

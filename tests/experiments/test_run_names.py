@@ -65,6 +65,7 @@ def test_presets_and_every_change_of_one_field_have_names_of_their_own(experimen
     assert len(found) > 2 * fields
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_made_up_settings_have_names_of_their_own(experiment) -> None:
     config_class, _ = EXPERIMENTS[experiment]

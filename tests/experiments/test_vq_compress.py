@@ -34,6 +34,7 @@ def by_hand(num_codes, patch_size, shape):
     return vq_compress.Compressed(image, codes.astype(np.int32), codebook)
 
 
+@pytest.mark.thorough
 def test_quality_grows_with_the_codebook():
     results = [compress(PHOTO, num_codes) for num_codes in (2, 16)]
     quality = [vq_compress.psnr(PHOTO, result.image) for result in results]
@@ -133,6 +134,7 @@ TRANSPARENT = np.dstack([TINY, np.where(TINY[..., :1] > 0, 255, 100).astype(np.u
 GRAY16 = (np.arange(63, dtype=np.uint16) * 1040).reshape(9, 7)
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize(
     ("picture", "suffix", "notes"),
     [
@@ -198,6 +200,7 @@ def command(*arguments):
     )
 
 
+@pytest.mark.thorough
 def test_command_line(tmp_path):
     Image.fromarray(TINY).save(tmp_path / "tiny.png")
     workdir = tmp_path / "out"
@@ -214,6 +217,7 @@ def test_command_line(tmp_path):
         assert picture.width > 500
 
 
+@pytest.mark.thorough
 def test_command_line_mistakes_end_in_one_line(tmp_path):
     done = command(str(tmp_path / "none.png"), f"--workdir={tmp_path / 'out'}")
     assert done.returncode == 2

@@ -50,6 +50,7 @@ def exact_kl(model, vectors):
     return (q * (np.log(q) - np.asarray(model.log_prior))).sum((1, 2, 3, 4))
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("hard", [False, True])
 def test_gumbel_softmax(problem, hard) -> None:
     model, vectors, codebook, images = problem
@@ -83,6 +84,7 @@ def test_vimco_value_is_the_importance_weighted_bound(problem) -> None:
     np.testing.assert_allclose(terms.surrogate, expected.mean(), rtol=1e-4)
 
 
+@pytest.mark.thorough
 def test_vimco_trains_every_part(problem) -> None:
     model, vectors, codebook, images = problem
 
@@ -135,6 +137,7 @@ def test_nearest_code_gradients_go_where_equation_3_says(problem) -> None:
     np.testing.assert_array_equal(still, 0)
 
 
+@pytest.mark.thorough
 def test_codebooks_are_updated_with_their_own_vectors(problem) -> None:
     _, vectors, codebook, _ = problem
     state = jax.vmap(vq.ema_init)(codebook)

@@ -221,6 +221,7 @@ def test_sizes_that_make_no_model(config, message) -> None:
         config()
 
 
+@pytest.mark.thorough
 def test_a_single_code_has_the_scale_one() -> None:
     """Its distances do not spread, and 1 / 0 would make the logits NaN."""
     vectors = np.random.default_rng(0).normal(size=(4, 2, 3)).astype(np.float32)

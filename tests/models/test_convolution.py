@@ -23,6 +23,7 @@ def both_forms(monkeypatch, function, *args):
     return results
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize(
     ("size", "stride", "shape"),
     [(1, 1, (2, 3, 5, 4)), (3, 1, (2, 3, 5, 4)), (5, 1, (1, 6, 4, 2)), (4, 2, (2, 8, 6, 3))],
@@ -57,6 +58,7 @@ def test_transposed_convolutions_agree_for_several_models_at_once(monkeypatch) -
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("use_matmul", [True, False])
 def test_transposed_convolution_in_bfloat16(monkeypatch, use_matmul) -> None:
     monkeypatch.setattr(convolution, "use_matmul", lambda: use_matmul)

@@ -89,6 +89,7 @@ def arguments(name, dtype=jnp.float64):
     return [jnp.asarray(rng.normal(size=shape), dtype) for shape in (*shapes, *shapes)]
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("use_matmul", [True, False], ids=["matrix", "ordinary"])
 @pytest.mark.parametrize("name", CASES)
 def test_every_derivative_is_that_of_the_plain_operation(monkeypatch, name, use_matmul) -> None:
@@ -106,6 +107,7 @@ def test_every_derivative_is_that_of_the_plain_operation(monkeypatch, name, use_
             np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10, err_msg=kind)
 
 
+@pytest.mark.thorough
 def test_derivatives_without_jit() -> None:
     function, plain = CASES["3x3"][:2]
     args = arguments("3x3", jnp.float32)
@@ -115,6 +117,7 @@ def test_derivatives_without_jit() -> None:
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4, err_msg=kind)
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("use_matmul", [True, False], ids=["matrix", "ordinary"])
 @pytest.mark.parametrize("name", ["3x3", "transposed"])
 def test_derivatives_in_bfloat16(monkeypatch, name, use_matmul) -> None:
@@ -210,6 +213,7 @@ def make_head():
     return fused, plain, args
 
 
+@pytest.mark.thorough
 def test_the_fused_likelihood_to_second_order(monkeypatch, head) -> None:
     monkeypatch.setattr(convolution, "use_matmul", lambda: True)
     monkeypatch.setattr(pixel_head, "_CHUNK_ROWS", 6)  # one image at a time

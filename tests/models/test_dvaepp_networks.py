@@ -41,6 +41,7 @@ def call(model, method, *args):
     return module.apply({"params": params}, *args, method=method)
 
 
+@pytest.mark.thorough
 def test_shapes(model) -> None:
     features = call(model, "encode", model[2])
     assert features.local.shape == (2, 3, 3, CONFIG.features)
@@ -55,6 +56,7 @@ def test_shapes(model) -> None:
     assert call(model, "generate", jax.random.key(0), context).shape == model[2].shape
 
 
+@pytest.mark.thorough
 def test_groups_have_parameters_of_their_own_and_see_the_ones_before(model) -> None:
     module, params, x = model
     kernel = params["group"]["embed"]["kernel"]
@@ -77,6 +79,7 @@ def test_groups_have_parameters_of_their_own_and_see_the_ones_before(model) -> N
     assert not np.allclose(before[2], after[2])
 
 
+@pytest.mark.thorough
 def test_the_prior_path_does_not_see_the_image(model) -> None:
     context = call(model, "expand", [jnp.ones((2, 3)), jnp.ones((2, 2))])
     drawn, _ = call(model, "local_groups", jax.random.key(0), context, None, draw)
@@ -86,6 +89,7 @@ def test_the_prior_path_does_not_see_the_image(model) -> None:
     assert not np.allclose(drawn, other)
 
 
+@pytest.mark.thorough
 def test_remat_changes_nothing(model) -> None:
     module, params, x = model
     features = call(model, "encode", x)
@@ -127,6 +131,7 @@ def test_gates_are_squeezed_over_positions() -> None:
     assert np.abs(out - moved)[0, 8, 8].max() > 1e-5
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize(("size", "half"), [(7, 4), (8, 4), (1, 1)])
 def test_down_rounds_up_and_up_cuts(size, half) -> None:
     x = jnp.ones((1, size, size, 2))

@@ -18,6 +18,7 @@ def make(config):
     return module, jax.jit(module.init)(jax.random.key(1), x)["params"], x
 
 
+@pytest.mark.thorough
 def test_shapes() -> None:
     module, params, x = make(CONFIG)
     q = module.apply({"params": params}, x, method="encode")
@@ -41,6 +42,7 @@ def test_default_sizes_are_the_published_ones() -> None:
     assert kernels == [(4, 4, 64, 64), (4, 4, 64, 32), (4, 4, 32, 1)]
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("sizes", [dict(num_continuous=0), dict(discrete=())])
 def test_one_kind_of_latent_variables_is_enough(sizes) -> None:
     config = joint.JointConfig(

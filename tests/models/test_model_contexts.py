@@ -29,6 +29,7 @@ def floats(tree):
     return {x.dtype for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)}
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("name", CASES)
 def test_nothing_turns_double_where_doubles_are_enabled(name) -> None:
     case = CASES[name]
@@ -39,6 +40,7 @@ def test_nothing_turns_double_where_doubles_are_enabled(name) -> None:
     assert floats(found) == {jnp.dtype(jnp.float32)}
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("name", CASES)
 def test_strict_promotion(name) -> None:
     case = CASES[name]
@@ -54,6 +56,7 @@ def in_shards(function, out_specs):
     return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=out_specs)
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("name", CASES)
 def test_inside_shard_map(name) -> None:
     """The gradient by parameters that all devices share has their type: it is summed over them."""
@@ -64,6 +67,7 @@ def test_inside_shard_map(name) -> None:
     jax.eval_shape(in_shards(gradient(case), PartitionSpec()), params, batch)
 
 
+@pytest.mark.thorough
 def test_gradients_inside_shard_map_are_those_of_the_whole_batch() -> None:
     case = CASES["vq, fused"]
     batch = case.batch(4)
@@ -74,6 +78,7 @@ def test_gradients_inside_shard_map_are_those_of_the_whole_batch() -> None:
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4 * float(jnp.abs(b).max()))
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("name", CASES)
 def test_a_mesh_with_explicit_axes(name) -> None:
     """What has one row an image is sharded like the images."""
@@ -88,6 +93,7 @@ def test_a_mesh_with_explicit_axes(name) -> None:
     assert {leaf.sharding.spec[0] for leaf in jax.tree.leaves(found)} == {"shards"}
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("name", ["vq, fused", "mlp", "joint", "dvaepp"])
 def test_an_empty_batch(name) -> None:
     case = CASES[name]
@@ -103,6 +109,7 @@ def test_an_empty_batch(name) -> None:
         np.testing.assert_array_equal(leaf, 0)
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("name", CASES)
 def test_second_derivatives(name) -> None:
     """Forward mode, and Hessian-vector products, which is it over reverse mode, compile."""

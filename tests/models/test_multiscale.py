@@ -38,6 +38,7 @@ def test_the_scales_partition_the_image(size, num_scales) -> None:
     np.testing.assert_array_equal(scored, 1)
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("num_scales", [1, 3])
 def test_probabilities_of_all_4x4_images_sum_to_one(num_scales) -> None:
     module, params, context = make(num_scales=num_scales)
@@ -55,6 +56,7 @@ def test_probabilities_of_all_4x4_images_sum_to_one(num_scales) -> None:
     assert (largest > 1e-4) == (num_scales > 1)
 
 
+@pytest.mark.thorough
 def test_samples_have_the_probabilities() -> None:
     module, params, context = make(num_scales=3)
     spread = jnp.broadcast_to(context, (20_000, *context.shape[1:]))
@@ -84,6 +86,7 @@ def test_mean_of_the_last_scale_given_the_same_coarser_pixels() -> None:
     assert ((mean[0, rest] > 0) & (mean[0, rest] < 1)).all()
 
 
+@pytest.mark.thorough
 def test_levels_of_a_pixel_sum_to_one_and_are_drawn_in_color() -> None:
     module, params, context = make(num_mixtures=2, channels=1, num_scales=2, image_size=4)
     generate = jax.jit(lambda k: module.apply(params, k, context, method="generate"))
@@ -108,6 +111,7 @@ def test_levels_of_a_pixel_sum_to_one_and_are_drawn_in_color() -> None:
         module.apply(params, jax.random.key(6), context, method="generate_mean")
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("context_side", [2, 8])
 def test_contexts_of_other_sizes_are_brought_to_the_first_scale(context_side) -> None:
     module, params, context = make(num_scales=2, context_side=context_side, image_size=8)

@@ -10,6 +10,7 @@ import pytest
 from dvae import models
 
 
+@pytest.mark.thorough
 def test_the_example_of_the_docstring_runs() -> None:
     lines = [line.strip() for line in models.__doc__.splitlines() if line.startswith("    ")]
     code = [line for line in lines if "=" in line]

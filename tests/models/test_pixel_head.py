@@ -30,6 +30,7 @@ def logits_of(params, x):
     return np.asarray(y, np.float64)
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("use_matmul", [True, False])
 def test_log_likelihood_and_mean(monkeypatch, problem, use_matmul) -> None:
     head, params, x, images = problem
@@ -51,6 +52,7 @@ def test_log_likelihood_and_mean(monkeypatch, problem, use_matmul) -> None:
     np.testing.assert_allclose(mean, p @ np.arange(256.0), rtol=1e-4)
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("rows", [1, 2 * SIZE * SIZE, 1024], ids=lambda n: f"{n}rows")
 def test_total_has_the_gradient_of_the_sum(monkeypatch, problem, rows) -> None:
     """For every number of images at a time, and scaled by whatever comes after it."""

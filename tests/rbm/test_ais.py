@@ -14,6 +14,7 @@ log_z = jax.jit(ais.log_z, static_argnames=STATIC)
 reverse_log_z = jax.jit(ais.reverse_log_z, static_argnames="num_temperatures")
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("sizes", [(5, 7), (6, 3)])
 def test_agrees_with_enumeration_within_its_error(sizes):
     params = machine(*sizes, seed=2)
@@ -64,6 +65,7 @@ def test_reverse_agrees_with_enumeration_within_its_error():
     assert abs(found.value - exact.log_z(params)) < 5 * found.std_error
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit], ids=str)
 def test_devices_share_the_chains_and_change_nothing(axis_type):
     params, key = machine(5, 7, seed=2), jax.random.key(6)

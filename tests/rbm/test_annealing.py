@@ -73,6 +73,7 @@ def assert_unbiased(params, state):
         assert np.all(np.abs(x.mean(0) - e) < 5 * error), name
 
 
+@pytest.mark.thorough
 def test_annealing_is_unbiased_in_z_and_moments(runs):
     assert_unbiased(OLD, runs[0])
 

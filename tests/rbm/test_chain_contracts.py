@@ -48,6 +48,7 @@ def chains_of(state):
     return (state.z,) if hasattr(state, "z") else (state.z1, state.z2)
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("name", SAMPLERS)
 @pytest.mark.parametrize("field", rbm.RBM._fields)
 def test_traced_parameters_that_are_nan_show(name, field):
@@ -63,6 +64,7 @@ def test_traced_parameters_that_are_nan_show(name, field):
     assert np.isnan(info.flips)
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_weights_near_the_end_of_the_range_give_bits(name):
     params = machine(5, 3)._replace(weights=np.float32(1e30) * machine(5, 3).weights)
@@ -72,6 +74,7 @@ def test_weights_near_the_end_of_the_range_give_bits(name):
     assert 0 <= info.flips <= 1
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_parameters_may_be_integers_doubles_and_of_several_dtypes(name):
     rng = np.random.default_rng(0)
@@ -95,6 +98,7 @@ def test_parameters_may_be_integers_doubles_and_of_several_dtypes(name):
     assert all(x.dtype == jnp.bfloat16 for x in state[: 1 if name == "graph" else 2])
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit], ids=str)
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_devices_share_chains_and_noise_and_change_nothing(name, axis_type):
@@ -161,6 +165,7 @@ def test_counts_are_integers():
     np.testing.assert_array_equal(whole.z1, same.z1)
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("field", rbm.RBM._fields)
 def test_estimates_of_log_z_from_parameters_that_are_nan_are_nan(field):
     params = machine(5, 3)

@@ -82,6 +82,7 @@ def free_energies(params):
     return z1, z1 @ a1 + np.logaddexp(0, a2[None] + z1 @ w).sum(1)
 
 
+@pytest.mark.thorough
 def test_states_of_twenty_units_are_drawn_by_their_own_noise():
     # Noise 2e-5 (of the distance to 0 or 1) inside the float64 probabilities of a state's bits must
     # give the state: so each of the probabilities is right to about 20 x 2e-5.
@@ -101,6 +102,7 @@ def test_states_of_twenty_units_are_drawn_by_their_own_noise():
     assert np.all(found == z1[index])
 
 
+@pytest.mark.thorough
 def test_rare_states_are_drawn_alike():
     # A hundredth of the mass lies on 2^20 equal states, of 1e-8 each. Cumulated in float32 only one
     # in six would be drawn, six times as often, and pairs of equal samples be six times as many.

@@ -113,6 +113,7 @@ def test_a_small_lambda_is_refused_or_gives_nan_when_traced(lam):
     assert np.all(np.isfinite(draw(np.float32(1.01))))
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("scale", [0.0, 1e-40, 1e-20, 1e-3])
 def test_machines_without_or_with_weak_couplings_have_a_gaussian_integral(scale):
     params = machine(3, 2, seed=11)

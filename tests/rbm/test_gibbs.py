@@ -36,6 +36,7 @@ def test_one_sweep_leaves_the_law_invariant():
     assert_moments(params, state.z1, state.z2)
 
 
+@pytest.mark.thorough
 def test_sweeps_in_one_call_or_jitted_or_eager_are_bits_of_the_same_kind():
     params = machine(5, 6)
     state = gibbs.init(jax.random.key(0), params, 7)

@@ -79,6 +79,7 @@ def mean_kl(params, logits, mix, groups):
     return kl.hierarchical(params, all_logits, ratios, exact.log_z(params)) @ weights
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize(("sides", "groups"), LAYOUTS)
 def test_value_and_gradient_are_those_of_the_enumerated_kl(sides, groups):
     params = machine(*sides, scale=1.5)
@@ -93,6 +94,7 @@ def test_value_and_gradient_are_those_of_the_enumerated_kl(sides, groups):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("groups", [(400,), (200, 200), (150, 250)])
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_half_precision_is_summed_in_float32(groups, dtype):

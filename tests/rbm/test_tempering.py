@@ -114,6 +114,7 @@ def test_the_first_replica_is_drawn_afresh_from_independent_units():
     assert_moments(params, 0.0, after.replicas1[:, 0], after.replicas2[:, 0])
 
 
+@pytest.mark.thorough
 def test_modes_get_their_weights_and_log_z_where_block_gibbs_stays_in_one():
     params = two_modes()
     negative, z1, _ = table(params)
@@ -148,6 +149,7 @@ def test_without_weights_all_replicas_are_alike():
     np.testing.assert_allclose(info.log_z, exact.log_z(params), rtol=1e-5)
 
 
+@pytest.mark.thorough
 def test_adapting_equalizes_the_rejection_rates():
     params = machine(4, 3, scale=3.0)
     betas = [0.0, 0.05, 0.1, 1.0]
@@ -217,6 +219,7 @@ def test_dtypes_are_kept():
     assert {x.dtype for x in info} == {np.dtype("float32")}
 
 
+@pytest.mark.thorough
 def test_several_machines_at_once_equal_a_loop():
     machines = [machine(4, 3, seed=s) for s in range(2)]
     params = jax.tree.map(lambda *x: jnp.stack(x), *machines)

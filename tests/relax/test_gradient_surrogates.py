@@ -67,6 +67,7 @@ def test_reinmax_categorical_is_exact_for_a_quadratic():
     np.testing.assert_allclose(expected, jax.grad(mean)(LOGITS), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("z", [0, 1])
 @pytest.mark.parametrize("logit", [-1.5, 0.4])
 def test_gumbel_rao_bernoulli_averages_the_conditional_slope(z, logit):

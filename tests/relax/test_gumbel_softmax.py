@@ -90,6 +90,7 @@ def test_temperature_one_sample_has_the_mean_of_its_density():
     assert abs(draws.mean() - expected) < 5 * draws.std() / np.sqrt(draws.size)
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
 @pytest.mark.parametrize("tau", [1e-3, 0.7])
 def test_hard_samples_are_exactly_one_hot_with_the_soft_gradient(dtype, tau):

@@ -43,6 +43,7 @@ EVERY = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.many_cases
 @BITS
 def test_a_nan_logit_gives_a_nan_sample(sample):
     logits = np.float32([np.nan, 0.5, np.nan, -2.0])
@@ -52,6 +53,7 @@ def test_a_nan_logit_gives_a_nan_sample(sample):
             np.testing.assert_array_equal(np.isnan(np.float32(z)), np.isnan(logits))
 
 
+@pytest.mark.many_cases
 @CLASSES
 def test_a_nan_among_the_logits_of_the_classes_gives_nan(sample):
     logits = np.float32([[0, np.nan, 1], [0, 1, 2], [-np.inf, 0, np.nan], [-np.inf, 0, 3]])
@@ -61,6 +63,7 @@ def test_a_nan_among_the_logits_of_the_classes_gives_nan(sample):
         np.testing.assert_array_equal(np.isnan(z).any(-1), [True, False, True, False])
 
 
+@pytest.mark.many_cases
 @EACH
 def test_nan_stays_visible_in_inverse_cdfs_and_densities(name):
     module = relax.SMOOTHINGS[name]
@@ -89,6 +92,7 @@ def test_nan_stays_visible_in_the_step_and_concrete_densities():
     np.testing.assert_array_equal(np.isnan(log_p), [True, False])
 
 
+@pytest.mark.many_cases
 @BITS
 def test_logits_may_be_numbers_and_lists(sample):
     assert sample(jax.random.key(0), 0.3).shape == ()
@@ -98,6 +102,7 @@ def test_logits_may_be_numbers_and_lists(sample):
     np.testing.assert_array_equal(of_list, of_array)
 
 
+@pytest.mark.many_cases
 @CLASSES
 def test_logits_of_classes_may_be_lists_but_not_numbers(sample):
     of_list = sample(jax.random.key(0), [[0, 1, -2]])
@@ -113,6 +118,7 @@ def test_an_array_of_keys_is_refused(sample):
         sample(jax.random.split(jax.random.key(0)), np.zeros((3, 2), np.float32))
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("shape", [5, (5,), [5], np.int64(5)])
 def test_sample_shapes_may_be_integers(shape):
     bits, keys = np.zeros(2, np.float32), jax.random.split(jax.random.key(0), 5)
@@ -148,6 +154,7 @@ def test_an_infinite_inverse_temperature_is_refused(name):
             call()
 
 
+@pytest.mark.many_cases
 @EACH_DENSE
 def test_beta_broadcasts_with_the_logits_of_a_sample(name):
     module = relax.SMOOTHINGS[name]

@@ -18,6 +18,7 @@ with np.load(pathlib.Path(__file__).with_name("reference.npz")) as file:
     REFERENCE = {name: file[name] for name in file.files}
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("name", REFERENCE)
 def test_icdf_and_its_gradient_agree_with_the_reference(name):
     rows = REFERENCE[name]

@@ -24,6 +24,7 @@ ALL = pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS)
 LOGITS = np.random.default_rng(0).normal(size=(3, 4, 5)).astype(np.float32)
 
 
+@pytest.mark.many_cases
 @ALL
 def test_jit_equals_eager(sampler):
     eager = sampler(jax.random.key(0), jnp.asarray(LOGITS))
@@ -31,6 +32,7 @@ def test_jit_equals_eager(sampler):
     np.testing.assert_allclose(jitted, eager, rtol=2e-3, atol=1e-6)  # exp((l + g) / 1e-3)
 
 
+@pytest.mark.many_cases
 @ALL
 def test_vmap_equals_loop(sampler):
     one = jax.jit(lambda seed, logits: sampler(jax.random.key(seed), logits))
@@ -40,6 +42,7 @@ def test_vmap_equals_loop(sampler):
         np.testing.assert_allclose(mapped[i], one(seed, LOGITS[i]), rtol=2e-3, atol=1e-6)
 
 
+@pytest.mark.many_cases
 @ALL
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
 def test_values_and_gradients_are_finite_and_keep_their_dtype_at_extremes(sampler, dtype):
@@ -55,6 +58,7 @@ def test_values_and_gradients_are_finite_and_keep_their_dtype_at_extremes(sample
     assert np.all(np.isfinite(np.float32(gradient)))
 
 
+@pytest.mark.many_cases
 @ALL
 def test_a_key_fixes_the_draw(sampler):
     draw = jax.jit(lambda seed: sampler(jax.random.key(seed), LOGITS))

@@ -55,6 +55,7 @@ def assert_accurate(
     assert np.all(good | (1e-6 / density >= 1e-4 / (1 + beta)))
 
 
+@pytest.mark.many_cases
 @EACH_DENSE
 def test_values_and_slopes_are_accurate_over_the_whole_range(name):
     rho, logits, beta = extreme_points(SIZE)
@@ -101,6 +102,7 @@ def test_binary_concrete_is_accurate_over_the_whole_range():
     assert_accurate(zeta, slope, expit(y), slopes, density, rho, beta)
 
 
+@pytest.mark.many_cases
 @EACH_DENSE
 @pytest.mark.parametrize("beta", [0.5, 8.0, 20.0, 100.0, 200.0])
 def test_no_draw_outweighs_the_mean_of_the_slopes(name, beta):
@@ -164,6 +166,7 @@ def cliffs_and_ends():
     return np.float32(rows).T
 
 
+@pytest.mark.many_cases
 @EACH
 def test_second_derivatives_are_finite_on_cliffs_and_at_the_ends(name):
     hessian = jax.hessian(relax.SMOOTHINGS[name].icdf, (0, 1, 2))
@@ -171,6 +174,7 @@ def test_second_derivatives_are_finite_on_cliffs_and_at_the_ends(name):
         assert np.all(np.isfinite(part))
 
 
+@pytest.mark.many_cases
 @EACH
 def test_the_ends_of_the_unit_interval_are_those_of_the_support(name):
     logits, beta = (x.ravel() for x in np.meshgrid(LOGITS, np.append(BETAS, np.float32(0.05))))

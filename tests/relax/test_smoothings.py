@@ -39,6 +39,7 @@ def jitted_cdf(name):
     return jax.jit(relax.SMOOTHINGS[name].cdf)
 
 
+@pytest.mark.many_cases
 @EACH
 def test_icdf_agrees_with_bisection_in_float64(name):
     rho, logits, beta = points()
@@ -93,6 +94,7 @@ def test_values_and_gradients_are_finite_at_extremes(name):
         assert np.all((zeta >= 0) & (zeta <= 1))
 
 
+@pytest.mark.many_cases
 @EACH_DENSE
 def test_densities_are_finite_at_samples_of_extreme_mixtures(name):
     module = relax.SMOOTHINGS[name]
@@ -183,6 +185,7 @@ def test_mirror_symmetry(name):
     np.testing.assert_allclose(zeta, 1 - mirrored, atol=2e-7)
 
 
+@pytest.mark.many_cases
 @EACH
 def test_samples_have_the_law_of_the_cdf(name):
     module = relax.SMOOTHINGS[name]
@@ -202,6 +205,7 @@ def test_samples_have_the_law_of_the_cdf(name):
             assert distance < 2.4 / np.sqrt(row.size)  # Kolmogorov: exceeded once in 50,000
 
 
+@pytest.mark.many_cases
 @EACH_DENSE
 def test_ancestral_samples_have_the_gradient_of_the_inverse_cdf(name):
     logits = np.float32(np.random.default_rng(7).normal(size=SIZE))
@@ -223,6 +227,7 @@ def test_ancestral_samples_have_the_gradient_of_the_inverse_cdf(name):
         np.testing.assert_allclose(x[inside], y[inside], rtol=5e-3, atol=1e-4)
 
 
+@pytest.mark.many_cases
 @EACH
 def test_large_beta_is_the_step(name):
     rho, logits = np.float32([0.1, 0.4, 0.7, 0.9]), np.float32([0.5, -2.0, 0.2, 3.0])
@@ -232,6 +237,7 @@ def test_large_beta_is_the_step(name):
     np.testing.assert_allclose(zeta, relax.step.icdf(rho, logits), atol=0.02)
 
 
+@pytest.mark.many_cases
 @EACH
 def test_jit_equals_eager_and_vmap_equals_the_whole(name):
     icdf = relax.SMOOTHINGS[name].icdf
@@ -245,6 +251,7 @@ def test_jit_equals_eager_and_vmap_equals_the_whole(name):
     np.testing.assert_allclose(one_by_one[1], gradients[1], rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.many_cases
 @EACH
 def test_arguments_broadcast(name):
     args = [np.float32([[0.2], [0.3], [0.7]]), np.float32([-1, 0, 1, 2])]
@@ -264,6 +271,7 @@ def test_arguments_broadcast(name):
         np.testing.assert_allclose(x.ravel(), total.ravel(), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.many_cases
 @EACH
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
 def test_dtypes_are_kept(name, dtype):
@@ -295,6 +303,7 @@ def test_half_precision_is_rounded_once_at_the_end(name):
     np.testing.assert_allclose(np.float32(ours), exact, rtol=2.0**-8)
 
 
+@pytest.mark.many_cases
 @EACH
 def test_forward_and_second_order_differentiation(name):
     icdf = relax.SMOOTHINGS[name].icdf

@@ -19,6 +19,7 @@ PAIRS = pytest.mark.parametrize(
 DTYPES = pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
 
 
+@pytest.mark.many_cases
 @PAIRS
 @DTYPES
 def test_forward_is_the_hard_sample_and_backward_the_gradient_of_the_mean(

@@ -90,6 +90,7 @@ def kill_at(step):
     return act
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("steps_per_call", [1, 2])
 def test_resumed_run_is_bitwise_the_same(tmp_path, mesh, steps_per_call) -> None:
     config = loop.LoopConfig(12, steps_per_call, 2, 4, 4)
@@ -129,6 +130,7 @@ def test_signal_at_a_validation_leaves_it_to_the_next_start(tmp_path, mesh) -> N
     assert found() == [4, 8, 12]
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_signal_saves_first(tmp_path, mesh, number) -> None:
     send = lambda step: os.kill(os.getpid(), number) if step == 4 else None
@@ -190,6 +192,7 @@ def test_a_run_whose_directory_was_taken_over_saves_nothing_more(tmp_path, mesh)
     assert Checkpoints(tmp_path).latest_step == 4
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("steps_per_call", [1, 2])
 def test_a_longer_run_is_bitwise_that_from_the_start(tmp_path, mesh, steps_per_call) -> None:
     lengths = lambda num_steps: loop.LoopConfig(num_steps, steps_per_call, 2, 4, 4)

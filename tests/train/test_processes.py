@@ -70,6 +70,7 @@ def train_alone(tmp_path_factory):
     return result(workdir, 12)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_processes_train_like_one(tmp_path, alone, count) -> None:
     statuses, errors = train(tmp_path, 12, count)
@@ -79,6 +80,7 @@ def test_processes_train_like_one(tmp_path, alone, count) -> None:
     assert sorted(set(steps)) == [2, 4, 6, 8, 10, 12], "written once, by the main process"
 
 
+@pytest.mark.thorough
 def test_a_lost_process_ends_the_others_and_all_continue(tmp_path, alone) -> None:
     statuses, errors = train(tmp_path, 12, 2, dies_at=6)
     assert statuses == [3, -signal.SIGKILL], errors
@@ -91,6 +93,7 @@ def test_a_lost_process_ends_the_others_and_all_continue(tmp_path, alone) -> Non
     assert_ends_like(tmp_path, alone)
 
 
+@pytest.mark.thorough
 def test_a_signal_to_one_process_stops_all_after_the_same_step(tmp_path) -> None:
     port, checkpoints = free_port(), tmp_path / "checkpoints"
     running = [start(tmp_path, 100_000, port, 2, i) for i in range(2)]

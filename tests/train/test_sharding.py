@@ -44,6 +44,7 @@ def test_replicated_trees_keep_values_and_keys(mesh) -> None:
     )
 
 
+@pytest.mark.thorough
 def test_a_batch_does_not_depend_on_where_the_rows_are() -> None:
     mesh, key = sharding.make_mesh(8), jax.random.key(0)
     draw = lambda images, step: batches.draw(key, images, step, batch_size=8, num_examples=45)

@@ -124,6 +124,7 @@ def test_bfloat16_gradient_is_rounded_once():
     np.testing.assert_allclose(np.asarray(gradient, np.float64), want, rtol=2**-8)
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize(("shape", "num_codes"), [*SHAPES, ((301, 4), 700), ((4,), 2**18)])
 def test_nearest_code_is_the_argmin(shape, num_codes):
     vectors, codebook = draw(7, shape, num_codes)
@@ -238,6 +239,7 @@ def test_losses_move_only_their_own_side():
         assert half.dtype == jnp.float32
 
 
+@pytest.mark.thorough
 def test_everything_vmaps_over_latent_variables():
     vectors, _ = draw(30, (3, 40, 4), 1)
     codebooks, _ = draw(31, (3, 6, 4), 1)

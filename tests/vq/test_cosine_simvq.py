@@ -34,6 +34,7 @@ def test_nearest_by_angle_whatever_the_lengths():
         np.testing.assert_array_equal(q, jax.jit(cosine.lookup)(found, codes))
 
 
+@pytest.mark.thorough
 def test_zero_vectors_and_zero_codes_have_length_one():
     codebook = jnp.array([[0.0, 2.0], [0.0, 0.0], [-3.0, 0.0]])
     q, codes = cosine.quantize(jnp.zeros((1, 2)), codebook)
@@ -59,6 +60,7 @@ def test_gradient_of_the_unit_vector():
     np.testing.assert_array_equal(to_codebook, 0)
 
 
+@pytest.mark.thorough
 def test_losses_of_angles_move_their_own_side():
     v, codebook = draw(3, (9, 4), (5, 4))
     codes = cosine.quantize(v, codebook).codes
@@ -142,6 +144,7 @@ def test_both_losses_of_simvq_reach_the_matrix_and_neither_the_basis():
     assert np.all(np.linalg.norm(moved[unused], axis=-1) > 1e-3)
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("name", ["cosine", "simvq"])
 def test_masked_positions_count_nowhere(name):
     v, codebook, weights = draw(7, (4, 5, 3), (6, 3), (3, 3))

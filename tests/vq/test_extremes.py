@@ -38,6 +38,7 @@ def excess(codes, vectors, codebook):
     return distances[np.arange(len(codes)), codes] - distances.min(-1)
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("offset", [0, 3, 100, 300, 1000, 1e4])
 def test_offsets_cost_no_digits(offset):
     v, m = (jnp.float32(x + offset) for x in draw(0, 1000, 256, 64))
@@ -56,6 +57,7 @@ def test_offsets_cost_no_digits(offset):
     np.testing.assert_allclose(tangent, want, rtol=1e-5, atol=1e-2 + 1e-4 * offset)
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 @pytest.mark.parametrize("offset", [0, 100, 1000])
 def test_half_precision_costs_no_digits_of_its_own(dtype, offset):
@@ -163,6 +165,7 @@ def test_double_precision_is_used():
         assert codes.dtype == jnp.int32
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("shape", [(0, 3), (2, 0, 3), (3,)])
 def test_empty_batches_and_single_vectors(shape):
     vectors, codebook = np.zeros(shape, np.float32), np.ones((4, 3), np.float32)

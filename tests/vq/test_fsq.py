@@ -29,6 +29,7 @@ def all_digits(grid):
     return np.stack(np.unravel_index(np.arange(np.prod(grid)), grid, order="F"), axis=-1)
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("grid", GRIDS)
 def test_codes_to_values_to_codes_over_all_codes(grid):
     codes = np.arange(np.prod(grid))
@@ -46,6 +47,7 @@ def test_codes_to_values_to_codes_over_all_codes(grid):
         np.testing.assert_array_equal(back, codes)
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("grid", GRIDS)
 def test_every_code_is_reached(grid):
     digits = all_digits(grid)
@@ -59,6 +61,7 @@ def test_every_code_is_reached(grid):
     np.testing.assert_array_equal(vq.unpack_codes(codes, grid), digits)
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("level", LEVELS)
 def test_bounds(level):
     far = jnp.array([[-jnp.inf], [-1e6], [-3.4e38], [1e6], [3.4e38], [jnp.inf]])
@@ -70,6 +73,7 @@ def test_bounds(level):
     np.testing.assert_array_equal(slope, 0)
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("level", LEVELS)
 def test_exactly_so_many_levels_of_equal_width(level):
     # The boundaries between codes, found by bisection in float64.
@@ -122,6 +126,7 @@ def test_half_precision_is_rounded_in_float32(dtype):
     np.testing.assert_array_equal(fsq.codes_of_values(q, grid), codes)
 
 
+@pytest.mark.thorough
 def test_float_by_float_around_every_boundary():
     for level in (2, 5, 8):
         edges = inverse_bound(np.arange(level - 1) - level // 2 + 0.5, level).astype(np.float32)
@@ -136,6 +141,7 @@ def test_float_by_float_around_every_boundary():
         np.testing.assert_array_equal(codes[clear], (below + (excess > 0))[clear])
 
 
+@pytest.mark.thorough
 def test_nan_stays_visible():
     v = jnp.array([[jnp.nan, 0.0, 1.0], [0.0, 0.0, 0.0]])
     q, codes = fsq.quantize(v, (8, 6, 5))
@@ -180,6 +186,7 @@ def test_bad_levels_are_refused():
         fsq.lookup(v, (8, 6, 5))
 
 
+@pytest.mark.thorough
 def test_the_coarsest_levels_that_half_precision_tells_apart():
     for dtype, largest in ((jnp.bfloat16, 513), (jnp.float16, 4097)):
         codes = np.arange(largest)

@@ -30,6 +30,7 @@ def run(seed, points, **options):
     return kmeans(jax.random.key(seed), points, **options)
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize(
     ("points", "num_codes"),
     [
@@ -131,6 +132,7 @@ def test_kmeans_does_not_depend_on_the_scale(exponent):
     np.testing.assert_array_equal(scaled_codes, codes)
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
 @pytest.mark.parametrize("offset", [0, 1000])
 def test_codes_are_the_nearest_and_means_are_exact(offset, dtype):
@@ -158,6 +160,7 @@ def test_points_that_are_not_finite_are_refused_where_values_are_known():
         jax.jit(lambda key: vq.kmeans(key, points, **options))(jax.random.key(0))
 
 
+@pytest.mark.thorough
 def test_points_that_are_not_finite_are_left_out_under_jit():
     points = normal(12, (100, 3))
     points[0], points[[5, 77], 1], points[40] = np.nan, np.nan, -np.inf

@@ -44,6 +44,7 @@ def entropy(p):
     return -np.sum(np.where(p > 0, p * np.log(np.where(p > 0, p, 1)), 0), axis=-1)
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("name", MODULES)
 @pytest.mark.parametrize("dim", range(1, 11))
 def test_quantize_takes_signs(name, dim):
@@ -60,6 +61,7 @@ def test_quantize_takes_signs(name, dim):
     np.testing.assert_array_equal(module.quantize(q).codes, codes)
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("name", MODULES)
 @pytest.mark.parametrize(("dim", "beta"), [(1, 100.0), (3, 0.3), (6, 2.0), (10, 0.05), (10, 1.0)])
 def test_entropies_are_those_over_all_codes(name, dim, beta):
@@ -80,6 +82,7 @@ def test_entropies_are_those_over_all_codes(name, dim, beta):
     np.testing.assert_allclose(found.commitment, squares.mean(), rtol=1e-5)
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("dim", range(1, 11))
 def test_marginal_entropy_is_exact_where_bits_are_independent(dim):
     # All combinations of two values a component: the mean of products is a product of means.
@@ -116,6 +119,7 @@ def test_gradients_are_those_over_all_codes(name):
             np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("name", MODULES)
 def test_nothing_grows_with_the_number_of_codes(name):
     # d = 200: 2^200 codes.
@@ -143,6 +147,7 @@ def test_probabilities_that_underflow():
     np.testing.assert_allclose(found.conditional_entropy, want, rtol=1e-4)
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("name", MODULES)
 def test_masked_positions_count_nowhere(name):
     v = draw(3, (4, 5, 3))
@@ -161,6 +166,7 @@ def test_masked_positions_count_nowhere(name):
     assert all(x == 0 for x in MODULES[name].losses(np.zeros((0, 3), np.float32)))
 
 
+@pytest.mark.thorough
 def test_zeros_and_nan():
     v = jnp.array([[0.0, -0.0, 1.0], [jnp.nan, 1.0, -1.0], [jnp.inf, -jnp.inf, 1e-45]])
     for name, module in MODULES.items():

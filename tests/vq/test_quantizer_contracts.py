@@ -77,6 +77,7 @@ def close(found, expected):
         np.testing.assert_allclose(a, b, rtol=2e-6, atol=1e-6)
 
 
+@pytest.mark.many_cases
 @every
 def test_codes_give_back_the_values(name):
     quantizer = QUANTIZERS[name]
@@ -91,6 +92,7 @@ def test_codes_give_back_the_values(name):
     close(quantizer.quantize(v), found)
 
 
+@pytest.mark.many_cases
 @each_once
 def test_batch_axes(name):
     quantize = QUANTIZERS[name].quantize
@@ -107,6 +109,7 @@ def test_batch_axes(name):
         assert value[1].codes.size == 0
 
 
+@pytest.mark.many_cases
 @each_once
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_half_precision_is_computed_in_float32(name, dtype):
@@ -120,6 +123,7 @@ def test_half_precision_is_computed_in_float32(name, dtype):
     np.testing.assert_array_equal(found.q, QUANTIZERS[name].lookup(found.codes, v))
 
 
+@pytest.mark.many_cases
 @every
 def test_zero_and_huge_vectors(name):
     for scale in (0, 1e-38, 1e30):
@@ -129,6 +133,7 @@ def test_zero_and_huge_vectors(name):
         assert np.all(np.isfinite(gradient))
 
 
+@pytest.mark.many_cases
 @every
 def test_nan_stays_visible(name):
     quantizer = QUANTIZERS[name]
@@ -150,6 +155,7 @@ def test_nan_stays_visible(name):
         assert np.all(np.isnan(quantizer.lookup(code, v)))
 
 
+@pytest.mark.many_cases
 @each_once
 def test_inside_shard_map(name):
     v = draw((8, 3))
@@ -163,6 +169,7 @@ def test_inside_shard_map(name):
     close(jax.jit(jax.shard_map(one, mesh=mesh, in_specs=spec, out_specs=spec))(v), jax.jit(one)(v))
 
 
+@pytest.mark.many_cases
 @each_once
 def test_over_an_explicit_mesh(name):
     v = draw((8, 3))
@@ -217,6 +224,7 @@ def test_one_typed_key(draw_with):
         draw_with(jax.random.PRNGKey(0))
 
 
+@pytest.mark.many_cases
 @each_once
 def test_integers_and_numpy_arrays(name):
     v = np.arange(12).reshape(4, 3) % 5 - 2

@@ -57,6 +57,7 @@ def test_stages_of_different_sizes_and_one_stage():
     np.testing.assert_array_equal(one.q, codebooks[0][one.codes[:, 0]])
 
 
+@pytest.mark.thorough
 def test_distortion_falls_with_every_stage():
     v = np.random.default_rng(2).normal(size=(200, 4)).astype(np.float32)
     fit = jax.jit(lambda key, v: residual.kmeans(key, v, num_stages=5, num_codes=4, num_iters=5))
@@ -76,6 +77,7 @@ def test_distortion_falls_with_every_stage():
         np.testing.assert_allclose(np.square(v - q).sum(-1).mean(), distortion, rtol=1e-5)
 
 
+@pytest.mark.thorough
 def test_dropped_stages():
     v, codebooks = draw(3)
     depth = residual.draw_depth(jax.random.key(1), 3, (40,))

@@ -39,6 +39,7 @@ def test_forward_is_the_code_bit_for_bit(dtype):
     np.testing.assert_array_equal(found, wide.astype(dtype))  # rounded once
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("dim", [2, 3, 8, 64])
 def test_jacobian_is_that_of_the_dense_matrix(dim):
     v, q = pairs(1, 20, dim, np.float64)

@@ -93,6 +93,7 @@ def check(function, spec, inputs, *, in_mesh, jitted):
         assert leaf.sharding.is_equivalent_to(NamedSharding(mesh, leaf_spec), leaf.ndim)
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize(("shape", "in_mesh"), [((32, 4), False), ((8, 3, 2, 4), True)])
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_explicit_axes_in_a_compiled_program(name, shape, in_mesh):
@@ -100,11 +101,13 @@ def test_explicit_axes_in_a_compiled_program(name, shape, in_mesh):
 
 
 # Without a mesh around it JAX itself cannot start the gradient of a sharded sum.
+@pytest.mark.many_cases
 @pytest.mark.parametrize("name", [name for name in FUNCTIONS if name != "gradients"])
 def test_explicit_axes_without_compiling(name):
     check(*FUNCTIONS[name], arrays(), in_mesh=False, jitted=False)
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize(("in_mesh", "jitted"), [(True, True), (False, False)])
 def test_kmeans_of_points_on_explicit_axes(in_mesh, jitted):
     options = {"num_codes": NUM_CODES, "chunk_size": 10}
@@ -115,6 +118,7 @@ def test_kmeans_of_points_on_explicit_axes(in_mesh, jitted):
     check(clusters, (WHOLE, BATCH), points, in_mesh=in_mesh, jitted=jitted)
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_every_shard_of_a_shard_map_is_a_batch(name):
     function, _ = FUNCTIONS[name]
@@ -138,6 +142,7 @@ def test_every_shard_of_a_shard_map_is_a_batch(name):
             chex.assert_trees_all_close(shard_value, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.thorough
 def test_kmeans_inside_a_shard_map():
     points, seeds = arrays()[0], np.arange(4)
     mesh = jax.make_mesh(*MESH, axis_types=(AxisType.Auto,))
