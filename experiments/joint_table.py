@@ -15,6 +15,7 @@ import numpy as np
 
 from dvae.analysis import tables
 from experiments.common import groups as run_groups
+from experiments.common import records
 from experiments.common import tables as result_tables
 from experiments.common.groups import Group, Program
 from experiments.common.tables import Summary
@@ -24,7 +25,7 @@ PROGRAM = Program("joint_vae", Config)
 # MNIST, 100 epochs: Dupont (2018), sec. 4.2. It is that of the one model that the authors released.
 PUBLISHED_ACCURACY = 0.887
 NAME = "joint_vae"
-_FIELDS = (run_groups.DATASET, "objective", "discrete", "num_steps")
+_FIELDS = (run_groups.DATASET, "objective", "discrete", "num_steps", "steps")
 _NEEDS = (
     "distortion_nats",
     "rmse",
@@ -61,7 +62,7 @@ def rows(summary: Summary) -> list[dict[str, object]]:
                 "ELBO": f"{of_seed('elbo_nats'):.2f}",
                 "KL, continuous": f"{np.sum(of_seed('kl_continuous_nats')):.2f}",
                 "KL, discrete": f"{np.sum(of_seed('kl_discrete_nats')):.2f}",
-                "steps": f"{summary['num_steps']:,}",
+                "steps": records.steps(summary),
                 "epochs": f"{summary['epochs']:g}",
                 "minutes": f"{summary['wall_seconds'] / 60:.0f}",
             }
@@ -77,9 +78,9 @@ def shortfalls(groups: Sequence[Group]) -> list[str]:
         if group.summary["dataset"] == "mnist" and "accuracy" in group.summary["test"]
     ]
     stems = [
-        f"{group.settings['objective']}, {group.summary['num_steps']:,} steps" for group in scored
+        f"{group.settings['objective']}, {records.steps(group.summary)} steps" for group in scored
     ]
-    names = run_groups.label(scored, stems, but=("objective", "num_steps"))
+    names = run_groups.label(scored, stems, but=("objective", "num_steps", "steps"))
     lines = []
     for name, group in zip(names, scored, strict=True):
         values = np.ravel(group.summary["test"]["accuracy"])

@@ -39,6 +39,7 @@ _FIELDS = (
     "features",
     "crop",
     "num_steps",
+    "steps",
     "batch_size",
 )
 _NEEDS = (
@@ -63,7 +64,7 @@ def row(summary: Summary) -> dict[str, object]:
         "n": config["num_latents"],
         "maps": config["features"],
         "crop": config["crop"] or "whole",
-        "steps": summary["num_steps"],
+        "steps": records.steps(summary),
         "batch": config["batch_size"],
         "seeds": " ".join(str(seed) for seed in summary["seeds"]),
         "bits/dim": f"{mean('bits_per_dim'):.3f}",

@@ -69,6 +69,15 @@ class Due(NamedTuple):
         """
         return self._replace(call=0, validate=False, lasting=False, save=True)
 
+    def cut_off(self, *, monitored: bool) -> "Due":
+        """Returns what is due instead if the run's time is over here.
+
+        Args:
+          monitored: whether this step is a candidate for the best one, as the last one is. A longer
+            run does not remember that validation.
+        """
+        return self._replace(call=0, validate=self.validate or monitored, save=True)
+
 
 class Schedule(NamedTuple):
     """When a run logs, validates, saves and ends."""

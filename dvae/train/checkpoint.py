@@ -224,8 +224,17 @@ class Checkpoints:
             ) from error
         return restored["state"], restored["info"]
 
+    def wait(self) -> None:
+        """Waits until everything is written, and leaves the folder open.
+
+        Raises:
+          CheckpointError: it cannot be written.
+        """
+        with self._writing():
+            self._manager.wait_until_finished()
+
     def close(self) -> None:
-        """Waits until everything is written.
+        """Waits until everything is written, and closes the folder.
 
         Raises:
           CheckpointError: it cannot be written.

@@ -23,6 +23,7 @@ __all__ = [
     "HEARTBEAT_SECONDS",
     "PeerError",
     "agreed",
+    "agreed_end",
     "any_process",
     "barrier",
     "initialize",
@@ -123,6 +124,28 @@ def any_process(flag: bool) -> bool:
     return bool(np.any(multihost_utils.process_allgather(np.array(flag))))
 
 
+def agreed_end(
+    received: signal.Signals | None, late: bool, *, asking: bool
+) -> tuple[signal.Signals | None, bool]:
+    """Returns why all processes stop after this step, if they do: by a signal, or by the clock.
+
+    Args:
+      received: by this process.
+      late: whether the time of the run is over by the clock of this process.
+      asking: whether this is a step after which processes ask each other; the same in all of them.
+
+    Returns:
+      The signal as of `agreed`, and whether the clock of any process is over.
+    """
+    if jax.process_count() == 1:
+        return received, late
+    if not asking:
+        return None, False
+    flags = multihost_utils.process_allgather(np.array([received is not None, late]))
+    signaled, over = np.any(flags, axis=0)
+    return (received or signal.SIGTERM) if signaled else None, bool(over)
+
+
 def agreed(received: signal.Signals | None, *, asking: bool) -> signal.Signals | None:
     """Returns the signal that all processes stop by after this step, if any.
 
@@ -133,11 +156,7 @@ def agreed(received: signal.Signals | None, *, asking: bool) -> signal.Signals |
     Returns:
       The signal of this process, SIGTERM if only another one received one, or None.
     """
-    if jax.process_count() == 1:
-        return received
-    if asking and any_process(received is not None):
-        return received or signal.SIGTERM
-    return None
+    return agreed_end(received, False, asking=asking)[0]
 
 
 def sum_over_processes(values: np.ndarray) -> np.ndarray:

@@ -136,6 +136,11 @@ class Progress:
             else None
         )
 
+    @property
+    def speed(self) -> float:
+        """Steps a second, as last shown; 0 until there is something to measure."""
+        return self._speed
+
     def skip_time(self, step: int) -> None:
         """Measures the speed anew from `step` on, so that the time until now does not count."""
         self._last_step, self._last_time = step, time.perf_counter()

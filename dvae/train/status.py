@@ -3,21 +3,29 @@
     with status.phase("compiling the step"):
         ...
 
-A phase that is over in a moment says nothing. Of a longer one a terminal shows the time that it
-has taken so far; elsewhere there is one plain line.
+A phase that is over in a moment says nothing. A longer one is said when it has begun and, with the
+time that it took, when it is over; a terminal shows the time meanwhile. What of it went into
+compilation, by whatever it called, is said as well.
 """
 
 import contextlib
+import functools
 import sys
 import threading
 import time
 from collections.abc import Iterator
 
+import jax
 from tqdm import tqdm
 
-__all__ = ["DELAY_SECONDS", "phase", "say"]
+__all__ = ["DELAY_SECONDS", "compile_seconds", "phase", "say"]
 
 DELAY_SECONDS = 1.0  # before a phase is worth a line
+_COMPILING = (
+    "/jax/core/compile/jaxpr_to_mlir_module_duration",
+    "/jax/core/compile/backend_compile_duration",
+)
+_compiled = {"seconds": 0.0}  # by this process so far
 
 
 def say(text: str) -> None:
@@ -27,6 +35,12 @@ def say(text: str) -> None:
             tqdm.write(text, file=sys.stderr)
         else:
             print(text, file=sys.stderr, flush=True)
+
+
+def compile_seconds() -> float:
+    """Returns the seconds that JAX has spent compiling since this was called first, or a phase."""
+    _listen()
+    return _compiled["seconds"]
 
 
 @contextlib.contextmanager
@@ -41,19 +55,30 @@ def phase(text: str, *, silent: bool = False) -> Iterator[None]:
         yield
         return
     over = threading.Event()
-    line = threading.Thread(target=_show, args=(text, time.time(), over), daemon=True)
+    said = threading.Event()
+    began, compiled = time.time(), compile_seconds()
+    line = threading.Thread(target=_show, args=(text, began, over, said), daemon=True)
     line.start()
     try:
         yield
     finally:
         over.set()
         line.join()
+    if said.is_set():
+        say(f"{text}: {_taken(time.time() - began, compile_seconds() - compiled)}")
 
 
-def _show(text: str, began: float, over: threading.Event) -> None:
+def _taken(seconds: float, compiling: float) -> str:
+    """Writes a time, and how much of it was compilation where that is part of it."""
+    part = f", {compiling:.1f} s of it compiling" if compiling >= DELAY_SECONDS else ""
+    return f"{seconds:.1f} s{part}"
+
+
+def _show(text: str, began: float, over: threading.Event, said: threading.Event) -> None:
     """Shows one phase until it is over."""
     if over.wait(DELAY_SECONDS):
         return
+    said.set()
     if not sys.stderr.isatty():
         say(text)
         return
@@ -63,4 +88,14 @@ def _show(text: str, began: float, over: threading.Event) -> None:
         while not over.wait(1.0):
             bar.refresh()
         bar.close()
-    say(f"{text} [{tqdm.format_interval(time.time() - began)}]")
+
+
+@functools.cache
+def _listen() -> None:
+    """Adds up, from now on, what JAX reports of its compilations."""
+
+    def add(event: str, duration_secs: float, **_: str | int) -> None:
+        if event in _COMPILING:
+            _compiled["seconds"] += duration_secs
+
+    jax.monitoring.register_event_duration_secs_listener(add)

@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from dvae import rbm
-from dvae.train import sharding
+from dvae.train import distributed, sharding, status
 from experiments.boltzmann import prior as boltzmann_prior
 from experiments.boltzmann.config import BoltzmannConfig
 from experiments.common import evaluation
@@ -127,7 +127,10 @@ class Likelihood:
         config, mesh = self._config, self._mesh
         params, model_state = evaluation.with_seed_axis(config, (params, model_state))
         keys = evaluation.stacked_keys(config, mesh)
-        log_z = None if self._machine is None else self._log_z(keys, params["prior"])
+        log_z = None
+        if self._machine is not None:
+            with status.phase("estimating log Z", silent=not distributed.is_main()):
+                log_z = jax.block_until_ready(self._log_z(keys, params["prior"]))
         value = None if log_z is None else log_z.value
         log_likelihood, ess, elbo, kl, *others = evaluation.over_images(
             config,

@@ -4,13 +4,16 @@ import os
 import signal
 import sys
 import threading
+import time
 
 _DELAY_SECONDS = 1.0  # before imports are worth a line
 _imported = threading.Event()
+_began: list[float] = []  # when this process began as a program, on `time.perf_counter`
 
 
 def importing() -> None:
     """Prepares the process for the imports of a program."""
+    _began.append(time.perf_counter())
     # Programs write files alone. What a notebook left here may be a backend that is not installed.
     os.environ["MPLBACKEND"] = "agg"
     # Until the program hears signals itself, Ctrl-C ends it without a traceback.
@@ -23,6 +26,11 @@ def importing() -> None:
 def imported() -> None:
     """Notes that the imports are over."""
     _imported.set()
+
+
+def program_start() -> float:
+    """Returns when the program began, on `time.perf_counter`; now, where none was started."""
+    return _began[0] if _began else time.perf_counter()
 
 
 def _say_importing() -> None:

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from dvae.data import Dataset
 from dvae.train import loop
 from experiments.common import flags
-from experiments.common.flags import option
+from experiments.common.flags import MAX_INT, option
 
 REFUSE, USE = "refuse", "use"
 
@@ -53,6 +54,19 @@ class RunConfig:
     eval_batch_size: int = option(100, "Images in a step of evaluations.", minimum=1)
     checkpoint_interval: int = option(
         5_000, "Steps between checkpoints; 0: one at the end.", minimum=0
+    )
+    time_limit: float = option(
+        0.0,
+        "Minutes from the program's start until its end, evaluation included: training stops in "
+        "time, and the same command continues it; 0: no limit.",
+        minimum=0,
+        identity=False,
+    )
+    dry_run: bool = option(
+        False,
+        "Report on settings, sizes, memory and expected time, without training; nothing is "
+        "written.",
+        identity=False,
     )
     mesh: int = option(
         0,
@@ -102,6 +116,18 @@ class RunConfig:
             self.checkpoint_interval,
         )
 
+    def evaluation_work(self, images: Dataset) -> float:
+        """Returns the work of the final evaluation, in validations.
+
+        Args:
+          images: the data set.
+        """
+        return self._final_images(images) / min(self.num_eval_images, len(images.validation))
+
+    def _final_images(self, images: Dataset) -> int:
+        """Returns how many images the final evaluation takes."""
+        return min(self.num_test_images or MAX_INT, len(images.test))
+
     def tied_to_length(self) -> str | None:
         """Returns what makes training depend on `num_steps`; None: the run can be prolonged."""
         raise NotImplementedError
@@ -125,6 +151,15 @@ class LikelihoodConfig(RunConfig):
         "num_test_images says.",
         minimum=0,
     )
+
+    def evaluation_work(self, images: Dataset) -> float:
+        """Returns the work of the final evaluation, in validations; see `RunConfig`."""
+        return super().evaluation_work(images) * self.test_samples / self.eval_samples
+
+    def _final_images(self, images: Dataset) -> int:
+        """Returns how many images the final evaluation takes, those of validation included."""
+        held_out = self.num_validation_images or self.num_test_images or MAX_INT
+        return super()._final_images(images) + min(held_out, len(images.validation))
 
     def __post_init__(self) -> None:
         """Raises ValueError for a setting outside its range."""

@@ -48,7 +48,7 @@ def option(
     """Declares a field: its default, its help text and what is checked.
 
     Args:
-      default: also fixes the type: str, int or float.
+      default: also fixes the type: str, int, float or bool.
       help: a sentence for `--help`, which begins with a noun and names units.
       choices: the allowed strings.
       minimum: the smallest allowed number.
@@ -107,6 +107,7 @@ def free_fields(config: Any) -> set[str]:
 def define(config_class: type, presets: Presets | None = None) -> None:
     """Defines one flag for every field of the dataclass, and `--preset` if there are presets."""
     parsers = {
+        bool: absl_flags.BooleanParser,
         int: absl_flags.IntegerParser,
         float: absl_flags.FloatParser,
         str: absl_flags.ArgumentParser,
@@ -114,7 +115,10 @@ def define(config_class: type, presets: Presets | None = None) -> None:
 
     def define_one(name: str, parser: absl_flags.ArgumentParser, text: str, group: str) -> None:
         # absl keeps flags by module; under the names of groups `flag_help` finds them.
-        absl_flags.DEFINE(parser, name, None, text, module_name=group)
+        if isinstance(parser, absl_flags.BooleanParser):
+            absl_flags.DEFINE_bool(name, None, text, module_name=group)
+        else:
+            absl_flags.DEFINE(parser, name, None, text, module_name=group)
 
     for field in dataclasses.fields(config_class):
         parser = parsers[type(field.default)]()

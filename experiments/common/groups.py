@@ -161,6 +161,8 @@ def settings_of(program: Program, summary: Mapping[str, Any]) -> dict[str, Any]:
     config = {**usual, **summary["config"], DATASET: summary[DATASET]}
     silent = {*flags.free_fields(RunConfig), *SEEDS}
     silent |= set(flag_rules.idle(flags.rules_of(program.config_class), config))
+    if records.is_unfinished(summary):
+        config["steps"] = summary["steps"]
     names = [DATASET, *(name for name in config if name != DATASET)]
     return {name: config[name] for name in names if name not in silent}
 

@@ -37,6 +37,7 @@ import json
 import os
 import platform
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,8 @@ import dvae
 from dvae.train import metrics
 
 SUMMARY_FILE = "summary.json"
-FILES = "files"  # of a summary: what was written beside it, after which the run is finished
+FILES = "files"  # of a summary: what was written beside it, after which it is complete
+FINISHING = "finishing_seconds"  # of a summary: how long evaluation and all writing took
 PRIOR_FILE = "prior.npz"
 SETS = ("validation", "test")  # of images, and of a summary the parts with these names
 STANDARD_ERROR = "_standard_error"
@@ -75,6 +77,17 @@ def read_summary(workdir: Path) -> dict[str, Any]:
     """
     text = (workdir / SUMMARY_FILE).read_text(encoding="utf-8")
     return with_standard_names(json.loads(text))
+
+
+def is_unfinished(summary: Mapping[str, Any]) -> bool:
+    """Tells whether a summary is of a run whose time was over before its last step."""
+    return "steps" in summary and summary["steps"] < summary["num_steps"]
+
+
+def steps(summary: Mapping[str, Any]) -> str:
+    """Writes the steps of a run: "5,000", or "1,200 of 5,000" of an unfinished one."""
+    whole = f"{summary['num_steps']:,}"
+    return f"{summary['steps']:,} of {whole}" if is_unfinished(summary) else whole
 
 
 def with_standard_names(summary: Any) -> Any:

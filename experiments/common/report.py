@@ -1,6 +1,7 @@
 """What a training run leaves behind: summary.json, arrays, pictures and a few lines of text."""
 
 import dataclasses
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,6 +41,7 @@ def of_run(config: RunConfig, result: loop.Result, model: PyTree) -> dict[str, A
     return {
         "program": config.program,
         "num_steps": config.num_steps,
+        "steps": int(np.max(jax.device_get(result.state.step))),
         "seeds": list(range(config.seed, config.seed + config.num_seeds)),
         "num_parameters": sum(x.size for x in jax.tree.leaves(model)) // config.num_seeds,
         "hardware": records.describe_hardware(),
@@ -78,10 +80,17 @@ def first_seed(config: RunConfig, tree: PyTree) -> PyTree:
     return tree if config.num_seeds == 1 else jax.tree.map(lambda x: x[0], tree)
 
 
-def save(report: Report, workdir: Path) -> dict[str, Any]:
+def save(report: Report, workdir: Path, *, began: float) -> dict[str, Any]:
     """Writes summary.json first, then arrays and pictures, and prints the result.
 
-    In the end summary.json, which is returned, lists the files beside it: the run is finished.
+    In the end summary.json, which is returned, lists the files beside it: nothing is left to do,
+    until training goes on.
+
+    Args:
+      report: of the run.
+      workdir: of the run.
+      began: when training was over, on `time.perf_counter`. How long evaluation and all that is
+        written took tells the next session of a run under a time limit when to stop.
     """
     path, files = workdir / records.SUMMARY_FILE, [*report.arrays]
     checkpoint.write_json(path, report.summary)
@@ -94,7 +103,8 @@ def save(report: Report, workdir: Path) -> dict[str, Any]:
         for title, figure in report.draw().items():
             files.append(f"{title}.png")
             analysis.figures.save(figure, workdir / files[-1])
-    summary = {**report.summary, records.FILES: files}
+    seconds = round(time.perf_counter() - began, 1)
+    summary = {**report.summary, records.FILES: files, records.FINISHING: seconds}
     checkpoint.write_json(path, summary)
     print(describe(report, workdir, files))
     return summary
@@ -105,7 +115,7 @@ def describe(report: Report, workdir: Path, files: Sequence[str]) -> str:
     summary = report.summary
     step = f", evaluated at step {summary['evaluated_step']}" if "evaluated_step" in summary else ""
     header = (
-        f"{report.subject}: {summary['num_steps']} steps, seeds {summary['seeds']}{step}, "
+        f"{report.subject}: {records.steps(summary)} steps, seeds {summary['seeds']}{step}, "
         f"{summary['wall_seconds']:.0f} s on {summary['hardware']}"
     )
     lines = [
@@ -114,4 +124,6 @@ def describe(report: Report, workdir: Path, files: Sequence[str]) -> str:
     ]
     pictures = ", ".join(sorted(name for name in files if name.endswith(".png")))
     notes = ["", *report.notes] if report.notes else []
+    if records.is_unfinished(summary):
+        notes += ["unfinished: the same command trains on"]
     return "\n".join(["", header, *lines, *notes, "", f"pictures in {workdir}: {pictures}"])

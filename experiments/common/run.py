@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,7 +14,7 @@ from jax.sharding import Mesh
 
 from dvae.data import Dataset, KeepRows
 from dvae.train import checkpoint, distributed, loop, sharding, signals, state, status
-from experiments.common import flags, records, workdirs
+from experiments.common import begin, dry_run, flags, records, workdirs
 from experiments.common import report as run_report
 from experiments.common.config import RunConfig
 
@@ -72,6 +73,9 @@ def run(
       make_task: what the loop trains.
       report: evaluates the result, in all processes; the main one then writes what it returns.
 
+    Returns:
+      The summary; of a dry run what it measured.
+
     Raises:
       SystemExit: a setting, the data set or the workdir is unusable; said in one line on stderr.
       LockedError, NonFiniteError, StoppedError, PeerError: see `loop.fit`.
@@ -120,18 +124,33 @@ def _train(
                     f"of the {images.num_train} training images of {images.name}; use fewer "
                     "processes"
                 )
-            held = stack.enter_context(workdirs.claim(config, workdir))
+            held = None if config.dry_run else stack.enter_context(workdirs.claim(config, workdir))
         with status.phase("preparing the training", silent=silent):
             task = make_task(config, images, mesh)
-        result = loop.fit(task, lengths, workdir, mesh)
+        if config.dry_run:
+            return dry_run.report(config, task, images, workdir, mesh)
+        result = loop.fit(task, lengths, workdir, mesh, _limit(config, images, workdir))
+        ended = time.perf_counter()
         with status.phase("evaluating", silent=silent):
             results = report(config, result, images, workdir, mesh)
         summary = results.summary
         if held is not None:
             held.check()
-            summary = run_report.save(results, workdir)
+            summary = run_report.save(results, workdir, began=ended)
         distributed.barrier("report")
     return summary
+
+
+def _limit(config: RunConfig, images: Dataset, workdir: Path) -> loop.TimeLimit | None:
+    """Returns when the program must be over, and how long its end took in an earlier session."""
+    if not config.time_limit:
+        return None
+    until = begin.program_start() + 60 * config.time_limit
+    try:
+        finishing = records.read_summary(workdir).get(records.FINISHING)
+    except (OSError, ValueError):
+        finishing = None
+    return loop.TimeLimit(until, config.evaluation_work(images), finishing)
 
 
 def start(config_class: type[C], presets: flags.Presets, run: Callable[[C], Any]) -> None:

@@ -20,7 +20,7 @@ Summary = Mapping[str, Any]
 # (data set, structure) -> column -> mean and deviation over runs (None: not published)
 Published = dict[tuple[str, str], dict[str, tuple[float, float | None]]]
 # Fields that the table shows, or that its cells are named by.
-_FIELDS = ("dataset", "num_steps", "test_samples", "batch_size", "learning_rate")
+_FIELDS = ("dataset", "num_steps", "steps", "test_samples", "batch_size", "learning_rate")
 _PLACES = {"workdir", "data_dir", "coordinator"}  # fields that say where a run lay
 _NEEDS = ("nll_nats", "elbo_nats", "effective_samples")
 
@@ -81,7 +81,7 @@ def row(table: Table, summary: Summary) -> dict[str, object]:
         "SE (images)": standard_error(test, "nll_nats", "{:.2g}", unit),
         "published": f"{reference[0]:.2f}{spread(reference[1])}" if reference else "",
         "difference": f"{nll - reference[0]:+.2f}" if reference and same else "",
-        "steps": f"{summary['num_steps']:,}",
+        "steps": records.steps(summary),
         "seeds": " ".join(str(seed) for seed in summary["seeds"]),
         "samples": config["test_samples"],
         "batch": config["batch_size"],

@@ -137,6 +137,8 @@ def _finished(config: RunConfig, workdir: Path) -> dict[str, Any] | None:
     try:
         summary = records.read_summary(workdir)
         then, files = summary["config"], summary[records.FILES]
+        if records.is_unfinished(summary):
+            return None
     except (OSError, ValueError, KeyError, TypeError):
         return None
     free = flags.free_fields(config)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from dvae.data import Dataset
 from dvae.models import joint
 from experiments.common import names as run_names
 from experiments.common.config import RunConfig
@@ -130,6 +131,10 @@ class Config(RunConfig):
             features=self.features,
             hidden_units=self.hidden_units,
         )
+
+    def _final_images(self, images: Dataset) -> int:
+        """Returns how many images the final evaluation takes: codes of training images, too."""
+        return super()._final_images(images) + images.num_train
 
     def tied_to_length(self) -> str | None:
         """Returns None: rate and capacities are those of any length."""

@@ -95,7 +95,9 @@ def summarize(
             config.objective, f"the ELBO with {config.kl_weight:g} KL: bounds nothing"
         ),
         "test": record,
-        "epochs": round(config.num_steps / (images.num_train // config.batch_size), 2),
+        "epochs": round(
+            int(np.max(result.state.step)) / (images.num_train // config.batch_size), 2
+        ),
         **run_report.of_run(config, result, result.state.params),
     }
 

@@ -142,6 +142,8 @@ def test_only_where_things_are_may_change() -> None:
     places = {
         "workdir",
         "nonempty_workdir",
+        "time_limit",
+        "dry_run",
         "data_dir",
         "mesh",
         "coordinator",

@@ -34,7 +34,7 @@ def values_of(field: dataclasses.Field) -> st.SearchStrategy:
     """Values of the field's type, allowed and not."""
     if field.metadata["choices"]:
         return st.sampled_from([*field.metadata["choices"], "nonsense"])
-    return {int: INTEGERS, float: FLOATS, str: TEXTS}[type(field.default)]
+    return {bool: st.booleans(), int: INTEGERS, float: FLOATS, str: TEXTS}[type(field.default)]
 
 
 def overrides(config_class) -> st.SearchStrategy:

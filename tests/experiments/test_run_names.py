@@ -42,6 +42,7 @@ def one_field_changed(config_class, preset):
     for field in dataclasses.fields(config_class):
         now = getattr(base, field.name)
         others = [c for c in field.metadata["choices"] if c not in ("", now)] or {
+            bool: lambda now: [not now],
             int: lambda now: [now + 1, 2 * now + 2],
             float: lambda now: [now / 2, now + 1.0],
             str: lambda _: ["10,3", "a/b"],

@@ -1,8 +1,8 @@
 """One of several processes that train a small model together; started by `test_processes`.
 
-    python process.py WORKDIR NUM_STEPS [PORT NUM_PROCESSES PROCESS_ID [DIES_AT]]
+    python process.py WORKDIR NUM_STEPS [PORT NUM_PROCESSES PROCESS_ID [DIES_AT [LATE]]]
 
-DIES_AT: the step at whose validation this process kills itself.
+DIES_AT: the step at whose validation this process kills itself. LATE: its time limit is over.
 """
 
 import json
@@ -69,7 +69,8 @@ def main(workdir, num_steps, *processes):
         config = loop.LoopConfig(
             int(num_steps), log_interval=2, eval_interval=2, checkpoint_interval=4
         )
-        result = loop.fit(make_task(mesh, dies_at), config, workdir, mesh)
+        limit = loop.TimeLimit(until=-np.inf) if len(processes) > 4 else None
+        result = loop.fit(make_task(mesh, dies_at), config, workdir, mesh, limit)
     except (distributed.PeerError, loop.StoppedError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         distributed.leave(3)

@@ -32,13 +32,13 @@ def start(workdir, num_steps, *processes):
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
 
 
-def train(workdir, num_steps, count, *, dies_at=None):
+def train(workdir, num_steps, count, *, dies_at=None, main=()):
     """Trains by `count` processes, the last of which may die; returns statuses and messages."""
     if count == 1:
         running = [start(workdir, num_steps)]
     else:
         port = free_port()
-        running = [start(workdir, num_steps, port, count, i) for i in range(count - 1)]
+        running = [start(workdir, num_steps, port, count, i, *main) for i in range(count - 1)]
         dying = () if dies_at is None else (dies_at,)
         running.append(start(workdir, num_steps, port, count, count - 1, *dying))
     try:
@@ -90,6 +90,17 @@ def test_a_lost_process_ends_the_others_and_all_continue(tmp_path, alone) -> Non
     statuses, errors = train(tmp_path, 12, 3)
     assert statuses == [0] * 3, errors
     assert "continuing from step 4" in errors[0]
+    assert_ends_like(tmp_path, alone)
+
+
+@pytest.mark.thorough
+def test_the_main_process_ends_all_by_its_clock_and_all_continue(tmp_path, alone) -> None:
+    statuses, errors = train(tmp_path, 12, 2, main=(-1, "late"))
+    assert statuses == [0, 0], errors
+    assert "the time limit is near: ending after step 2" in errors[0]
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["2"]
+    statuses, errors = train(tmp_path, 12, 2)
+    assert statuses == [0, 0], errors
     assert_ends_like(tmp_path, alone)
 
 

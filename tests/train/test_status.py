@@ -1,9 +1,12 @@
 """What is said while something takes long."""
 
 import io
+import re
 import sys
 import time
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from dvae.train import status
@@ -26,7 +29,18 @@ def test_a_long_phase_is_said_once_before_it_ends(capsys) -> None:
             if said := capsys.readouterr().err:
                 break
         assert said == "compiling\n"
-    assert capsys.readouterr().err == ""
+    assert re.fullmatch(r"compiling: \d\.\d s\n", capsys.readouterr().err)
+
+
+def test_a_phase_says_how_long_was_compiled(capsys, monkeypatch) -> None:
+    before = status.compile_seconds()
+    with status.phase("evaluating"):
+        jax.jit(lambda x: jnp.sin(x) + before)(1.0)
+        found = status.compile_seconds() - before
+        monkeypatch.setitem(status._compiled, "seconds", before + 2.5)
+        time.sleep(0.1)
+    assert 0 < found < 2.5
+    assert capsys.readouterr().err.endswith(" s, 2.5 s of it compiling\n")
 
 
 def test_a_short_or_silent_phase_says_nothing(capsys, monkeypatch) -> None:
@@ -47,7 +61,8 @@ def test_a_terminal_shows_the_time(monkeypatch) -> None:
         time.sleep(1.5)
     text = terminal.getvalue()
     assert "compiling [00:00]" in text
-    assert "compiling [00:01]\n" in text
+    assert "compiling [00:01]" in text
+    assert re.search(r"compiling: 1\.\d s\n", text)
 
 
 def test_an_error_passes_through(capsys) -> None:

@@ -1,0 +1,150 @@
+"""When training must stop so that a run fits into the time that it was given.
+
+    clock = Clock(TimeLimit(until=time.perf_counter() + 600, evaluations=8.0), monitored=True)
+    while due.call:
+        session.advance(due.call)
+        if clock.late(session, due, ahead=1): ...
+
+What is still to come is known from what it took before: a call of the step from the last record, a
+validation and a checkpoint from the last ones, the final evaluation from an earlier session of the
+run or from the validations.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+
+import jax
+
+from dvae.train import status
+from dvae.train._schedule import Due, LoopConfig
+from dvae.train._session import Session
+
+__all__ = ["Clock", "TimeLimit", "Unlimited"]
+
+# Seconds of what was not measured yet: a checkpoint, and pictures with all else that is written.
+_SAVING, _WRITING = 5.0, 10.0
+_UNKNOWN_SHARE = 0.2  # of the time until the limit, left for an evaluation of unknown length
+_MARGIN, _MARGIN_SECONDS = 1.2, 3.0  # by which measured times are stretched
+
+
+@dataclass(frozen=True)
+class TimeLimit:
+    """When a program must be over, and what it does after training."""
+
+    until: float  # on `time.perf_counter`
+    evaluations: float = 1.0  # work of the final evaluation, in validations
+    finishing: float | None = None  # seconds after training in an earlier session; None: unknown
+
+
+class Unlimited:
+    """The clock of a run that may take any time, or of a process for which another one looks."""
+
+    def validating(self) -> AbstractContextManager[None]:
+        """Measures nothing."""
+        return nullcontext()
+
+    def save(self, session: Session, *, validated: bool) -> None:
+        """Saves; see `Session.save`."""
+        session.save(validated=validated)
+
+    def recorded(self, session: Session, config: LoopConfig) -> None:
+        """Does nothing."""
+
+    def late(self, session: Session, due: Due, *, ahead: int) -> bool:
+        """Returns False."""
+        return False
+
+
+class Clock(Unlimited):
+    """Measures a run under a limit, and says when it must stop training."""
+
+    def __init__(self, limit: TimeLimit, *, monitored: bool) -> None:
+        """Starts the clock.
+
+        Args:
+          limit: of the program.
+          monitored: whether the last step is validated wherever the run ends.
+        """
+        self._limit = limit
+        self._monitored = monitored
+        self._unknown = _UNKNOWN_SHARE * max(0.0, limit.until - time.perf_counter())
+        self._call: float | None = None  # seconds of a call of the step
+        self._began = 0.0  # when the second call did
+        self._done = 0  # calls of the session that are known to be over
+        self._validation: float | None = None  # seconds of the last one, compilation excluded
+        self._compiling = 0.0  # seconds of compiling validations
+        self._saving: float | None = None
+
+    @contextmanager
+    def validating(self) -> Iterator[None]:
+        """Measures a validation."""
+        began, compiled = time.perf_counter(), status.compile_seconds()
+        yield
+        compiling = status.compile_seconds() - compiled
+        self._validation = max(0.0, time.perf_counter() - began - compiling)
+        self._compiling = max(self._compiling, compiling)
+
+    def save(self, session: Session, *, validated: bool) -> None:
+        """Saves; the first time waits until all is written, to measure it.
+
+        Args:
+          session: whose state is saved.
+          validated: see `Session.save`.
+        """
+        began = time.perf_counter()
+        session.save(validated=validated)
+        if self._saving is None:
+            session.checkpoints.wait()
+            self._saving = time.perf_counter() - began
+
+    def recorded(self, session: Session, config: LoopConfig) -> None:
+        """Takes over the speed that was measured since the last record."""
+        if session.progress.speed:
+            self._call = config.steps_per_call / session.progress.speed
+        self._done = session.num_calls
+
+    def late(self, session: Session, due: Due, *, ahead: int) -> bool:
+        """Returns whether the run must end here, with the step that was just done.
+
+        Args:
+          session: after a call of the step.
+          due: what is due after this step.
+          ahead: calls until this is asked again.
+        """
+        if self._call is None and session.num_calls > 1:  # nothing was recorded yet
+            jax.block_until_ready(session.state)
+            self._call = (time.perf_counter() - self._began) / (session.num_calls - 1)
+            self._done = session.num_calls
+        elif session.num_calls == 1:
+            self._began, self._done = time.perf_counter(), 1
+        call = self._call or 0.0
+        last = self._limit.until - self._rest(due, several=ahead > 1) - ahead * call
+        if time.perf_counter() + (session.num_calls - self._done) * call < last:
+            return False
+        # Calls are queued: what they will take was a guess, unless they are over.
+        jax.block_until_ready(session.state)
+        self._done = session.num_calls
+        return time.perf_counter() >= last
+
+    def _rest(self, due: Due, *, several: bool) -> float:
+        """Returns the seconds of all that comes but steps, if the run goes on for a call or more.
+
+        Args:
+          due: what is due now.
+          several: whether more can be due before the next look at the clock.
+        """
+        saving = _SAVING if self._saving is None else self._saving
+        validation = self._validation or 0.0
+        rest = saving + validation * self._monitored
+        rest += validation * (due.validate or several) + saving * (due.save or several)
+        return _MARGIN * (rest + self._finishing()) + _MARGIN_SECONDS
+
+    def _finishing(self) -> float:
+        """Returns the seconds between training and the end of the program."""
+        if self._limit.finishing is not None:
+            return self._limit.finishing
+        if self._validation is None:
+            return self._unknown
+        return self._limit.evaluations * self._validation + self._compiling + _WRITING
