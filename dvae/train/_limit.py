@@ -42,15 +42,15 @@ class Unlimited:
     """The clock of a run that may take any time, or of a process for which another one looks."""
 
     def validating(self) -> AbstractContextManager[None]:
-        """Measures nothing."""
+        """Returns a context that measures nothing."""
         return nullcontext()
 
     def save(self, session: Session, *, validated: bool) -> None:
-        """Saves; see `Session.save`."""
+        """Saves the state; see `Session.save`."""
         session.save(validated=validated)
 
     def recorded(self, session: Session, config: LoopConfig) -> None:
-        """Does nothing."""
+        """Does nothing: there is no speed to know."""
 
     def late(self, session: Session, due: Due, *, ahead: int) -> bool:
         """Returns False."""
@@ -87,7 +87,7 @@ class Clock(Unlimited):
         self._compiling = max(self._compiling, compiling)
 
     def save(self, session: Session, *, validated: bool) -> None:
-        """Saves; the first time waits until all is written, to measure it.
+        """Saves the state; the first time waits until all is written, to measure it.
 
         Args:
           session: whose state is saved.

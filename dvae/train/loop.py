@@ -5,9 +5,9 @@ configuration and seed. It continues from the newest checkpoint in its directory
 call of the compiled step covers the same steps as before, ends with the same parameters, bit for
 bit, as a run that was never interrupted.
 
-`Schedule` says what is due after which step, `Session` does it, and `Clock` when the time is over. Several processes run the same loop
-in step (see `distributed`): they decide by what all of them know alike, and only the main one
-writes.
+`Schedule` says what is due after which step, `Session` does it, and `Clock` says when the time is
+over. Several processes run the same loop in step (see `distributed`): they decide by what all of
+them know alike, and only the main one writes.
 """
 
 import contextlib
@@ -92,8 +92,9 @@ def fit(
         session = start_or_restore(task, config, workdir, mesh)
         schedule = Schedule(config, monitored=task.monitor is not None)
         monitored = schedule.monitored and config.eval_interval > 0
-        watching = limit is not None and distributed.is_main()
-        clock = Clock(limit, monitored=monitored) if watching else Unlimited()
+        clock = Unlimited()
+        if limit is not None and distributed.is_main():
+            clock = Clock(limit, monitored=monitored)
         # Several processes look at the clock where they ask each other.
         ahead = 1 if jax.process_count() == 1 else config.log_interval // config.steps_per_call
         # The signals are held until the last checkpoint is written.

@@ -84,6 +84,7 @@ def summarize(
     }
     if fit is not None and labels is not None and train_labels is not None:
         record |= _accuracies(config, test, fit, labels, train_labels)
+    of_run = run_report.of_run(config, result, result.state.params)
     return {
         "dataset": images.name,
         "pixels": (
@@ -95,10 +96,8 @@ def summarize(
             config.objective, f"the ELBO with {config.kl_weight:g} KL: bounds nothing"
         ),
         "test": record,
-        "epochs": round(
-            int(np.max(result.state.step)) / (images.num_train // config.batch_size), 2
-        ),
-        **run_report.of_run(config, result, result.state.params),
+        "epochs": round(of_run["steps"] / (images.num_train // config.batch_size), 2),
+        **of_run,
     }
 
 
