@@ -15,7 +15,7 @@ import numpy as np
 
 from dvae.analysis import tables
 from experiments.common import groups as run_groups
-from experiments.common import records
+from experiments.common import merging, records
 from experiments.common import tables as result_tables
 from experiments.common.groups import Group, Program
 from experiments.common.tables import Summary
@@ -48,7 +48,7 @@ def rows(summary: Summary) -> list[dict[str, object]]:
     for i, seed in enumerate(summary["seeds"]):
 
         def of_seed(name: str, i: int = i) -> Any:
-            return run_groups.of_each_seed(summary, "test", name)[i]
+            return merging.of_each_seed(summary, "test", name)[i]
 
         cells.append(
             {
@@ -98,9 +98,15 @@ def compare(directories: list[Path], out: Path) -> str:
     Raises:
       ValueError: a directory holds no run of `joint_vae`, or `out` cannot be written.
     """
-    groups = run_groups.read_groups(directories, PROGRAM, "experiments.joint_table", _NEEDS)
+    return write(
+        run_groups.read_groups(directories, PROGRAM, "experiments.joint_table", _NEEDS), out
+    )
+
+
+def write(groups: Sequence[Group], out: Path) -> str:
+    """Writes the table of groups of runs; see `compare`."""
     order = lambda group: [group.settings[name] for name in (run_groups.DATASET, "objective")]
-    groups.sort(key=order)
+    groups = sorted(groups, key=order)
     others = run_groups.differing(groups, but=_FIELDS)
     cells = []
     for group in groups:

@@ -17,7 +17,7 @@ import numpy as np
 from experiments.binary_vae import presets as binary_presets
 from experiments.binary_vae import report as binary_report
 from experiments.cifar_vq import config as cifar_vq
-from experiments.common import flags
+from experiments.common import flags, records
 from experiments.common import groups as run_groups
 from experiments.common.flags import option
 from experiments.common.groups import Program
@@ -97,7 +97,13 @@ def table() -> str:
         ]
         lines = [f"## {name}\n", "| preset | result | hours | command |", "|---|---|---|---|"]
         for preset, values in source.presets.items():
-            runs = [s for s in recorded if _is_of(source.program, s, values)]
+            config = source.program.config_class(**values)
+            runs = [
+                summary
+                for summary in recorded
+                if run_groups.is_of(source.program, summary, config)
+                and not records.is_unfinished(summary)
+            ]
             command = flags.command(f"experiments.{name}", source.program.config_class, values)
             result = hours = ""
             if runs:
@@ -107,16 +113,6 @@ def table() -> str:
             lines.append(f"| `{preset}` | {result} | {hours} | `{command}` |")
         parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n"
-
-
-def _is_of(program: Program, summary: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
-    """Tells whether a run has the settings of a preset."""
-    preset = dataclasses.asdict(program.config_class(**values))
-    dataset = {run_groups.DATASET: preset["dataset"]}
-    if summary["config"]["dataset"] != preset["dataset"]:
-        return False
-    wanted = run_groups.settings_of(program, {"config": preset, **dataset})
-    return run_groups.settings_of(program, {**summary, **dataset}) == wanted
 
 
 def main(arguments: list[str]) -> None:

@@ -25,11 +25,13 @@ from experiments.common.groups import Group, Program, Summary
 
 PROGRAM = Program("cifar_vq", Config)
 # CIFAR-10 test bits/dim of Sonderby et al. (2017), Fig. 1(a) and text; 256 maps, full training.
-PUBLISHED = {
-    ("gs_soft", 512): "4.61",
-    ("vq", 128): "4.81 (their VQ-VAE's best; 4.67 by van den Oord et al.)",
+PUBLISHED_BITS = {("gs_soft", 512): 4.61, ("vq", 128): 4.81}
+_REMARKS = {("vq", 128): " (their VQ-VAE's best; 4.67 by van den Oord et al.)"}
+PUBLISHED = {cell: f"{bits}{_REMARKS.get(cell, '')}" for cell, bits in PUBLISHED_BITS.items()}
+_RULES = {"gs_soft": "GS-Soft", "vq": "VQ-VAE"}
+REFERENCES = {
+    f"{_RULES[rule]}, C = {size}, published": bits for (rule, size), bits in PUBLISHED_BITS.items()
 }
-REFERENCES = {"GS-Soft, C = 512, published": 4.61, "VQ-VAE, C = 128, published": 4.81}
 _SIZE = "codebook_size"
 _FIELDS = (
     run_groups.DATASET,
@@ -159,9 +161,13 @@ def compare(directories: list[Path], out: Path) -> str:
     Raises:
       ValueError: a directory holds no finished run, or `out` cannot be written.
     """
-    groups = run_groups.read_groups(directories, PROGRAM, "experiments.report", _NEEDS)
+    return write(run_groups.read_groups(directories, PROGRAM, "experiments.report", _NEEDS), out)
+
+
+def write(groups: Sequence[Group], out: Path) -> str:
+    """Writes the report of groups of runs; see `compare`."""
     order = lambda group: [group.settings[k] for k in (run_groups.DATASET, "estimator", _SIZE)]
-    groups.sort(key=order)
+    groups = sorted(groups, key=order)
     table = lay_out(groups)
     summaries = run_groups.summaries_of(groups)
     baselines = {s["dataset"]: f"{s['baseline']['bits_per_dim']:.3f}" for s in summaries}

@@ -13,6 +13,7 @@ from experiments.common import tables as result_tables
 from experiments.common.tables import Published, Summary
 
 # "Baseline performances are taken from" Tucker et al. (2017) there: NVIL, MuProp, REBAR, Concrete.
+PUBLISHED_STEPS = 2_000_000
 PUBLISHED: Published = {
     ("mnist_static", "linear"): {
         "nvil": (108.35, 0.06),
@@ -72,7 +73,7 @@ TABLE = result_tables.Table(
     name="table1",
     source=(
         'Vahdat et al., "DVAE++" (2018), Table 1, mean and standard deviation of five runs of '
-        "2,000,000 steps (the number of Tucker et al., 2017, which the paper keeps)"
+        f"{PUBLISHED_STEPS:,} steps (the number of Tucker et al., 2017, which the paper keeps)"
     ),
     program=report.PROGRAM,
     published=PUBLISHED,

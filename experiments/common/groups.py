@@ -11,10 +11,8 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from dvae.train.checkpoint import CONFIG_FILE
-from experiments.common import flag_rules, flags, records
+from experiments.common import flag_rules, flags, merging, records
 from experiments.common.config import RunConfig
 
 Summary = dict[str, Any]
@@ -22,8 +20,6 @@ DATASET = "dataset"
 SEEDS = ("seed", "num_seeds")
 MAX_SHOWN = 4  # fields that a label names
 _OF_RUN = ("test", "seeds", "num_steps", "hardware", "wall_seconds", DATASET)
-_PER_SEED = (*records.SETS, "log_z")  # parts of a summary that hold a number a seed
-_NOT_PER_SEED = ("num_images",)
 
 
 class Program(NamedTuple):
@@ -60,7 +56,7 @@ class Group(NamedTuple):
     @property
     def summary(self) -> Summary:
         """The summary of one run with the seeds of all."""
-        return merge([run.summary for run in self.runs])
+        return merging.merge([run.summary for run in self.runs])
 
 
 def program_of(config: Mapping[str, Any]) -> str:
@@ -83,27 +79,103 @@ def read(directory: Path, program: Program, reader: str, needs: Sequence[str] = 
     whose, summary = _look_into(directory)
     if summary is None or not whose:
         raise ValueError(what_is(directory))
+    return Run(directory, _checked(directory, whose, summary, program, reader, needs))
+
+
+def read_all(
+    places: Sequence[Path], program: Program, reader: str, needs: Sequence[str] = ()
+) -> list[Run]:
+    """Reads finished runs from workdirs, and from files of summaries that a table program wrote.
+
+    Args:
+      places: workdirs, and files named *.json.
+      program: as for `read`, like the other arguments.
+      reader: the module that asks.
+      needs: entries of the summaries' `test`.
+
+    Raises:
+      ValueError: as for `read`, or a file holds no summaries.
+    """
+    runs = []
+    for place in places:
+        if place.suffix != ".json":
+            runs.append(read(place, program, reader, needs))
+            continue
+        for summary in read_summaries(place):
+            whose = program_of(summary["config"])
+            runs.append(Run(place, _checked(place, whose, summary, program, reader, needs)))
+    return runs
+
+
+def read_summaries(path: Path) -> list[Summary]:
+    """Reads a file of summaries that a table program wrote.
+
+    Raises:
+      ValueError: it cannot be read, or holds anything else.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON ({error})") from error
+    is_summary = lambda entry: isinstance(entry, dict) and isinstance(entry.get("config"), dict)
+    if not isinstance(found, list) or not all(map(is_summary, found)):
+        raise ValueError(f"{path} is no list of summaries, as the programs of the tables write it")
+    return [records.with_standard_names(entry) for entry in found]
+
+
+def is_of(program: Program, summary: Mapping[str, Any], config: RunConfig) -> bool:
+    """Tells whether a run has the settings of a configuration, but for its seeds.
+
+    Args:
+      program: of both.
+      summary: of a run, finished or not.
+      config: every setting.
+    """
+    settings = dataclasses.asdict(config)
+    dataset = {DATASET: settings[DATASET]}
+    if summary["config"][DATASET] != settings[DATASET]:
+        return False
+    alike = {name: value for name, value in summary.items() if name != "steps"}
+    wanted = settings_of(program, {"config": settings, **dataset})
+    return settings_of(program, {**alike, **dataset}) == wanted
+
+
+def _checked(
+    place: Path,
+    whose: str,
+    summary: Summary,
+    program: Program,
+    reader: str,
+    needs: Sequence[str],
+) -> Summary:
+    """Returns a summary, once it is known to be one of the program's."""
     if whose != program.name:
         raise ValueError(
-            f"{directory} is a {whose} run; {reader} compares {program.name} runs: use "
+            f"{place} is a {whose} run; {reader} compares {program.name} runs: use "
             f"{_PROGRAMS[whose][1]}"
         )
     missing = [name for name in ("config", *_OF_RUN) if name not in summary]
     missing += [f"test.{name}" for name in needs if name not in summary.get("test", {})]
     if missing:
         raise ValueError(
-            f"{directory / records.SUMMARY_FILE} is not the summary of a {program.name} run: it "
+            f"{_summary_in(place)} is not the summary of a {program.name} run: it "
             f"lacks {', '.join(missing)}"
         )
-    return Run(directory, summary)
+    return summary
+
+
+def _summary_in(place: Path) -> Path:
+    """Returns the file that holds the summary."""
+    return place if place.suffix == ".json" else place / records.SUMMARY_FILE
 
 
 def read_groups(
     directories: Sequence[Path], program: Program, reader: str, needs: Sequence[str] = ()
 ) -> list[Group]:
     """Reads finished runs and sorts them into groups; see `read` and `group`."""
-    runs = [read(directory, program, reader, needs) for directory in directories]
-    return group(program, runs)
+    return group(program, read_all(directories, program, reader, needs))
 
 
 def summaries_of(groups: Sequence[Group]) -> list[Summary]:
@@ -188,44 +260,6 @@ def group(program: Program, runs: Sequence[Run]) -> list[Group]:
     for one in groups.values():
         one.runs.sort(key=lambda run: run.summary["seeds"])
     return list(groups.values())
-
-
-def merge(summaries: Sequence[Summary]) -> Summary:
-    """Returns the summary of one run with the seeds of all; what is not of a seed is the first's.
-
-    Wall time is the sum. Statistics over seeds are left out, as they are those of one run.
-    """
-    if len(summaries) == 1:
-        return summaries[0]
-    first = summaries[0]
-    whole = dict(first)
-    for part in _PER_SEED:
-        if part in first:
-            whole[part] = _merge_part(summaries, part)
-    if "evaluated_step" in first:
-        whole["evaluated_step"] = [x for s in summaries for x in np.ravel(s["evaluated_step"])]
-    whole["seeds"] = [seed for summary in summaries for seed in summary["seeds"]]
-    whole["wall_seconds"] = sum(summary["wall_seconds"] for summary in summaries)
-    return whole
-
-
-def _merge_part(summaries: Sequence[Summary], part: str) -> dict[str, Any]:
-    """Puts the seeds' numbers of a part behind one another; a text stays if any run has it."""
-    whole: dict[str, Any] = {}
-    for name in dict.fromkeys(name for summary in summaries for name in summary[part]):
-        having = [summary for summary in summaries if name in summary[part]]
-        value = having[0][part][name]
-        if isinstance(value, str) or name in _NOT_PER_SEED:
-            whole[name] = value
-        elif len(having) == len(summaries) and not name.endswith("_over_seeds"):
-            whole[name] = [x for summary in summaries for x in of_each_seed(summary, part, name)]
-    return whole
-
-
-def of_each_seed(summary: Mapping[str, Any], part: str, name: str) -> list[Any]:
-    """Returns an entry's value for every seed, in their order."""
-    value = summary[part][name]
-    return value if len(summary["seeds"]) > 1 else [value]
 
 
 def differing(groups: Sequence[Group], *, but: Collection[str] = ()) -> list[str]:

@@ -44,16 +44,17 @@ class Table(NamedTuple):
     unit: Callable[[Summary], float] = lambda summary: 1.0  # nats in the unit of the NLL
 
 
-def read_run(table: Table, directory: Path) -> run_groups.Run:
-    """Reads a finished run.
+def read_runs(table: Table, places: Sequence[Path]) -> list[run_groups.Run]:
+    """Reads finished runs, from workdirs or from files that a table program wrote.
 
     Raises:
-      ValueError: the directory does not hold one, or one that has no place in the table.
+      ValueError: one holds no run, or one that has no place in the table.
     """
-    run = run_groups.read(directory, table.program, f"experiments.{table.name}", _NEEDS)
-    if why_not := table.accepts(run.summary):
-        raise ValueError(f"{directory} has no place in {table.name}: {why_not}")
-    return run
+    runs = run_groups.read_all(places, table.program, f"experiments.{table.name}", _NEEDS)
+    for run in runs:
+        if why_not := table.accepts(run.summary):
+            raise ValueError(f"{run.directory} has no place in {table.name}: {why_not}")
+    return runs
 
 
 def published(table: Table, summary: Summary) -> tuple[float, float | None] | None:
@@ -122,8 +123,7 @@ def compare(table: Table, directories: list[Path], out: Path) -> str:
     Raises:
       ValueError: a directory holds no fitting run, or `out` cannot be written.
     """
-    runs = [read_run(table, directory) for directory in directories]
-    return write(table, run_groups.group(table.program, runs), out)
+    return write(table, run_groups.group(table.program, read_runs(table, directories)), out)
 
 
 def write(table: Table, groups: Sequence[run_groups.Group], out: Path) -> str:

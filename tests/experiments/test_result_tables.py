@@ -110,7 +110,7 @@ def test_several_seeds_show_their_spread():
 
 def test_other_models_are_refused(tmp_path):
     with pytest.raises(ValueError, match="has no place in table1: its models have one group"):
-        result_tables.read_run(table1.TABLE, write(tmp_path / "two", summary(num_groups=2)))
+        result_tables.read_runs(table1.TABLE, [write(tmp_path / "two", summary(num_groups=2))])
 
 
 def test_a_cell_of_several_rows_says_what_sets_them_apart(tmp_path):
@@ -175,7 +175,7 @@ def test_table_2_says_when_log_z_is_not_to_be_trusted(tmp_path):
     plain = summary(**{**RBM, "normalization": "none"})
     assert result_tables.row(table2.TABLE, plain)["published"] == ""
     with pytest.raises(ValueError, match="trained with --estimator=exponential"):
-        result_tables.read_run(table2.TABLE, write(tmp_path / "nvil", summary(estimator="nvil")))
+        result_tables.read_runs(table2.TABLE, [write(tmp_path / "nvil", summary(estimator="nvil"))])
 
 
 def dvaepp_summary(**config):

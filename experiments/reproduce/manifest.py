@@ -1,0 +1,235 @@
+"""What is published: every cell of the papers' tables, with the command that makes it.
+
+Published numbers are those of the programs that lay out the tables, settings those of presets. A
+cell has two budgets: that of its paper, and one for a CPU.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from experiments import joint_table, report, table1, table2, table3
+from experiments.binary_vae import presets as binary_presets
+from experiments.binary_vae import report as binary_report
+from experiments.cifar_vq import config as cifar_vq
+from experiments.common import flags
+from experiments.common.groups import Program
+from experiments.dvaepp import config as dvaepp
+from experiments.dvaepp import presets as dvaepp_presets
+from experiments.joint_vae import config as joint_vae
+
+PAPER, CPU = BUDGETS = ("paper", "cpu")
+Settings = dict[str, Any]
+PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "cifar_vq": cifar_vq.PRESETS,
+    "binary_vae": binary_presets.PRESETS,
+    "joint_vae": joint_vae.PRESETS,
+    "dvaepp": dvaepp_presets.PRESETS,
+}
+_SONDERBY = "Sonderby et al. (2017), Fig. 1(a)"
+_DVAEPP = 'Vahdat et al., "DVAE++" (2018)'
+
+
+class Recipe(NamedTuple):
+    """How a cell is trained."""
+
+    preset: str
+    flags: Settings  # beside the preset
+
+
+class Cell(NamedTuple):
+    """A published number, or a cell of a figure whose number is not printed."""
+
+    name: str  # also of its folder
+    program: Program
+    dataset: str
+    recipes: Mapping[str, Recipe]  # by budget
+    where: str  # in which paper it is, and where
+    published: float | None = None
+    deviation: float | None = None  # over runs
+    published_steps: int | None = None
+
+    def settings(self, budget: str) -> Settings:
+        """Returns all settings that differ from the program's defaults."""
+        preset, more = self.recipes[budget]
+        return {**PRESETS[self.program.name][preset], **more}
+
+    def config(self, budget: str) -> Any:
+        """Returns the configuration of its run, of seed 0."""
+        return self.program.config_class(**self.settings(budget))
+
+    def arguments(self, budget: str) -> list[str]:
+        """Returns the command's words after `python -m`."""
+        preset, more = self.recipes[budget]
+        overrides = [f"--{name}={value}" for name, value in more.items()]
+        return [f"experiments.{self.program.name}", f"--preset={preset}", *overrides]
+
+
+class Table(NamedTuple):
+    """A published table or figure."""
+
+    name: str
+    title: str
+    metric: str  # of a summary's test set
+    unit: str
+    records: str  # file of the results, which a table program writes
+    cells: tuple[Cell, ...]
+
+
+def _figure1() -> Iterator[Cell]:
+    """Yields bits/dim of four training rules by the size of the codebook."""
+    program = Program("cifar_vq", cifar_vq.Config)
+    sizes = {"gs_soft": (512, 8, 64, 4096), "vq_ema": (128, 8, 64, 512, 4096)}
+    sizes |= {"vimco": (8, 64, 512, 4096), "vq": (128, 8, 64, 512, 4096)}
+    for estimator, of_estimator in sizes.items():
+        for size in of_estimator:
+            settings = {"estimator": estimator, "codebook_size": size}
+            recipes = {PAPER: Recipe("paper", settings), CPU: Recipe("small", settings)}
+            published = report.PUBLISHED_BITS.get((estimator, size))
+            name = f"{estimator}_{size}"
+            yield Cell(name, program, "cifar10", recipes, _SONDERBY, published)
+
+
+def _table1() -> Iterator[Cell]:
+    """Yields NLLs of single-layer models; their presets take fewer steps than the paper."""
+    for (dataset, structure), columns in table1.PUBLISHED.items():
+        for column, (value, deviation) in columns.items():
+            preset = f"table1_{structure}_{column.replace(' ', '_')}"
+            more = _of_dataset(dataset)
+            longest = {**more, "num_steps": table1.PUBLISHED_STEPS}
+            yield Cell(
+                f"{dataset}_{structure}_{column.replace(' ', '_')}",
+                binary_report.PROGRAM,
+                dataset,
+                {PAPER: Recipe(preset, longest), CPU: Recipe(preset, more)},
+                f"{_DVAEPP}, Table 1",
+                value,
+                deviation,
+                table1.PUBLISHED_STEPS,
+            )
+
+
+# Inverse temperatures on OMNIGLOT where they differ from the presets', which are those of MNIST.
+_BETA_OMNIGLOT = {
+    "1 linear": {"rbm_rolfe": 4.0, "others": 14.0},
+    "2 linear": {"rbm_rolfe": 4.0, "others": 14.0},
+    "1 nonlinear": {"rbm_rolfe": 4.0, "others": 12.0},
+}
+_COLUMNS2 = {
+    table2.RBM: "rbm",
+    table2.ROLFE: "rbm_rolfe",
+    table2.JOINT: "joint",
+    table2.MARGINAL: "marginal",
+}
+
+
+def _table2() -> Iterator[Cell]:
+    """Yields NLLs under Boltzmann and directed priors."""
+    for (dataset, structure), columns in table2.PUBLISHED.items():
+        for column, (value, deviation) in columns.items():
+            cell = _COLUMNS2[column]
+            preset = f"{structure.replace(' ', '')}_{cell}"
+            more = _of_dataset(dataset)
+            if dataset == "omniglot" and structure in _BETA_OMNIGLOT:
+                of_structure = _BETA_OMNIGLOT[structure]
+                more["beta"] = of_structure.get(cell, of_structure["others"])
+            yield Cell(
+                f"{dataset}_{preset}",
+                binary_report.PROGRAM,
+                dataset,
+                {
+                    PAPER: Recipe(f"table2_{preset}", more),
+                    CPU: Recipe(f"table2_cpu_{preset}", more),
+                },
+                f"{_DVAEPP}, Table 2",
+                value,
+                deviation,
+                table2.PUBLISHED_STEPS,
+            )
+
+
+_ROWS3 = dict(zip(table3.ROWS, dvaepp_presets.ROWS, strict=True))
+
+
+def _table3() -> Iterator[Cell]:
+    """Yields NLLs of DVAE++; the paper does not say how long it trained."""
+    program = Program("dvaepp", dvaepp.Config)
+    for (dataset, decoder), rows in table3.PUBLISHED.items():
+        for row, (value, deviation) in rows.items():
+            more = _of_dataset(dataset)
+            if decoder != dvaepp.UNCONDITIONAL:
+                more["decoder"] = decoder
+            if dataset == "cifar10":
+                more["num_latents"] = 64
+            preset = _ROWS3[row]
+            recipes = {
+                PAPER: Recipe(f"table3_{preset}", more),
+                CPU: Recipe(f"table3_cpu_{preset}", more),
+            }
+            name = f"{dataset}_{preset}"
+            where = f"{_DVAEPP}, Table 3"
+            yield Cell(name, program, dataset, recipes, where, value, deviation)
+
+
+def _joint_vae() -> Iterator[Cell]:
+    """Yields the accuracy of the codes as a classifier; on a CPU after a fifth of the epochs."""
+    steps = joint_vae.Config().num_steps  # as many epochs as published
+    yield Cell(
+        "mnist",
+        joint_table.PROGRAM,
+        "mnist",
+        {PAPER: Recipe("mnist", {}), CPU: Recipe("mnist", {"num_steps": steps // 5})},
+        "Dupont (2018), sec. 4.2: 100 epochs",
+        joint_table.PUBLISHED_ACCURACY,
+        published_steps=steps,
+    )
+
+
+def _of_dataset(dataset: str) -> Settings:
+    """Returns the flag of a data set, where it is not the programs' default."""
+    return {} if dataset == "mnist_static" else {"dataset": dataset}
+
+
+TABLES = {
+    table.name: table
+    for table in (
+        Table(
+            "figure1",
+            "bits/dim on CIFAR-10 by the number of codes",
+            "bits_per_dim",
+            "bits/dim",
+            "results.json",
+            tuple(_figure1()),
+        ),
+        Table(
+            "table1",
+            "gradient estimators on binary models",
+            "nll_nats",
+            "nats",
+            "table1.json",
+            tuple(_table1()),
+        ),
+        Table(
+            "table2",
+            "Boltzmann and directed priors",
+            "nll_nats",
+            "nats",
+            "table2.json",
+            tuple(_table2()),
+        ),
+        Table("table3", "DVAE++", "nll_nats", "nats", "table3.json", tuple(_table3())),
+        Table(
+            "joint_vae",
+            "accuracy of JointVAE's codes",
+            "accuracy",
+            "",
+            "joint_vae.json",
+            tuple(_joint_vae()),
+        ),
+    )
+}
+
+
+def full_command(cell: Cell, budget: str) -> str:
+    """Returns the command of a cell without its preset."""
+    program = cell.program
+    return flags.command(f"experiments.{program.name}", program.config_class, cell.settings(budget))
