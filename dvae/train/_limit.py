@@ -24,7 +24,7 @@ from dvae.train._session import Session
 __all__ = ["Clock", "TimeLimit", "Unlimited"]
 
 # Seconds of what was not measured yet: a checkpoint, and pictures with all else that is written.
-_SAVING, _WRITING = 5.0, 10.0
+_SAVING, _WRITING = 5.0, 15.0
 _UNKNOWN_SHARE = 0.2  # of the time until the limit, left for an evaluation of unknown length
 _MARGIN, _MARGIN_SECONDS = 1.2, 3.0  # by which measured times are stretched
 
@@ -147,4 +147,5 @@ class Clock(Unlimited):
             return self._limit.finishing
         if self._validation is None:
             return self._unknown
-        return self._limit.evaluations * self._validation + self._compiling + _WRITING
+        # It is compiled anew, and what draws pictures as well.
+        return self._limit.evaluations * self._validation + 2 * self._compiling + _WRITING

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
-from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from dvae.train import status
@@ -75,7 +74,7 @@ class MetricsWriter:
         )
         os.replace(temporary, path)
         self._file = path.open("a", buffering=1, encoding="utf-8")
-        self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=first_step + 1)
+        self._events = _event_writer(workdir / "tensorboard", first_step)
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
         """Writes one record.
@@ -88,13 +87,25 @@ class MetricsWriter:
         for name, value in values.items():
             array = np.asarray(value, dtype=np.float64)
             record[name] = array.tolist()
-            self._events.add_scalar(name, float(array.mean()), step)
+            if self._events is not None:
+                self._events.add_scalar(name, float(array.mean()), step)
         self._file.write(json.dumps(record) + "\n")
 
     def close(self) -> None:
         """Flushes and closes both outputs."""
         self._file.close()
-        self._events.close()
+        if self._events is not None:
+            self._events.close()
+
+
+def _event_writer(folder: Path, first_step: int) -> Any:
+    """Returns what writes event files; None, with a line that says so, without tensorboardX."""
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError:
+        status.say(f"no TensorBoard events: tensorboardX is missing; {METRICS_FILE} has them all")
+        return None
+    return SummaryWriter(str(folder), purge_step=first_step + 1)
 
 
 class NoMetrics:

@@ -98,7 +98,7 @@ def read_all(
     """
     runs = []
     for place in places:
-        if place.suffix != ".json":
+        if place.suffix != ".json" or place.name == records.SUMMARY_FILE:
             runs.append(read(place, program, reader, needs))
             continue
         for summary in read_summaries(place):

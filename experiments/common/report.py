@@ -123,7 +123,9 @@ def describe(report: Report, workdir: Path, files: Sequence[str]) -> str:
         for label, value, text in report.rows
     ]
     pictures = ", ".join(sorted(name for name in files if name.endswith(".png")))
-    notes = ["", *report.notes] if report.notes else []
+    notes = list(report.notes)
     if records.is_unfinished(summary):
-        notes += ["unfinished: the same command trains on"]
+        notes.append("unfinished: the same command trains on")
+    if notes:
+        notes.insert(0, "")
     return "\n".join(["", header, *lines, *notes, "", f"pictures in {workdir}: {pictures}"])

@@ -11,7 +11,6 @@ from experiments import joint_table, report, table1, table2, table3
 from experiments.binary_vae import presets as binary_presets
 from experiments.binary_vae import report as binary_report
 from experiments.cifar_vq import config as cifar_vq
-from experiments.common import flags
 from experiments.common.groups import Program
 from experiments.dvaepp import config as dvaepp
 from experiments.dvaepp import presets as dvaepp_presets
@@ -227,9 +226,3 @@ TABLES = {
         ),
     )
 }
-
-
-def full_command(cell: Cell, budget: str) -> str:
-    """Returns the command of a cell without its preset."""
-    program = cell.program
-    return flags.command(f"experiments.{program.name}", program.config_class, cell.settings(budget))

@@ -7,7 +7,7 @@ import finished_runs
 import pytest
 
 from experiments import compare_samplers, joint_table, report, table1, table2, table3
-from experiments.common import flag_rules, flags
+from experiments.common import flag_rules, flags, merging
 from experiments.common import groups as run_groups
 from experiments.common import tables as result_tables
 from experiments.common.config import RunConfig
@@ -137,7 +137,7 @@ def test_merging_keeps_every_seed_and_every_warning() -> None:
             "wall_seconds": 1.5,
         }
 
-    merged = run_groups.merge(
+    merged = merging.merge(
         [summary(1.0, [0.5, 0.6], [0]), summary([2.0, 3.0], [[7, 8], [9, 10]], [4, 5], warning="w")]
     )
     assert merged["test"] == {

@@ -101,8 +101,8 @@ def measured_clock(now, limit, *, monitored=True):
 
 
 def test_it_leaves_what_was_measured_and_a_fifth_of_it(clock_time) -> None:
-    # To come: saving 2 and validating 4, evaluating 5 x 4, writing 10, then one call.
-    rest = 1.2 * (2 + 4 + 5 * 4 + 10) + 3 + 1
+    # To come: saving 2 and validating 4, evaluating 5 x 4, writing 15, then one call.
+    rest = 1.2 * (2 + 4 + 5 * 4 + 15) + 3 + 1
     for margin, late in ((0.5, False), (-0.5, True)):
         limit = loop.TimeLimit(until=100 + rest + margin, evaluations=5.0)
         clock = measured_clock(clock_time, limit)

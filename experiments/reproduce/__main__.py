@@ -1,0 +1,157 @@
+"""Trains the published cells of a table that have no result yet, and writes the table.
+
+    python -m experiments.reproduce table1 --list
+    python -m experiments.reproduce table1 --minutes=12 --parallel=3
+    python -m experiments.reproduce figure1 --budget=cpu --cells=gs_soft_8,gs_soft_64
+    python -m experiments.reproduce table1 --dataset=mnist.npz --cells=mnist -- --mesh=1
+
+Tables are figure1, table1, table2, table3 and joint_vae. Cells are trained in their order, several
+at once if so asked; with a time limit each stops in time, is evaluated as far as it came, and goes
+on when the same command is given again. The results are those that the table's own program writes;
+they are small, are read again when only they are left, and may be given to that program in place of
+run directories. Words behind -- are flags of every run.
+"""
+
+import dataclasses
+import time
+from pathlib import Path
+
+from dvae.train import paths, signals, status
+from experiments.common import begin, flag_help, flags, records
+from experiments.common.flags import option
+from experiments.reproduce import jobs, listing, results
+from experiments.reproduce.manifest import BUDGETS, PAPER, TABLES, Cell
+
+_WRITING_SECONDS = 10.0  # for the table and its pictures
+_SHORTEST = 60.0, 0.2  # seconds, and share of the time, that are worth the start of a run
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Which cells are trained, for how long, and where."""
+
+    list: bool = option(False, "List of the cells with what is done: prints it and ends.")
+    minutes: float = option(0.0, "Minutes until all is over; 0: any time.", minimum=0)
+    parallel: int = option(1, "Runs at once, which share the device.", minimum=1)
+    budget: str = option(
+        PAPER, "Lengths and sizes: those of the paper, or smaller ones.", choices=BUDGETS
+    )
+    seeds: int = option(1, "Seeds of each cell, a run each: 0, 1, ...", minimum=1)
+    cells: str = option("", "Beginnings of the cells' names, with commas; empty: all.")
+    dataset: str = option(
+        "",
+        "Images of one's own, as --dataset of the programs takes them, which stand for the cells' "
+        "data set. Empty: the published sets.",
+        group="data",
+    )
+    data_dir: str = option("", "Folder of prepared data sets.", path=True, group="data")
+    runs: str = option("runs/reproduce", "Folder of the runs.", path=True)
+    out: str = option("", "Folder of the results. Empty: results/TABLE beside the runs.", path=True)
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a setting outside its range."""
+        flags.check_fields(self)
+
+
+def choose(config: Config, words: list[str]) -> tuple[results.Place, list[Cell], list[str]]:
+    """Returns the table that the command line names, its chosen cells, and the flags of all runs.
+
+    Raises:
+      ValueError: it names no table or cell, or cells of several data sets for one file.
+    """
+    if not words or words[0] not in TABLES:
+        named = words[0] if words else "none"
+        raise ValueError(f"name a table, one of {', '.join(TABLES)}; got {named}")
+    table, more = TABLES[words[0]], words[1:]
+    if others := [word for word in more if not word.startswith("--")]:
+        raise ValueError(f"unexpected arguments: {' '.join(others)}")
+    beginnings = tuple(filter(None, config.cells.split(",")))
+    cells = [c for c in table.cells if not beginnings or c.name.startswith(beginnings)]
+    if not cells:
+        raise ValueError(f"--cells={config.cells} names no cell of {table.name}; see --list")
+    sets = sorted({cell.dataset for cell in cells})
+    if config.dataset and len(sets) > 1:
+        raise ValueError(
+            f"--dataset={config.dataset} stands for one data set, and the cells are of "
+            f"{', '.join(sets)}; choose some by --cells"
+        )
+    runs = paths.local(config.runs, "--runs")
+    out = Path(config.out) if config.out else runs / "results" / table.name
+    return results.Place(table, runs, out), cells, more
+
+
+def queue(
+    config: Config, place: results.Place, cells: list[Cell], more: list[str]
+) -> list[jobs.Job]:
+    """Returns the runs that are not finished: first seed 0 of all cells, then the others."""
+    before = results.recorded(place)
+    waiting = []
+    for seed in range(config.seeds):
+        for cell in cells:
+            done = results.read(place, before, cell)
+            if any(
+                one.budget == config.budget and one.is_finished and seed in one.run.summary["seeds"]
+                for one in done
+            ):
+                continue
+            workdir = place.workdir(cell, config.budget, seed)
+            where = [f"--workdir={workdir}", f"--seed={seed}"]
+            where += [f"--data_dir={config.data_dir}"] if config.data_dir else []
+            own = [f"--dataset={config.dataset}"] if config.dataset else []
+            arguments = [*cell.arguments(config.budget), *own, *where, *more]
+            name = f"{cell.name}, seed {seed}"
+            waiting.append(jobs.Job(name, arguments, workdir.with_suffix(".log")))
+    return waiting
+
+
+def train(config: Config, place: results.Place, waiting: list[jobs.Job]) -> list[str]:
+    """Trains what is waiting, as far as the time goes; returns the names of what failed."""
+    until, shortest = None, 0.0
+    if config.minutes:
+        until = begin.program_start() + 60 * config.minutes - _WRITING_SECONDS
+        shortest = max(_SHORTEST[0], _SHORTEST[1] * 60 * config.minutes)
+        shortest = min(shortest, max(0.0, until - time.perf_counter() - 1.0))
+    failed = []
+
+    def ended(job: jobs.Job, code: int) -> None:
+        workdir = job.log.with_suffix("")
+        said = job.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        if code == 0:
+            how = f"{records.steps(records.read_summary(workdir))} steps"
+        else:
+            how = f"status {code}, {said[-1] if said else 'nothing was said'} (see {job.log})"
+        if code not in (0, signals.STATUS):
+            failed.append(job.name)
+        status.say(f"{job.name}: {how}")
+
+    left = jobs.run_all(
+        waiting, parallel=config.parallel, until=until, shortest=shortest, ended=ended
+    )
+    if left:
+        status.say(f"{left} runs were not begun: the same command goes on")
+    return failed
+
+
+def main(arguments: list[str]) -> None:
+    """Lists, or trains and writes the table."""
+    with flags.setup():
+        config = flags.parse(Config)
+        place, cells, more = choose(config, arguments[1:])
+        if config.list:
+            flag_help.tell(listing.describe(place, cells, config.budget))
+            return
+        waiting = queue(config, place, cells, more)
+    failed: list[str] = []
+    try:
+        failed = train(config, place, waiting)
+    finally:
+        with flags.setup():
+            text = results.write(place)
+    print(f"{text}\n\nwritten to {place.out}" if text else "no results yet")
+    if failed:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    flags.define(Config)
+    flags.run(main)

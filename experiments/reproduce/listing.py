@@ -1,0 +1,71 @@
+"""What `--list` prints: every cell with its published number, what is done, and its command."""
+
+from collections.abc import Sequence
+
+from dvae.analysis import tables
+from experiments.reproduce import hours, results
+from experiments.reproduce.manifest import Cell
+
+HEADER = (
+    "cell",
+    "published",
+    "ours",
+    "steps",
+    "of published",
+    "seeds",
+    "hours CPU / GPU",
+    "where",
+)
+
+
+def describe(place: results.Place, cells: Sequence[Cell], budget: str) -> str:
+    """Returns the table of cells, and below it their commands.
+
+    Args:
+      place: of the table.
+      cells: some of its cells.
+      budget: of the commands, and of what is done.
+    """
+    before = results.recorded(place)
+    rows = [_row(place, cell, budget, results.read(place, before, cell)) for cell in cells]
+    commands = [f"python -m {' '.join(cell.arguments(budget))}" for cell in cells]
+    table = place.table
+    unit = f", {table.unit}" if table.unit else ""
+    notes = (
+        "Steps: trained, of those of the command. Of published: share of the published length, "
+        "where that is known. Hours: of one run on one CPU core, as runs of its kind took, and on "
+        "one H200, training alone."
+    )
+    return "\n".join(
+        [f"{table.title}{unit}", "", tables.markdown(HEADER, rows), "", notes, "", *commands]
+    )
+
+
+def _row(
+    place: results.Place, cell: Cell, budget: str, runs: Sequence[results.Done]
+) -> list[object]:
+    """Returns the cells of one line."""
+    config = cell.config(budget)
+    of_budget = [done for done in runs if done.budget == budget]
+    steps = max((done.steps for done in of_budget), default=0)
+    longest = [done for done in of_budget if done.steps == steps]
+    seeds = [seed for done in longest for seed in done.run.summary["seeds"]]
+    ours = results.value(place.table, of_budget)
+    share = "" if cell.published_steps is None else f"{steps / cell.published_steps:.0%}"
+    times = (hours.on_cpu(place.table, cell, budget), hours.on_gpu(cell, budget))
+    return [
+        cell.name,
+        "" if cell.published is None else _number((cell.published, cell.deviation)),
+        "" if ours is None else _number(ours),
+        f"{steps:,} / {config.num_steps:,}",
+        share,
+        len(seeds),
+        " / ".join("?" if time is None else f"{time:.1f}" for time in times),
+        cell.where,
+    ]
+
+
+def _number(value: tuple[float, float | None]) -> str:
+    """Writes a number and its deviation over runs."""
+    mean, deviation = value
+    return f"{mean:.5g}" + ("" if deviation is None else f" ± {deviation:.2g}")

@@ -1,0 +1,289 @@
+"""The manifest of published cells, what is done of it, and the program that does the rest."""
+
+import dataclasses
+import functools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import finished_runs
+import pytest
+from test_flags import parse_line
+
+from dvae.train.loop import StoppedError
+from experiments import table1, table2, table3
+from experiments.common import groups, tables
+from experiments.reproduce import __main__ as reproduce
+from experiments.reproduce import hours, jobs, listing, manifest, results
+
+ROOT = Path(__file__).parents[2]
+CELLS = [
+    pytest.param(cell, id=f"{table.name}-{cell.name}")
+    for table in manifest.TABLES.values()
+    for cell in table.cells
+]
+
+
+@pytest.mark.parametrize("budget", manifest.BUDGETS)
+def test_every_command_of_the_manifest_is_taken_by_its_program(budget) -> None:
+    parse = {
+        name: functools.partial(parse_line, finished_runs.CONFIGS[name], presets)
+        for name, presets in manifest.PRESETS.items()
+    }
+    for param in CELLS:
+        (cell,) = param.values
+        module, *arguments = cell.arguments(budget)
+        assert module == f"experiments.{cell.program.name}"
+        config = parse[cell.program.name](*arguments)
+        assert config == cell.config(budget)
+        assert config.dataset == cell.dataset
+
+
+def test_the_manifest_lists_every_published_cell_once() -> None:
+    for name, published in (("table1", table1), ("table2", table2), ("table3", table3)):
+        table = manifest.TABLES[name]
+        numbers = {
+            (dataset, row, column): value
+            for (dataset, row), columns in published.PUBLISHED.items()
+            for column, value in columns.items()
+        }
+        assert len(table.cells) == len({cell.name for cell in table.cells}) == len(numbers)
+        assert sorted((c.published, c.deviation) for c in table.cells if c.deviation) == sorted(
+            value for value in numbers.values() if value[1]
+        )
+    figure = {cell.name: cell.published for cell in manifest.TABLES["figure1"].cells}
+    assert {name: bits for name, bits in figure.items() if bits} == {
+        "gs_soft_512": 4.61,
+        "vq_128": 4.81,
+    }
+    settings = [
+        (table.name, json.dumps(dataclasses.asdict(cell.config(budget)), sort_keys=True))
+        for table in manifest.TABLES.values()
+        for cell in table.cells
+        for budget in manifest.BUDGETS
+    ]
+    assert len(set(settings)) == len(settings)
+
+
+@pytest.mark.parametrize("name", ["table1", "table2", "table3"])
+def test_a_cell_is_the_one_that_its_table_shows_it_as(name, tmp_path) -> None:
+    """The number that the table's program puts beside a run of the paper's budget is the cell's."""
+    table = {"table1": table1, "table2": table2, "table3": table3}[name].TABLE
+    for cell in manifest.TABLES[name].cells:
+        config = cell.config("paper")
+        summary = {
+            "dataset": config.dataset,
+            "config": dataclasses.asdict(config),
+            "estimator": getattr(config, "estimator", ""),
+            "bound": getattr(config, "bound", ""),
+        }
+        if name == "table3":
+            row = cell.name.removeprefix(f"{cell.dataset}_")
+            order = list(manifest.dvaepp_presets.ROWS).index(row)
+            summary["latents"] = table3.ROWS[order]
+        assert tables.published(table, summary) == (cell.published, cell.deviation)
+
+
+# Jobs are modules; this one says what it was given, and waits as long as it is told.
+JOB = """
+import os, signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: (print("saved"), sys.exit(130)))
+print(sys.argv[1:], os.environ.get("XLA_PYTHON_CLIENT_MEM_FRACTION"), flush=True)
+time.sleep(float(sys.argv[1]))
+sys.exit(int(sys.argv[2]))
+"""
+
+
+@pytest.fixture(name="make_job")
+def make_make_job(tmp_path, monkeypatch):
+    (tmp_path / "a_job.py").write_text(JOB)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.delenv("XLA_PYTHON_CLIENT_MEM_FRACTION", raising=False)
+
+    def make(name, seconds=0, status=0):
+        return jobs.Job(name, ["a_job", str(seconds), str(status)], tmp_path / f"{name}.log")
+
+    return make
+
+
+def test_jobs_run_in_their_order_and_a_failure_ends_none(make_job) -> None:
+    over = []
+    queue = [make_job("a"), make_job("b", status=3), make_job("c")]
+    left = jobs.run_all(
+        queue, parallel=1, until=None, shortest=0.0, ended=lambda *one: over.append(one)
+    )
+    assert (left, over) == (0, [(queue[0], 0), (queue[1], 3), (queue[2], 0)])
+    assert queue[0].log.read_text() == "['0', '0'] None\n"
+
+
+def test_at_the_end_of_the_time_jobs_save_and_no_other_begins(make_job) -> None:
+    over = []
+    queue = [make_job("a", 60), make_job("b", 60), make_job("c")]
+    began = time.perf_counter()
+    left = jobs.run_all(
+        queue, parallel=2, until=began + 3, shortest=1.0, ended=lambda *one: over.append(one)
+    )
+    assert time.perf_counter() - began < 30
+    assert (left, sorted(over)) == (1, [(queue[0], 130), (queue[1], 130)])
+    said, saved = queue[1].log.read_text().splitlines()
+    assert said.startswith("['60', '0', '--time_limit=0.0")
+    assert said.endswith(" 0.450")
+    assert saved == "saved"
+
+
+def test_a_signal_is_passed_on_once(make_job) -> None:
+    queue, over = [make_job("a", 60)], []
+    sender = "import os, sys, time; time.sleep(1.5); os.kill(int(sys.argv[1]), 15)"
+    with (
+        subprocess.Popen([sys.executable, "-c", sender, str(os.getpid())]),
+        pytest.raises(StoppedError, match="stopped by SIGTERM; the same command continues"),
+    ):
+        jobs.run_all(
+            queue, parallel=1, until=None, shortest=0.0, ended=lambda *one: over.append(one)
+        )
+    assert over == [(queue[0], 130)]
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+CELL = "mnist_static_linear_nvil"
+
+
+@pytest.fixture(name="place")
+def make_place(tmp_path):
+    table = manifest.TABLES["table1"]
+    return results.Place(table, tmp_path / "runs", tmp_path / "out")
+
+
+def leave_run(place, seed, *, steps=300_000, nll=108.0, **config):
+    """A finished or unfinished run of a cell's CPU budget, as the program leaves it."""
+    cell = next(cell for cell in place.table.cells if cell.name == CELL)
+    settings = {**cell.settings("cpu"), "seed": seed, **config}
+    workdir = place.workdir(cell, "cpu", seed)
+    finished_runs.make(workdir, "binary_vae", {"nll_nats": nll}, **settings)
+    path = workdir / "summary.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "steps": steps}))
+    return cell
+
+
+def chosen(place, **settings):
+    config = reproduce.Config(budget="cpu", cells="mnist_static_linear_nvil", **settings)
+    (_, cells, more) = reproduce.choose(config, ["table1", "--log_interval=7"])
+    return config, place, cells, more
+
+
+def test_what_is_finished_is_not_trained_again_and_the_rest_goes_on(place) -> None:
+    leave_run(place, 0)
+    leave_run(place, 1, steps=1_000)
+    waiting = reproduce.queue(*chosen(place, seeds=3, dataset="mine.npz"))
+    assert [job.name for job in waiting] == [f"{CELL}, seed 1", f"{CELL}, seed 2"]
+    workdir = place.runs / "table1" / f"{CELL}-cpu" / "seed1"
+    assert waiting[0].arguments == [
+        "experiments.binary_vae",
+        "--preset=table1_linear_nvil",
+        "--dataset=mine.npz",
+        f"--workdir={workdir}",
+        "--seed=1",
+        "--log_interval=7",
+    ]
+
+
+def test_results_are_read_again_when_only_they_are_left(place) -> None:
+    cell = leave_run(place, 0, nll=107.0)
+    leave_run(place, 1, nll=109.0)
+    leave_run(place, 2, steps=1_000, nll=150.0)
+    other = finished_runs.make(place.out, "binary_vae", estimator="rebar", num_steps=5)
+    place.records.write_text(json.dumps([json.loads((other / "summary.json").read_text())]))
+    assert "1,000 of 300,000" in results.write(place)
+    for path in sorted(place.runs.rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    recorded = results.recorded(place)
+    assert len(recorded) == 4, "what is no cell is left in the file"
+    done = results.read(place, recorded, cell)
+    assert sorted(one.steps for one in done) == [1_000, 300_000, 300_000]
+    assert results.value(place.table, done) == pytest.approx((108.0, 2**0.5))
+    assert [job.name for job in reproduce.queue(*chosen(place, seeds=3))] == [f"{CELL}, seed 2"]
+    assert results.write(place).count("\n") == 5, "nothing is counted twice"
+    line = next(s for s in listing.describe(place, [cell], "cpu").splitlines() if CELL in s)
+    shown = [text.strip() for text in line.split("|")[1:-1]]
+    assert shown[:6] == [CELL, "108.35 ± 0.06", "108 ± 1.4", "300,000 / 300,000", "15%", "2"]
+    # The table's own program takes the file in place of directories.
+    assert tables.compare(table1.TABLE, [place.records], place.out / "again").count("\n") == 5
+
+
+def test_images_of_ones_own_stand_for_those_of_the_cell(place) -> None:
+    cell = leave_run(place, 0, dataset="digits")
+    (done,) = results.read(place, [], cell)
+    assert done.run.summary["config"]["dataset"] == "mnist_static"
+    results.write(place)
+    (record,) = json.loads(place.records.read_text())
+    assert groups.is_of(cell.program, record, cell.config("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("words", "settings", "message"),
+    [
+        ([], {}, "name a table, one of figure1, table1, table2, table3, joint_vae; got none"),
+        (["table9"], {}, "got table9"),
+        (["table1", "again"], {}, "unexpected arguments: again"),
+        (["table1"], {"cells": "svhn"}, "--cells=svhn names no cell of table1; see --list"),
+        (["table1"], {"dataset": "m.npz"}, "are of mnist_static, omniglot; choose some by --cells"),
+    ],
+)
+def test_mistakes_are_named(words, settings, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        reproduce.choose(reproduce.Config(**settings), words)
+
+
+def test_files_that_hold_no_summaries_are_refused(tmp_path) -> None:
+    path = tmp_path / "other.json"
+    with pytest.raises(ValueError, match="cannot be read"):
+        groups.read_summaries(path)
+    for text, message in (("{", "is not valid JSON"), ("{}", "is no list of summaries")):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            groups.read_summaries(path)
+
+
+def test_hours_are_those_of_runs_of_the_same_kind() -> None:
+    cells = {cell.name: cell for cell in manifest.TABLES["table1"].cells}
+    table = manifest.TABLES["table1"]
+    short, long = (hours.on_cpu(table, cells[CELL], budget) for budget in ("cpu", "paper"))
+    assert long == pytest.approx(short * 2_000_000 / 300_000)
+    assert 0.01 < short < 1
+    gs_soft, *_ = manifest.TABLES["figure1"].cells
+    assert hours.on_gpu(gs_soft, "paper") == pytest.approx(250_000 * 4.49 / 3.6e6)
+    assert hours.on_gpu(gs_soft, "cpu") is None
+
+
+@pytest.mark.slow
+def test_a_table_is_made_in_two_goes(tmp_path) -> None:
+    tiny = "--dataset=digits --num_latents=6 --steps_per_call=2 --log_interval=4 --eval_interval=4"
+    tiny += " --eval_samples=2 --num_eval_images=8 --num_test_images=8 --test_samples=2"
+    command = [sys.executable, "-m", "experiments.reproduce", "table1", "--budget=cpu"]
+    command += ["--parallel=2", "--runs=runs", f"--cells={CELL},mnist_static_linear_concrete"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+    def run(*limit, steps):
+        more = ["--", *tiny.split(), f"--num_steps={steps}"]
+        ran = subprocess.run(
+            [*command, *limit, *more],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+        assert ran.returncode == 0, ran.stderr
+        return ran.stdout
+
+    out = run("--minutes=1.5", steps=40_000_000)
+    assert out.count("of 40,000,000") == 2
+    records = json.loads((tmp_path / "runs/results/table1/table1.json").read_text())
+    first = [record["steps"] for record in records]
+    run("--minutes=1.5", steps=40_000_000)
+    records = json.loads((tmp_path / "runs/results/table1/table1.json").read_text())
+    assert all(now["steps"] > then for now, then in zip(records, first, strict=True))
