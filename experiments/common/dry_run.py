@@ -84,7 +84,7 @@ def describe(
         left = max(0.0, 60 * config.time_limit - spent)
         fitting = min(config.num_steps, int(left / share * config.num_steps))
         parts["time limit"] = (
-            f"{config.time_limit:g} minutes are enough for about {fitting:,} of "
+            f"{config.time_limit:g} min are enough for about {fitting:,} of "
             f"{config.num_steps:,} steps at a time"
         )
     parts["hardware"] = records.describe_hardware()

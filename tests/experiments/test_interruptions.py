@@ -24,6 +24,7 @@ SAID = {
     "compiling": "compiling the step",
     "stepping": "validation at step 4",
     "validating": "validating at step 8",
+    "compiling_validation": "validating at step 8",
     "evaluating": "evaluating",
     "drawing": "drawing",
 }
@@ -102,7 +103,14 @@ def test_ctrl_c_outside_of_training_ends_at_once(tmp_path, phase, presses) -> No
         assert finishes(tmp_path / "run")
 
 
-@pytest.mark.parametrize("phase", ["stepping", pytest.param("validating", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "phase",
+    [
+        "stepping",
+        pytest.param("validating", marks=pytest.mark.slow),
+        pytest.param("compiling_validation", marks=pytest.mark.slow),
+    ],
+)
 def test_in_training_the_second_signal_ends_at_once(tmp_path, phase) -> None:
     process = start(tmp_path / "run", f"--slow={phase}")
     wait_for(process, SAID[phase])

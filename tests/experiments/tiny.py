@@ -16,7 +16,15 @@ from experiments.common import run as runner
 from experiments.common.config import RunConfig
 from experiments.common.flags import changed, option
 
-PHASES = ("loading", "compiling", "validating", "stepping", "evaluating", "drawing")
+PHASES = (
+    "loading",
+    "compiling",
+    "validating",
+    "compiling_validation",
+    "stepping",
+    "evaluating",
+    "drawing",
+)
 SLOW_SECONDS = 60.0
 
 
@@ -46,6 +54,13 @@ def wait(config, phase):
         time.sleep(SLOW_SECONDS)
 
 
+def slow_to_compile(value):
+    x = value + jnp.arange(64.0)
+    for i in range(300):  # what LLVM takes a minute for
+        x = jnp.sort(x + jnp.sin(x * i))
+    return x.sum()
+
+
 def prepare(config, keep):
     wait(config, "loading")
     rows = np.arange(64, dtype=np.uint8).reshape(64, 1, 1, 1)
@@ -60,10 +75,7 @@ def make_task(config, images, mesh):
         noise = jax.random.normal(key, (config.batch_size, 3))
         value = jnp.square(batch + noise - params[None]).mean()
         if config.slow == "compiling":
-            x = value + jnp.arange(64.0)
-            for i in range(300):  # what LLVM takes a minute for
-                x = jnp.sort(x + jnp.sin(x * i))
-            value += 0 * x.sum()
+            value += 0 * slow_to_compile(value)
         if config.slow == "stepping":  # calls of minutes, which no Python handler interrupts
             x, times = jnp.ones((500, 500)) + value, jnp.where(step < 5, 1, 10**5)
             # Reverse mode needs a fixed length; nothing is to be learned here.
@@ -78,6 +90,8 @@ def make_task(config, images, mesh):
     def evaluate(state):
         if int(state.step) > 4:
             wait(config, "validating")
+            if config.slow == "compiling_validation":
+                jax.jit(slow_to_compile)(1.0)
         # Each step is worse than the one before, but for the fourteenth.
         step = int(state.step)
         return {"nll": np.float32(-1.0 if step == 14 else step)}
