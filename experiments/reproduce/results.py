@@ -1,8 +1,9 @@
 """What is done: runs of a table's cells, in their folders and in the file of its results."""
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -64,7 +65,7 @@ class Done(NamedTuple):
 
 
 def read(place: Place, recorded: Sequence[groups.Summary], cell: Cell) -> list[Done]:
-    """Returns the runs of a cell, no seed of a budget twice: the longer one is taken.
+    """Returns the runs of a cell, of the same seed and settings the longest one.
 
     Args:
       place: of the table.
@@ -74,19 +75,13 @@ def read(place: Place, recorded: Sequence[groups.Summary], cell: Cell) -> list[D
     found = []
     for budget in BUDGETS:
         config = cell.config(budget)
-        pattern = f"{cell.name}-{budget}/seed*/{records.SUMMARY_FILE}"
-        folders = sorted(path.parent for path in (place.runs / place.table.name).glob(pattern))
-        runs = [Run(folder, _as_cell(folder, cell)) for folder in folders]
+        runs = _in_folders(place, cell, budget)
         runs += [
             Run(place.records, summary)
             for summary in recorded
             if groups.is_of(cell.program, summary, config)
         ]
-        seeds: set[int] = set()
-        for done in sorted((Done(budget, run) for run in runs), key=lambda done: -done.steps):
-            if not seeds & set(done.run.summary["seeds"]):
-                seeds |= set(done.run.summary["seeds"])
-                found.append(done)
+        found += [Done(budget, run) for run in _longest(cell.program, runs)]
     return found
 
 
@@ -105,21 +100,17 @@ def write(place: Place) -> str:
     Raises:
       ValueError: there are none, or the folder cannot be written.
     """
-    before = recorded(place)
-    runs = [done.run for cell in place.table.cells for done in read(place, before, cell)]
-    kept = {id(run.summary) for run in runs}
-    replaced = {
-        id(summary)
+    program = place.table.cells[0].program
+    runs = [
+        run
         for cell in place.table.cells
         for budget in BUDGETS
-        for summary in before
-        if groups.is_of(cell.program, summary, cell.config(budget))
-    }
-    runs += [Run(place.records, s) for s in before if id(s) not in kept | replaced]
+        for run in _in_folders(place, cell, budget)
+    ]
+    runs += [Run(place.records, summary) for summary in recorded(place)]
     if not runs:
         return ""
-    program = place.table.cells[0].program
-    return WRITE[place.table.name](groups.group(program, runs), place.out)
+    return WRITE[place.table.name](groups.group(program, _longest(program, runs)), place.out)
 
 
 def value(table: Table, runs: Sequence[Done]) -> tuple[float, float | None] | None:
@@ -146,8 +137,26 @@ def _unit(table: Table, summary: groups.Summary) -> float:
     return table3.unit(summary) if table.name == table3.TABLE.name else 1.0
 
 
-def _as_cell(folder: Path, cell: Cell) -> dict[str, Any]:
-    """Reads a summary; images of one's own file stand for the data set of the cell."""
-    summary = records.read_summary(folder)
-    summary["config"] = {**summary["config"], groups.DATASET: cell.dataset}
-    return summary
+def _in_folders(place: Place, cell: Cell, budget: str) -> list[Run]:
+    """Reads the runs of a cell; images of one's own stand for the data set of the cell."""
+    pattern = f"{cell.name}-{budget}/seed*/{records.SUMMARY_FILE}"
+    runs = []
+    for path in sorted((place.runs / place.table.name).glob(pattern)):
+        summary = records.read_summary(path.parent)
+        summary["config"] = {**summary["config"], groups.DATASET: cell.dataset}
+        runs.append(Run(path.parent, summary))
+    return runs
+
+
+def _longest(program: groups.Program, runs: Sequence[Run]) -> list[Run]:
+    """Returns of runs that have settings and a seed in common the longest one, in their order."""
+    seeds: dict[str, set[int]] = {}
+    chosen = set()
+    for i in sorted(range(len(runs)), key=lambda i: -Done("", runs[i]).steps):
+        summary = {name: value for name, value in runs[i].summary.items() if name != "steps"}
+        key = json.dumps(groups.settings_of(program, summary), sort_keys=True)
+        before = seeds.setdefault(key, set())
+        if not before & set(summary["seeds"]):
+            before |= set(summary["seeds"])
+            chosen.add(i)
+    return [run for i, run in enumerate(runs) if i in chosen]

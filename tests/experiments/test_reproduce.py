@@ -214,6 +214,15 @@ def test_results_are_read_again_when_only_they_are_left(place) -> None:
     assert tables.compare(table1.TABLE, [place.records], place.out / "again").count("\n") == 5
 
 
+def test_a_run_that_went_on_takes_the_place_of_what_was_recorded_of_it(place) -> None:
+    leave_run(place, 0, steps=1_000, eval_samples=7)  # by a flag of its own
+    results.write(place)
+    path = place.runs / "table1" / f"{CELL}-cpu" / "seed0" / "summary.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "steps": 2_000}))
+    results.write(place)
+    assert [summary["steps"] for summary in results.recorded(place)] == [2_000]
+
+
 def test_images_of_ones_own_stand_for_those_of_the_cell(place) -> None:
     cell = leave_run(place, 0, dataset="digits")
     (done,) = results.read(place, [], cell)
@@ -286,4 +295,7 @@ def test_a_table_is_made_in_two_goes(tmp_path) -> None:
     first = [record["steps"] for record in records]
     run("--minutes=1.5", steps=40_000_000)
     records = json.loads((tmp_path / "runs/results/table1/table1.json").read_text())
-    assert all(now["steps"] > then for now, then in zip(records, first, strict=True))
+    assert [record["steps"] > before for record, before in zip(records, first, strict=True)] == [
+        True,
+        True,
+    ]
