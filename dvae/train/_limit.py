@@ -71,7 +71,7 @@ class Clock(Unlimited):
         self._monitored = monitored
         self._unknown = _UNKNOWN_SHARE * max(0.0, limit.until - time.perf_counter())
         self._call: float | None = None  # seconds of a call of the step
-        self._began = 0.0  # when the second call did
+        self._first: tuple[float, int] | None = None  # the first look: when, after which call
         self._done = 0  # calls of the session that are known to be over
         self._validation: float | None = None  # seconds of the last one, compilation excluded
         self._compiling = 0.0  # seconds of compiling validations
@@ -113,12 +113,12 @@ class Clock(Unlimited):
           due: what is due after this step.
           ahead: calls until this is asked again.
         """
-        if self._call is None and session.num_calls > 1:  # nothing was recorded yet
+        if self._call is None:  # nothing was recorded yet
             jax.block_until_ready(session.state)
-            self._call = (time.perf_counter() - self._began) / (session.num_calls - 1)
-            self._done = session.num_calls
-        elif session.num_calls == 1:
-            self._began, self._done = time.perf_counter(), 1
+            now, self._done = time.perf_counter(), session.num_calls
+            began, calls = self._first = self._first or (now, session.num_calls)
+            if session.num_calls > calls:
+                self._call = (now - began) / (session.num_calls - calls)
         call = self._call or 0.0
         last = self._limit.until - self._rest(due, several=ahead > 1) - ahead * call
         if time.perf_counter() + (session.num_calls - self._done) * call < last:

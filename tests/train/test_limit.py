@@ -127,6 +127,15 @@ def test_calls_that_are_queued_count_until_they_are_over(clock_time) -> None:
     assert clock.late(session(15), NO_STEP, ahead=1)
 
 
+def test_who_looks_seldom_knows_no_time_of_a_call_at_first(clock_time) -> None:
+    clock_time.seconds = 1e6
+    clock = _limit.Clock(loop.TimeLimit(until=1e6 + 1000), monitored=False)
+    assert not clock.late(session(50), NO_STEP, ahead=50)
+    clock_time.seconds += 50.0
+    assert not clock.late(session(100), NO_STEP, ahead=50)
+    assert clock.late(session(100), NO_STEP, ahead=900)
+
+
 def test_before_anything_is_measured_a_fifth_of_the_time_is_left(clock_time) -> None:
     clock = _limit.Clock(loop.TimeLimit(until=1000.0), monitored=False)
     late_from = 1000 - 1.2 * (5 + 200) - 3
