@@ -13,6 +13,7 @@ run directories. Words behind -- are flags of every run.
 """
 
 import dataclasses
+import signal
 import time
 from pathlib import Path
 
@@ -120,7 +121,7 @@ def train(config: Config, place: results.Place, waiting: list[jobs.Job]) -> list
             how = f"{records.steps(records.read_summary(workdir))} steps"
         else:
             how = f"status {code}, {said[-1] if said else 'nothing was said'} (see {job.log})"
-        if code not in (0, signals.STATUS):
+        if code not in (0, signals.STATUS, -signal.SIGTERM):  # what asking it to stop may give
             failed.append(job.name)
         status.say(f"{job.name}: {how}")
 
