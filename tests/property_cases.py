@@ -117,6 +117,13 @@ def estimator_cases() -> Iterator[tuple[str, Case]]:
         "relax": keyed(estimators.relax, f, control_variate=control),
         "relax_variance": keyed(estimators.relax_variance, f, control_variate=control),
         "disarm": keyed(estimators.disarm, f),
+        "arms": keyed(estimators.arms, f, num_samples=3),
+        "double_cv": keyed(estimators.double_cv, f, num_samples=3),
+        "double_cv_variance": keyed(estimators.double_cv_variance, f, num_samples=3, scale=1.0),
+        "rodeo": keyed(estimators.rodeo, f, num_samples=3),
+        "rodeo_variance": keyed(
+            estimators.rodeo_variance, f, num_samples=3, surrogates=lambda v, s: (s, s / 2)
+        ),
         "exact": functools.partial(estimators.exact, f),
     }
     for name, estimate in of_logits.items():

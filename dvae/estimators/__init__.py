@@ -12,8 +12,8 @@ logits and in whatever f closes over, is the estimate, and its own value is the 
 
 is a training step's gradient and reports the bound itself. f maps z [..., n] to [...], in nats; the
 estimators with K samples call it on z [K, ..., n]. It may be a black box that counts or compares:
-integers and booleans that it returns become floats. `rebar` alone differentiates f between the bits
-and refuses them.
+integers and booleans that it returns become floats. `rebar`, `double_cv` and `rodeo` alone refuse
+them: they differentiate f.
 
     exact           sum over all states; no variance, 2^n evaluations
     reinforce       one sample, a baseline from the caller
@@ -24,6 +24,9 @@ and refuses them.
     rebar           one sample, eta f(relaxed z) as control variate; tuned by `rebar_variance`
     relax           one sample, any function of relaxed z; trained by `relax_variance`
     disarm          an antithetic pair of samples
+    arms            K mutually antithetic samples
+    double_cv       K samples, two expansions of f as control variates
+    rodeo           K samples, Stein operators on expansions; tuned by `rodeo_variance`
 
 `family=distributions.categorical` takes logits [..., n, C] and one-hot z [..., n, C]. Models that
 work with integer codes evaluate f and log q themselves and call the `*_surrogate` functions, which
@@ -31,7 +34,9 @@ take arrays: log q there is summed over the units, and must be differentiable in
 """
 
 from dvae.estimators._estimate import Estimate
+from dvae.estimators.arms import arms
 from dvae.estimators.disarm import disarm
+from dvae.estimators.double_cv import double_cv, double_cv_variance
 from dvae.estimators.exact import exact
 from dvae.estimators.muprop import muprop, muprop_residual
 from dvae.estimators.nvil import (
@@ -50,12 +55,16 @@ from dvae.estimators.reinforce import (
     reinforce_surrogate,
 )
 from dvae.estimators.relax import relax, relax_variance
+from dvae.estimators.rodeo import rodeo, rodeo_variance
 from dvae.estimators.vimco import vimco, vimco_surrogate
 
 __all__ = [
     "Estimate",
     "NvilState",
+    "arms",
     "disarm",
+    "double_cv",
+    "double_cv_variance",
     "exact",
     "muprop",
     "muprop_residual",
@@ -72,6 +81,8 @@ __all__ = [
     "reinforce_surrogate",
     "relax",
     "relax_variance",
+    "rodeo",
+    "rodeo_variance",
     "vimco",
     "vimco_surrogate",
 ]

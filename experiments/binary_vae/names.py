@@ -8,19 +8,35 @@ CONCRETE = "concrete"
 GAUSSIAN_INTEGRAL = "gaussian_integral"
 STRAIGHT_THROUGH, REINMAX, GUMBEL_RAO = "straight_through", "reinmax", "gumbel_rao"
 NVIL, MUPROP, REBAR, RELAX, DISARM = "nvil", "muprop", "rebar", "relax", "disarm"
+ARMS, DOUBLE_CV, RODEO = "arms", "double_cv", "rodeo"
 REINFORCE, REINFORCE_LOO, VIMCO, EXACT = "reinforce", "reinforce_loo", "vimco", "exact"
 RELAXED = (*SMOOTHINGS, CONCRETE)
 SURROGATE_GRADIENTS = (STRAIGHT_THROUGH, REINMAX, GUMBEL_RAO)
-SCORE_FUNCTION = (REINFORCE, REINFORCE_LOO, NVIL, VIMCO, MUPROP, REBAR, RELAX, DISARM, EXACT)
+SCORE_FUNCTION = (
+    REINFORCE,
+    REINFORCE_LOO,
+    NVIL,
+    VIMCO,
+    MUPROP,
+    REBAR,
+    RELAX,
+    DISARM,
+    ARMS,
+    DOUBLE_CV,
+    RODEO,
+    EXACT,
+)
 ESTIMATORS = (*RELAXED, *SURROGATE_GRADIENTS, *SCORE_FUNCTION)
 # zeta has a density, whose divergence from the prior's the marginal bound takes. That of Concrete,
 # whose zeta decides its bit, is the larger one, not the smaller.
 WITH_DENSITY = tuple(name for name in RELAXED if name != SPIKE_EXP)
-ONE_GROUP = (MUPROP, REBAR, RELAX, DISARM, EXACT)  # their f is a function of one group's bits
-MULTI_SAMPLE = (REINFORCE_LOO, VIMCO)
+# Their f is a function of one group's bits.
+ONE_GROUP = (MUPROP, REBAR, RELAX, DISARM, ARMS, DOUBLE_CV, RODEO, EXACT)
+MULTI_SAMPLE = (REINFORCE_LOO, VIMCO, ARMS, DOUBLE_CV, RODEO)
 ON_LOG_WEIGHTS = (NVIL, VIMCO)  # with one group too; the others add the divergence in closed form
 LEARNED_BASELINE = (NVIL, MUPROP)
-LEARNED_CONTROL = (REBAR, RELAX)
+RELAXED_CONTROL = (REBAR, RELAX)
+LEARNED_CONTROL = (*RELAXED_CONTROL, DOUBLE_CV, RODEO)
 JOINT, MARGINAL = "joint", "marginal"
 ELBO, IW = "elbo", "iw"
 DIRECTED, BOLTZMANN = "directed", "rbm"

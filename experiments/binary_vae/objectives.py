@@ -27,6 +27,7 @@ from experiments.binary_vae.config import Config
 from experiments.binary_vae.model import Networks
 
 PyTree = Any
+SURROGATE_UNITS = 16  # of the network of two scalars that rodeo takes
 BASELINE_UNITS = 100  # of the networks that predict a signal (nvil, muprop) or control it (relax)
 
 
@@ -74,6 +75,10 @@ def init_auxiliary(key: jax.Array, config: Config, num_pixels: int) -> PyTree:
         return {"baseline": _init_predictor(key, num_pixels)}
     if config.estimator not in names.LEARNED_CONTROL:
         return {}
+    if config.estimator == names.DOUBLE_CV:
+        return {"control": {"scale": jnp.ones(())}}
+    if config.estimator == names.RODEO:
+        return {"control": _init_at_zero(_SURROGATES, key, 2)}
     control: PyTree = {
         "log_temperature": jnp.log(jnp.asarray(config.temperature, jnp.float32)),
         "eta": jnp.ones(()),
@@ -84,10 +89,15 @@ def init_auxiliary(key: jax.Array, config: Config, num_pixels: int) -> PyTree:
 
 
 _PREDICTOR = mlp.Mlp((BASELINE_UNITS,), 1)
+_SURROGATES = mlp.Mlp((SURROGATE_UNITS,), 2)
 
 
 def _init_predictor(key: jax.Array, num_inputs: int) -> PyTree:
-    params = _PREDICTOR.init(key, jnp.zeros((1, num_inputs)))["params"]
+    return _init_at_zero(_PREDICTOR, key, num_inputs)
+
+
+def _init_at_zero(network: mlp.Mlp, key: jax.Array, num_inputs: int) -> PyTree:
+    params = network.init(key, jnp.zeros((1, num_inputs)))["params"]
     # Starts at zero everywhere: no control rather than a random one.
     params["output"]["kernel"] = jnp.zeros_like(params["output"]["kernel"])
     return params
@@ -96,3 +106,13 @@ def _init_predictor(key: jax.Array, num_inputs: int) -> PyTree:
 def predict(params: PyTree, x: jax.Array) -> jax.Array:
     """Evaluates the network of a baseline or control variate, float [..., I] to [...]."""
     return binary_model.apply(_PREDICTOR, params, mlp.Mlp.__call__, x)[..., 0]
+
+
+def surrogates(params: PyTree, values: jax.Array, slopes: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Evaluates rodeo's two functions, H = s (1 + h) and G = s (1/2 + g), at (f(z_j), s) [...].
+
+    h and g are outputs of a network of the two numbers, compressed by asinh; they start at zero.
+    """
+    inputs = jnp.stack(jnp.broadcast_arrays(jnp.arcsinh(values), jnp.arcsinh(slopes)), axis=-1)
+    outputs = binary_model.apply(_SURROGATES, params, mlp.Mlp.__call__, inputs)
+    return slopes * (1 + outputs[..., 0]), slopes * (0.5 + outputs[..., 1])

@@ -7,7 +7,7 @@ from experiments.common.flag_rules import POSITIVE, VALIDATED, Alternative, Rule
 _MACHINE: Alternative = {"prior": one_of(names.BOLTZMANN)}
 _DEEP = [{"structure": one_of(names.NONLINEAR)}]
 _IMPORTANCE = {"method": one_of(names.DVAES), "bound": one_of("", names.IW)}
-_WITH_TEMPERATURE = (names.CONCRETE, names.GUMBEL_RAO, *names.LEARNED_CONTROL)
+_WITH_TEMPERATURE = (names.CONCRETE, names.GUMBEL_RAO, *names.RELAXED_CONTROL)
 
 
 def _trained_by(*estimators: str) -> Alternative:

@@ -9,6 +9,7 @@ Equations are those of the gradient in q, to which all but `exact` add that of f
 l are the logits of q(z|x); y = l + logistic noise are unbounded relaxed bits, z = 1[y > 0].
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -27,6 +28,7 @@ from experiments.binary_vae.objectives import (
     PyTree,
     Terms,
     predict,
+    surrogates,
 )
 
 
@@ -70,6 +72,56 @@ def disarm(
     """
     group = _one_group(model)
     return group.terms(estimators.disarm(key, group.f, group.logits), batch)
+
+
+def arms(
+    key: jax.Array, model: Networks, auxiliary: Auxiliary, batch: Batch, config: Config
+) -> Terms:
+    """Takes K samples that avoid one another (Dimitriev and Zhou, 2021).
+
+    1/(1 - rho) 1/(K - 1) sum_k (f(z_k) - mean_j f(z_j)) z_k grad l, rho the correlation of two bits
+    """
+    group = _one_group(model)
+    return group.terms(
+        estimators.arms(key, group.f, group.logits, num_samples=config.num_samples), batch
+    )
+
+
+def double_cv(
+    key: jax.Array, model: Networks, auxiliary: Auxiliary, batch: Batch, config: Config
+) -> Terms:
+    """Corrects leave-one-out samples by the slopes of f at the others (Titsias and Shi, 2021).
+
+    The scale a of both expansions descends the variance of this gradient in l.
+    """
+    group, control = _one_group(model), auxiliary.params["control"]
+    options = {"num_samples": config.num_samples}
+    scale = jax.lax.stop_gradient(control["scale"])
+    estimate = estimators.double_cv(key, group.f, group.logits, scale=scale, **options)
+    variance = estimators.double_cv_variance(
+        jax.random.clone(key), group.f, group.logits, scale=control["scale"], **options
+    )
+    return group.terms(estimate, batch)._replace(
+        auxiliary_loss=variance.mean(), metrics={"scale": scale}
+    )
+
+
+def rodeo(
+    key: jax.Array, model: Networks, auxiliary: Auxiliary, batch: Batch, config: Config
+) -> Terms:
+    """Adds functions of zero mean that Stein operators make (Shi et al., 2022).
+
+    The network that they are made of descends the variance of this gradient in l.
+    """
+    group, control = _one_group(model), auxiliary.params["control"]
+    options = {"num_samples": config.num_samples}
+    fixed = functools.partial(surrogates, jax.lax.stop_gradient(control))
+    estimate = estimators.rodeo(key, group.f, group.logits, surrogates=fixed, **options)
+    trained = functools.partial(surrogates, control)
+    variance = estimators.rodeo_variance(
+        jax.random.clone(key), group.f, group.logits, surrogates=trained, **options
+    )
+    return group.terms(estimate, batch)._replace(auxiliary_loss=variance.mean())
 
 
 def muprop(
@@ -223,4 +275,7 @@ ESTIMATORS: dict[str, Objective] = {
     names.REBAR: rebar,
     names.RELAX: relax,
     names.DISARM: disarm,
+    names.ARMS: arms,
+    names.DOUBLE_CV: double_cv,
+    names.RODEO: rodeo,
 }

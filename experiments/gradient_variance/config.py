@@ -87,7 +87,7 @@ class Config:
         "hidden_layers": [{"structure": one_of(names.NONLINEAR)}],
         "betas": [{"estimators": with_one_of(*names.SMOOTHINGS)}],
         "temperatures": [
-            {"estimators": with_one_of(names.CONCRETE, names.GUMBEL_RAO, *names.LEARNED_CONTROL)}
+            {"estimators": with_one_of(names.CONCRETE, names.GUMBEL_RAO, *names.RELAXED_CONTROL)}
         ],
         "tune_steps": [
             {"estimators": with_one_of(*names.LEARNED_BASELINE, *names.LEARNED_CONTROL)}
@@ -175,6 +175,12 @@ def cases(config: Config) -> list[Case]:
         Case("rebar, tuned", "rebar (tuned)", soft, 3, tuned=True),
         Case("relax, tuned", "relax (tuned)", soft, 3, tuned=True),
         Case("disarm", "disarm", {}, 2),
+        *(Case(f"arms, K = {k}", f"arms (K = {k})", {"num_samples": k}, k) for k in (2, 5)),
+        *(
+            Case(f"{name}, tuned, K = {k}", f"{name} (K = {k})", {"num_samples": k}, k, tuned=True)
+            for name in (names.DOUBLE_CV, names.RODEO)
+            for k in (2, 5)
+        ),
     ]
     hard = [Case(name, name, {}, 1) for name in (names.STRAIGHT_THROUGH, names.REINMAX)]
     hard += [

@@ -134,8 +134,11 @@ def measure_case(
         if case.tuned:
             params, model_state = tune(params, model_state, x, key_tune)
             if "control" in params:
-                tuned["eta"] = float(params["control"]["eta"])
-                tuned["temperature"] = float(jnp.exp(params["control"]["log_temperature"]))
+                control = params["control"]
+                scalars = [name for name in ("eta", "scale") if name in control]
+                tuned |= {name: float(control[name]) for name in scalars}
+                if "log_temperature" in control:
+                    tuned["temperature"] = float(jnp.exp(control["log_temperature"]))
             else:
                 tuned["scale"] = max(1.0, float(model_state["signal"].variance) ** 0.5)
                 if not case.rescaled:

@@ -20,12 +20,21 @@ ESTIMATORS = {
     "rebar": lambda *args: estimators.rebar(*args, **TEMPERATURES),
     "relax": lambda *args: estimators.relax(*args, control_variate=smooth),
     "disarm": estimators.disarm,
+    "arms": lambda *args: estimators.arms(*args, num_samples=2),
+    "double_cv": lambda *args: estimators.double_cv(*args, num_samples=2),
+    "rodeo": lambda *args: estimators.rodeo(*args, num_samples=2),
 }
 OTHERS = {
     "exact": lambda key, f, logits, **kw: estimators.exact(f, logits, **kw),
     "muprop_residual": estimators.muprop_residual,
     "rebar_variance": lambda *args: estimators.rebar_variance(*args, **TEMPERATURES),
     "relax_variance": lambda *args: estimators.relax_variance(*args, control_variate=smooth),
+    "double_cv_variance": lambda *args: estimators.double_cv_variance(
+        *args, num_samples=2, scale=1.0
+    ),
+    "rodeo_variance": lambda *args: estimators.rodeo_variance(
+        *args, num_samples=2, surrogates=lambda values, slopes: (slopes, slopes)
+    ),
 }
 ALL = {**ESTIMATORS, **OTHERS}
 SURROGATES = {

@@ -22,6 +22,9 @@ BITS_ONLY = {
         key, f, x, control_variate=lambda z: f(jax.nn.sigmoid(z)) + jnp.tanh(z).sum(-1)
     ),
     "disarm": estimators.disarm,
+    "arms": lambda key, f, x: estimators.arms(key, f, x, num_samples=3),
+    "double_cv": lambda key, f, x: estimators.double_cv(key, f, x, num_samples=3),
+    "rodeo": lambda key, f, x: estimators.rodeo(key, f, x, num_samples=3),
 }
 ESTIMATORS |= {
     name: lambda key, f, x, family=None, e=e: e(key, f, x) for name, e in BITS_ONLY.items()

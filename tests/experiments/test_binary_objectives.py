@@ -86,6 +86,7 @@ UNBIASED = [
 MORE = [
     dict(estimator=name) for name in (names.REINFORCE_LOO, names.MUPROP, names.RELAX, names.DISARM)
 ]
+MORE += [dict(estimator=name, num_samples=3) for name in (names.ARMS, names.DOUBLE_CV, names.RODEO)]
 MORE += [
     dict(estimator=name, num_groups=2, num_latents=2, num_samples=2)
     for name in (names.REINFORCE, names.VIMCO)
