@@ -10,12 +10,25 @@ and `batches` draws from the device-resident array with pure functions of a key 
     batch = data.batches.draw(key_order, images, step, batch_size=64)
     pixels = data.batches.binarize(key_pixels, batch)           # for "dynamic" sets
 
+Own images come by their path, `load("photos/", test_share=0.1)`, or as arrays:
+
+    dataset = data.from_arrays(train, test, train_labels=labels, name="stamps")
+
 TensorFlow is needed only to download and prepare a set, never to read a prepared one.
 """
 
 from dvae.data import batches, embedded
-from dvae.data._dataset import Dataset, DataUnavailableError, KeepRows, binarized, resized, whole
-from dvae.data.sources import NAMES, load, load_grey
+from dvae.data._dataset import (
+    Dataset,
+    DataUnavailableError,
+    KeepRows,
+    binarized,
+    resized,
+    thresholded,
+    whole,
+)
+from dvae.data.arrays import from_arrays
+from dvae.data.sources import NAMES, load, load_grey, settled
 
 __all__ = [
     "NAMES",
@@ -25,8 +38,11 @@ __all__ = [
     "batches",
     "binarized",
     "embedded",
+    "from_arrays",
     "load",
     "load_grey",
     "resized",
+    "settled",
+    "thresholded",
     "whole",
 ]

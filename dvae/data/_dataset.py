@@ -1,13 +1,16 @@
 """What every source returns, the error they share, and sampling done once."""
 
+import importlib
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from etils import epath
 
 # Ends every message, so that someone without a network has a next step.
 EMBEDDED_HINT = "sets that need no files: --dataset=patches (color), or digits (binary)"
+
+THRESHOLD = 127  # the highest level that `thresholded` makes a 0 of
+SPLITS = ("train", "validation", "test")
 
 
 class Dataset(NamedTuple):
@@ -62,10 +65,23 @@ class DamagedFileError(DataUnavailableError):
 
 def missing_folder(path: str) -> str:
     """Describes a data folder that is none, for a message, behind its name."""
+    from etils import epath
+
     folder = epath.Path(path)
     if folder.is_dir():
         return ""
     return ", which is no folder" if folder.exists() else ", a folder that does not exist"
+
+
+def need(module: str, what: str, package: str) -> Any:
+    """Imports a module of an optional package; DataUnavailableError says how to get it."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise DataUnavailableError(
+            f"reading {what} needs {package}, which is not installed: pip install "
+            "'discrete-vae-jax[data]'"
+        ) from error
 
 
 def read_mat(path: str, names: Sequence[str]) -> dict[str, np.ndarray]:
@@ -91,6 +107,8 @@ def sample_once(images: np.ndarray, seed: int) -> np.ndarray:
 
 def resized(dataset: Dataset, size: int) -> Dataset:
     """Resizes gray or color images to size x size, by Pillow's antialiased bilinear filter.
+
+    Of images that are not square, the square in the middle is taken.
 
     Raises:
         ValueError: size is less than 1, or pixels are binary and would not stay so.
@@ -118,9 +136,19 @@ def _resize(images: np.ndarray, size: int) -> np.ndarray:
     out = np.empty((len(images), size, size, images.shape[-1]), np.uint8)
     for i, image in enumerate(images):
         picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-        pixels = np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR))
-        out[i] = pixels.reshape(out.shape[1:])
+        out[i] = np.asarray(fitted(picture, size)).reshape(out.shape[1:])
     return out
+
+
+def fitted(picture: Any, size: int) -> Any:
+    """Resizes the square in the middle of a Pillow image to size x size."""
+    from PIL import Image
+
+    width, height = picture.size
+    side = min(width, height)
+    left, top = (width - side) // 2, (height - side) // 2
+    square = picture if width == height else picture.crop((left, top, left + side, top + side))
+    return square.resize((size, size), Image.Resampling.BILINEAR)
 
 
 def binarized(dataset: Dataset) -> Dataset:
@@ -139,3 +167,21 @@ def binarized(dataset: Dataset) -> Dataset:
         test=sample_once(dataset.test, seed=2),
         binarization="dynamic",
     )
+
+
+def as_levels(dataset: Dataset) -> Dataset:
+    """Makes levels 0 and 255 of pixels that are 0 or 1 in every split."""
+    levels = {split: 255 * getattr(dataset, split) for split in SPLITS}
+    return dataset._replace(**levels, binarization="none")
+
+
+def thresholded(dataset: Dataset) -> Dataset:
+    """Makes binary pixels of gray levels, in every split: 1 above level 127, else 0.
+
+    Raises:
+        ValueError: the data set is not one of gray levels.
+    """
+    if dataset.binarization != "none":
+        raise ValueError(f"{dataset.name} is binary already ({dataset.binarization})")
+    bits = {split: (getattr(dataset, split) > THRESHOLD).astype(np.uint8) for split in SPLITS}
+    return dataset._replace(**bits, binarization="static")

@@ -3,17 +3,20 @@
 import importlib
 import io
 from collections.abc import Callable
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
-from etils import epath
 
 from dvae.data._dataset import (
     EMBEDDED_HINT,
+    SPLITS,
     DamagedFileError,
     DataUnavailableError,
     missing_folder,
+    need,
 )
+from dvae.data._pictures import Pictures, read_picture, reader
+from dvae.data.arrays import Parts
 
 _CHUNK = 1000  # records decoded at a time: bounds the memory held beside the result
 
@@ -70,6 +73,55 @@ def count(name: str, split: str, data_dir: str) -> int:
     return len(_open(name, split, data_dir))
 
 
+def read_any(name: str, data_dir: str, image_size: int) -> Parts:
+    """Opens any set with an image in each record; images are decoded when they are read.
+
+    Args:
+        name: TFDS name, with a configuration and version or without.
+        data_dir: the TFDS folder.
+        image_size: side that images are cropped and resized to; 0: they are not.
+
+    Raises:
+        DataUnavailableError: it is not prepared and cannot be.
+        ValueError: its records have no image, or several.
+    """
+    where = f"tfds:{name}"
+    need("tensorflow_datasets", where, "tensorflow-datasets")
+    import tensorflow_datasets as tfds
+
+    info = _open(name, "train", data_dir, key=None).dataset_info
+    kinds = info.features.items()
+    images = [key for key, feature in kinds if type(feature) is tfds.features.Image]
+    classes = [key for key, feature in kinds if isinstance(feature, tfds.features.ClassLabel)]
+    if len(images) != 1:
+        listed = ", ".join(info.features)
+        found = f"several ({', '.join(images)})" if images else f"none among {listed}"
+        raise ValueError(f"{where}: records must have one image, and have {found}")
+    pictures: dict[str, Any] = {}
+    labels = {}
+    shape: tuple[int, int, int] | None = None
+    for split in SPLITS:
+        if split not in info.splits or not info.splits[split].num_examples:
+            continue
+        source = _open(name, split, data_dir, key=images[0])
+
+        def open_one(i: int, source: Any = source, split: str = split) -> tuple[BinaryIO, str]:
+            return io.BytesIO(source[i][images[0]]), f"record {i} of {split} of {where}"
+
+        if shape is None:
+            shape = read_picture(*open_one(0), image_size).shape
+        pictures[split] = Pictures(reader(open_one, shape, image_size), range(len(source)), shape)
+        if len(classes) == 1:
+            labels[split] = _labels(source, classes[0])
+    return Parts(where, where, pictures, labels)
+
+
+def _labels(source: Any, key: str) -> np.ndarray:
+    """Reads the classes of all records."""
+    chunks = (range(i, min(i + _CHUNK, len(source))) for i in range(0, len(source), _CHUNK))
+    return np.array([r[key] for chunk in chunks for r in source.__getitems__(chunk)], np.int32)
+
+
 def _decode(encoded: bytes) -> np.ndarray:
     """Decodes one PNG to [H, W, C]."""
     from PIL import Image
@@ -108,8 +160,12 @@ def _checked(name: str, image: np.ndarray, shape: tuple[int, int, int]) -> np.nd
     return image
 
 
-def _open(name: str, split: str, data_dir: str) -> Any:
-    """Opens a split for random access, preparing the data set at the first failure."""
+def _open(name: str, split: str, data_dir: str, *, key: str | None = "image") -> Any:
+    """Opens a split for random access, preparing the data set at the first failure.
+
+    The feature `key` is left encoded.
+    """
+    need("tensorflow_datasets", name, "tensorflow-datasets")
     import tensorflow_datasets as tfds
 
     def data_source() -> Any:
@@ -119,12 +175,14 @@ def _open(name: str, split: str, data_dir: str) -> Any:
             data_dir=data_dir,
             split=split,
             download=False,
-            decoders={"image": tfds.decode.SkipDecoding()},
+            decoders={key: tfds.decode.SkipDecoding()} if key else None,
         )
 
     try:
         return data_source()
     except Exception as error:  # TFDS has no one exception for "not prepared"
+        from etils import epath
+
         found = f"is not prepared (as array_record) in {data_dir}{missing_folder(data_dir)}"
         folder = epath.Path(data_dir) / name
         if folder.exists():

@@ -13,11 +13,13 @@
 | patches | 32x32x3 | 20,000 / 1,000 / 2,000 | no | none |
 
 Validation images are the last of the training split as stored; order is the order of the files.
-`load_grey` gives the levels of all splits where `load` samples them.
+Other names are places of own images, see `load`. `load_grey` gives the levels of all splits where `load` samples them.
 """
 
+import difflib
 import os
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -28,16 +30,21 @@ from dvae.data._dataset import (
     Dataset,
     DataUnavailableError,
     KeepRows,
+    as_levels,
     binarized,
     keep_rows,
     missing_folder,
     read_mat,
+    resized,
     sample_once,
     whole,
 )
+from dvae.data._own import KINDS, absolute, is_there, load_own, looks_like_path
 from dvae.data.omniglot import omniglot
 
-__all__ = ["NAMES", "load", "load_grey"]
+__all__ = ["NAMES", "OWN", "load", "load_grey", "settled"]
+
+OWN = KINDS
 
 _CALTECH_FILE = "caltech101_silhouettes_28_split1.mat"
 _CALTECH_SPLITS = (
@@ -47,55 +54,131 @@ _CALTECH_SPLITS = (
 )
 
 
-def load(name: str, data_dir: str | None = None, *, keep: KeepRows = whole) -> Dataset:
+def load(
+    name: str,
+    data_dir: str | None = None,
+    *,
+    keep: KeepRows = whole,
+    image_size: int = 0,
+    test_share: float = 0.0,
+    lazy: bool = False,
+) -> Dataset:
     """Loads a data set into host memory.
 
     Args:
-        name: one of `NAMES`.
+        name: one of `NAMES`, or own images: the path of an .npz file (arrays train, test, and if
+            you like validation and train_labels, ...), of a folder of images, of .npy files (which
+            are memory-mapped) or of IDX files, or tfds:NAME. See docs/guides/data.md.
         data_dir: a TFDS folder, where .mat files are looked for too; None: the environment variable
-            TFDS_DATA_DIR, else ~/tensorflow_datasets. The embedded sets ignore it.
+            TFDS_DATA_DIR, else ~/tensorflow_datasets. Paths and embedded sets ignore it.
         keep: maps the number N of training images to the rows of them that are loaded (of the other
             splits all are), such as `lambda n: train.sharding.local_rows(mesh, n)`.
+        image_size: side in pixels that the square in the middle of each image is resized to; 0:
+            images stay as they are.
+        test_share: share of own images that is set apart for the test, where they have no test
+            split; above 0, below 1. Named sets have one.
+        lazy: leave own training images in their files if they are encoded there: `train` then is
+            no array, and decodes what it is indexed by.
 
     Returns:
-        A `Dataset`; its `name` says which variant was found ("omniglot (own split)").
+        A `Dataset`; its `name` says which variant was found ("omniglot (own split)"). Own images
+        are "none" (levels 0..255), or "static" where arrays hold nothing but 0 and 1.
 
     Raises:
-        ValueError: unknown name, or stored images of unexpected shape or dtype.
-        DataUnavailableError: the set is not in `data_dir` and cannot be downloaded and prepared.
+        ValueError: unknown name; images of another shape, dtype or kind than expected; an empty
+            split; binary images that were to be resized. The message names the file.
+        DataUnavailableError: the set is not in `data_dir` and cannot be downloaded and prepared, or
+            a file cannot be read.
     """
-    return _loader(name)(_folder(data_dir), keep)
+    if name not in _LOADERS:
+        _check_own(name)
+        options: dict[str, Any] = dict(image_size=image_size, test_share=test_share, lazy=lazy)
+        return load_own(name, _folder(data_dir), keep, **options)
+    _refuse_share(name, test_share)
+    if not image_size:
+        return _LOADERS[name](_folder(data_dir), keep)
+    if name not in _GREY:
+        return resized(_LOADERS[name](_folder(data_dir), keep), image_size)
+    gray = load_grey(name, data_dir, keep=keep, image_size=image_size)
+    return binarized(gray)._replace(name=name if name == "mnist_dynamic" else gray.name)
 
 
-def load_grey(name: str, data_dir: str | None = None, *, keep: KeepRows = whole) -> Dataset:
+def load_grey(
+    name: str,
+    data_dir: str | None = None,
+    *,
+    keep: KeepRows = whole,
+    image_size: int = 0,
+    test_share: float = 0.0,
+    lazy: bool = False,
+) -> Dataset:
     """Loads a data set with levels 0..255 in every split, whatever `load` makes of them.
 
     Sets that `load` samples ("dynamic") come unsampled; binary pixels ("static") become 0 and 255.
 
     Args:
-        name: one of `NAMES`.
-        data_dir: a TFDS folder, where .mat files are looked for too; None: the environment variable
-            TFDS_DATA_DIR, else ~/tensorflow_datasets. The embedded sets ignore it.
+        name: as for `load`.
+        data_dir: as for `load`.
         keep: which training images to load, of how many there are.
+        image_size: side that images are resized to; 0: they stay as they are.
+        test_share: as for `load`.
+        lazy: as for `load`.
 
     Returns:
         A "none" data set.
 
     Raises:
-        ValueError: unknown name, or stored images of unexpected shape or dtype.
-        DataUnavailableError: the set is not in `data_dir` and cannot be downloaded and prepared.
+        ValueError: as for `load`.
+        DataUnavailableError: as for `load`.
     """
-    found = _GREY.get(name, _loader(name))(_folder(data_dir), keep)
+    if name in _LOADERS:
+        _refuse_share(name, test_share)
+        found = _GREY.get(name, _LOADERS[name])(_folder(data_dir), keep)
+    else:
+        _check_own(name)
+        options: dict[str, Any] = dict(image_size=image_size, test_share=test_share, lazy=lazy)
+        return load_own(name, _folder(data_dir), keep, **options, levels=True)
     if found.binarization == "static":
-        levels = {split: 255 * getattr(found, split) for split in ("train", "validation", "test")}
-        found = found._replace(**levels, binarization="none")
-    return found
+        found = as_levels(found)
+    return resized(found, image_size) if image_size else found
 
 
-def _loader(name: str) -> "_Loader":
-    if name not in _LOADERS:
-        raise ValueError(f"unknown data set {name!r}; choose one of: {', '.join(NAMES)}")
-    return _LOADERS[name]
+def settled(name: str) -> str:
+    """Returns the name of a data set as records keep it: paths are absolute.
+
+    Args:
+        name: as for `load`.
+
+    Raises:
+        ValueError: it is neither a name nor a path, nor tfds:NAME.
+    """
+    if name in _LOADERS:
+        return name
+    place = absolute(name)
+    _check_own(place)
+    return place
+
+
+def _check_own(name: str) -> None:
+    """Raises ValueError for what is neither a name nor a place where data may be."""
+    if looks_like_path(name) or is_there(name):
+        return
+    if "://" in name:
+        raise ValueError(f"{name} is an address; mount the bucket or share, and give its path")
+    alike = difflib.get_close_matches(name, NAMES, n=2)
+    meant = f" (did you mean {' or '.join(alike)}?)" if alike else ""
+    raise ValueError(
+        f"unknown data set {name!r}{meant}; choose one of: {', '.join(NAMES)}; or give a path that "
+        f"exists: {KINDS}"
+    )
+
+
+def _refuse_share(name: str, test_share: float) -> None:
+    if test_share:
+        raise ValueError(
+            f"{name} has a test split, beside which test_share={test_share:g} does nothing; leave "
+            "it out"
+        )
 
 
 def _folder(data_dir: str | None) -> str:

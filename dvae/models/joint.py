@@ -1,12 +1,12 @@
 """Convolutional model of images with continuous and discrete latent variables (JointVAE).
 
-    x [B, S, S, C] in [0, 1]  --encode-->  q(h | x) = N(mean, exp(log_scale)^2)      [B, n]
+    x [B, H, W, C] in [0, 1]  --encode-->  q(h | x) = N(mean, exp(log_scale)^2)      [B, n]
                                            q(c_j | x) = Cat(softmax(logits_j))        [B, n_j] each
     h [..., n], c_j [..., n_j] (one-hot or relaxed)  --pixel_logits-->  logits of p(x | h, c)
     p(h) = N(0, 1), p(c_j) uniform
 
 Dupont, "Learning Disentangled Joint Continuous and Discrete Representations" (2018), appendix A: at
-S = 32, 4x4 convolutions of stride 2 with 32, 64 and 64 maps and a dense layer of 256 units, and the
+H = W = 32, 4x4 convolutions of stride 2 with 32, 64 and 64 maps and a dense layer of 256 units, and the
 same mirrored. A pixel is the mean of a Bernoulli, so gray levels are targets of a cross entropy.
 """
 
@@ -40,7 +40,7 @@ DOWNSAMPLING = 8
 class JointConfig:
     """Sizes of the model; the defaults are those published for MNIST."""
 
-    image_size: int = 32  # height and width, a multiple of 8
+    image_size: int | tuple[int, int] = 32  # height and width, or both in one; multiples of 8
     channels: int = 1
     num_continuous: int = 10
     discrete: tuple[int, ...] = (10,)  # classes of each discrete variable
@@ -49,7 +49,7 @@ class JointConfig:
 
     def __post_init__(self) -> None:
         """Raises ValueError for sizes that make no model."""
-        if self.image_size < DOWNSAMPLING or self.image_size % DOWNSAMPLING:
+        if min(self.sides) < DOWNSAMPLING or any(side % DOWNSAMPLING for side in self.sides):
             raise ValueError(
                 f"image_size must be a multiple of {DOWNSAMPLING} (three convolutions of stride "
                 f"2), got {self.image_size}"
@@ -64,6 +64,12 @@ class JointConfig:
         checks.check_sizes(
             channels=self.channels, features=self.features, hidden_units=self.hidden_units
         )
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Returns height and width."""
+        size = self.image_size
+        return (size, size) if isinstance(size, int) else size
 
 
 class Posterior(NamedTuple):
@@ -90,10 +96,15 @@ class JointVAE(nn.Module):
             self.log_scale = nn.Dense(c.num_continuous)
         self.class_logits = [nn.Dense(size) for size in c.discrete]
         self.from_latents = nn.Dense(c.hidden_units)
-        self.to_maps = nn.Dense((c.image_size // DOWNSAMPLING) ** 2 * maps[-1])
+        self.to_maps = nn.Dense(math.prod(self._coarsest()) * maps[-1])
         self.transposed = [
             layers.ConvTranspose(features) for features in (maps[1], maps[0], c.channels)
         ]
+
+    def _coarsest(self) -> tuple[int, int]:
+        """Returns height and width of the maps that the decoder begins with."""
+        height, width = self.config.sides
+        return height // DOWNSAMPLING, width // DOWNSAMPLING
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Runs both networks once, in order to make their parameters; returns pixel logits."""
@@ -101,13 +112,13 @@ class JointVAE(nn.Module):
         return self.pixel_logits(q.mean + q.log_scale, q.logits)
 
     def encode(self, x: jax.Array) -> Posterior:
-        """Encodes float images [B, S, S, C] in [0, 1].
+        """Encodes float images [B, H, W, C] in [0, 1].
 
         Raises:
             ValueError: x has another dtype or shape, or as a NumPy array other values.
         """
         c = self.config
-        shape = ("B", c.image_size, c.image_size, c.channels)
+        shape = ("B", *c.sides, c.channels)
         checks.check_images(x, kind=checks.UNIT, shape=shape, name="x")
         for convolution in self.convolutions:
             x = nn.relu(convolution(x))
@@ -118,7 +129,7 @@ class JointVAE(nn.Module):
         return Posterior(self.mean(x), self.log_scale(x), logits)
 
     def pixel_logits(self, h: jax.Array, c: Sequence[jax.Array]) -> jax.Array:
-        """Decodes to logits of the pixels' means [B, S, S, C].
+        """Decodes to logits of the pixels' means [B, H, W, C].
 
         Args:
             h: float [B, n], empty [B, 0] where there are no continuous variables.
@@ -135,9 +146,8 @@ class JointVAE(nn.Module):
             )
         for j, (values, size) in enumerate(zip(c, sizes, strict=True)):
             checks.check_floats(f"c[{j}]", values, (len(h), size))
-        side = self.config.image_size // DOWNSAMPLING
         x = nn.relu(self.from_latents(jnp.concatenate([h, *c], axis=-1)))
-        x = nn.relu(self.to_maps(x)).reshape(len(x), side, side, 2 * self.config.features)
+        x = nn.relu(self.to_maps(x)).reshape(len(x), *self._coarsest(), 2 * self.config.features)
         for i, layer in enumerate(self.transposed):
             x = layer(x if i == 0 else nn.relu(x))
         return x
@@ -149,8 +159,8 @@ def log_likelihood(x: jax.Array, pixel_logits: jax.Array) -> jax.Array:
     The log-likelihood of binary pixels, for gray ones minus a cross entropy: it bounds nothing.
 
     Args:
-        x: float [B, S, S, C] in [0, 1].
-        pixel_logits: float [B, S, S, C].
+        x: float [B, H, W, C] in [0, 1].
+        pixel_logits: float [B, H, W, C].
 
     Raises:
         ValueError: dtypes or shapes are others, or x as a NumPy array has other values.

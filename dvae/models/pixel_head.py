@@ -31,24 +31,30 @@ _CHUNK_ROWS = 1024  # output positions of a phase at a time: 3 MB of logits
 
 
 class PixelHead(nn.Module):
-    """Categorical over 256 levels of every sub-pixel, given x [B, H/2, W/2, F]."""
+    """Categorical over 256 levels of every sub-pixel, given x [B, H/2, W/2, F].
+
+    Below, C is the number of channels: 3 for color, 1 for gray.
+    """
 
     features: int
     dtype: DTypeLike = jnp.float32
+    channels: int = 3
 
     def setup(self) -> None:
         """Makes the kernel and the bias, which `init` sets to the levels' log frequencies."""
-        shape = (4, 4, self.features, 3 * NUM_LEVELS)
+        shape = (4, 4, self.features, self.channels * NUM_LEVELS)
         # A tenth of the usual scale: the first prediction is nearly the bias's.
         stddev = 0.1 * (4.0 * self.features) ** -0.5
         self.kernel = self.param("kernel", nn.initializers.normal(stddev), shape, jnp.float32)
-        self.bias = self.param("bias", nn.initializers.zeros, (3, NUM_LEVELS), jnp.float32)
+        self.bias = self.param(
+            "bias", nn.initializers.zeros, (self.channels, NUM_LEVELS), jnp.float32
+        )
 
     def _logits(self, x: jax.Array) -> list[jax.Array]:
-        """Computes logits [..., 3, 256] in the pieces in which the platform makes them."""
+        """Computes logits [..., C, 256] in the pieces in which the platform makes them."""
         pieces = _convolution.conv_transpose_pieces(x.astype(self.dtype), self.kernel)
         return [
-            _convolution.add_bias(y.reshape(*y.shape[:-1], 3, NUM_LEVELS), self.bias)
+            _convolution.add_bias(y.reshape(*y.shape[:-1], *self.bias.shape), self.bias)
             for y in pieces
         ]
 
@@ -57,7 +63,7 @@ class PixelHead(nn.Module):
 
         Args:
             x: float [B, H/2, W/2, F].
-            images: uint8 [B, H, W, 3].
+            images: uint8 [B, H, W, C].
 
         Raises:
             ValueError: x or images are of another dtype or shape.
@@ -86,11 +92,11 @@ class PixelHead(nn.Module):
     def _check(self, x: jax.Array, images: jax.Array) -> None:
         checks.check_floats("x", x, ("B", "H/2", "W/2", self.features))
         batch, height, width, _ = x.shape
-        shape = (batch, 2 * height, 2 * width, 3)
+        shape = (batch, 2 * height, 2 * width, self.channels)
         checks.check_images(images, kind=checks.LEVELS, shape=shape)
 
     def mean(self, x: jax.Array) -> jax.Array:
-        """Returns the mean pixel value, float32 [B, H, W, 3] in [0, 255], of x as above."""
+        """Returns the mean pixel value, float32 [B, H, W, C] in [0, 255], of x as above."""
         checks.check_floats("x", x, ("B", "H/2", "W/2", self.features))
         levels = jnp.arange(NUM_LEVELS, dtype=jnp.float32)
         means = [
@@ -111,16 +117,16 @@ def _chunks(x: jax.Array, images: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _rows(images: jax.Array) -> list[jax.Array]:
-    """Returns the targets of each phase as [rows, 3]."""
-    return [piece.reshape(-1, 3) for piece in _convolution.split_like_pieces(images)]
+    """Returns the targets of each phase as [rows, C]."""
+    return [piece.reshape(-1, piece.shape[-1]) for piece in _convolution.split_like_pieces(images)]
 
 
 def _log_softmax_terms(
     patches: jax.Array, taps: jax.Array, bias: jax.Array, targets: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Returns log p(target) [rows, 3], exp(logits - max) and its sum, of one phase."""
+    """Returns log p(target) [rows, C], exp(logits - max) and its sum, of one phase."""
     logits = jnp.matmul(patches, taps, preferred_element_type=wide_dtype(patches))
-    logits = logits.reshape(-1, 3, NUM_LEVELS) + bias.astype(logits.dtype)[None]
+    logits = logits.reshape(-1, *bias.shape) + bias.astype(logits.dtype)[None]
     peak = lax.stop_gradient(logits.max(-1, keepdims=True))  # it cancels in all three
     mass = jnp.exp(logits - peak)
     total = mass.sum(-1, keepdims=True)

@@ -1,6 +1,6 @@
 """Convolutional VQ model of images (Sonderby, Poole and Mnih 2017; van den Oord et al. 2017).
 
-    x uint8 [B, H, W, 3]  --encode-->  vectors v [B, H/4, W/4, n, D]
+    x uint8 [B, H, W, c]  --encode-->  vectors v [B, H/4, W/4, n, D]
     posterior logits of q(z = k | x) = -scale_n |v_n - m_nk|^2  against codebooks m [n, C, D]
     chosen (or softly averaged) codes [B, H/4, W/4, n, D]  --log_likelihood-->  log p(x | z) [B]
     prior p(z) = prod over positions and latent variables of Cat(softmax(prior_logits_n))
@@ -53,6 +53,7 @@ class VQConvConfig:
     features: int = 256
     num_residual_blocks: int = 4  # "two layers of two residual blocks"
     dtype: DTypeLike = jnp.float32
+    channels: int = 3  # of images: 3 for color, 1 for gray
 
     def __post_init__(self) -> None:
         """Raises ValueError for sizes that make no model."""
@@ -61,6 +62,7 @@ class VQConvConfig:
             num_latents=self.num_latents,
             code_dim=self.code_dim,
             features=self.features,
+            channels=self.channels,
         )
         if self.num_residual_blocks < 0 or not jnp.issubdtype(self.dtype, jnp.floating):
             raise ValueError(
@@ -70,15 +72,15 @@ class VQConvConfig:
 
 
 class Encoder(nn.Module):
-    """Maps float images in [-1, 1], [B, H, W, 3], to vectors [B, H/4, W/4, n, D] in float32."""
+    """Maps float images in [-1, 1], [B, H, W, c], to vectors [B, H/4, W/4, n, D] in float32."""
 
     config: VQConvConfig
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps float images [B, H, W, 3] to vectors [B, H/4, W/4, n, D] in float32."""
+        """Maps float images [B, H, W, c] to vectors [B, H/4, W/4, n, D] in float32."""
         c = self.config
-        checks.check_floats("x", x, ("B", "H", "W", 3))
+        checks.check_floats("x", x, ("B", "H", "W", c.channels))
         checks.check_multiples("x", x, (1, 2), DOWNSAMPLING)
         x = nn.relu(layers.Conv(c.features, 4, stride=2, dtype=c.dtype)(x))
         x = layers.Conv(c.features, 4, stride=2, dtype=c.dtype)(x)
@@ -115,7 +117,7 @@ class VQConv(nn.Module):
         c = self.config
         self.encoder = Encoder(c)
         self.decoder = Decoder(c)
-        self.head = PixelHead(c.features, c.dtype)
+        self.head = PixelHead(c.features, c.dtype, c.channels)
         zeros = nn.initializers.zeros
         self.log_scale = self.param("log_scale", zeros, (c.num_latents,), jnp.float32)
         shape = (c.num_latents, c.codebook_size)
@@ -128,13 +130,14 @@ class VQConv(nn.Module):
         return self.log_likelihood(vectors + 0.0 * logits.sum(), images) + self.log_prior().sum()
 
     def encode(self, images: jax.Array) -> jax.Array:
-        """Encodes uint8 [B, H, W, 3] to vectors float32 [B, H/4, W/4, n, D].
+        """Encodes uint8 [B, H, W, c] to vectors float32 [B, H/4, W/4, n, D].
 
         Raises:
-            ValueError: images are no uint8 levels, have no 3 channels, or sizes that are not
+            ValueError: images are no uint8 levels, have other channels, or sizes that are not
                 multiples of 4.
         """
-        checks.check_images(images, kind=checks.LEVELS, shape=("B", "H", "W", 3))
+        shape = ("B", "H", "W", self.config.channels)
+        checks.check_images(images, kind=checks.LEVELS, shape=shape)
         checks.check_multiples("images", images, (1, 2), DOWNSAMPLING)
         scaled = images.astype(jnp.float32) / 127.5 - 1.0
         return self.encoder(scaled.astype(self.config.dtype))
@@ -165,7 +168,7 @@ class VQConv(nn.Module):
         return self.head.total_log_likelihood(self.decoder(codes), images)
 
     def mean_image(self, codes: jax.Array) -> jax.Array:
-        """Returns E[x | z] for code vectors [B, h, w, n, D]: float32 [B, H, W, 3] in [0, 255]."""
+        """Returns E[x | z] for code vectors [B, h, w, n, D]: float32 [B, H, W, c] in [0, 255]."""
         return self.head.mean(self.decoder(codes))
 
     def log_prior(self) -> jax.Array:

@@ -10,6 +10,7 @@
 Every method is one of the things that `loop.fit` does between two calls of the step.
 """
 
+import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -28,7 +29,7 @@ from dvae.train._task import Task
 from dvae.train.best import Best
 from dvae.train.checkpoint import Checkpoints
 from dvae.train.metrics import MetricsWriter, NoMetrics, Progress, has_validation
-from dvae.train.state import Metrics, TrainState, scan_steps
+from dvae.train.state import Metrics, TrainState, scan_batches, scan_steps
 
 __all__ = ["NonFiniteError", "Session", "start_or_restore"]
 
@@ -213,7 +214,7 @@ def start_or_restore(task: Task, config: LoopConfig, workdir: Path, mesh: Mesh) 
         checkpoints=checkpoints,
         writer=writer,
         progress=progress,
-        step_fn=_compiled(task, config, mesh, data, key_train),
+        step_fn=_compiled(task, config, mesh, data, key_train, start.step),
         scanned=config.steps_per_call > 1,
         began=began - start.seconds,
         state=start.state,
@@ -260,17 +261,20 @@ def _restore(
 
 
 def _compiled(
-    task: Task, config: LoopConfig, mesh: Mesh, data: PyTree, key: jax.Array
+    task: Task, config: LoopConfig, mesh: Mesh, data: PyTree, key: jax.Array, step: int
 ) -> Callable[[TrainState], tuple[TrainState, Metrics]]:
     """Returns the call of `steps_per_call` steps, which is compiled when it is first made."""
     num_steps = config.steps_per_call
-    step_fn = scan_steps(task.step, num_steps) if num_steps > 1 else task.step
+    scan = scan_steps if task.feed is None else scan_batches
+    step_fn = scan(task.step, num_steps) if num_steps > 1 else task.step
+    feed = itertools.repeat(data) if task.feed is None else task.feed(step, num_steps)
     run = jax.jit(step_fn, donate_argnums=0, out_shardings=sharding.replicated(mesh))
     must_wait = sharding.must_wait(mesh)
     first = True
 
     def call(state: TrainState) -> tuple[TrainState, Metrics]:
         nonlocal first
+        data = next(feed)
         if first:
             first = False
             with status.phase("compiling the step", silent=not distributed.is_main()):

@@ -1,6 +1,6 @@
 """What a run trains: the functions and data that a program hands to the loop."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -26,3 +26,6 @@ class Task(NamedTuple):
     shown: tuple[str, ...] = ("loss",)  # the metrics beside the progress bar
     monitor: str | None = None  # the validation metric, lower is better, whose best step is kept
     advice: str = ADVICE  # against non-finite metrics
+    # (step, steps in a call) -> what each call from there on has as data; `data` is then for
+    # `init` alone. See `feeding`.
+    feed: Callable[[int, int], Iterator[PyTree]] | None = None

@@ -27,8 +27,10 @@ __all__ = [
     "Metrics",
     "StepFn",
     "TrainState",
+    "draw_key",
     "init",
     "make_step",
+    "scan_batches",
     "scan_steps",
     "vmap_seeds",
 ]
@@ -84,7 +86,7 @@ def make_step(loss_fn: LossFn, draw_fn: DrawFn, optimizer: optax.GradientTransfo
     def step(state: TrainState, data: PyTree, key: jax.Array) -> tuple[TrainState, Metrics]:
         # Folded rather than split: the same key comes with every step, and only the folds are used
         # up.
-        key_batch, key_loss = (jax.random.fold_in(key, role) for role in range(2))
+        key_batch, key_loss = draw_key(key), jax.random.fold_in(key, 1)
         batch = draw_fn(key_batch, data, state.step)
         grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
         (loss, (model_state, metrics)), grads = grad_fn(
@@ -102,6 +104,24 @@ def make_step(loss_fn: LossFn, draw_fn: DrawFn, optimizer: optax.GradientTransfo
     return step
 
 
+def draw_key(key: jax.Array) -> jax.Array:
+    """Returns the key that `draw_fn` is given at every step of a run with this key."""
+    return jax.random.fold_in(key, 0)
+
+
+def scan_batches(step_fn: StepFn, num_steps: int) -> StepFn:
+    """Returns a function of `num_steps` steps, each of which has its own row of the data.
+
+    Data and metrics have a leading axis [num_steps].
+    """
+
+    def steps(state: TrainState, data: PyTree, key: jax.Array) -> tuple[TrainState, Metrics]:
+        advance = lambda state, batch: step_fn(state, batch, key)
+        return lax.scan(advance, state, data, length=num_steps)
+
+    return steps
+
+
 def scan_steps(step_fn: StepFn, num_steps: int) -> StepFn:
     """Returns a function of `num_steps` steps; metrics gain a leading axis [num_steps]."""
 
@@ -111,14 +131,16 @@ def scan_steps(step_fn: StepFn, num_steps: int) -> StepFn:
     return steps
 
 
-def vmap_seeds(step_fn: StepFn) -> StepFn:
+def vmap_seeds(step_fn: StepFn, *, own_data: bool = False) -> StepFn:
     """Returns the step of several seeds: states, keys and metrics gain a leading axis [S].
+
+    With `own_data` so does the data; else all seeds draw from the same.
 
     All seeds are at the same step, and `step_fn` sees it as one number: what it does at some steps
     only (`lax.cond`) is then done at those only, not computed at every step and thrown away.
     """
     axes = TrainState(None, 0, 0, 0)  # type: ignore[arg-type]
-    mapped = jax.vmap(step_fn, in_axes=(axes, None, 0), out_axes=(axes, 0))
+    mapped = jax.vmap(step_fn, in_axes=(axes, 0 if own_data else None, 0), out_axes=(axes, 0))
 
     def step(state: TrainState, data: PyTree, key: jax.Array) -> tuple[TrainState, Metrics]:
         after, metrics = mapped(state._replace(step=state.step[0]), data, key)

@@ -12,7 +12,7 @@ from experiments.boltzmann.config import USUAL, BoltzmannConfig, check_machine
 from experiments.boltzmann.names import PCD
 from experiments.common import flags, schedules
 from experiments.common import names as run_names
-from experiments.common.config import LikelihoodConfig, RunConfig
+from experiments.common.config import LikelihoodConfig, RunConfig, dataset_option, dataset_word
 from experiments.common.flag_rules import Rules
 from experiments.common.flags import changed, option
 
@@ -65,11 +65,12 @@ class Config(BoltzmannConfig, LikelihoodConfig):
         choices=("", names.JOINT, names.MARGINAL, names.ELBO, names.IW),
         group="objective",
     )
-    dataset: str = option("mnist_static", "Binary images.", choices=names.DATASETS, group="data")
+    dataset: str = dataset_option("mnist_static", "Images with binary pixels.")
     binarization: str = option(
         names.AS_STORED,
-        "Pixels: the set's own binary ones, or grey levels sampled each time an image is seen.",
-        choices=(names.AS_STORED, names.DYNAMIC),
+        "Pixels: the set's own binary ones; grey levels sampled each time an image is seen; or "
+        "grey levels cut at 127. Sets of grey levels need one of the latter.",
+        choices=(names.AS_STORED, names.DYNAMIC, names.THRESHOLD),
         group="data",
     )
     structure: str = option(
@@ -229,7 +230,7 @@ class Config(BoltzmannConfig, LikelihoodConfig):
             told += ["num_samples"] if importance else []
         elif self.estimator in names.WITH_DENSITY:
             kind.append(self.bound)
-        words = [self.dataset, f"{self.num_groups}{self.structure}", *kind]
+        words = [dataset_word(self.dataset), f"{self.num_groups}{self.structure}", *kind]
         return run_names.default_workdir("binary_vae", self, words, told=told, usual=USUAL)
 
 

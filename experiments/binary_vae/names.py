@@ -1,6 +1,7 @@
 """The names that flags of `binary_vae` take, and what the estimators have in common."""
 
 from experiments.boltzmann import names as boltzmann_names
+from experiments.common import pixels
 
 EXPONENTIAL, SPIKE_EXP = boltzmann_names.EXPONENTIAL, boltzmann_names.SPIKE_EXP
 SMOOTHINGS, OVERLAPPING = boltzmann_names.SMOOTHINGS, boltzmann_names.OVERLAPPING
@@ -49,14 +50,6 @@ SMOOTHINGS_OF = {
 }
 NONE, BATCH = "none", "batch"
 LINEAR, NONLINEAR = "linear", "nonlinear"
-AS_STORED, DYNAMIC = "as_stored", "dynamic"
+AS_STORED, DYNAMIC, THRESHOLD = pixels.BINARIZATIONS
 BITS, SIGNS = "bits", "signs"
-DATASETS = (
-    "mnist_static",
-    "mnist_dynamic",
-    "omniglot",
-    "caltech101_silhouettes",
-    "fashion_mnist",
-    "digits",
-)
 MAX_EXACT_ROWS = 2**18  # states times images that `exact` decodes at once: a gigabyte of logits

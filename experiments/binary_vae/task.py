@@ -1,5 +1,6 @@
 """What `binary_vae` trains: data, initial state and loss of binary latents on binary images."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,13 +11,13 @@ import optax
 from jax.sharding import Mesh
 
 from dvae import bounds, data, estimators
-from dvae.train import distributed, loop, sharding, state, status
+from dvae.train import distributed, loop, state, status
 from experiments.binary_vae import boltzmann_objectives as boltzmann
 from experiments.binary_vae import model as binary_model
 from experiments.binary_vae import names, objectives, relaxed_objectives, score_objectives, sizes
 from experiments.binary_vae.config import Config
 from experiments.boltzmann import prior as boltzmann_prior
-from experiments.common import batches, half_precision, schedules
+from experiments.common import batches, half_precision, pixels, schedules
 from experiments.common import run as runner
 
 PyTree = Any
@@ -37,15 +38,7 @@ def prepare(config: Config, keep: data.KeepRows = data.whole) -> data.Dataset:
       ValueError: pixels are not binary, or already are where sampling was asked for.
       DataUnavailableError: see `data.load`.
     """
-    images = data.load(config.dataset, config.data_dir or None, keep=keep)
-    if config.binarization == names.DYNAMIC:
-        if images.binarization == "static":
-            raise ValueError(
-                f"--binarization=dynamic: the pixels of {images.name} are 0 or 1 already; "
-                f"use --binarization={names.AS_STORED}"
-            )
-        if images.binarization == "none":
-            images = data.binarized(images)
+    images = pixels.load(config, config.dataset, config.binarization, keep)
     check_images(images)
     return images
 
@@ -55,7 +48,8 @@ def check_images(images: data.Dataset) -> None:
     if images.binarization == "none":
         raise ValueError(
             f"{images.name} has grey levels, and this model binary pixels; "
-            f"--binarization={names.DYNAMIC} samples them each time an image is seen"
+            f"--binarization={names.DYNAMIC} samples them each time an image is seen, "
+            f"--binarization={names.THRESHOLD} cuts them at 127"
         )
     for split in ("train", "validation", "test"):
         if split == "train" and images.binarization == "dynamic":
@@ -72,7 +66,8 @@ def check_images(images: data.Dataset) -> None:
 def draw_fn(config: Config, dynamic: bool, mesh: Mesh, num_train: int) -> state.DrawFn:
     """Returns the function that draws a step's batch of binary images, float32 [B, D]."""
     draw = batches.draw_fn(config, mesh, num_train, dynamic=dynamic)
-    return lambda key, images, step: draw(key, images, step).astype(jnp.float32)
+    flat = lambda x: x.reshape(len(x), -1).astype(jnp.float32)
+    return lambda key, images, step: flat(draw(key, images, step))
 
 
 def init_fn(config: Config, pixel_mean: np.ndarray) -> state.InitFn:
@@ -226,9 +221,9 @@ def make_task(
     if notice and distributed.is_main():
         status.say(notice)
     dynamic = images.binarization == "dynamic"
-    train = images.train.reshape(len(images.train), -1)
-    num_pixels = train.shape[1]
-    total = distributed.sum_over_processes(train.sum(0, dtype=np.int32)).astype(np.float64)
+    num_pixels = math.prod(images.train.shape[1:])
+    own = sum(part.sum(0, dtype=np.int32) for part in batches.in_parts(images.train))
+    total = distributed.sum_over_processes(own.ravel()).astype(np.float64)
     pixel_mean = (total / images.num_train / (255 if dynamic else 1)).astype(np.float32)
     return runner.make_task(
         config,
@@ -237,7 +232,7 @@ def make_task(
         draw_fn(config, dynamic, mesh, images.num_train),
         optimizer(config),
         evaluate=validate,
-        data=sharding.shard_rows(mesh, train, images.num_train),
+        rows=batches.Rows(mesh, images.train, images.num_train),
         shown=("objective", "distortion", "kl"),
         monitor=boltzmann_prior.TRUSTED_NLL if config.prior == names.BOLTZMANN else "nll",
         advice=ADVICE[config.smoothing == names.GAUSSIAN_INTEGRAL],

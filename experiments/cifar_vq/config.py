@@ -5,14 +5,13 @@ from typing import Any, ClassVar
 
 import jax.numpy as jnp
 
+from dvae import data
 from dvae.models import vq_conv
 from experiments.cifar_vq import names
 from experiments.common import names as run_names
-from experiments.common.config import RunConfig
+from experiments.common.config import RunConfig, dataset_option, dataset_word
 from experiments.common.flag_rules import VALIDATED, Rules, one_of
 from experiments.common.flags import changed, option
-
-IMAGE_SHAPE = (32, 32, 3)
 
 
 @dataclass(frozen=True)
@@ -24,8 +23,10 @@ class Config(RunConfig):
     estimator: str = option(
         "gs_soft", "Training rule.", choices=names.ESTIMATORS, group="objective"
     )
-    dataset: str = option(
-        "cifar10", "Images, 32x32 in color.", choices=("cifar10", "patches"), group="data"
+    dataset: str = dataset_option(
+        "cifar10",
+        f"Images in gray or color, height and width multiples of {vq_conv.DOWNSAMPLING}; binary "
+        "ones as black and white.",
     )
     codebook_size: int = option(512, "Codes of each latent variable, C.", minimum=2, group="model")
     num_latents: int = option(8, "Latent variables at each position, n.", minimum=1, group="model")
@@ -108,19 +109,33 @@ class Config(RunConfig):
             raise ValueError(
                 f"--ema_decay={self.ema_decay} must be below 1, or the codebook never moves"
             )
-        if self.crop % vq_conv.DOWNSAMPLING or self.crop > IMAGE_SHAPE[0]:
+        for name in ("crop", "image_size"):
+            if (size := getattr(self, name)) % vq_conv.DOWNSAMPLING:
+                raise ValueError(
+                    f"--{name}={size} must be a multiple of {vq_conv.DOWNSAMPLING} (the model's "
+                    "downsampling)"
+                )
+        if self.crop > self.image_size > 0:
+            raise ValueError(f"--crop={self.crop} exceeds --image_size={self.image_size}")
+
+    def check_images(self, images: data.Dataset) -> None:
+        """Raises ValueError unless the model takes the images, and crops fit into them."""
+        height, width, _ = images.train.shape[1:]
+        factor = vq_conv.DOWNSAMPLING
+        if height % factor or width % factor:
             raise ValueError(
-                f"--crop={self.crop} must be a multiple of {vq_conv.DOWNSAMPLING} (the model's "
-                f"downsampling) up to {IMAGE_SHAPE[0]}"
+                f"{images.name} has images of {height}x{width} pixels; heights and widths "
+                f"must be multiples of {factor} (two convolutions of stride 2): resize them by "
+                "--image_size"
+            )
+        if self.crop > min(height, width):
+            raise ValueError(
+                f"--crop={self.crop} must be at most {min(height, width)}, as the images of "
+                f"{images.name} have {height}x{width} pixels"
             )
 
-    @property
-    def train_size(self) -> int:
-        """Height and width of the training images."""
-        return self.crop or IMAGE_SHAPE[0]
-
-    def model(self) -> vq_conv.VQConv:
-        """Returns the network of these sizes."""
+    def model(self, channels: int = 3) -> vq_conv.VQConv:
+        """Returns the network of these sizes for images of so many channels."""
         return vq_conv.VQConv(
             vq_conv.VQConvConfig(
                 codebook_size=self.codebook_size,
@@ -129,6 +144,7 @@ class Config(RunConfig):
                 features=self.features,
                 num_residual_blocks=self.num_residual_blocks,
                 dtype=jnp.dtype(self.dtype),
+                channels=channels,
             )
         )
 
@@ -141,7 +157,7 @@ class Config(RunConfig):
         return run_names.default_workdir(
             "cifar_vq",
             self,
-            [self.dataset, self.estimator, f"C{self.codebook_size}"],
+            [dataset_word(self.dataset), self.estimator, f"C{self.codebook_size}"],
             told=("dataset", "estimator", "codebook_size"),
         )
 

@@ -20,13 +20,12 @@ from dvae.distributions import categorical
 from dvae.models import checks, vq_conv
 from dvae.train import sharding
 from experiments.cifar_vq import names, objectives
-from experiments.cifar_vq.config import IMAGE_SHAPE, Config
+from experiments.cifar_vq.config import Config
 from experiments.cifar_vq.task import log_pixel_histogram
 from experiments.common import evaluation
 from experiments.common.run import ValidateFn
 
 PyTree = Any
-NUM_DIMS = math.prod(IMAGE_SHAPE)  # of the images that the program takes, for reports
 
 
 class Evaluation(NamedTuple):
@@ -66,9 +65,10 @@ class Evaluation(NamedTuple):
 
 def histogram_bits_per_dim(train: np.ndarray, test: np.ndarray) -> float:
     """Returns bits/dim of the test pixels coded independently by the training pixels' histogram."""
-    test = evaluation.check_images(test, kind=checks.LEVELS, shape=("H", "W", 3))
+    channels = train.shape[-1]
+    test = evaluation.check_images(test, kind=checks.LEVELS, shape=("H", "W", channels))
     log_p = log_pixel_histogram(train)
-    nats = np.mean([log_p[c][test[..., c]].mean() for c in range(3)])
+    nats = np.mean([log_p[c][test[..., c]].mean() for c in range(channels)])
     return float(bounds.bits_per_dim(nats, 1))
 
 
@@ -91,7 +91,7 @@ class Evaluator:
         self._config = config
         self._image_shape = images.train.shape[1:]
         self._mesh = mesh
-        self._module = config.model()
+        self._module = config.model(self._image_shape[-1])
         self._evaluate_seeds = jax.jit(self._evaluate_batch_of_seeds)
         self._reconstruct = jax.jit(self._reconstruct_images)
         self._decode_codes = jax.jit(self._decode)
@@ -155,12 +155,12 @@ class Evaluator:
         Args:
           params: of one seed, or of `num_seeds` along a leading axis.
           model_state: likewise.
-          images: uint8 [N, H, W, 3], H and W multiples of 4, whatever the model was trained on.
+          images: uint8 [N, H, W, C], H and W multiples of 4, whatever the model was trained on.
 
         Raises:
           ValueError: images are others, or none.
         """
-        images = _checked(images)
+        images = self._checked(images)
         params, model_state = evaluation.with_seed_axis(self._config, (params, model_state))
         keys = evaluation.stacked_keys(self._config, self._mesh)
         rates, distortions, counts = [], [], 0
@@ -195,14 +195,14 @@ class Evaluator:
         return jnp.round(mean).astype(jnp.uint8)
 
     def reconstruct(self, params: PyTree, model_state: PyTree, images: np.ndarray) -> np.ndarray:
-        """Returns E[x | z] at hard codes of uint8 images [N, H, W, 3], like them; of one seed."""
-        images = _checked(images)
+        """Returns E[x | z] at hard codes of uint8 images [N, H, W, C], like them; of one seed."""
+        images = self._checked(images)
         return np.asarray(
             self._reconstruct(params, model_state, evaluation.seed_keys(self._config)[0], images)
         )
 
     def sample_prior(self, params: PyTree, model_state: PyTree, num_images: int) -> np.ndarray:
-        """Returns E[x | z] at codes drawn from the prior, uint8 [num_images, H, W, 3]; of one seed.
+        """Returns E[x | z] at codes drawn from the prior, uint8 [num_images, H, W, C]; of one seed.
 
         H and W are those of the data set.
         """
@@ -214,8 +214,8 @@ class Evaluator:
         codes = categorical.sample_codes(key, model.log_prior, (num_images, *sides))
         return np.asarray(self._decode_codes(params["network"], codebook, codes))
 
-
-def _checked(images: np.ndarray) -> np.ndarray:
-    images = evaluation.check_images(images, kind=checks.LEVELS, shape=("H", "W", 3))
-    checks.check_multiples("images", images, (1, 2), vq_conv.DOWNSAMPLING)
-    return images
+    def _checked(self, images: np.ndarray) -> np.ndarray:
+        shape = ("H", "W", self._image_shape[-1])
+        images = evaluation.check_images(images, kind=checks.LEVELS, shape=shape)
+        checks.check_multiples("images", images, (1, 2), vq_conv.DOWNSAMPLING)
+        return images

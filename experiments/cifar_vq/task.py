@@ -1,5 +1,6 @@
-"""What `cifar_vq` trains: data, initial state and loss of codebook models of color images."""
+"""What `cifar_vq` trains: data, initial state and loss of codebook models of images."""
 
+import functools
 import math
 from typing import Any
 
@@ -14,35 +15,30 @@ from dvae.data import batches
 from dvae.models import checks, vq_conv
 from dvae.train import distributed, loop, sharding, state
 from experiments.cifar_vq import names, objectives
-from experiments.cifar_vq.config import IMAGE_SHAPE, Config
+from experiments.cifar_vq.config import Config
+from experiments.common import batches as common_batches
 from experiments.common import half_precision
 from experiments.common import run as runner
+from experiments.common.config import DEVICE
 
 PyTree = Any
 NUM_INIT_IMAGES = 256  # images whose encodings the first codebook is fitted to
 KMEANS_ITERATIONS = 5
 
 
-def check_images(images: data.Dataset) -> None:
-    """Raises ValueError unless every image is uint8 32x32x3."""
-    for split in ("train", "validation", "test"):
-        array = getattr(images, split)
-        if array.dtype != np.uint8 or array.shape[1:] != IMAGE_SHAPE or not len(array):
-            raise ValueError(
-                f"{images.name} {split} must be uint8 images of shape {IMAGE_SHAPE}, "
-                f"got {array.dtype} {array.shape}"
-            )
-
-
 def log_pixel_histogram(images: np.ndarray) -> np.ndarray:
-    """Returns log frequencies of the levels by channel, [3, 256]; one count added to all.
+    """Returns log frequencies of the levels by channel, [C, 256]; one count added to all.
 
     Args:
-      images: uint8 [N, H, W, 3], in each process those that it keeps; all are counted.
+      images: uint8 [N, H, W, C], in each process those that it keeps; all are counted.
     """
-    checks.check_images(images, kind=checks.LEVELS, shape=("N", "H", "W", 3))
-    counts = [np.bincount(images[..., c].ravel(), minlength=256) for c in range(3)]
-    total = distributed.sum_over_processes(np.stack(counts).astype(np.int32)) + 1.0
+    channels = range(images.shape[-1])
+    counts = np.zeros((len(channels), 256), np.int64)
+    for part in common_batches.in_parts(images):
+        checks.check_images(part, kind=checks.LEVELS, shape=("N", "H", "W", len(channels)))
+        counts += [np.bincount(part[..., c].ravel(), minlength=256) for c in channels]
+    several = jax.process_count() > 1
+    total = distributed.sum_over_processes(counts.astype(np.int32) if several else counts) + 1.0
     return np.log(total / total.sum(1, keepdims=True)).astype(np.float32)
 
 
@@ -50,16 +46,29 @@ def draw_fn(config: Config, mesh: Mesh, num_train: int) -> state.DrawFn:
     """Returns the function that draws a step's batch of (cropped) training images."""
 
     def draw(key: jax.Array, images: jax.Array, step: jax.Array) -> jax.Array:
-        key_order, key_crop = (jax.random.fold_in(key, role) for role in range(2))
-        batch = batches.draw(
-            key_order, images, step, batch_size=config.batch_size, num_examples=num_train
-        )
-        batch = batches.random_crop(
-            jax.random.fold_in(key_crop, step), batch, size=config.train_size
-        )
+        key_crop = jax.random.fold_in(key, 1)
+        order = common_batches.order_key(key)
+        batch = common_batches.take(config, order, images, step, num_train)
+        batch = cropped(config, jax.random.fold_in(key_crop, step), batch)
         return sharding.shard_batch(mesh, batch)
 
     return draw
+
+
+def cropped(config: Config, key: jax.Array, images: jax.Array) -> jax.Array:
+    """Cuts a random window out of each image, where the configuration asks for windows."""
+    return batches.random_crop(key, images, size=config.crop) if config.crop else images
+
+
+def first_images(
+    config: Config, num_train: int, image_shape: tuple[int, ...], key: jax.Array
+) -> jax.Array:
+    """Returns which images the first codebook is fitted to."""
+    sides = (config.crop, config.crop) if config.crop else image_shape[:2]
+    positions = math.prod(side // vq_conv.DOWNSAMPLING for side in sides)
+    # As many vectors as codes at the least, however small the crop.
+    count = max(NUM_INIT_IMAGES, math.ceil(config.codebook_size / positions))
+    return jax.random.randint(jax.random.split(key, 5)[2], (count,), 0, num_train)
 
 
 def init_fn(config: Config, log_histogram: np.ndarray, num_train: int) -> state.InitFn:
@@ -67,20 +76,19 @@ def init_fn(config: Config, log_histogram: np.ndarray, num_train: int) -> state.
 
     Args:
       config: sizes and how to initialize.
-      log_histogram: float32 [3, 256], the first output biases under `output_bias_init=histogram`.
+      log_histogram: float32 [C, 256], the first output biases under `output_bias_init=histogram`.
       num_train: how many rows of the training images are not padding.
     """
-    module = config.model()
-    positions = (config.train_size // vq_conv.DOWNSAMPLING) ** 2
-    # As many vectors as codes at the least, however small the crop.
-    num_images = max(NUM_INIT_IMAGES, math.ceil(config.codebook_size / positions))
+    module = config.model(len(log_histogram))
 
     def init(key: jax.Array, train_images: jax.Array) -> tuple[PyTree, PyTree]:
-        key_network, key_codebook, key_images, key_crop, key_kmeans = jax.random.split(key, 5)
+        key_network, key_codebook, _, key_crop, key_kmeans = jax.random.split(key, 5)
         num_latents, size, dim = config.num_latents, config.codebook_size, config.code_dim
         codebook = jax.random.normal(key_codebook, (num_latents, size, dim))
-        chosen = jax.random.randint(key_images, (num_images,), 0, num_train)
-        images = batches.random_crop(key_crop, train_images[chosen], size=config.train_size)
+        if config.data_on == DEVICE:  # else the host has chosen
+            shape = train_images.shape[1:]
+            train_images = train_images[first_images(config, num_train, shape, key)]
+        images = cropped(config, key_crop, train_images)
         network = module.init(key_network, images[:1], codebook)["params"]
         if config.output_bias_init == names.HISTOGRAM:
             network["head"]["bias"] = jnp.asarray(log_histogram)
@@ -100,9 +108,9 @@ def init_fn(config: Config, log_histogram: np.ndarray, num_train: int) -> state.
     return init
 
 
-def loss_fn(config: Config) -> state.LossFn:
+def loss_fn(config: Config, channels: int = 3) -> state.LossFn:
     """Returns the loss: the negative objective in nats per sub-pixel."""
-    module = config.model()
+    module = config.model(channels)
 
     def loss(
         params: PyTree, model_state: PyTree, images: jax.Array, key: jax.Array, step: jax.Array
@@ -157,9 +165,9 @@ def loss_fn(config: Config) -> state.LossFn:
 
 
 def prepare(config: Config, keep: data.KeepRows = data.whole) -> data.Dataset:
-    """Loads the data set; ValueError unless it has 32x32x3 images."""
-    images = data.load(config.dataset, config.data_dir or None, keep=keep)
-    check_images(images)
+    """Loads the levels of the data set; ValueError unless the model takes its images."""
+    images = config.load(config.dataset, keep, grey=True)
+    config.check_images(images)
     return images
 
 
@@ -168,13 +176,15 @@ def make_task(
 ) -> loop.Task:
     """Assembles model, objective and data into what the loop trains."""
     half_precision.advise("--dtype", config.dtype)
+    shape = images.train.shape[1:]
+    first = functools.partial(first_images, config, images.num_train, shape)
     return runner.make_task(
         config,
         init_fn(config, log_pixel_histogram(images.train), images.num_train),
-        loss_fn(config),
+        loss_fn(config, shape[-1]),
         draw_fn(config, mesh, images.num_train),
         optax.adam(config.learning_rate),
         evaluate=validate,
-        data=sharding.shard_rows(mesh, images.train, images.num_train),
+        rows=common_batches.Rows(mesh, images.train, images.num_train, first=first),
         shown=("bits_per_dim", "rate", "distortion"),
     )

@@ -1,14 +1,31 @@
 """Settings that every training binary has."""
 
+import hashlib
+import re
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from dvae import data
 from dvae.data import Dataset
 from dvae.train import loop
 from experiments.common import flags
 from experiments.common.flags import MAX_INT, option
 
 REFUSE, USE = "refuse", "use"
+DEVICE, HOST, FILES = "device", "host", "files"
+
+
+def dataset_option(default: str, help: str) -> Any:
+    """Declares the flag of the data set: a named one, or own images."""
+    return option(default, help, choices=data.NAMES, group="data", source=True)
+
+
+def dataset_word(dataset: str) -> str:
+    """Returns a data set's name as a part of a folder's: own images with a hash of their path."""
+    if dataset in data.NAMES:
+        return dataset
+    stem = re.sub(r"[^\w.+]+", "_", dataset.rstrip("/").rpartition("/")[2]).strip("_")[:40]
+    return f"{stem}-{hashlib.sha256(dataset.encode()).hexdigest()[:8]}"
 
 
 @dataclass(frozen=True)
@@ -23,6 +40,29 @@ class RunConfig:
         "~/tensorflow_datasets.",
         identity=False,
         path=True,
+        group="data",
+    )
+    image_size: int = option(
+        0,
+        "Side in pixels that the middle square of every image is resized to; 0: images stay as "
+        "they are.",
+        minimum=0,
+        group="data",
+        former=0,
+    )
+    test_share: float = option(
+        0.0,
+        "Share of own images set apart for the test, of those without a test split.",
+        minimum=0,
+        group="data",
+        former=0.0,
+    )
+    data_on: str = option(
+        DEVICE,
+        "Place of the training images: the devices' memory, the host's, from which each step's "
+        "batch is fetched ahead, or the files, where own images are encoded or mapped.",
+        choices=(DEVICE, HOST, FILES),
+        identity=False,
         group="data",
     )
     workdir: str = option(
@@ -100,11 +140,41 @@ class RunConfig:
             )
         if self.num_test_images == 1:
             raise ValueError("--num_test_images=1 has no standard error; use 0 (all) or at least 2")
+        if self.test_share >= 1:
+            raise ValueError(
+                f"--test_share={self.test_share:g} must be below 1, or nothing is left to train on"
+            )
+        if self.data_on != DEVICE and self.coordinator:
+            raise ValueError(
+                f"--data_on={self.data_on} is of one process, got --coordinator={self.coordinator};"
+                " use --data_on=device, where the devices share the images"
+            )
         if self.coordinator in ("", "auto") and (self.num_processes, self.process_id) != (1, 0):
             raise ValueError(
                 f"--num_processes={self.num_processes} and --process_id={self.process_id} go with "
                 f"--coordinator=HOST:PORT, got --coordinator={self.coordinator}"
             )
+
+    def load(self, dataset: str, keep: data.KeepRows, *, grey: bool = False) -> data.Dataset:
+        """Loads a data set as the flags say.
+
+        Args:
+          dataset: its name or place.
+          keep: which training images, of how many there are.
+          grey: whether to load levels 0..255 whatever the set's pixels are; see `data.load_grey`.
+
+        Raises:
+          ValueError, DataUnavailableError: see `data.load`.
+        """
+        read = data.load_grey if grey else data.load
+        return read(
+            dataset,
+            self.data_dir or None,
+            keep=keep,
+            image_size=self.image_size,
+            test_share=self.test_share,
+            lazy=self.data_on == FILES,
+        )
 
     def loop(self) -> loop.LoopConfig:
         """Returns the lengths of the run."""

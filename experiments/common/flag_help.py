@@ -10,6 +10,7 @@ from typing import Any
 
 from absl import flags as absl_flags
 
+from dvae.data.sources import OWN
 from experiments.common.flag_rules import Alternative
 
 PRESET, HIDDEN = "preset", "other names"
@@ -24,7 +25,8 @@ def describe(field: dataclasses.Field[Any], alternatives: Sequence[Alternative])
     """Returns a flag's text: what it is, its choices, default, and what it goes with."""
     rule, text = field.metadata, field.metadata["help"]
     if choices := [choice for choice in rule["choices"] if choice]:
-        text += f" One of {', '.join(choices)}."
+        own = f"; or own images: {OWN}" if rule["source"] else ""
+        text += f" One of {', '.join(choices)}{own}."
     if alternatives:
         wanted = [
             " and ".join(f"--{name}{condition.text}" for name, condition in conditions.items())

@@ -18,6 +18,7 @@ import jax
 from absl import app, logging
 from absl import flags as absl_flags
 
+from dvae import data
 from dvae.data import DataUnavailableError
 from dvae.train import distributed, paths, signals
 from dvae.train.checkpoint import CheckpointError
@@ -44,6 +45,8 @@ def option(
     path: bool = False,
     group: str = "run",
     alias: str = "",
+    source: bool = False,
+    former: Any = None,
 ) -> Any:
     """Declares a field: its default, its help text and what is checked.
 
@@ -58,10 +61,12 @@ def option(
       path: whether the value names a file or folder, with a leading ~ as the home directory.
       group: where `--help` lists it, one of `flag_help.GROUPS`.
       alias: another name of the flag.
+      source: whether the value names a data set: one of the choices, or own images.
+      former: what runs had that are older than the field, where they may go on; None: they may not.
     """
     metadata = {"help": help, "choices": choices, "minimum": minimum, "above": above}
     metadata |= {"maximum": maximum, "identity": identity, "path": path}
-    metadata |= {"group": group, "alias": alias}
+    metadata |= {"group": group, "alias": alias, "source": source, "former": former}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -82,7 +87,12 @@ def check_fields(config: Any) -> None:
             object.__setattr__(config, field.name, str(paths.local(value, f"--{field.name}")))
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"--{field.name}={value} must be finite")
-        if rule["choices"] and value not in rule["choices"]:
+        if rule["source"]:
+            try:
+                object.__setattr__(config, field.name, data.settled(value))
+            except ValueError as error:
+                raise ValueError(f"--{field.name}={value}: {error}") from error
+        elif rule["choices"] and value not in rule["choices"]:
             raise ValueError(f"--{field.name}={value} must be one of {', '.join(rule['choices'])}")
         if rule["minimum"] is not None and not value >= rule["minimum"]:
             raise ValueError(f"--{field.name}={value} must be at least {rule['minimum']}")
@@ -102,6 +112,12 @@ def settle(config: Any, **defaults: str) -> None:
 def free_fields(config: Any) -> set[str]:
     """Returns the names of the fields that may change when a run is resumed."""
     return {f.name for f in dataclasses.fields(config) if not f.metadata["identity"]}
+
+
+def former_values(config: Any) -> dict[str, Any]:
+    """Returns what runs had that are older than a field, of the fields that they may lack."""
+    formers = {f.name: f.metadata["former"] for f in dataclasses.fields(config)}
+    return {name: value for name, value in formers.items() if value is not None}
 
 
 def define(config_class: type, presets: Presets | None = None) -> None:

@@ -9,14 +9,15 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
 from dvae.data import Dataset, KeepRows
 from dvae.train import checkpoint, distributed, loop, sharding, signals, state, status
-from experiments.common import begin, dry_run, flags, records, workdirs
+from experiments.common import batches, begin, dry_run, flags, records, workdirs
 from experiments.common import report as run_report
-from experiments.common.config import RunConfig
+from experiments.common.config import DEVICE, FILES, HOST, RunConfig
 
 C = TypeVar("C", bound=RunConfig)
 ValidateFn = Callable[[state.TrainState], Mapping[str, Any]]  # on held-out images, on the host
@@ -28,6 +29,8 @@ def make_task(
     loss_fn: state.LossFn,
     draw_fn: state.DrawFn,
     optimizer: optax.GradientTransformation,
+    *,
+    rows: batches.Rows | None = None,
     **rest: Any,
 ) -> loop.Task:
     """Assembles a task, vmapped over the seeds where there are several.
@@ -38,8 +41,11 @@ def make_task(
       loss_fn: what is minimized, see `dvae.train.state.LossFn`.
       draw_fn: draws a step's batch, see `dvae.train.state.DrawFn`.
       optimizer: of the parameters.
+      rows: the training images, on the devices or where `config.data_on` says; without them `data`
+        must be among the other fields.
       **rest: the other fields of `loop.Task`.
     """
+    fed = rows is not None and config.data_on != DEVICE
     make_state = lambda key, data: state.init(init_fn, optimizer, key, data)
     step = state.make_step(loss_fn, draw_fn, optimizer)
     keys = [jax.random.split(jax.random.key(config.seed + i), 2) for i in range(config.num_seeds)]
@@ -47,7 +53,11 @@ def make_task(
         key_init, key_train = keys[0]
     else:
         key_init, key_train = jnp.stack(keys, axis=1)
-        make_state, step = jax.vmap(make_state, (0, None)), state.vmap_seeds(step)
+        make_state = jax.vmap(make_state, (0, 0 if fed else None))
+        step = state.vmap_seeds(step, own_data=fed)
+    if rows is not None:
+        rest["data"] = rows.of_init(key_init) if fed else rows.on_devices()
+        rest["feed"] = rows.feed(key_train, config.batch_size) if fed else None
     return loop.Task(
         init=make_state,
         step=step,
@@ -113,6 +123,12 @@ def _train(
             sharding.check_batch_size(config.batch_size, mesh)
             with status.phase("loading the data", silent=silent):
                 images = prepare(config, functools.partial(sharding.local_rows, mesh))
+            if config.data_on == FILES and type(images.train) is np.ndarray:
+                raise ValueError(
+                    f"--data_on={FILES}: the training images of {images.name} are in memory "
+                    "already; it goes with a folder of images or of .npy files, or tfds:NAME, as "
+                    f"they are stored; use --data_on={HOST}"
+                )
             if config.batch_size > images.num_train:
                 raise ValueError(
                     f"--batch_size={config.batch_size} must be at most {images.num_train}, the "

@@ -59,10 +59,12 @@ def claim(config: RunConfig, workdir: Path) -> Iterator[lock.Held | None]:
                 raise ValueError(
                     f"cannot write to workdir {workdir}: {error.strerror}; choose another --workdir"
                 ) from error
+            path = workdir / checkpoint.CONFIG_FILE
             saved = _saved(config, workdir)
-            if saved is not None and saved.get(LENGTH) != config.num_steps:
-                longer = {**saved, LENGTH: config.num_steps}
-                checkpoint.write_json(workdir / checkpoint.CONFIG_FILE, longer)
+            if saved is not None:
+                now = {**saved, LENGTH: config.num_steps}
+                if now != checkpoint.read_config(path):
+                    checkpoint.write_json(path, now)
         fields = {PROGRAM: config.program, **dataclasses.asdict(config)}
         free = {PROGRAM, *flags.free_fields(config)}
         checkpoint.prepare_workdir(workdir, fields, free=free)
@@ -91,7 +93,7 @@ def _saved(config: RunConfig, workdir: Path) -> dict[str, Any] | None:
     if not path.exists():
         _refuse_others(config, workdir)
         return None
-    saved = checkpoint.read_config(path)
+    saved = {**flags.former_values(config), **checkpoint.read_config(path)}
     program = saved.get(PROGRAM) or next((p for p, n in _KNOWN_BY.items() if n in saved), None)
     if program != config.program:
         whose = f"a run of {program}" if program else "the configuration of something else"
@@ -143,6 +145,7 @@ def _finished(config: RunConfig, workdir: Path) -> dict[str, Any] | None:
         return None
     free = flags.free_fields(config)
     now = json.loads(json.dumps(dataclasses.asdict(config)))
+    then = {**flags.former_values(config), **then}
     same = all(then.get(name) == value for name, value in now.items() if name not in free)
     whole = all((workdir / name).exists() for name in files)
     return summary if same and whole else None

@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from dvae import data
 from dvae.models import dvaepp, multiscale
 from experiments.boltzmann.config import USUAL, BoltzmannConfig, check_machine, rules
 from experiments.boltzmann.names import EXPONENTIAL, OVERLAPPING, PCD
-from experiments.common import flags, schedules
+from experiments.common import flags, pixels, schedules
 from experiments.common import names as run_names
-from experiments.common.config import LikelihoodConfig, RunConfig
-from experiments.common.flag_rules import POSITIVE, VALIDATED, Rules, one_of
+from experiments.common.config import LikelihoodConfig, RunConfig, dataset_option, dataset_word
+from experiments.common.flag_rules import POSITIVE, VALIDATED, Condition, Rules, one_of
 from experiments.common.flags import changed, option
 
 NORMAL, BERNOULLI, RBM, RBM_ROLFE = "normal", "bernoulli", "rbm", "rbm_rolfe"
@@ -18,9 +19,11 @@ LOCAL_LATENTS = (NORMAL, BERNOULLI)
 BOLTZMANN = (RBM, RBM_ROLFE)
 UNCONDITIONAL, CONDITIONAL = "unconditional", "conditional"
 BINARY_DATASETS = ("mnist_static", "mnist_dynamic", "omniglot", "caltech101_silhouettes", "digits")
-COLORED = ("cifar10", "patches")
-DATASETS = (*BINARY_DATASETS, *COLORED)
+LEVELS = tuple(name for name in data.NAMES if name not in BINARY_DATASETS)
 COARSEST = 4  # the smallest image that a conditional decoder begins with
+_OF_LEVELS = Condition(
+    lambda name: name not in BINARY_DATASETS, f"={', '.join(LEVELS)} or own images"
+)
 _LOCAL = {"local_groups": POSITIVE}
 _SMOOTHED = [
     {"global_latents": one_of(RBM, BERNOULLI)},
@@ -34,7 +37,17 @@ class Config(BoltzmannConfig, LikelihoodConfig):
 
     program = "dvaepp"
 
-    dataset: str = option("mnist_static", "Binary or color images.", choices=DATASETS, group="data")
+    dataset: str = dataset_option(
+        "mnist_static", "Binary images, or levels in gray or color; square, sides multiples of 4."
+    )
+    binarization: str = option(
+        pixels.AS_STORED,
+        "Pixels: as the set has them, of own images levels; levels sampled each time an image is "
+        "seen; or levels cut at 127.",
+        choices=pixels.BINARIZATIONS,
+        group="data",
+        former=pixels.AS_STORED,
+    )
     global_latents: str = option(
         RBM,
         "Global variables: bits under a Boltzmann machine, with overlapping smoothing or "
@@ -69,7 +82,7 @@ class Config(BoltzmannConfig, LikelihoodConfig):
         group="model",
     )
     num_mixtures: int = option(
-        10, "Logistics in the law of a color pixel.", minimum=1, group="model"
+        10, "Logistics in the law of a pixel of levels.", minimum=1, group="model"
     )
     features: int = option(
         32,
@@ -127,7 +140,7 @@ class Config(BoltzmannConfig, LikelihoodConfig):
         "local_latents": [_LOCAL],
         "remat": [_LOCAL],
         "num_scales": [{"decoder": one_of(CONDITIONAL)}],
-        "num_mixtures": [{"dataset": one_of(*COLORED)}],
+        "num_mixtures": [{"dataset": _OF_LEVELS, "binarization": one_of(pixels.AS_STORED)}],
         "kl_balancing": [{**_LOCAL, "kl_warmup_steps": POSITIVE}],
         "eval_samples": VALIDATED,
         "num_eval_images": VALIDATED,
@@ -165,7 +178,7 @@ class Config(BoltzmannConfig, LikelihoodConfig):
     @property
     def colored(self) -> bool:
         """Whether pixels are levels 0..255 rather than bits."""
-        return self.dataset not in BINARY_DATASETS
+        return self.dataset not in BINARY_DATASETS and self.binarization == pixels.AS_STORED
 
     def model(self, image_shape: tuple[int, ...]) -> dvaepp.DVAEPP:
         """Returns the networks for images [S, S, C].
@@ -175,7 +188,16 @@ class Config(BoltzmannConfig, LikelihoodConfig):
         """
         size, width, channels = image_shape
         if size != width:
-            raise ValueError(f"images must be square, got {size}x{width}")
+            raise ValueError(
+                f"images of --dataset={self.dataset} have {size}x{width} pixels and must be square; "
+                "--image_size=S crops and resizes them to SxS"
+            )
+        if size % dvaepp.LOCAL_DOWNSAMPLING:
+            raise ValueError(
+                f"images of --dataset={self.dataset} have {size}x{size} pixels; sides must be "
+                f"multiples of {dvaepp.LOCAL_DOWNSAMPLING} (local variables live at a quarter of "
+                "the size): resize them by --image_size"
+            )
         numbers = {NORMAL: 2, BERNOULLI: 1, RBM: 1, RBM_ROLFE: 1}
         return dvaepp.DVAEPP(
             dvaepp.DVAEPPConfig(
@@ -228,5 +250,5 @@ class Config(BoltzmannConfig, LikelihoodConfig):
     def default_workdir(self) -> str:
         """Returns a name that no other configuration has."""
         told = ("dataset", "global_latents", "local_latents")
-        words = [self.dataset, self.global_latents, self.local_latents]
+        words = [dataset_word(self.dataset), self.global_latents, self.local_latents]
         return run_names.default_workdir("dvaepp", self, words, told=told, usual=USUAL)

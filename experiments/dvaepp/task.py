@@ -10,9 +10,9 @@ from jax.sharding import Mesh
 
 from dvae import bounds, data
 from dvae.models import dvaepp
-from dvae.train import loop, sharding, state
+from dvae.train import loop, state
 from experiments.boltzmann import prior as boltzmann_prior
-from experiments.common import batches, schedules
+from experiments.common import batches, pixels, schedules
 from experiments.common import run as runner
 from experiments.dvaepp import latents as dvaepp_latents
 from experiments.dvaepp.config import BOLTZMANN, Config
@@ -27,7 +27,12 @@ def bind(module: dvaepp.DVAEPP, params: PyTree) -> Callable[..., Any]:
 
 def prepare(config: Config, keep: data.KeepRows = data.whole) -> data.Dataset:
     """Loads the data set; ValueError if the model's sizes do not fit its images."""
-    images = data.load(config.dataset, config.data_dir or None, keep=keep)
+    images = pixels.load(config, config.dataset, config.binarization, keep)
+    if config.colored and images.binarization == "static":
+        raise ValueError(
+            f"the pixels of {images.name} are 0 or 1; --binarization={pixels.THRESHOLD} takes them "
+            "as bits"
+        )
     config.model(images.train.shape[1:])
     return images
 
@@ -141,7 +146,7 @@ def make_task(
         batches.draw_fn(config, mesh, images.num_train, dynamic=images.binarization == "dynamic"),
         optimizer(config),
         evaluate=validate,
-        data=sharding.shard_rows(mesh, images.train, images.num_train),
+        rows=batches.Rows(mesh, images.train, images.num_train),
         shown=("objective", "distortion", "kl", "kl_global"),
         monitor=boltzmann_prior.TRUSTED_NLL if boltzmann else "nll",
     )

@@ -6,21 +6,11 @@ from typing import Any, ClassVar
 from dvae.data import Dataset
 from dvae.models import joint
 from experiments.common import names as run_names
-from experiments.common.config import RunConfig
+from experiments.common.config import RunConfig, dataset_option, dataset_word
 from experiments.common.flag_rules import NOT_EMPTY, POSITIVE, VALIDATED, Rules, one_of
 from experiments.common.flags import changed, option
 
 CAPACITY, ELBO, BETA = OBJECTIVES = ("capacity", "elbo", "beta")
-DATASETS = (
-    "mnist",
-    "fashion_mnist",
-    "omniglot",
-    "digits",
-    "mnist_static",
-    "caltech101_silhouettes",
-    "cifar10",
-    "patches",
-)
 _CAPACITY = {"objective": one_of(CAPACITY)}
 
 
@@ -30,11 +20,13 @@ class Config(RunConfig):
 
     program = "joint_vae"
 
-    dataset: str = option(
-        "mnist", "Images, read in their grey levels or colors.", choices=DATASETS, group="data"
-    )
+    dataset: str = dataset_option("mnist", "Images, read in their grey levels or colors.")
     image_size: int = option(
-        32, "Side in pixels that images are resized to, a multiple of 8.", minimum=8, group="data"
+        32,
+        f"Side in pixels that the middle square of images is resized to, a multiple of "
+        f"{joint.DOWNSAMPLING}; 0: images stay as they are.",
+        minimum=0,
+        group="data",
     )
     continuous: int = option(10, "Continuous latent variables, normal.", minimum=0, group="model")
     discrete: str = option(
@@ -121,10 +113,11 @@ class Config(RunConfig):
             raise ValueError(f"--discrete={self.discrete} must list fewer than 10^9 classes each")
         return tuple(int(word) for word in words)
 
-    def model_config(self, channels: int) -> joint.JointConfig:
-        """Returns the sizes of the network."""
+    def model_config(self, image_shape: tuple[int, ...]) -> joint.JointConfig:
+        """Returns the sizes of the network for images [H, W, C]."""
+        height, width, channels = image_shape
         return joint.JointConfig(
-            image_size=self.image_size,
+            image_size=height if height == width else (height, width),
             channels=channels,
             num_continuous=self.continuous,
             discrete=self.discrete_sizes,
@@ -142,7 +135,7 @@ class Config(RunConfig):
 
     def default_workdir(self) -> str:
         """Returns a name that no other configuration has."""
-        words = [self.dataset, self.objective]
+        words = [dataset_word(self.dataset), self.objective]
         return run_names.default_workdir("joint_vae", self, words, told=("dataset", "objective"))
 
 

@@ -178,7 +178,7 @@ class Evaluator:
 
     def _checked(self, images: np.ndarray) -> np.ndarray:
         c = self._module.config
-        shape = (c.image_size, c.image_size, c.channels)
+        shape = (*c.sides, c.channels)
         return evaluation.check_images(images, kind=checks.LEVELS, shape=shape)
 
     def _mean_images(self, params: PyTree, h: jax.Array, codes: jax.Array) -> jax.Array:

@@ -85,10 +85,11 @@ def summarize(
     if fit is not None and labels is not None and train_labels is not None:
         record |= _accuracies(config, test, fit, labels, train_labels)
     of_run = run_report.of_run(config, result, result.state.params)
+    height, width, _ = images.test.shape[1:]
     return {
         "dataset": images.name,
         "pixels": (
-            f"levels in [0, 1] at {config.image_size}x{config.image_size}; distortion is their "
+            f"levels in [0, 1] at {height}x{width}; distortion is their "
             "cross entropy, and with it the ELBO a log-likelihood's bound for binary pixels alone"
         ),
         "objective": config.objective,

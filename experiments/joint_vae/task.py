@@ -10,10 +10,10 @@ import optax
 from jax.sharding import Mesh
 
 from dvae import bounds, data, relax
-from dvae.data import batches
 from dvae.distributions import normal
 from dvae.models import checks, joint
 from dvae.train import loop, sharding, state
+from experiments.common import batches
 from experiments.common import run as runner
 from experiments.joint_vae.config import CAPACITY, ELBO, Config
 
@@ -21,14 +21,14 @@ PyTree = Any
 
 
 def as_float(images: jax.Array) -> jax.Array:
-    """Maps uint8 levels [B, S, S, C] to [0, 1], float32; ValueError for other dtypes."""
-    checks.check_images(images, kind=checks.LEVELS, shape=("B", "S", "S", "C"))
+    """Maps uint8 levels [B, H, W, C] to [0, 1], float32; ValueError for other dtypes."""
+    checks.check_images(images, kind=checks.LEVELS, shape=("B", "H", "W", "C"))
     return images.astype(jnp.float32) / 255
 
 
 def model(config: Config, images: data.Dataset) -> joint.JointVAE:
     """Returns the network for these images."""
-    return joint.JointVAE(config.model_config(images.train.shape[-1]))
+    return joint.JointVAE(config.model_config(images.train.shape[1:]))
 
 
 def bind(module: joint.JointVAE, params: PyTree) -> Callable[..., Any]:
@@ -83,9 +83,7 @@ def draw_fn(config: Config, mesh: Mesh, num_train: int) -> state.DrawFn:
     """Returns the function that draws a step's batch of training images, uint8."""
 
     def draw(key: jax.Array, images: jax.Array, step: jax.Array) -> jax.Array:
-        batch = batches.draw(
-            key, images, step, batch_size=config.batch_size, num_examples=num_train
-        )
+        batch = batches.take(config, key, images, step, num_train)
         return sharding.shard_batch(mesh, batch)
 
     return draw
@@ -126,9 +124,16 @@ def loss_fn(config: Config, module: joint.JointVAE) -> state.LossFn:
 
 
 def prepare(config: Config, keep: data.KeepRows = data.whole) -> data.Dataset:
-    """Loads the levels of the data set and resizes its images."""
-    images = data.load_grey(config.dataset, config.data_dir or None, keep=keep)
-    return data.resized(images, config.image_size)
+    """Loads the levels of the data set, resized; ValueError unless the model takes its images."""
+    images = config.load(config.dataset, keep, grey=True)
+    height, width, _ = images.train.shape[1:]
+    if height % joint.DOWNSAMPLING or width % joint.DOWNSAMPLING:
+        raise ValueError(
+            f"{images.name} has images of {height}x{width} pixels; heights and widths must be "
+            f"multiples of {joint.DOWNSAMPLING} (three convolutions of stride 2): resize them by "
+            "--image_size"
+        )
+    return images
 
 
 def make_task(
@@ -143,6 +148,6 @@ def make_task(
         draw_fn(config, mesh, images.num_train),
         optax.adam(config.learning_rate),
         evaluate=validate,
-        data=sharding.shard_rows(mesh, images.train, images.num_train),
+        rows=batches.Rows(mesh, images.train, images.num_train, order=lambda key: key),
         shown=("objective", "distortion", "kl_continuous", "kl_discrete"),
     )

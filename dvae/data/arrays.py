@@ -1,0 +1,280 @@
+"""Own images as a `Dataset`: checks, labels, splits that are set apart, pixels made binary.
+
+    dataset = data.from_arrays(train, test, train_labels=labels, name="stamps")
+
+Images are uint8 levels 0..255 or floats in [0, 1], which are rounded to 256 levels: [N, H, W, C]
+with one or three channels, or gray [N, H, W]. Where no validation images come along, the last tenth
+of the training images is set apart.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from dvae.data._dataset import (
+    SPLITS,
+    Dataset,
+    KeepRows,
+    binarized,
+    keep_rows,
+    thresholded,
+    whole,
+)
+
+__all__ = ["VALIDATION_SHARE", "from_arrays"]
+
+VALIDATION_SHARE = 0.1  # of training images, set apart where there is no validation split
+_CHUNK_BYTES = 2**26  # of floats at a time, while they are checked and rounded
+_BINARIZATIONS = ("none", "static", "dynamic", "threshold")
+
+
+def from_arrays(
+    train: ArrayLike,
+    test: ArrayLike,
+    validation: ArrayLike | None = None,
+    *,
+    train_labels: ArrayLike | None = None,
+    validation_labels: ArrayLike | None = None,
+    test_labels: ArrayLike | None = None,
+    name: str = "own images",
+    binarization: Literal["none", "static", "dynamic", "threshold"] = "none",
+) -> Dataset:
+    """Makes a data set of arrays.
+
+    uint8 arrays are taken as they are, memory-mapped ones without being read. Floats in [0, 1]
+    become the nearest of 256 levels, round(255 x); booleans become 0 and 255.
+
+    Args:
+        train: uint8 [N, H, W, C] in 0..255, float in [0, 1] or bool; C is 1 or 3, or [N, H, W].
+        test: likewise [N'', ...].
+        validation: likewise [N', ...]; None: the last tenth of `train`, at least one image.
+        train_labels: int [N], 0 or more.
+        validation_labels: int [N']; None where `validation` is, and cut off `train_labels`.
+        test_labels: int [N''].
+        name: the label to print beside results and in messages.
+        binarization: "none": levels. "static": pixels are 0 or 1 already. "dynamic": levels are
+            means of binary pixels, see `binarized`. "threshold": see `thresholded`.
+
+    Returns:
+        A `Dataset`.
+
+    Raises:
+        ValueError: an array has another dtype, shape or value, a split is empty, shapes of splits
+            differ, or labels do not fit; the message names the data set and the split.
+    """
+    if binarization not in _BINARIZATIONS:
+        raise ValueError(
+            f"binarization must be one of {', '.join(_BINARIZATIONS)}, got {binarization!r}"
+        )
+    given = {"train": train, "validation": validation, "test": test}
+    images = {split: np.asanyarray(x) for split, x in given.items() if x is not None}
+    labels = {"train": train_labels, "validation": validation_labels, "test": test_labels}
+    arrays = {split: np.asarray(x) for split, x in labels.items() if x is not None}
+    static = binarization == "static"
+    dataset = assemble(Parts(name, name, checked(name, images, bits=static), arrays))
+    if static:
+        return dataset._replace(binarization="static")
+    change = {"dynamic": binarized, "threshold": thresholded}.get(binarization)
+    return dataset if change is None else change(dataset)
+
+
+class Parts(NamedTuple):
+    """Images of the splits that a source has, with a first axis to cut, and their labels."""
+
+    name: str  # of the data set
+    where: str  # the file or folder, for messages
+    images: Mapping[str, np.ndarray]  # split -> [N, H, W, C]; "train" is there
+    labels: Mapping[str, np.ndarray]  # split -> int [N]
+    mixed: bool = False  # the order is that of a hash, so that every part holds all kinds
+
+
+def assemble(parts: Parts, *, keep: KeepRows = whole, test_share: float = 0.0) -> Dataset:
+    """Sets splits apart that a source lacks, and checks labels.
+
+    Args:
+        parts: what the source has.
+        keep: which training images are loaded, of how many there are.
+        test_share: share of the training images for the test, where there is no test split; they
+            are the last ones, and those for validation come before them.
+
+    Raises:
+        ValueError: a split is empty, or test_share is missing, idle or out of range.
+    """
+    where, images, labels = parts.where, dict(parts.images), _checked_labels(parts)
+    for split in images:
+        if not len(images[split]):
+            raise ValueError(f"{where}: {split} holds no images; add some")
+    if "test" in images and test_share:
+        raise ValueError(
+            f"{where} has a test split, beside which test_share={test_share:g} does nothing; leave "
+            "it out"
+        )
+    if "test" not in images:
+        if not test_share:
+            raise ValueError(
+                f"{where} has no test split; add one, or set a share of the images apart by "
+                "--test_share=0.1"
+            )
+        check_share(test_share)
+        _set_apart(parts, images, labels, "test", test_share)
+    if "validation" not in images:
+        _set_apart(parts, images, labels, "validation", VALIDATION_SHARE)
+    dataset = Dataset(
+        parts.name,
+        images["train"],
+        images["validation"],
+        images["test"],
+        "none",
+        labels.get("train"),
+        labels.get("validation"),
+        labels.get("test"),
+    )
+    return keep_rows(dataset, keep)
+
+
+def check_share(test_share: float) -> None:
+    """Raises ValueError unless a share leaves images on either side."""
+    if not 0 < test_share < 1:
+        raise ValueError(f"test_share={test_share} must be above 0 and below 1, such as 0.1")
+
+
+def _set_apart(
+    parts: Parts,
+    images: dict[str, np.ndarray],
+    labels: dict[str, np.ndarray],
+    split: str,
+    share: float,
+) -> None:
+    """Moves the last images of train to another split."""
+    total = len(images["train"])
+    # Rounded first: 0.3 * 10 is a little more than 3.
+    count = max(1, math.floor(round(share * total, 6)))
+    if count >= total:
+        raise ValueError(
+            f"{parts.where}: {total} training image{'s' if total > 1 else ''} leave none to train "
+            f"on, once {count} {'is' if count == 1 else 'are'} set apart for {split}; add images"
+        )
+    if (known := labels.get("train")) is not None:
+        if not parts.mixed and known[0] != known[-1] and (np.diff(known) >= 0).all():
+            raise ValueError(
+                f"{parts.where}: train is sorted by its labels, so that its last images, set apart "
+                f"for {split}, would be of one kind; shuffle it, or add a {split} split"
+            )
+        labels["train"], labels[split] = known[:-count], known[-count:]
+    images["train"], images[split] = images["train"][:-count], images["train"][-count:]
+
+
+def _checked_labels(parts: Parts) -> dict[str, np.ndarray]:
+    labels = {}
+    for split, array in parts.labels.items():
+        if split not in parts.images:
+            raise ValueError(f"{parts.where} has labels of {split} and no images of it; add them")
+        if array.shape != (len(parts.images[split]),) or not np.issubdtype(array.dtype, np.integer):
+            raise ValueError(
+                f"{parts.where}: labels of {split} must be integers, one for each of the "
+                f"{len(parts.images[split])} images, got {array.dtype} {array.shape}"
+            )
+        if array.size and not 0 <= array.min() <= array.max() < 2**31:
+            raise ValueError(
+                f"{parts.where}: labels of {split} must be numbers of classes from 0 on, got "
+                f"{array.min()} to {array.max()}"
+            )
+        labels[split] = array.astype(np.int32)
+    return labels
+
+
+def checked(
+    where: str, arrays: Mapping[str, np.ndarray], *, bits: bool = False
+) -> dict[str, np.ndarray]:
+    """Returns arrays as uint8 [N, H, W, C], all of one H, W, C.
+
+    Args:
+        where: they come from, for messages.
+        arrays: split -> [N, H, W, C] or [N, H, W], in the order of messages.
+        bits: whether pixels are 0 or 1 rather than levels.
+
+    Raises:
+        ValueError: see `from_arrays`.
+    """
+    shaped = {split: _shaped(where, split, array) for split, array in arrays.items()}
+    first, *others = shaped
+    for split in others:
+        if shaped[split].shape[1:] != shaped[first].shape[1:]:
+            raise ValueError(
+                f"{where}: {first} holds images of {describe(shaped[first].shape[1:])} and "
+                f"{split} of {describe(shaped[split].shape[1:])}; all must be alike"
+            )
+    return {split: _levels(where, split, array, bits) for split, array in shaped.items()}
+
+
+def describe(shape: tuple[int, ...]) -> str:
+    """Writes the shape of an image."""
+    height, width, channels = shape
+    return f"{height}x{width} pixels in {'gray' if channels == 1 else 'color'}"
+
+
+def _shaped(where: str, split: str, array: np.ndarray) -> np.ndarray:
+    if array.ndim == 3:
+        array = array[..., None]
+    if array.ndim != 4 or array.shape[-1] not in (1, 3) or 0 in array.shape[1:]:
+        raise ValueError(
+            f"{where}: {split} must have the shape [N, H, W, C] with 1 or 3 channels C, or "
+            f"[N, H, W], got {array.shape}"
+        )
+    if not len(array):
+        raise ValueError(f"{where}: {split} holds no images; add some")
+    return array
+
+
+def _levels(where: str, split: str, array: np.ndarray, bits: bool) -> np.ndarray:
+    """Converts images to uint8 levels, or bits."""
+    top = 1 if bits else 255
+    if array.dtype == np.bool_:
+        return array.astype(np.uint8) * np.uint8(top)
+    if array.dtype == np.uint8:
+        if bits and not is_binary([array]):
+            raise ValueError(
+                f"{where}: {split} must have pixels 0 or 1, got levels up to {array.max()}; "
+                "threshold or sample them"
+            )
+        return array
+    if not np.issubdtype(array.dtype, np.floating):
+        raise ValueError(
+            f"{where}: {split} must hold uint8 levels 0..255 or floats in [0, 1], got "
+            f"{array.dtype}; scale them to 0..255, then .astype(np.uint8)"
+        )
+    out = np.empty(array.shape, np.uint8)
+    for rows in _chunks(array):
+        chunk = array[rows]
+        good = (chunk >= 0) & (chunk <= 1)  # a NaN fails both
+        if bits:
+            good &= (chunk == 0) | (chunk == 1)
+        if not good.all():
+            wrong = chunk[~good].ravel()[0]
+            allowed = "0 or 1" if bits else "floats in [0, 1], or uint8 levels 0..255"
+            raise ValueError(
+                f"{where}: {split} must hold {allowed}, got {array.dtype} with a pixel of "
+                f"{wrong:g}; levels 0..255 are .astype(np.uint8)"
+            )
+        out[rows] = np.rint(chunk * array.dtype.type(top))
+    return out
+
+
+def is_binary(arrays: list[np.ndarray]) -> bool:
+    """Tells whether no uint8 level exceeds 1; reads no further than the first that does."""
+    return all(array[rows].max() <= 1 for array in arrays for rows in _chunks(array))
+
+
+def _chunks(array: np.ndarray) -> Iterator[slice]:
+    """Cuts the rows of an array into pieces of bounded size."""
+    size = max(1, _CHUNK_BYTES // max(1, array[:1].nbytes))
+    return (slice(start, start + size) for start in range(0, len(array), size))
+
+
+def as_static(dataset: Dataset) -> Dataset:
+    """Marks a data set of levels as one of binary pixels, if no level exceeds 1."""
+    images = [getattr(dataset, split) for split in reversed(SPLITS)]
+    return dataset._replace(binarization="static") if is_binary(images) else dataset
