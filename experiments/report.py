@@ -17,11 +17,12 @@ import numpy as np
 from dvae.analysis import figures, tables
 from experiments.cifar_vq import report as vq_report
 from experiments.cifar_vq.config import Config
-from experiments.cifar_vq.evaluation import NUM_DIMS
 from experiments.common import groups as run_groups
 from experiments.common import records
 from experiments.common import tables as result_tables
 from experiments.common.groups import Group, Program, Summary
+
+_CIFAR_DIMS = 32 * 32 * 3  # of an image, in runs that do not say
 
 PROGRAM = Program("cifar_vq", Config)
 # CIFAR-10 test bits/dim of Sonderby et al. (2017), Fig. 1(a) and text; 256 maps, full training.
@@ -137,7 +138,8 @@ def draw(groups: Sequence[Group]) -> dict[str, figures.Figure]:
         if file.exists():
             codebooks[name] = np.load(file)
     if paths:
-        pictures["rate_distortion"] = figures.rate_distortion_path(paths, num_dims=NUM_DIMS)
+        num_dims = alike[0].summary.get("num_dims", _CIFAR_DIMS)
+        pictures["rate_distortion"] = figures.rate_distortion_path(paths, num_dims=num_dims)
     if codebooks:
         pictures["explained_variance"] = figures.explained_variance(codebooks)
         pictures["codebooks"] = figures.codebook_pca(codebooks)

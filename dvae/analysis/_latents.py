@@ -29,25 +29,24 @@ def traversals(
 
     Raises:
         ValueError: if there is nothing to draw, or a row has another number of images than there
-            are columns.
+            are columns, or images of another size.
     """
     blocks = [block for block in blocks if block[2]]
     if not blocks:
         raise ValueError("blocks must have at least one latent variable, got none")
     sizes = [(len(rows), len(columns)) for _, columns, rows in blocks]
     heights = [num_rows * _INCHES + 0.55 for num_rows, _ in sizes]
-    width = max(num_columns for _, num_columns in sizes) * _INCHES + 1.4
-    figure = new_figure(max(width, 4.0), sum(heights))
+    wide = max(num_columns for _, num_columns in sizes) * _INCHES + 1.4
+    figure = new_figure(max(wide, 4.0), sum(heights))
     rows_of = [num_rows for num_rows, _ in sizes]
     grid: Any = figure.subplots(len(blocks), 1, squeeze=False, height_ratios=rows_of)
     for axes, (title, columns, rows) in zip(grid[:, 0], blocks, strict=True):
-        canvas, step, height = _rows(rows, len(columns))
+        canvas, (down, across), (height, width) = _rows(rows, len(columns))
         axes.imshow(canvas, interpolation="nearest")
         axes.grid(False)
         axes.spines[:].set_visible(False)
-        middle = (height - 1) / 2
-        axes.set_yticks(np.arange(len(rows)) * step + middle, list(rows))
-        axes.set_xticks(np.arange(len(columns)) * step + middle, list(columns))
+        axes.set_yticks(np.arange(len(rows)) * down + (height - 1) / 2, list(rows))
+        axes.set_xticks(np.arange(len(columns)) * across + (width - 1) / 2, list(columns))
         axes.tick_params(length=0, top=False, labeltop=True, bottom=False, labelbottom=False)
         axes.set_title(title, loc="left")
         axes.set_anchor("W")
@@ -58,25 +57,27 @@ def traversals(
     return figure
 
 
-def _rows(rows: Mapping[str, ArrayLike], num_columns: int) -> tuple[NDArray[np.uint8], int, int]:
-    """Puts one row of square images under the other: the pixels, their spacing and height."""
-    arrays = []
+def _rows(
+    rows: Mapping[str, ArrayLike], num_columns: int
+) -> tuple[NDArray[np.uint8], tuple[int, int], tuple[int, int]]:
+    """Puts one row of images under the other: the pixels, and their spacings and sides (y, x)."""
+    arrays: list[np.ndarray] = []
     for label, row in rows.items():
         array = checked_images(row, num_columns)
-        if len(array) != num_columns or array.shape[1] != array.shape[2]:
+        if len(array) != num_columns or (arrays and array.shape[1:3] != arrays[0].shape[1:3]):
             raise ValueError(
-                f"row {label!r} must have {num_columns} square images, one a column, got shape "
-                f"{array.shape}"
+                f"row {label!r} must have {num_columns} images, one a column, of the size of the "
+                f"others, got shape {array.shape}"
             )
         arrays.append(np.broadcast_to(array, (*array.shape[:3], 3)))
     stacked = np.stack(arrays)  # [rows, columns, H, W, 3]
-    height = stacked.shape[2]
-    step = height + max(1, height // 16)
-    canvas = np.full((len(arrays) * step, num_columns * step, 3), 255, np.uint8)
+    height, width = stacked.shape[2:4]
+    gutter = max(1, height // 16)
+    down, right = height + gutter, width + gutter
+    canvas = np.full((len(arrays) * down, num_columns * right, 3), 255, np.uint8)
     for r, c in np.ndindex(*stacked.shape[:2]):
-        canvas[r * step : r * step + height, c * step : c * step + height] = stacked[r, c]
-    gutter = step - height
-    return canvas[:-gutter, :-gutter], step, height
+        canvas[r * down : r * down + height, c * right : c * right + width] = stacked[r, c]
+    return canvas[:-gutter, :-gutter], (down, right), (height, width)
 
 
 @styled

@@ -18,6 +18,7 @@ TensorFlow is needed only to download and prepare a set, never to read a prepare
 """
 
 from dvae.data import batches, embedded
+from dvae.data._arrays import from_arrays
 from dvae.data._dataset import (
     Dataset,
     DataUnavailableError,
@@ -27,7 +28,6 @@ from dvae.data._dataset import (
     thresholded,
     whole,
 )
-from dvae.data.arrays import from_arrays
 from dvae.data.sources import NAMES, load, load_grey, settled
 
 __all__ = [

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from dvae.data._arrays import Parts, checked
 from dvae.data._dataset import SPLITS, DamagedFileError
-from dvae.data.arrays import Parts, checked
 
 _LABELS = tuple(f"{split}_labels" for split in SPLITS)
 _IDX = re.compile(
@@ -56,7 +56,7 @@ def _member(path: str, archive: Mapping[str, np.ndarray], name: str) -> np.ndarr
 
 
 def _refuse_objects(what: str, error: ValueError) -> None:
-    if "allow_pickle" in str(error):
+    if "allow_pickle" in str(error) or "Python objects" in str(error):
         raise ValueError(
             f"{what} is an array of Python objects, which could run code and is never loaded; "
             "save it as uint8"
@@ -187,6 +187,6 @@ def read_idx_file(path: str, ndim: int) -> np.ndarray:
         )
     shape = tuple(int(n) for n in np.frombuffer(content[4:head], ">u4"))
     if len(content) - head != math.prod(shape):
-        error = EOFError(f"{len(content) - head} bytes of the {math.prod(shape)} for {shape}")
-        raise damaged(path, error)
+        found = f"{len(content) - head} bytes of the {math.prod(shape)} for {shape}"
+        raise damaged(path, EOFError(found))
     return np.frombuffer(content, np.uint8, offset=head).reshape(shape)

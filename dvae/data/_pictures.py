@@ -16,12 +16,12 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from dvae.data._arrays import Parts, describe
 from dvae.data._dataset import SPLITS, fitted, need
 from dvae.data._files import base_name, damaged
-from dvae.data.arrays import Parts, describe
 
 _ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
-_FORMATS = ("PNG", "JPEG", "WEBP", "MPO")  # MPO: photographs of phones, JPEG with a second image
+_FORMATS = ("PNG", "JPEG", "WEBP")
 _CHANNELS = {"1": 1, "L": 1, "LA": 1, "RGB": 3, "RGBA": 3, "P": 3, "PA": 3}
 _ORIENTATION = 0x0112  # of EXIF; 5 to 8 exchange height and width
 _SYSTEM = ("Thumbs.db", "desktop.ini", "__MACOSX")
@@ -103,6 +103,12 @@ def reader(
     return read
 
 
+def start_pillow() -> None:
+    """Imports what reads image files, before several threads do; see `need`."""
+    need("PIL", "image files", "pillow")
+    need("PIL.Image", "image files", "pillow").init()
+
+
 def read_folder(folder: str, image_size: int = 0) -> Parts:
     """Surveys a folder of images; its files are decoded when `Pictures` are read.
 
@@ -110,7 +116,7 @@ def read_folder(folder: str, image_size: int = 0) -> Parts:
         DamagedFileError: the head of a file cannot be read.
         ValueError: a file is no image, or one of another kind or size; the message names it.
     """
-    need("PIL", "image files", "pillow")
+    start_pillow()
     folders = {s: os.path.join(folder, s) for s in SPLITS if os.path.isdir(os.path.join(folder, s))}
     if "train" in folders:
         for name in _listed(folder):
@@ -270,8 +276,8 @@ def _opened(source: Source, where: str) -> Iterator[Any]:
         reason = "has 16 bits a channel or more; reduce it to 8"
     elif image.mode not in _CHANNELS:
         reason = f"has {image.mode} pixels; convert it to gray or RGB"
-    elif image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
-        reason = f"has {image.n_frames} frames; save one of them as an image"
+    elif image.format != "MPO" and (frames := getattr(image, "n_frames", 1)) > 1:
+        reason = f"has {frames} frames; save one of them as an image"
     with image:
         if reason:
             raise ValueError(f"{where} {reason}")

@@ -7,6 +7,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from dvae.data._arrays import Parts
 from dvae.data._dataset import (
     EMBEDDED_HINT,
     SPLITS,
@@ -15,8 +16,7 @@ from dvae.data._dataset import (
     missing_folder,
     need,
 )
-from dvae.data._pictures import Pictures, read_picture, reader
-from dvae.data.arrays import Parts
+from dvae.data._pictures import Pictures, read_picture, reader, start_pillow
 
 _CHUNK = 1000  # records decoded at a time: bounds the memory held beside the result
 
@@ -87,6 +87,7 @@ def read_any(name: str, data_dir: str, image_size: int) -> Parts:
     """
     where = f"tfds:{name}"
     need("tensorflow_datasets", where, "tensorflow-datasets")
+    start_pillow()
     import tensorflow_datasets as tfds
 
     info = _open(name, "train", data_dir, key=None).dataset_info

@@ -13,7 +13,8 @@
 | patches | 32x32x3 | 20,000 / 1,000 / 2,000 | no | none |
 
 Validation images are the last of the training split as stored; order is the order of the files.
-Other names are places of own images, see `load`. `load_grey` gives the levels of all splits where `load` samples them.
+`load_grey` gives the levels of all splits where `load` samples them. Other names are places of own
+images, see `load`.
 """
 
 import difflib

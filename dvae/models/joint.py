@@ -6,7 +6,7 @@
     p(h) = N(0, 1), p(c_j) uniform
 
 Dupont, "Learning Disentangled Joint Continuous and Discrete Representations" (2018), appendix A: at
-H = W = 32, 4x4 convolutions of stride 2 with 32, 64 and 64 maps and a dense layer of 256 units, and the
+32x32, 4x4 convolutions of stride 2 with 32, 64 and 64 maps and a dense layer of 256 units, and the
 same mirrored. A pixel is the mean of a Bernoulli, so gray levels are targets of a cross entropy.
 """
 

@@ -5,6 +5,7 @@ own steps. What a step sees is a function of its number alone, so that a resumed
 uninterrupted one would have.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,13 +17,13 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from dvae.train.sharding import AXIS
 
-__all__ = ["ahead", "feed_rows", "host_device"]
+__all__ = ["ahead", "feed_rows", "host_device", "positions_of"]
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 _DEPTH = 2  # values that are made before they are asked for
 
 
-def ahead(make: Callable[[int], T], *, depth: int = _DEPTH) -> Iterator[T]:
+def ahead(make: Callable[[int], _T], *, depth: int = _DEPTH) -> Iterator[_T]:
     """Yields make(0), make(1), ... without an end, each made in another thread before it is due.
 
     Args:
@@ -59,8 +60,11 @@ def feed_rows(
     *,
     step: int,
     num_steps: int,
-) -> Iterator[jax.Array]:
+) -> Iterator[tuple[jax.Array, jax.Array]]:
     """Yields the training images of one call of the step after the other.
+
+    They come with the positions by which a step gathers them, as it would from all images: XLA then
+    makes the same program of it, and the same rounding.
 
     Args:
         rows: [N, ...], indexed by int arrays: NumPy's, memory-mapped, or read from files.
@@ -70,20 +74,28 @@ def feed_rows(
         num_steps: of a call.
 
     Returns:
-        Iterator over arrays [num_steps, ..., B, *rows.shape[1:]], without the first axis for a
-        call of one step; sharded along B.
+        Iterator over images [num_steps, M, ...] and positions int32 [num_steps, ..., B] in them,
+        without the first axis for a call of one step; M counts the images of all `...` together,
+        which the devices share.
     """
     of_steps = jax.jit(jax.vmap(indices))
     cpu = host_device()
 
-    def make(call: int) -> jax.Array:
+    def make(call: int) -> tuple[jax.Array, jax.Array]:
         first = step + call * num_steps
         numbers = np.arange(first, first + num_steps, dtype=np.int32)
         chosen = np.asarray(of_steps(jax.device_put(numbers, cpu)))
         if num_steps == 1:
             chosen = chosen[0]
-        batch = np.asarray(rows[chosen])
-        spec = PartitionSpec(*[None] * (chosen.ndim - 1), AXIS)
-        return jax.device_put(batch, NamedSharding(mesh, spec))
+        lead = chosen.shape[: num_steps > 1]
+        batch = np.asarray(rows[chosen.reshape(*lead, -1)])
+        positions = np.broadcast_to(positions_of(chosen.shape[len(lead) :]), chosen.shape)
+        place = lambda x, *spec: jax.device_put(x, NamedSharding(mesh, PartitionSpec(*spec)))
+        return place(batch, *[None] * len(lead), AXIS), place(positions)
 
     return ahead(make)
+
+
+def positions_of(shape: tuple[int, ...]) -> np.ndarray:
+    """Returns the numbers from 0 on, int32 of a shape."""
+    return np.arange(math.prod(shape), dtype=np.int32).reshape(shape)

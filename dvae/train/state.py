@@ -131,16 +131,17 @@ def scan_steps(step_fn: StepFn, num_steps: int) -> StepFn:
     return steps
 
 
-def vmap_seeds(step_fn: StepFn, *, own_data: bool = False) -> StepFn:
+def vmap_seeds(step_fn: StepFn, *, data_axes: Any = None) -> StepFn:
     """Returns the step of several seeds: states, keys and metrics gain a leading axis [S].
 
-    With `own_data` so does the data; else all seeds draw from the same.
+    All seeds draw from the same data, but for what has an axis of seeds by `data_axes`, which is
+    as in `jax.vmap`.
 
     All seeds are at the same step, and `step_fn` sees it as one number: what it does at some steps
     only (`lax.cond`) is then done at those only, not computed at every step and thrown away.
     """
     axes = TrainState(None, 0, 0, 0)  # type: ignore[arg-type]
-    mapped = jax.vmap(step_fn, in_axes=(axes, 0 if own_data else None, 0), out_axes=(axes, 0))
+    mapped = jax.vmap(step_fn, in_axes=(axes, data_axes, 0), out_axes=(axes, 0))
 
     def step(state: TrainState, data: PyTree, key: jax.Array) -> tuple[TrainState, Metrics]:
         after, metrics = mapped(state._replace(step=state.step[0]), data, key)

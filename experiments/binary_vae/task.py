@@ -222,6 +222,8 @@ def make_task(
         status.say(notice)
     dynamic = images.binarization == "dynamic"
     num_pixels = math.prod(images.train.shape[1:])
+    stored = not isinstance(images.train, np.ndarray)  # in files, where it keeps its shape
+    train = images.train if stored else images.train.reshape(-1, num_pixels)
     own = sum(part.sum(0, dtype=np.int32) for part in batches.in_parts(images.train))
     total = distributed.sum_over_processes(own.ravel()).astype(np.float64)
     pixel_mean = (total / images.num_train / (255 if dynamic else 1)).astype(np.float32)
@@ -232,7 +234,7 @@ def make_task(
         draw_fn(config, dynamic, mesh, images.num_train),
         optimizer(config),
         evaluate=validate,
-        rows=batches.Rows(mesh, images.train, images.num_train),
+        rows=batches.Rows(mesh, train, images.num_train),
         shown=("objective", "distortion", "kl"),
         monitor=boltzmann_prior.TRUSTED_NLL if config.prior == names.BOLTZMANN else "nll",
         advice=ADVICE[config.smoothing == names.GAUSSIAN_INTEGRAL],

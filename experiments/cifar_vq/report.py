@@ -34,6 +34,7 @@ def summarize(
     deterministic = config.estimator in names.DETERMINISTIC
     return {
         "dataset": images.name,
+        "num_dims": images.test[0].size,
         "estimator": config.estimator,
         "bound": "discrete ELBO with hard codes: at least the negative log-likelihood",
         "rate_is": _RATE_OF[deterministic],

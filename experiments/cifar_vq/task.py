@@ -68,7 +68,7 @@ def first_images(
     positions = math.prod(side // vq_conv.DOWNSAMPLING for side in sides)
     # As many vectors as codes at the least, however small the crop.
     count = max(NUM_INIT_IMAGES, math.ceil(config.codebook_size / positions))
-    return jax.random.randint(jax.random.split(key, 5)[2], (count,), 0, num_train)
+    return jax.random.randint(key, (count,), 0, num_train)
 
 
 def init_fn(config: Config, log_histogram: np.ndarray, num_train: int) -> state.InitFn:
@@ -82,12 +82,12 @@ def init_fn(config: Config, log_histogram: np.ndarray, num_train: int) -> state.
     module = config.model(len(log_histogram))
 
     def init(key: jax.Array, train_images: jax.Array) -> tuple[PyTree, PyTree]:
-        key_network, key_codebook, _, key_crop, key_kmeans = jax.random.split(key, 5)
+        key_network, key_codebook, key_images, key_crop, key_kmeans = jax.random.split(key, 5)
         num_latents, size, dim = config.num_latents, config.codebook_size, config.code_dim
         codebook = jax.random.normal(key_codebook, (num_latents, size, dim))
         if config.data_on == DEVICE:  # else the host has chosen
             shape = train_images.shape[1:]
-            train_images = train_images[first_images(config, num_train, shape, key)]
+            train_images = train_images[first_images(config, num_train, shape, key_images)]
         images = cropped(config, key_crop, train_images)
         network = module.init(key_network, images[:1], codebook)["params"]
         if config.output_bias_init == names.HISTOGRAM:
@@ -178,6 +178,7 @@ def make_task(
     half_precision.advise("--dtype", config.dtype)
     shape = images.train.shape[1:]
     first = functools.partial(first_images, config, images.num_train, shape)
+    first_of_init = lambda key: first(jax.random.split(key, 5)[2])  # as `init_fn` splits it
     return runner.make_task(
         config,
         init_fn(config, log_pixel_histogram(images.train), images.num_train),
@@ -185,6 +186,6 @@ def make_task(
         draw_fn(config, mesh, images.num_train),
         optax.adam(config.learning_rate),
         evaluate=validate,
-        rows=common_batches.Rows(mesh, images.train, images.num_train, first=first),
+        rows=common_batches.Rows(mesh, images.train, images.num_train, first=first_of_init),
         shown=("bits_per_dim", "rate", "distortion"),
     )

@@ -34,13 +34,16 @@ class Rows(NamedTuple):
         """Returns all images, shared by the devices."""
         return sharding.shard_rows(self.mesh, np.asarray(self.images), self.num_train)
 
-    def of_init(self, keys: jax.Array) -> np.ndarray:
-        """Returns the images that initializations read, by keys [...]: [..., k, ...]."""
+    def of_init(self, keys: jax.Array) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the images that initializations read, by keys [...], and positions in them."""
         first = self.first if not keys.ndim else jax.vmap(self.first)
-        return np.asarray(self.images[np.asarray(first(keys))])
+        chosen = np.asarray(first(keys))
+        return np.asarray(self.images[chosen.ravel()]), feeding.positions_of(chosen.shape)
 
-    def feed(self, keys: jax.Array, batch_size: int) -> Callable[[int, int], Iterator[jax.Array]]:
-        """Returns the `feed` of a task of training keys [...]: batches [..., batch_size, ...]."""
+    def feed(
+        self, keys: jax.Array, batch_size: int
+    ) -> Callable[[int, int], Iterator[tuple[jax.Array, jax.Array]]]:
+        """Returns the `feed` of a task of training keys [...]; see `feeding.feed_rows`."""
         keys = jax.device_put(keys, feeding.host_device())
 
         def indices(step: jax.Array) -> jax.Array:
@@ -58,19 +61,20 @@ class Rows(NamedTuple):
 
 
 def take(
-    config: RunConfig, key: jax.Array, images: jax.Array, step: jax.Array, num_train: int
+    config: RunConfig, key: jax.Array, images: Any, step: jax.Array, num_train: int
 ) -> jax.Array:
-    """Returns the images of a step: drawn from all of them, or, where the host has done so, all.
+    """Returns the images of a step.
 
     Args:
       config: the size of a batch, and where images are.
       key: of the order.
-      images: all, or the step's.
+      images: all, or those that the host has fetched for the step, with their positions.
       step: its number.
       num_train: how many rows of all training images are not padding.
     """
     if config.data_on != DEVICE:
-        return images
+        fetched, positions = images
+        return fetched[positions]
     return batches.draw(key, images, step, batch_size=config.batch_size, num_examples=num_train)
 
 
@@ -84,7 +88,7 @@ def draw_fn(config: RunConfig, mesh: Mesh, num_train: int, *, dynamic: bool) -> 
       dynamic: whether grey levels are means of binary pixels, which are sampled at every step.
     """
 
-    def draw(key: jax.Array, images: jax.Array, step: jax.Array) -> jax.Array:
+    def draw(key: jax.Array, images: Any, step: jax.Array) -> jax.Array:
         key_pixels = jax.random.fold_in(key, 1)
         batch = take(config, order_key(key), images, step, num_train)
         if dynamic:

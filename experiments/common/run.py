@@ -46,15 +46,17 @@ def make_task(
       **rest: the other fields of `loop.Task`.
     """
     fed = rows is not None and config.data_on != DEVICE
-    make_state = lambda key, data: state.init(init_fn, optimizer, key, data)
+    fetched = lambda key, data: init_fn(key, data[0][data[1]])
+    make_state = lambda key, data: state.init(fetched if fed else init_fn, optimizer, key, data)
     step = state.make_step(loss_fn, draw_fn, optimizer)
     keys = [jax.random.split(jax.random.key(config.seed + i), 2) for i in range(config.num_seeds)]
     if config.num_seeds == 1:
         key_init, key_train = keys[0]
     else:
         key_init, key_train = jnp.stack(keys, axis=1)
-        make_state = jax.vmap(make_state, (0, 0 if fed else None))
-        step = state.vmap_seeds(step, own_data=fed)
+        axes = (None, 0) if fed else None
+        make_state = jax.vmap(make_state, (0, axes))
+        step = state.vmap_seeds(step, data_axes=axes)
     if rows is not None:
         rest["data"] = rows.of_init(key_init) if fed else rows.on_devices()
         rest["feed"] = rows.feed(key_train, config.batch_size) if fed else None

@@ -189,8 +189,8 @@ class Config(BoltzmannConfig, LikelihoodConfig):
         size, width, channels = image_shape
         if size != width:
             raise ValueError(
-                f"images of --dataset={self.dataset} have {size}x{width} pixels and must be square; "
-                "--image_size=S crops and resizes them to SxS"
+                f"images of --dataset={self.dataset} have {size}x{width} pixels, and must be "
+                "square; --image_size=S crops and resizes them to SxS"
             )
         if size % dvaepp.LOCAL_DOWNSAMPLING:
             raise ValueError(

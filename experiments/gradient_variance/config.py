@@ -7,8 +7,9 @@ from typing import Any, ClassVar, NamedTuple
 from experiments.binary_vae import config as binary_config
 from experiments.binary_vae import names
 from experiments.common import flags, schedules
+from experiments.common.config import RunConfig, dataset_option
 from experiments.common.flag_rules import Rules, one_of, with_one_of
-from experiments.common.flags import option
+from experiments.common.flags import changed, option
 
 STEPS_PER_CALL = 500
 NUM_GROUPS, CHUNK_SIZE = 20, 10  # groups of draws for standard errors; draws in memory at once
@@ -25,11 +26,13 @@ class Config:
     estimators: str = option(
         ALL, f"Estimators, with commas: {ALL}, or some of {', '.join(MEASURED)}.", group="objective"
     )
-    dataset: str = option("digits", "Binary images.", choices=names.DATASETS, group="data")
+    dataset: str = dataset_option("digits", "Images with binary pixels.")
+    image_size: int = changed(RunConfig, "image_size", 0)
+    test_share: float = changed(RunConfig, "test_share", 0.0)
     binarization: str = option(
         names.AS_STORED,
-        "Pixels: the set's own binary ones, or sampled grey levels.",
-        choices=(names.AS_STORED, names.DYNAMIC),
+        "Pixels: the set's own binary ones, sampled grey levels, or grey levels cut at 127.",
+        choices=(names.AS_STORED, names.DYNAMIC, names.THRESHOLD),
         group="data",
     )
     data_dir: str = option(

@@ -46,8 +46,8 @@ def test_traversals_of_colors_keep_them():
     ("blocks", "message"),
     [
         ([("t", ["a"], {})], "at least one latent variable"),
-        ([("t", ["a", "b"], {"h1": shades(1)})], "row 'h1' must have 2 square images"),
-        ([("t", ["a"], {"h1": shades(1)[:, :, :8]})], "square"),
+        ([("t", ["a", "b"], {"h1": shades(1)})], "row 'h1' must have 2 images"),
+        ([("t", ["a"], {"h1": shades(1), "h2": shades(1)[:, :, :8]})], "row 'h2' .* size"),
         ([("t", ["a"], {"h1": shades(1) / 255.0})], "uint8"),
     ],
 )

@@ -152,16 +152,16 @@ def test_histogram_baseline() -> None:
 
 
 @pytest.mark.parametrize(
-    "broken",
+    ("shape", "settings", "message"),
     [
-        np.zeros((4, 28, 28, 3), np.uint8),
-        np.zeros((4, 32, 32, 3), np.float32),
-        np.zeros((0, 32, 32, 3), np.uint8),
+        ((30, 32, 3), {}, "30x32 pixels; heights and widths must be multiples of 4"),
+        ((16, 32, 1), {"crop": 20}, "--crop=20 must be at most 16, as the images of"),
     ],
 )
-def test_images_of_another_kind_are_refused(images, broken) -> None:
-    with pytest.raises(ValueError, match=r"must be uint8 images of shape \(32, 32, 3\), got"):
-        cifar_vq_task.check_images(images._replace(test=broken))
+def test_images_that_the_model_does_not_take_are_refused(images, shape, settings, message) -> None:
+    other = images._replace(train=np.zeros((4, *shape), np.uint8))
+    with pytest.raises(ValueError, match=message):
+        Config(**settings).check_images(other)
 
 
 def start(*arguments, cache=""):

@@ -135,12 +135,12 @@ def changed_unchecked(config, fields):
 
 
 def images_of(config):
-    loaded = data.load_grey(config.dataset) if hasattr(config, "image_size") else None
+    loaded = data.load_grey(config.dataset) if config.image_size else None
     loaded = loaded or data.load(config.dataset)
     small = {split: getattr(loaded, split)[:16] for split in ("train", "validation", "test")}
     labels = {f"{split}_labels": None for split in small}
     small = loaded._replace(**small, **labels)
-    return data.resized(small, config.image_size) if hasattr(config, "image_size") else small
+    return data.resized(small, config.image_size) if config.image_size else small
 
 
 def trace(program, config, *, compared=True):
@@ -260,6 +260,8 @@ def test_rules_name_fields_and_choices_that_exist() -> None:
             for alternative in alternatives:
                 for name, condition in alternative.items():
                     choices = fields[name].metadata["choices"]
+                    if fields[name].metadata["source"]:
+                        choices = (*choices, "own", "images")
                     if choices:
                         held = [choice for choice in choices if condition.holds(choice)]
                         assert held, (program, field, name)

@@ -1,0 +1,83 @@
+"""Arrays as data sets: values, splits, labels, and mistakes in one sentence."""
+
+import numpy as np
+import pytest
+from own_files import pixels
+
+from dvae import data
+
+TRAIN, TEST = pixels(20, 4, 6, 3), pixels(5, 4, 6, 3, seed=1)
+
+
+def test_arrays_are_taken_as_they_are() -> None:
+    labels = np.arange(20) % 3
+    dataset = data.from_arrays(TRAIN, TEST, train_labels=labels, name="stamps")
+    assert (dataset.name, dataset.binarization) == ("stamps", "none")
+    np.testing.assert_array_equal(dataset.train, TRAIN[:18])
+    np.testing.assert_array_equal(dataset.validation, TRAIN[18:])
+    np.testing.assert_array_equal(dataset.test, TEST)
+    np.testing.assert_array_equal(dataset.train_labels, labels[:18])
+    np.testing.assert_array_equal(dataset.validation_labels, labels[18:])
+    assert dataset.train_labels.dtype == np.int32
+    assert dataset.test_labels is None
+    whole = data.from_arrays(TRAIN, TEST, TEST[:2])
+    np.testing.assert_array_equal(whole.train, TRAIN)
+    np.testing.assert_array_equal(whole.validation, TEST[:2])
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_floats_become_the_nearest_level(dtype) -> None:
+    levels = np.arange(256).reshape(1, 16, 16)
+    images = np.repeat((levels / 255).astype(dtype), 2, 0)
+    dataset = data.from_arrays(images, images)
+    np.testing.assert_array_equal(dataset.test[..., 0], np.repeat(levels, 2, 0))
+    assert dataset.test.dtype == np.uint8
+    between = data.from_arrays(np.full((2, 1, 1), 0.3, dtype), images[:, :1, :1])
+    assert int(between.train[0, 0, 0, 0]) == 76  # 76.5 to the even one, or just below
+
+
+def test_pixels_are_made_binary_as_asked() -> None:
+    dynamic = data.from_arrays(TRAIN, TEST, binarization="dynamic")
+    assert dynamic.binarization == "dynamic"
+    np.testing.assert_array_equal(dynamic.train, TRAIN[:18])
+    assert set(np.unique(dynamic.test)) == {0, 1}
+    cut = data.from_arrays(TRAIN, TEST, binarization="threshold")
+    assert cut.binarization == "static"
+    np.testing.assert_array_equal(cut.train, TRAIN[:18] > 127)
+    bits = (TRAIN > 127).astype(np.uint8)
+    for images in (bits, bits.astype(bool), bits.astype(float)):
+        static = data.from_arrays(images, images, binarization="static")
+        assert static.binarization == "static"
+        np.testing.assert_array_equal(static.test, bits)
+    np.testing.assert_array_equal(data.from_arrays(bits > 0, bits > 0).test, 255 * bits)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"train": TRAIN / 128}, r"own: train must hold floats in \[0, 1\].*pixel of 1\.\d+"),
+        ({"test": np.full((2, 4, 6, 3), np.nan)}, r"own: test must hold floats .*pixel of nan"),
+        ({"test": TEST.astype(np.uint16)}, "own: test must hold uint8 levels .*got uint16"),
+        ({"test": np.full((2, 4, 6, 3), None)}, "own: test must hold uint8 levels .*got object"),
+        ({"test": TEST[:, :2]}, "own: train holds images of 4x6 .* in color and test of 2x6"),
+        ({"test": TEST[..., :1]}, "own: train holds .* in color and test of 4x6 pixels in gray"),
+        ({"test": TEST[..., :2]}, r"own: test must have the shape .*got \(5, 4, 6, 2\)"),
+        ({"test": TEST[:0]}, "own: test holds no images"),
+        ({"train": TRAIN[:1]}, "own: 1 training image leave none to train on"),
+        ({"train_labels": np.zeros(3, int)}, r"labels of train .*each of the 20 .*int64 \(3,\)"),
+        ({"train_labels": np.zeros(20)}, "labels of train must be integers"),
+        ({"test_labels": np.full(5, -1)}, "labels of test must be numbers of classes from 0 on"),
+        ({"train_labels": np.arange(20) // 10}, "own: train is sorted by its labels"),
+        ({"validation_labels": np.zeros(2, int)}, "labels of validation and no images"),
+        ({"binarization": "static"}, "own: train must have pixels 0 or 1, got levels up to 255"),
+        ({"binarization": "grey"}, "binarization must be one of none, .*got 'grey'"),
+    ],
+)
+def test_mistakes_name_set_and_split(change, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        data.from_arrays(**{"train": TRAIN, "test": TEST, "name": "own", **change})
+
+
+def test_images_that_are_not_square_are_cropped_in_the_middle() -> None:
+    dataset = data.from_arrays(TRAIN, TEST)
+    np.testing.assert_array_equal(data.resized(dataset, 4).test, TEST[:, :, 1:5])
