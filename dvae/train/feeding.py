@@ -63,8 +63,8 @@ def feed_rows(
 ) -> Iterator[tuple[jax.Array, jax.Array]]:
     """Yields the training images of one call of the step after the other.
 
-    They come with the positions by which a step gathers them, as it would from all images: XLA then
-    makes the same program of it, and the same rounding.
+    They come with the positions by which a step gathers them, as it would from all images, so that
+    the programs that XLA makes of both differ, and round, as little as can be.
 
     Args:
         rows: [N, ...], indexed by int arrays: NumPy's, memory-mapped, or read from files.
