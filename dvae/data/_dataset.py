@@ -118,7 +118,8 @@ def resized(dataset: Dataset, size: int) -> Dataset:
     if dataset.binarization != "none":
         raise ValueError(
             f"{dataset.name} has binary pixels ({dataset.binarization}), and a filter makes gray "
-            "ones of them; read its levels with data.load_grey first"
+            "ones of them; read its levels by data.load_grey "
+            "(--binarization=threshold)"
         )
     return dataset._replace(
         train=_resize(dataset.train, size),

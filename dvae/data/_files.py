@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from dvae.data._arrays import Parts, checked
-from dvae.data._dataset import SPLITS, DamagedFileError
+from dvae.data._dataset import SPLITS, DamagedFileError, DataUnavailableError
 
 _LABELS = tuple(f"{split}_labels" for split in SPLITS)
 _IDX = re.compile(
@@ -118,8 +118,10 @@ def base_name(path: str) -> str:
     return os.path.basename(os.path.abspath(path))
 
 
-def damaged(path: str, error: Exception) -> DamagedFileError:
+def damaged(path: str, error: Exception) -> DataUnavailableError:
     """Returns the error of a file that cannot be read."""
+    if isinstance(error, PermissionError | FileNotFoundError | IsADirectoryError):
+        return DataUnavailableError(f"{path} cannot be read: {error.strerror}")
     reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
     return DamagedFileError(f"{path} cannot be read ({reason}); the file is damaged: get it again")
 

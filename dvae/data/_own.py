@@ -48,7 +48,10 @@ def load_own(
     if spec.startswith(TFDS):
         parts = _tfds.read_any(spec.removeprefix(TFDS), data_dir, image_size)
     else:
-        parts = _read_place(os.path.expanduser(spec), image_size)
+        try:
+            parts = _read_place(os.path.expanduser(spec), image_size)
+        except OSError as error:  # of a folder
+            raise _files.damaged(error.filename or spec, error) from error
     dataset = assemble(parts, keep=keep, test_share=test_share)
     if parts.mixed or spec.startswith(TFDS):  # encoded, and of that size once they are decoded
         train = dataset.train if lazy else np.asarray(dataset.train)

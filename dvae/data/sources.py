@@ -22,11 +22,9 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from dvae.data import _tfds, embedded
+from dvae.data._caltech import caltech101_silhouettes
 from dvae.data._dataset import (
-    EMBEDDED_HINT,
     DamagedFileError,
     Dataset,
     DataUnavailableError,
@@ -34,8 +32,6 @@ from dvae.data._dataset import (
     as_levels,
     binarized,
     keep_rows,
-    missing_folder,
-    read_mat,
     resized,
     sample_once,
     whole,
@@ -46,13 +42,6 @@ from dvae.data.omniglot import omniglot
 __all__ = ["NAMES", "OWN", "load", "load_grey", "settled"]
 
 OWN = KINDS
-
-_CALTECH_FILE = "caltech101_silhouettes_28_split1.mat"
-_CALTECH_SPLITS = (
-    ("train", "train_data", 4_100),
-    ("validation", "val_data", 2_264),
-    ("test", "test_data", 2_307),
-)
 
 
 def load(
@@ -222,30 +211,6 @@ def _mnist_dynamic(data_dir: str, keep: KeepRows) -> Dataset:
     return binarized(_mnist(data_dir, keep))._replace(name="mnist_dynamic")
 
 
-def _caltech101_silhouettes(data_dir: str) -> Dataset:
-    """Loads Caltech-101 silhouettes (Marlin et al., 2010), object = 1."""
-    path = os.path.join(data_dir, "caltech101_silhouettes", _CALTECH_FILE)
-    if not os.path.isfile(path):
-        name = os.path.join("caltech101_silhouettes", _CALTECH_FILE)
-        raise DataUnavailableError(
-            f"caltech101_silhouettes: no file {name} in {data_dir}{missing_folder(data_dir)}; get "
-            f"it from https://people.cs.umass.edu/~marlin/data/{_CALTECH_FILE}; {EMBEDDED_HINT}"
-        )
-    file = read_mat(path, [key for _, key, _ in _CALTECH_SPLITS])
-    splits = {}
-    for split, key, count in _CALTECH_SPLITS:
-        array = file.get(key, np.zeros(0))
-        if array.shape != (count, 784) or array.dtype != np.uint8:
-            raise ValueError(
-                f"caltech101_silhouettes: expected {key} of shape ({count}, 784) and dtype uint8 "
-                f"in {path}, found {array.shape} and {array.dtype}"
-            )
-        # In the file, pixels run column by column and the object is 0.
-        splits[split] = 1 - array.reshape(-1, 28, 28).transpose(0, 2, 1)[..., None]
-    train, validation, test = splits.values()
-    return Dataset("caltech101_silhouettes", train, validation, test, "static")
-
-
 def _cifar10(data_dir: str, keep: KeepRows) -> Dataset:
     """Loads CIFAR-10 (Krizhevsky, 2009)."""
     return _tfds_splits("cifar10", data_dir, keep, shape=(32, 32, 3), num_validation=5_000)
@@ -305,7 +270,7 @@ _LOADERS: dict[str, _Loader] = {
     "mnist_static": _mnist_static,
     "mnist_dynamic": _mnist_dynamic,
     "omniglot": _kept(lambda data_dir: binarized(omniglot(data_dir))),
-    "caltech101_silhouettes": _kept(_caltech101_silhouettes),
+    "caltech101_silhouettes": _kept(caltech101_silhouettes),
     "cifar10": _cifar10,
     "fashion_mnist": _fashion_mnist,
     "digits": _kept(lambda _: binarized(embedded.digits())),

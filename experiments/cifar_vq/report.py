@@ -126,7 +126,7 @@ def _pictures(
         pictures["rate_distortion"] = figures.rate_distortion_path(
             {name: (rate, distortion, steps)}, num_dims=images.test[0].size
         )
-    if images.name == "patches":
+    if config.dataset == "patches":
         pictures["photographs"] = _photographs(
             lambda strip: evaluator.reconstruct(params, model_state, strip)
         )
