@@ -6,6 +6,7 @@
 Nothing is written. The first steps are made and thrown away.
 """
 
+import itertools
 import time
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ from jax.sharding import Mesh
 from dvae.train import sharding, status
 from dvae.train._schedule import LoopConfig
 from dvae.train._task import Task
-from dvae.train.state import scan_steps
+from dvae.train.state import scan_batches, scan_steps
 
 __all__ = ["Measured", "Memory", "measure"]
 
@@ -74,10 +75,15 @@ def measure(task: Task, config: LoopConfig, mesh: Mesh) -> Measured:
     key_init, key_train = sharding.replicate(mesh, (task.key_init, task.key_train))
     with status.phase("compiling the step", silent=silent):
         state = jax.jit(task.init, out_shardings=everywhere)(key_init, data)
-        step = scan_steps(task.step, config.steps_per_call) if config.steps_per_call > 1 else None
-        run = jax.jit(step or task.step, donate_argnums=0, out_shardings=everywhere)
+        num_steps, fed = config.steps_per_call, task.feed is not None
+        scan = scan_batches if fed else scan_steps
+        step = scan(task.step, num_steps) if num_steps > 1 else task.step
+        feed = itertools.repeat(data) if task.feed is None else task.feed(0, num_steps)
+        data = next(feed)
+        of_step = jax.tree.map(lambda x: x[0], data) if fed and num_steps > 1 else data
+        run = jax.jit(step, donate_argnums=0, out_shardings=everywhere)
         compiled = run.lower(state, data, key_train).compile()
-        flops = _flops(jax.jit(task.step).lower(state, data, key_train))
+        flops = _flops(jax.jit(task.step).lower(state, of_step, key_train))
     memory = Memory.of(compiled, state, data)
     num_parameters = sum(x.size for x in jax.tree.leaves(state.params))
     compile_seconds = time.perf_counter() - began
@@ -85,7 +91,7 @@ def measure(task: Task, config: LoopConfig, mesh: Mesh) -> Measured:
         state, _ = jax.block_until_ready(compiled(state, data, key_train))
         began, calls = time.perf_counter(), 0
         while calls < _MIN_CALLS or (calls < _MAX_CALLS and _passed(began) < _SECONDS):
-            state, _ = jax.block_until_ready(compiled(state, data, key_train))
+            state, _ = jax.block_until_ready(compiled(state, next(feed), key_train))
             calls += 1
         call_seconds = _passed(began) / calls
     began, before = time.perf_counter(), status.compile_seconds()

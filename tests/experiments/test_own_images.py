@@ -168,6 +168,15 @@ def test_a_run_on_own_images_is_evaluated(places, tmp_path, one_device, capsys) 
     assert "this run is finished" in capsys.readouterr().out
 
 
+def test_a_dry_run_is_fed_like_a_run(places, tmp_path, one_device, capsys) -> None:
+    config = configure(
+        *("binary_vae", places, "gray"),
+        **dict(binarization="dynamic", data_on="host", dry_run=True, workdir=str(tmp_path / "run")),
+    )
+    binary_vae.run(config)
+    assert not (tmp_path / "run").exists()
+
+
 def test_dvaepp_takes_levels_or_bits(places) -> None:
     smoke = {**dvaepp_presets.PRESETS["smoke"], "dataset": str(places["gray"])}
     config = dvaepp_config.Config(**smoke, image_size=8)
