@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LAYERS = [
-    {"_numerics", "distributions"},
+    {"_extras", "_numerics", "distributions"},
     {"relax", "estimators", "rbm", "vq", "bounds"},
     {"models", "data", "analysis", "train"},
 ]

@@ -7,6 +7,20 @@ NumPy arrays in, matplotlib figures and strings out; nothing here needs a displa
     print(tables.markdown(("estimator", "bits/dim"), rows))
 """
 
-from dvae.analysis import codes, figures, pca, tables
+import importlib
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from dvae.analysis import codes, pca, tables
+
+if TYPE_CHECKING:
+    from dvae.analysis import figures
 
 __all__ = ["codes", "figures", "pca", "tables"]
+
+
+def __getattr__(name: str) -> ModuleType:
+    """Loads `figures`, and matplotlib with it, on its first use."""
+    if name == "figures":
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__} has no attribute {name}")

@@ -11,9 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, NullLocator
 from numpy.typing import ArrayLike
+
+from dvae import _extras
+
+with _extras.needed(__name__, "plots"):
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FixedLocator, NullLocator
 
 from dvae.analysis._codebooks import codebook_pca, explained_variance
 from dvae.analysis._convergence import convergence

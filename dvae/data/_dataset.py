@@ -6,6 +6,8 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from dvae import _extras
+
 # Ends every message, so that someone without a network has a next step.
 EMBEDDED_HINT = "sets that need no files: --dataset=patches (color), or digits (binary)"
 
@@ -130,6 +132,7 @@ def resized(dataset: Dataset, size: int) -> Dataset:
 
 def _resize(images: np.ndarray, size: int) -> np.ndarray:
     """Resizes uint8 [N, H, W, C] to [N, size, size, C]."""
+    _extras.require("dvae.data.resized", "data", "PIL")
     from PIL import Image
 
     if images.shape[1:3] == (size, size):

@@ -7,6 +7,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from dvae import _extras
 from dvae.data._arrays import Parts
 from dvae.data._dataset import (
     EMBEDDED_HINT,
@@ -166,7 +167,7 @@ def _open(name: str, split: str, data_dir: str, *, key: str | None = "image") ->
 
     The feature `key` is left encoded.
     """
-    need("tensorflow_datasets", name, "tensorflow-datasets")
+    _extras.require(f"the data set {name}", "data", "tensorflow_datasets", "PIL")
     import tensorflow_datasets as tfds
 
     def data_source() -> Any:

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from dvae import _extras
 from dvae.data._dataset import Dataset
 
 __all__ = [
@@ -37,6 +38,7 @@ def digits() -> Dataset:
     Returns:
         A "none" data set of uint8 [N, 8, 8, 1] with labels 0..9.
     """
+    _extras.require("the data set digits", "data", "sklearn")
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
@@ -58,6 +60,7 @@ def digits() -> Dataset:
 
 def photographs() -> np.ndarray:
     """Loads scikit-learn's two sample photographs, uint8 [2, 427, 640, 3]."""
+    _extras.require("the data set patches", "data", "sklearn", "PIL")
     from sklearn.datasets import load_sample_image
 
     return np.stack([load_sample_image(name) for name in PHOTOGRAPHS])

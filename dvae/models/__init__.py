@@ -25,6 +25,10 @@ import importlib
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from dvae import _extras
+
+_extras.require(__name__, "train", "flax")
+
 if TYPE_CHECKING:
     from dvae.models import (
         checks,

@@ -1,19 +1,22 @@
 """Training around pure functions: state and step, loop, sharding, checkpoints, metrics, folders."""
 
-from dvae.train import (
-    best,
-    checkpoint,
-    distributed,
-    dry_run,
-    lock,
-    loop,
-    metrics,
-    paths,
-    sharding,
-    signals,
-    state,
-    status,
-)
+from dvae import _extras
+
+with _extras.needed(__name__, "train"):
+    from dvae.train import (
+        best,
+        checkpoint,
+        distributed,
+        dry_run,
+        lock,
+        loop,
+        metrics,
+        paths,
+        sharding,
+        signals,
+        state,
+        status,
+    )
 
 __all__ = [
     "best",
