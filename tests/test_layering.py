@@ -18,6 +18,7 @@ STANDARD = {
     "collections",
     "contextlib",
     "functools",
+    "importlib",
     "itertools",
     "math",
     "operator",

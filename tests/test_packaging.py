@@ -1,16 +1,25 @@
 """What a wheel holds, and what importing the library costs its user."""
 
+import importlib
+import os
 import re
 import subprocess
 import sys
+import tomllib
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import dvae
+from dvae import _extras
 
 ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+EXTRAS = PROJECT["optional-dependencies"]
 
 
 def test_wheel_holds_the_library_with_types_and_nothing_generic(tmp_path) -> None:
@@ -24,10 +33,101 @@ def test_wheel_holds_the_library_with_types_and_nothing_generic(tmp_path) -> Non
     assert sources <= names
 
 
+def closure(requirements: list[str]) -> set[str]:
+    """The distributions that requirements bring here, by their normal names."""
+    seen: set[str] = set()
+    waiting = [Requirement(text) for text in requirements]
+    while waiting:
+        requirement = waiting.pop()
+        extras = requirement.extras or {""}
+        marker, name = requirement.marker, canonicalize_name(requirement.name)
+        if name not in seen and (marker is None or marker.evaluate()):
+            seen.add(name)
+            for text in metadata.requires(name) or ():
+                further = Requirement(text)
+                if further.marker is None or any(
+                    further.marker.evaluate({"extra": extra}) for extra in extras
+                ):
+                    waiting.append(Requirement(text.split(";")[0]))
+    return seen
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory):
+    """Runs Python where only what the library's core requires is installed."""
+    site = tmp_path_factory.mktemp("site")
+    for name in closure(PROJECT["dependencies"]):
+        distribution = metadata.distribution(name)
+        for top in {file.parts[0] for file in distribution.files if file.parts[0] != ".."}:
+            if top != "__pycache__":
+                (site / top).symlink_to(distribution.locate_file(top))
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{site}"}
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-S", *arguments]  # -S: without the packages of the environment
+        return subprocess.run(command, capture_output=True, text=True, cwd=site, env=environment)
+
+    return run
+
+
+def test_the_core_needs_jax_and_numpy_alone(bare) -> None:
+    """The pure packages work with what `dependencies` names; each other one names its extra."""
+    code = """
+import importlib, jax, numpy as np
+from dvae import bounds, data, distributions, estimators, rbm, relax, vq
+from dvae.analysis import codes, pca, tables
+for package in (bounds, distributions, estimators, rbm, relax, vq):
+    for name in package.__all__:
+        getattr(package, name)
+print(relax.exponential.icdf(0.5, 0.0, 8.0), pca.__name__)
+print(data.batches.draw(jax.random.key(0), np.zeros((4, 2, 2, 1), np.uint8), 0, batch_size=2).shape)
+uses = [lambda n=n: importlib.import_module(n) for n in NAMES]
+uses += [lambda: data.load("digits"), lambda: data.load("patches"), lambda: data.load("mnist")]
+for use in uses:
+    try:
+        use()
+    except ImportError as error:
+        print(error)
+"""
+    names = ["dvae.models", "dvae.models.mlp", "dvae.train", "dvae.train.lock"]
+    names += ["dvae.analysis.figures"]
+    ran = bare("-c", f"NAMES = {names}\n{code}")
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.splitlines() == [
+        "0.5 dvae.analysis.pca",
+        "(2, 2, 2, 1)",
+        "dvae.models needs flax: pip install 'discrete-vae-jax[train]'",
+        "dvae.models needs flax: pip install 'discrete-vae-jax[train]'",
+        "dvae.train needs optax: pip install 'discrete-vae-jax[train]'",
+        "dvae.train needs optax: pip install 'discrete-vae-jax[train]'",
+        "dvae.analysis.figures needs matplotlib: pip install 'discrete-vae-jax[plots]'",
+        "the data set digits needs sklearn: pip install 'discrete-vae-jax[data]'",
+        "the data set patches needs sklearn: pip install 'discrete-vae-jax[data]'",
+        "the data set mnist needs tensorflow_datasets: pip install 'discrete-vae-jax[data]'",
+    ]
+
+
+def test_a_program_without_extras_says_so_in_one_line(bare) -> None:
+    ran = bare("-m", "experiments.cifar_vq")
+    assert ran.returncode == 1
+    (line,) = ran.stderr.splitlines()
+    assert re.fullmatch(r"error: the programs need \w+: pip install -e '.\[all\]' in .*", line)
+
+
+def test_only_what_is_missing_is_said_to_be() -> None:
+    with pytest.raises(ModuleNotFoundError, match=r"^No module named 'dvae\.no_such'$"):
+        with _extras.needed("dvae.train", "train"):
+            importlib.import_module("dvae.no_such")
+    _extras.require("this", "test", "pytest", "jax")
+    with pytest.raises(ImportError, match=r"^this needs no_such: pip install .*\[test\]'$") as e:
+        _extras.require("this", "test", "pytest", "no_such")
+    assert e.value.name == "no_such"
+
+
 def test_the_pure_library_loads_no_framework() -> None:
     """`dvae.relax` and its siblings need JAX alone."""
     code = (
-        "import sys; from dvae import bounds, distributions, estimators, relax, vq; "
+        "import sys; from dvae import bounds, data, distributions, estimators, rbm, relax, vq; "
         "print([m for m in ('flax', 'optax', 'orbax', 'matplotlib', 'absl.flags', "
         "'tensorflow_datasets', 'sklearn') if m in sys.modules])"
     )

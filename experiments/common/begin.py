@@ -5,6 +5,7 @@ import signal
 import sys
 import threading
 import time
+from types import TracebackType
 
 _DELAY_SECONDS = 1.0  # before imports are worth a line
 _imported = threading.Event()
@@ -14,6 +15,7 @@ _began: list[float] = []  # when this process began as a program, on `time.perf_
 def importing() -> None:
     """Prepares the process for the imports of a program."""
     _began.append(time.perf_counter())
+    sys.excepthook = _say_missing
     # Programs write files alone. What a notebook left here may be a backend that is not installed.
     os.environ["MPLBACKEND"] = "agg"
     # Until the program hears signals itself, Ctrl-C ends it without a traceback.
@@ -25,6 +27,8 @@ def importing() -> None:
 
 def imported() -> None:
     """Notes that the imports are over."""
+    if sys.excepthook is _say_missing:
+        sys.excepthook = sys.__excepthook__
     _imported.set()
 
 
@@ -36,3 +40,15 @@ def program_start() -> float:
 def _say_importing() -> None:
     if not _imported.wait(_DELAY_SECONDS):
         print("importing the libraries", file=sys.stderr, flush=True)
+
+
+def _say_missing(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """Prints one line for a package that is not installed, and a traceback for all else."""
+    package = (getattr(error, "name", None) or "").split(".")[0]
+    if not isinstance(error, ModuleNotFoundError) or package in ("", "dvae", "experiments"):
+        sys.__excepthook__(kind, error, trace)
+    else:
+        remedy = "pip install -e '.[all]' in the checkout"
+        print(f"error: the programs need {package}: {remedy}", file=sys.stderr)

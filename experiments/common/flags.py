@@ -19,6 +19,7 @@ from absl import app, logging
 from absl import flags as absl_flags
 
 from dvae import data
+from dvae._extras import MissingExtraError
 from dvae.data import DataUnavailableError
 from dvae.train import distributed, paths, signals
 from dvae.train.checkpoint import CheckpointError
@@ -228,7 +229,7 @@ def setup() -> Iterator[None]:
     """Ends the program in one line for a mistake found before anything is compiled."""
     try:
         yield
-    except (ValueError, DataUnavailableError) as error:
+    except (ValueError, DataUnavailableError, MissingExtraError) as error:
         _print_error(error)
         distributed.leave(2)
 
