@@ -33,30 +33,42 @@ def test_wheel_holds_the_library_with_types_and_nothing_generic(tmp_path) -> Non
     assert sources <= names
 
 
-def closure(requirements: list[str]) -> set[str]:
+def declared(name: str = "") -> list[Requirement]:
+    """What the core or an extra requires, without what holds elsewhere alone."""
+    found = []
+    for text in EXTRAS[name] if name else PROJECT["dependencies"]:
+        requirement = Requirement(text)
+        if requirement.name == PROJECT["name"]:
+            found += [r for extra in sorted(requirement.extras) for r in declared(extra)]
+        elif requirement.marker is None or requirement.marker.evaluate():
+            found.append(requirement)
+    return found
+
+
+def closure(waiting: list[Requirement]) -> set[str]:
     """The distributions that requirements bring here, by their normal names."""
-    seen: set[str] = set()
-    waiting = [Requirement(text) for text in requirements]
+    names: set[str] = set()
+    seen: set[tuple[str, frozenset[str]]] = set()
     while waiting:
         requirement = waiting.pop()
-        extras = requirement.extras or {""}
-        marker, name = requirement.marker, canonicalize_name(requirement.name)
-        if name not in seen and (marker is None or marker.evaluate()):
-            seen.add(name)
-            for text in metadata.requires(name) or ():
-                further = Requirement(text)
-                if further.marker is None or any(
-                    further.marker.evaluate({"extra": extra}) for extra in extras
-                ):
-                    waiting.append(Requirement(text.split(";")[0]))
-    return seen
+        name, extras = canonicalize_name(requirement.name), frozenset(requirement.extras)
+        if (name, extras) in seen:
+            continue
+        seen.add((name, extras))
+        names.add(name)
+        for text in metadata.requires(name) or ():
+            further = Requirement(text)
+            settings = [{"extra": extra} for extra in extras or {""}]
+            if further.marker is None or any(further.marker.evaluate(s) for s in settings):
+                waiting.append(further)
+    return names
 
 
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory):
     """Runs Python where only what the library's core requires is installed."""
     site = tmp_path_factory.mktemp("site")
-    for name in closure(PROJECT["dependencies"]):
+    for name in closure(declared()):
         distribution = metadata.distribution(name)
         for top in {file.parts[0] for file in distribution.files if file.parts[0] != ".."}:
             if top != "__pycache__":
@@ -115,13 +127,28 @@ def test_a_program_without_extras_says_so_in_one_line(bare) -> None:
 
 
 def test_only_what_is_missing_is_said_to_be() -> None:
-    with pytest.raises(ModuleNotFoundError, match=r"^No module named 'dvae\.no_such'$"):
-        with _extras.needed("dvae.train", "train"):
-            importlib.import_module("dvae.no_such")
+    own = pytest.raises(ModuleNotFoundError, match=r"^No module named 'dvae\.no_such'$")
+    with own, _extras.needed("dvae.train", "train"):
+        importlib.import_module("dvae.no_such")
     _extras.require("this", "test", "pytest", "jax")
     with pytest.raises(ImportError, match=r"^this needs no_such: pip install .*\[test\]'$") as e:
         _extras.require("this", "test", "pytest", "no_such")
     assert e.value.name == "no_such"
+
+
+def test_constraints_lie_within_the_bounds() -> None:
+    """`constraints.txt` names a version of all that the extras ask for."""
+    first, *lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    assert first.startswith("# ")
+    assert lines == sorted(lines)
+    matches = [re.fullmatch(r"([a-z0-9-]+)==([0-9][0-9a-z.]*)", line) for line in lines]
+    versions = {match[1]: match[2] for match in matches if match}
+    assert len(versions) == len(lines)
+    for requirement in [*declared(), *declared("test"), *declared("docs")]:
+        version = versions[canonicalize_name(requirement.name)]
+        assert requirement.specifier.contains(version), requirement
+        bounds = [specifier.operator for specifier in requirement.specifier]
+        assert ">=" in bounds, f"{requirement} has no lowest version to test"
 
 
 def test_the_pure_library_loads_no_framework() -> None:
