@@ -1,19 +1,18 @@
 """Test configuration: eight virtual CPU devices, strict shapes and strict keys."""
 
 import os
-from importlib import metadata
 from collections import Counter
+from importlib.metadata import version
 
 # Must be set before JAX starts its backend. Most of the suite's time is compilation of small
 # programs: an unoptimized backend halves it, the older emitter of fusions halves it again. Later
 # releases don't have that emitter, and XLA ends a process for a flag that it doesn't know.
-OLD_EMITTER = metadata.version("jaxlib").startswith("0.10.")
 os.environ["XLA_FLAGS"] = " ".join(
     [
         os.environ.get("XLA_FLAGS", ""),
         "--xla_force_host_platform_device_count=8",
         "--xla_backend_optimization_level=0",
-        "--xla_cpu_use_fusion_emitters=false" if OLD_EMITTER else "",
+        "--xla_cpu_use_fusion_emitters=false" * version("jaxlib").startswith("0.10."),
     ]
 ).strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
