@@ -54,7 +54,7 @@ test-lowest test-newest: ## Run the tests with the lowest versions that pyprojec
 
 docs: $(READY) ## Build the documentation, which needs no network, into docs/_build/html
 	@$(call INSTALL,docs)
-	@$(BIN)/sphinx-build -W -b html docs docs/_build/html
+	@$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
 
 bench: $(READY) ## Time the parts against their peers, which it installs (PyTorch; half an hour)
 	@$(call INSTALL,bench)
