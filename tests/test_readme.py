@@ -21,7 +21,8 @@ README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PAGES.remove(ROOT / "docs" / "presets.md")  # its commands are those of `test_presets`
-WITH_WORDS = ("report", "table1", "table2", "table3", "joint_table", "compare_samplers")
+TABLES = ("report", "table1", "table2", "table3", "joint_table")
+WITH_WORDS = (*TABLES, "compare_samplers", "reproduce")
 COMMAND = re.compile(r"python -m experiments\.(\w+)((?:\\\n|[^`\n#|&\"])*)")
 
 
@@ -57,6 +58,9 @@ def test_there_are_blocks_and_commands() -> None:
 @pytest.mark.parametrize(("page", "program", "words"), list(commands()))
 def test_commands_are_taken(page, program, words) -> None:
     module = importlib.import_module(f"experiments.{program}")
+    if hasattr(module, "__path__"):
+        module = importlib.import_module(f"experiments.{program}.__main__")
+    words = words[: words.index("--")] if "--" in words else words
     flags_given = [word for word in words if word.startswith("-")]
     others = [word for word in words if not word.startswith("-")]
     if program in EXPERIMENTS:
@@ -66,7 +70,7 @@ def test_commands_are_taken(page, program, words) -> None:
         return
     assert program in (*WITH_WORDS, "plot_relaxations", "vq_compress")
     assert bool(others) <= (program != "plot_relaxations")
-    if config_class := getattr(module, "Config", None) if program not in WITH_WORDS[:5] else None:
+    if config_class := getattr(module, "Config", None) if program not in TABLES else None:
         fresh_flags(config_class, None)(["program", *flags_given])
     else:
         assert all(flag.startswith("--out=") for flag in flags_given)

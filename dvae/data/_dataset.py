@@ -1,6 +1,5 @@
 """What every source returns, the error they share, and sampling done once."""
 
-import importlib
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -73,17 +72,6 @@ def missing_folder(path: str) -> str:
     if folder.is_dir():
         return ""
     return ", which is no folder" if folder.exists() else ", a folder that does not exist"
-
-
-def need(module: str, what: str, package: str) -> Any:
-    """Imports a module of an optional package; DataUnavailableError says how to get it."""
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        raise DataUnavailableError(
-            f"reading {what} needs {package}, which is not installed: pip install "
-            "'discrete-vae-jax[data]'"
-        ) from error
 
 
 def read_mat(path: str, names: Sequence[str]) -> dict[str, np.ndarray]:

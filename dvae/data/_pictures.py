@@ -16,8 +16,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from dvae._extras import needed
 from dvae.data._arrays import Parts, describe
-from dvae.data._dataset import SPLITS, fitted, need
+from dvae.data._dataset import SPLITS, fitted
 from dvae.data._files import base_name, damaged
 
 _ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
@@ -104,9 +105,11 @@ def reader(
 
 
 def start_pillow() -> None:
-    """Imports what reads image files, before several threads do; see `need`."""
-    need("PIL", "image files", "pillow")
-    need("PIL.Image", "image files", "pillow").init()
+    """Imports what reads image files, before several threads do."""
+    with needed("reading image files", "data"):
+        import PIL.Image
+
+        PIL.Image.init()
 
 
 def read_folder(folder: str, image_size: int = 0) -> Parts:

@@ -15,7 +15,6 @@ from dvae.data._dataset import (
     DamagedFileError,
     DataUnavailableError,
     missing_folder,
-    need,
 )
 from dvae.data._pictures import Pictures, read_picture, reader, start_pillow
 
@@ -87,7 +86,7 @@ def read_any(name: str, data_dir: str, image_size: int) -> Parts:
         ValueError: its records have no image, or several.
     """
     where = f"tfds:{name}"
-    need("tensorflow_datasets", where, "tensorflow-datasets")
+    _extras.require(f"reading {where}", "data", "tensorflow_datasets")
     start_pillow()
     import tensorflow_datasets as tfds
 

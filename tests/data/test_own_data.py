@@ -302,7 +302,7 @@ def test_files_need_neither_tensorflow_nor_tfds(tmp_path) -> None:
         "assert len(data.load('a', test_share=0.2).test) == 4\n"
         "assert len(data.load('own.npz').test) == 20\n"
         "try: data.load('tfds:mnist')\n"
-        "except data.DataUnavailableError as error: print(error)\n"
+        "except ImportError as error: print(error)\n"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
