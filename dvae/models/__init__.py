@@ -1,7 +1,7 @@
 """The models' networks: Flax modules, used as pure functions of their parameters.
 
 *   `vq_conv`: images by categorical codes of learned codebooks (VQ, Gumbel-Softmax, VIMCO).
-*   `mlp`: vectors of binary pixels by groups of bits.
+*   `mlp`: vectors of binary pixels by groups of bits; `binary` has its draws.
 *   `joint`: images by continuous and discrete variables together (JointVAE).
 *   `dvaepp`: images by global bits over groups of local variables (DVAE++); `multiscale` has its
     decoders.
@@ -31,6 +31,7 @@ _extras.require(__name__, "train", "flax")
 
 if TYPE_CHECKING:
     from dvae.models import (
+        binary,
         checks,
         dvaepp,
         joint,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "binary",
     "checks",
     "dvaepp",
     "joint",

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 
 from dvae import bounds, rbm, relax
 from dvae.distributions import bernoulli
+from dvae.models.binary import Networks
 from experiments.binary_vae import names
 from experiments.binary_vae.config import Config
-from experiments.binary_vae.model import Networks
 from experiments.binary_vae.objectives import Batch, Terms, beta_at
 
 PyTree = Any

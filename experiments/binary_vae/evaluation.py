@@ -13,8 +13,8 @@ from jax.sharding import Mesh
 from dvae import bounds
 from dvae.data import Dataset
 from dvae.distributions import bernoulli
+from dvae.models import binary as binary_model
 from dvae.models import checks, mlp
-from experiments.binary_vae import model as binary_model
 from experiments.binary_vae import names
 from experiments.binary_vae.config import Config
 from experiments.boltzmann import evaluation as boltzmann_evaluation

@@ -20,11 +20,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from dvae.models import binary as binary_model
 from dvae.models import mlp
-from experiments.binary_vae import model as binary_model
+from dvae.models.binary import Networks
 from experiments.binary_vae import names
 from experiments.binary_vae.config import Config
-from experiments.binary_vae.model import Networks
 
 PyTree = Any
 SURROGATE_UNITS = 16  # of the network of two scalars that rodeo takes

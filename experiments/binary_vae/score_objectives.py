@@ -18,9 +18,9 @@ import jax.numpy as jnp
 
 from dvae import bounds, estimators
 from dvae.distributions import bernoulli
+from dvae.models.binary import Draw, Networks, ancestral
 from experiments.binary_vae import names
 from experiments.binary_vae.config import Config
-from experiments.binary_vae.model import Draw, Networks, ancestral
 from experiments.binary_vae.objectives import (
     Auxiliary,
     Batch,

@@ -11,9 +11,9 @@ import optax
 from jax.sharding import Mesh
 
 from dvae import bounds, data, estimators
+from dvae.models import binary as binary_model
 from dvae.train import distributed, loop, state, status
 from experiments.binary_vae import boltzmann_objectives as boltzmann
-from experiments.binary_vae import model as binary_model
 from experiments.binary_vae import names, objectives, relaxed_objectives, score_objectives, sizes
 from experiments.binary_vae.config import Config
 from experiments.boltzmann import prior as boltzmann_prior

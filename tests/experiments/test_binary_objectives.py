@@ -10,8 +10,8 @@ import pytest
 
 from dvae import estimators
 from dvae.distributions import bernoulli
+from dvae.models import binary as binary_model
 from experiments.binary_vae import boltzmann_objectives, names, objectives
-from experiments.binary_vae import model as binary_model
 from experiments.binary_vae import task as binary_vae_task
 from experiments.binary_vae.config import Config
 

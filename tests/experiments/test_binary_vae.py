@@ -11,10 +11,10 @@ import pytest
 
 from dvae import data
 from dvae.distributions import bernoulli
+from dvae.models import binary as binary_model
 from dvae.train import sharding
 from experiments.binary_vae import __main__ as binary_vae
 from experiments.binary_vae import evaluation as binary_evaluation
-from experiments.binary_vae import model as binary_model
 from experiments.binary_vae import names
 from experiments.binary_vae import task as binary_vae_task
 from experiments.binary_vae.config import Config

@@ -8,8 +8,8 @@ from boltzmann_cases import TINY, bits_of, start
 
 from dvae import data, rbm
 from dvae.distributions import bernoulli
+from dvae.models import binary as binary_model
 from experiments.binary_vae import boltzmann_objectives, names
-from experiments.binary_vae import model as binary_model
 from experiments.binary_vae.config import Config
 from experiments.binary_vae.objectives import Batch
 from experiments.boltzmann import prior as boltzmann_prior

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from dvae import data
+from dvae.models import binary as binary_model
 from dvae.models import checks
 from dvae.train import sharding
 from experiments.binary_vae import __main__ as binary_vae
 from experiments.binary_vae import evaluation as binary_evaluation
-from experiments.binary_vae import model as binary_model
 from experiments.binary_vae import presets as binary_presets
 from experiments.binary_vae.config import Config as BinaryConfig
 from experiments.boltzmann import prior as boltzmann_prior

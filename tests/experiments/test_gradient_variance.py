@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from dvae.distributions import bernoulli
+from dvae.models import binary as binary_model
 from dvae.train import sharding
-from experiments.binary_vae import model as binary_model
 from experiments.binary_vae import names
 from experiments.binary_vae import task as binary_vae_task
 from experiments.common import flags

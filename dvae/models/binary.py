@@ -1,4 +1,4 @@
-"""The networks of `binary_vae` as functions of latents, at given parameters and images."""
+"""The networks of `mlp` as functions of latents, at some parameters and images, and draws of q."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -9,6 +9,8 @@ import jax.numpy as jnp
 
 from dvae.distributions import bernoulli
 from dvae.models import checks, mlp
+
+__all__ = ["Draw", "Groups", "Networks", "Run", "ancestral", "apply", "bind", "bind_training"]
 
 PyTree = Any
 Groups = Sequence[jax.Array]  # latents, one array [..., n] a group
@@ -51,7 +53,7 @@ def bind(
     Batch norm, if there is any, uses the moving averages `batch_stats`.
 
     Raises:
-      ValueError: x is no float [B, D], or as a NumPy array holds other values than 0 and 1.
+        ValueError: x is no float [B, D], or as a NumPy array holds other values than 0 and 1.
     """
 
     def at(network: PyTree) -> Run:
@@ -123,12 +125,12 @@ def ancestral(
     """Draws z_1 ~ q(z_1|x), z_2 ~ q(z_2|x, z_1), ...
 
     Args:
-      key: typed PRNG key.
-      model: networks on B images.
-      num_groups: of the posterior.
-      shape: the first group's sample shape, `lead`.
-      log_prior: log p(z) of all groups in one part, [*lead, B]; by default the model's directed
-        prior, one part a group.
+        key: typed PRNG key.
+        model: networks on B images.
+        num_groups: of the posterior.
+        shape: the first group's sample shape, `lead`.
+        log_prior: log p(z) of all groups in one part, [*lead, B]; by default the model's directed
+            prior, one part a group.
     """
     groups: list[jax.Array] = []
     log_q: list[jax.Array] = []
