@@ -9,12 +9,17 @@ of Flax, files and global state; `models`, `data`, `train` and `analysis` build 
 
     from dvae import bounds, distributions, estimators, rbm, relax, vq
 
+`load` reads a trained model, whose functions are in `trained`:
+
+    model = dvae.load("runs/x")
+    codes = model.encode(key, images)
+
 A package here is loaded, and what it builds on with it, when it is first used.
 """
 
 import importlib
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dvae import (
@@ -27,6 +32,7 @@ if TYPE_CHECKING:
         rbm,
         relax,
         train,
+        trained,
         vq,
     )
 
@@ -39,12 +45,27 @@ __all__ = [
     "data",
     "distributions",
     "estimators",
+    "load",
     "models",
     "rbm",
     "relax",
     "train",
+    "trained",
     "vq",
 ]
+
+
+def load(path: Any, *, seed: int | None = None) -> "trained.Model":
+    """Reads a trained model; see `trained.load`.
+
+    Args:
+        path: folder of a run, or of a model.
+        seed: which of a run's models to take, where it trained several seeds.
+
+    Raises:
+        ValueError: there is no model, or it is damaged or of another version.
+    """
+    return importlib.import_module("dvae.trained").load(path, seed=seed)
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -10,6 +10,7 @@ LAYERS = [
     {"_extras", "_numerics", "distributions"},
     {"relax", "estimators", "rbm", "vq", "bounds"},
     {"models", "data", "analysis", "train"},
+    {"trained"},
 ]
 LAYER_OF = {name: i for i, names in enumerate(LAYERS) for name in names}
 EXPERIMENTS = len(LAYERS)

@@ -172,7 +172,8 @@ frameworks = "jax flax optax orbax matplotlib tensorflow tensorflow_datasets skl
 print([name for name in frameworks if name in sys.modules])
 print(sorted(set(dvae.__all__) - set(dir(dvae))))
 print(dvae.relax.exponential.icdf(0.5, 0.0, 8.0), "flax" in sys.modules)
-print(all(getattr(dvae, name).__name__ == f"dvae.{name}" for name in dvae.__all__[1:]))
+packages = [name for name in dvae.__all__ if name not in ("__version__", "load")]
+print(all(getattr(dvae, name).__name__ == f"dvae.{name}" for name in packages))
 print(dvae.__version__)
 """
     result = subprocess.run(
@@ -180,7 +181,7 @@ print(dvae.__version__)
     )
     assert result.stdout.splitlines() == ["[]", "[]", "0.5 False", "True", dvae.__version__]
     packages = {path.parent.name for path in (ROOT / "dvae").glob("*/__init__.py")}
-    assert set(dvae.__all__) == {"__version__", *packages}
+    assert set(dvae.__all__) == {"__version__", "load", *packages}
     with pytest.raises(AttributeError, match="has no attribute relaxations"):
         _ = dvae.relaxations
 

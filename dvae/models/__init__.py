@@ -4,7 +4,8 @@
 *   `mlp`: vectors of binary pixels by groups of bits; `binary` has its draws.
 *   `joint`: images by continuous and discrete variables together (JointVAE).
 *   `dvaepp`: images by global bits over groups of local variables (DVAE++); `multiscale` has its
-    decoders.
+    decoders, `dvaepp_latents` the draws of its variables.
+*   `boltzmann`: a restricted Boltzmann machine as the prior of bits.
 
 What they are made of: `layers` (convolutions in the form that each platform runs fastest),
 `se_resnet`, `pixel_head` (the likelihood of 256 levels) and `checks` (of arguments).
@@ -32,8 +33,10 @@ _extras.require(__name__, "train", "flax")
 if TYPE_CHECKING:
     from dvae.models import (
         binary,
+        boltzmann,
         checks,
         dvaepp,
+        dvaepp_latents,
         joint,
         layers,
         mlp,
@@ -45,8 +48,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "binary",
+    "boltzmann",
     "checks",
     "dvaepp",
+    "dvaepp_latents",
     "joint",
     "layers",
     "mlp",

@@ -5,6 +5,7 @@
     context = expand(globals)                              # [B, h, w, F], a quarter of the size
     context, divergences = local_groups(key, context, features, draw)   # q(h_j | x, zeta, h_<j)
     context, _ = local_groups(key, context, None, draw)                 # p(h_j | zeta, h_<j)
+    context = embed_groups(context, values)                             # h_j known
     log_likelihood(context, x)                             # log p(x | zeta, h)
     generate(key, context)                                 # x
 
@@ -265,6 +266,31 @@ class DVAEPP(nn.Module):
 
         scan = nn.scan(step, variable_axes={"params": 0}, split_rngs={"params": True})
         return scan(self.group, context, jnp.arange(local_groups))
+
+    def embed_groups(self, context: jax.Array, values: jax.Array) -> jax.Array:
+        """Returns the context with all local groups at given values.
+
+        Args:
+            context: float [B, h, w, F], of `expand`.
+            values: the groups as networks see them, float [groups, B, h, w, n].
+
+        Raises:
+            ValueError: shapes or dtypes are others.
+        """
+        c = self.config
+        shape = (len(context), c.local_side, c.local_side)
+        checks.check_floats("context", context, (*shape, c.features))
+        checks.check_floats("values", values, (c.local_groups, *shape, c.local_size))
+        if not c.local_groups:
+            return context
+
+        def step(
+            group: LocalGroup, context: jax.Array, h: jax.Array
+        ) -> tuple[jax.Array, jax.Array]:
+            return group(jax.random.key(0), context, None, lambda key, q, p: (h, p.sum((1, 2, 3))))
+
+        scan = nn.scan(step, variable_axes={"params": 0}, split_rngs={"params": True})
+        return scan(self.group, context, values)[0]
 
     def log_likelihood(self, context: jax.Array, images: jax.Array) -> jax.Array:
         """Evaluates log p(x | zeta, h), nats [B]; see `MultiscaleDecoder`."""

@@ -28,6 +28,7 @@ __all__ = [
     "JointConfig",
     "JointVAE",
     "Posterior",
+    "as_float",
     "divergences",
     "likeliest",
     "log_likelihood",
@@ -151,6 +152,12 @@ class JointVAE(nn.Module):
         for i, layer in enumerate(self.transposed):
             x = layer(x if i == 0 else nn.relu(x))
         return x
+
+
+def as_float(images: jax.Array) -> jax.Array:
+    """Maps uint8 levels [B, S, S, C] to [0, 1], float32; ValueError for other dtypes."""
+    checks.check_images(images, kind=checks.LEVELS, shape=("B", "S", "S", "C"))
+    return images.astype(jnp.float32) / 255
 
 
 def log_likelihood(x: jax.Array, pixel_logits: jax.Array) -> jax.Array:

@@ -36,8 +36,10 @@ __all__ = [
     "average",
     "calibrated_log_scale",
     "distances",
+    "log_prior_of",
     "lookup",
     "nearest_codes",
+    "per_image",
 ]
 
 DOWNSAMPLING = 4
@@ -200,6 +202,16 @@ def lookup(codes: jax.Array, codebook: jax.Array) -> jax.Array:
     num_latents, size, _ = codebook.shape
     checks.check_codes("codes", codes, ("...", num_latents), size)
     return jax.vmap(vq.lookup, in_axes=(-1, 0), out_axes=-2)(codes, codebook)
+
+
+def log_prior_of(codes: jax.Array, log_prior: jax.Array) -> jax.Array:
+    """Returns log p(z) of codes [..., n] under log_prior [n, C], elementwise."""
+    return jax.vmap(lambda k, log_p: log_p[k], in_axes=(-1, 0), out_axes=-1)(codes, log_prior)
+
+
+def per_image(x: jax.Array) -> jax.Array:
+    """Sums the positions and latent variables of [..., h, w, n]."""
+    return x.sum((-3, -2, -1))
 
 
 def _check_vectors(vectors: jax.Array, codebook: jax.Array) -> None:

@@ -1,30 +1,24 @@
 """Evaluation of `binary_vae`: log-likelihood, ELBO and the units that carry something."""
 
-import functools
 import math
 from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from dvae import bounds
 from dvae.data import Dataset
-from dvae.distributions import bernoulli
-from dvae.models import binary as binary_model
-from dvae.models import checks, mlp
+from dvae.models import checks
+from experiments.binary_vae import model as binary_model
 from experiments.binary_vae import names
 from experiments.binary_vae.config import Config
 from experiments.boltzmann import evaluation as boltzmann_evaluation
-from experiments.boltzmann import prior as boltzmann_prior
 from experiments.boltzmann.config import BoltzmannConfig
 from experiments.common import evaluation
 from experiments.common.run import ValidateFn
 
 PyTree = Any
-CHUNK_SIZE = 10  # samples decoded at once: a thousand rows of logits stay in the cache
 ACTIVE_VARIANCE = 0.01  # of E[z|x] over images, above which a unit counts as active
 
 
@@ -73,17 +67,13 @@ class Evaluator:
         self._config = config
         self._image_shape = images.train.shape[1:]
         self._num_pixels = math.prod(self._image_shape)
-        product_dtype = None if config.eval_dtype == "float32" else config.eval_dtype
-        self._module = config.model(self._num_pixels, product_dtype=product_dtype)
+        self._functions = binary_model.functions(config, self._image_shape)
         self._likelihood = boltzmann_evaluation.Likelihood(
             config, machine(config), self._batch, mesh
         )
-        self._reconstruct = jax.jit(self._mean_images)
-        self._sample = jax.jit(self._prior_images, static_argnames="num_images")
-
-    def _bind(self, params: PyTree, fixed: PyTree, x: jax.Array) -> binary_model.Networks:
-        network, mean, stats = params["network"], fixed["mean"], fixed["batch_stats"]
-        return binary_model.bind(self._module, network, mean, x, stats)
+        self.log_z = self._likelihood.log_z
+        self._reconstruct = jax.jit(self._functions.reconstruct)
+        self._sample = jax.jit(self._functions.sample, static_argnames="num_images")
 
     def _batch(
         self,
@@ -96,27 +86,8 @@ class Evaluator:
         num_samples: int,
     ) -> tuple[jax.Array, ...]:
         """One seed: log-likelihood, ESS, ELBO, KLs and first posterior means of images [B, D]."""
-        model = self._bind(params, fixed, images.astype(jnp.float32))
-        logits = model.posterior_logits([])
-        encoded = model._replace(
-            posterior_logits=lambda earlier: model.posterior_logits(earlier) if earlier else logits
-        )
-        log_prior = None
-        if log_z is not None:
-            log_prior = functools.partial(boltzmann_prior.log_prob, params["prior"], log_z)
-        num_groups = self._config.num_groups
-        draw = lambda key: binary_model.ancestral(key, encoded, num_groups, log_prior=log_prior)
-        log_weight = lambda sample: sample.log_likelihood - sample.log_ratios.sum(0)
-        key_weights, key_elbo = jax.random.split(key)
-        estimate = bounds.log_likelihood(
-            key_weights,
-            lambda key: log_weight(draw(key)),
-            num_samples=num_samples,
-            chunk_size=CHUNK_SIZE,
-        )
-        sample = draw(key_elbo)
-        kls = jnp.moveaxis(sample.log_ratios, 0, -1)  # [B, parts]
-        return estimate.value, estimate.ess, log_weight(sample), kls, jax.nn.sigmoid(logits)
+        model = binary_model.arrays(params, fixed, log_z)
+        return self._functions.evaluate(model, key, images, num_samples=num_samples)
 
     def evaluate(
         self, params: PyTree, model_state: PyTree, images: np.ndarray, *, num_samples: int
@@ -148,55 +119,19 @@ class Evaluator:
             )
         return images.reshape(len(images), self._num_pixels)
 
-    def _mean_images(
-        self, params: PyTree, fixed: PyTree, key: jax.Array, x: jax.Array
-    ) -> jax.Array:
-        model = self._bind(params, fixed, x)
-        groups: list[jax.Array] = []
-        for key_group in jax.random.split(key, self._config.num_groups):
-            groups.append(bernoulli.sample(key_group, model.posterior_logits(groups)))
-        return self._pixel_means(params, fixed, groups)
-
-    def _prior_images(
-        self, params: PyTree, model_state: PyTree, key: jax.Array, *, num_images: int
-    ) -> jax.Array:
-        config, fixed = self._config, _fixed(model_state)
-        if config.prior == names.BOLTZMANN:
-            chains = model_state["chains"]
-            groups = boltzmann_prior.sample(key, config, params["prior"], chains, num_images)
-            return self._pixel_means(params, fixed, groups)
-        groups = []
-        for key_group in jax.random.split(key, config.num_groups):
-            logits = self._run(params, fixed, mlp.BinaryVAE.prior_logits, groups)
-            shape = () if groups else (num_images,)
-            groups.append(bernoulli.sample(key_group, logits, shape))
-        return self._pixel_means(params, fixed, groups)
-
-    def _pixel_means(self, params: PyTree, fixed: PyTree, groups: list[jax.Array]) -> jax.Array:
-        logits = self._run(params, fixed, mlp.BinaryVAE.pixel_logits, groups)
-        return jnp.round(255 * jax.nn.sigmoid(logits)).astype(jnp.uint8)
-
-    def _run(self, params: PyTree, fixed: PyTree, method: Any, groups: list[jax.Array]) -> Any:
-        network, stats = params["network"], fixed["batch_stats"]
-        return binary_model.apply(self._module, network, method, groups, batch_stats=stats)
-
     def reconstruct(self, params: PyTree, model_state: PyTree, images: np.ndarray) -> np.ndarray:
         """Returns E[x|z] at z ~ q(z|x) for images as in `evaluate`, as grey levels; of one seed."""
-        x = self._pixels(images).astype(np.float32)
-        pixels = self._reconstruct(
-            params,
-            _fixed(model_state),
-            boltzmann_evaluation.picture_key(self._config, boltzmann_evaluation.RECONSTRUCTIONS),
-            x,
-        )
+        key = boltzmann_evaluation.picture_key(self._config, boltzmann_evaluation.RECONSTRUCTIONS)
+        model = binary_model.arrays(params, model_state)
+        pixels = self._reconstruct(model, key, self._pixels(images))
         return np.asarray(pixels).reshape(np.shape(images))
 
     def sample_prior(self, params: PyTree, model_state: PyTree, num_images: int) -> np.ndarray:
         """Returns E[x|z] at z ~ p(z) as grey levels [num_images, ...], of one seed."""
         evaluation.check_count("num_images", num_images)
         key = boltzmann_evaluation.picture_key(self._config, boltzmann_evaluation.SAMPLES)
-        pixels = self._sample(params, model_state, key, num_images=num_images)
-        return np.asarray(pixels).reshape(num_images, *self._image_shape)
+        model = binary_model.arrays(params, model_state)
+        return np.asarray(self._sample(model, key, num_images=num_images))
 
 
 def _fixed(model_state: PyTree) -> PyTree:

@@ -1,5 +1,6 @@
 """What a `binary_vae` run leaves behind: summary.json and its pictures."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -7,14 +8,16 @@ import numpy as np
 from jax.sharding import Mesh
 from matplotlib.figure import Figure
 
-from dvae import analysis
+from dvae import analysis, rbm
 from dvae.data import Dataset
 from dvae.train import loop
+from experiments.binary_vae import model as binary_model
 from experiments.binary_vae import names
 from experiments.binary_vae.config import Config
 from experiments.binary_vae.evaluation import ACTIVE_VARIANCE, Evaluation, Evaluator, machine
 from experiments.boltzmann import report as boltzmann_report
 from experiments.common import evaluation, records
+from experiments.common import models as run_models
 from experiments.common import report as run_report
 from experiments.common.groups import Program
 
@@ -23,6 +26,25 @@ NUM_PICTURES = 16
 PROGRAM = Program("binary_vae", Config, before={"latent_inputs": names.BITS})
 PAPER_SIZES = dict(num_latents=200, hidden_units=200, hidden_layers=2, num_test_images=0)
 ACTIVE_UNITS = ("active units", lambda summary: f"{np.mean(summary['test']['active_units']):.0f}")
+
+
+def models(
+    config: Config,
+    result: loop.Result,
+    images: Dataset,
+    test: Mapping[str, Any],
+    log_z: rbm.ais.LogZ | None,
+) -> list[run_models.Trained]:
+    """Returns the models of all seeds, with what the summary says of the test images."""
+    return run_models.of_seeds(
+        config,
+        binary_model.functions(config, images.train.shape[1:]),
+        binary_model.arrays,
+        boltzmann_report.best_state(config, result),
+        images,
+        test,
+        log_z=log_z,
+    )
 
 
 def report(
@@ -51,6 +73,7 @@ def report(
             config, params, model_state, images, workdir, evaluator, sets["test"]
         ),
         notes=boltzmann_report.warnings(summary),
+        models=models(config, result, images, summary["test"], sets["test"].log_z),
         arrays=boltzmann_report.arrays(prior, state),
     )
 

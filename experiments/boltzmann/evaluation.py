@@ -81,12 +81,28 @@ class Likelihood:
         self._batch = batch
         self._mesh = mesh
         self._evaluate_seeds = jax.jit(self._batch_of_seeds, static_argnames="num_samples")
-        self._log_z = jax.jit(jax.vmap(self._log_z_of_seed))
+        self._log_z_of_seeds = jax.jit(jax.vmap(self._log_z_of_seed))
 
     def _log_z_of_seed(self, key: jax.Array, prior: rbm.RBM) -> rbm.ais.LogZ:
         assert self._machine is not None
         key = jax.random.fold_in(key, LOG_Z)
         return boltzmann_prior.evaluate_log_z(key, self._machine, prior, self._mesh)
+
+    def _log_z(self, params: PyTree) -> rbm.ais.LogZ | None:
+        """Estimates log Z of parameters [S, ...]; None where there is no machine."""
+        if self._machine is None:
+            return None
+        keys = evaluation.stacked_keys(self._config, self._mesh)
+        with status.phase("estimating log Z", silent=not distributed.is_main()):
+            return jax.block_until_ready(self._log_z_of_seeds(keys, params["prior"]))
+
+    def log_z(self, params: PyTree) -> rbm.ais.LogZ | None:
+        """Estimates log Z as `evaluate` does, [S] each on the host; None without a machine.
+
+        Args:
+          params: of one seed, or of `num_seeds` along a leading axis.
+        """
+        return sharding.fetch(self._log_z(evaluation.with_seed_axis(self._config, params)))
 
     def _batch_of_seeds(
         self,
@@ -127,10 +143,7 @@ class Likelihood:
         config, mesh = self._config, self._mesh
         params, model_state = evaluation.with_seed_axis(config, (params, model_state))
         keys = evaluation.stacked_keys(config, mesh)
-        log_z = None
-        if self._machine is not None:
-            with status.phase("estimating log Z", silent=not distributed.is_main()):
-                log_z = jax.block_until_ready(self._log_z(keys, params["prior"]))
+        log_z = self._log_z(params)
         value = None if log_z is None else log_z.value
         log_likelihood, ess, elbo, kl, *others = evaluation.over_images(
             config,

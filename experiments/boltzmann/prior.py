@@ -18,13 +18,13 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 
 from dvae import rbm
+from dvae.models import boltzmann
 from dvae.train.sharding import by_rows, replicated
 from experiments.boltzmann import names
 from experiments.boltzmann.config import BoltzmannConfig
 
 PyTree = Any
 ADAPT_RATE = 0.1  # of the way to the ladder with equal rejection rates
-PICTURE_SWEEPS = 1_000  # from the training's chains to the samples that are drawn
 TRUSTED_NLL = "trusted_nll"  # what the best step is chosen by
 TRAIN_TEMPERATURES, TRAIN_CHAINS = 500, 128  # of the estimates of log Z for the training's curve
 
@@ -200,37 +200,17 @@ def _by_chains(mesh: Mesh | None, num_chains: int) -> NamedSharding | None:
     return by_rows(mesh)
 
 
-def log_prob(params: rbm.RBM, log_z: jax.Array, groups: Any) -> jax.Array:
-    """Evaluates log p(z) of bits, one [..., n] a group, whose first half is the left side."""
-    z1, z2 = split(params, groups)
-    return -rbm.energy(params, z1, z2) - log_z
+def arrays(params: PyTree, model_state: PyTree, log_z: jax.Array | None) -> PyTree:
+    """Returns what a trained model has of a prior: machine, and log Z and chains where known.
 
-
-def split(params: rbm.RBM, groups: Any) -> tuple[jax.Array, jax.Array]:
-    """Joins the groups and cuts them into the machine's sides.
-
-    Raises:
-      ValueError: the groups have not as many bits as the machine has units.
+    Args:
+      params: of the training, of one seed.
+      model_state: likewise; without chains nothing can be sampled.
+      log_z: [] nats, or None.
     """
-    z = jnp.concatenate(list(groups), axis=-1)
-    n1, n2 = params.weights.shape
-    if z.shape[-1] != n1 + n2:
-        raise ValueError(
-            f"groups must have as many bits as the machine has units, {n1} + {n2}, got "
-            f"{[group.shape[-1] for group in groups]}"
-        )
-    return z[..., :n1], z[..., n1:]
-
-
-def sample(
-    key: jax.Array, config: BoltzmannConfig, params: rbm.RBM, chains: PyTree, num_samples: int
-) -> list[jax.Array]:
-    """Continues some of the training's chains for long and returns their bits, group by group."""
-    key_resample, key_sweep = jax.random.split(key)
-    index = jnp.arange(num_samples) % len(chains.z1)
-    if config.sampler == names.ANNEALING:
-        index = rbm.annealing.systematic_resample(key_resample, chains.log_weights)[index]
-    start = rbm.gibbs.GibbsState(chains.z1[index], chains.z2[index])
-    after, _ = rbm.gibbs.step(key_sweep, params, start, num_sweeps=PICTURE_SWEEPS)
-    joined = jnp.concatenate([after.z1, after.z2], axis=-1)
-    return jnp.split(joined, config.num_groups, axis=-1)
+    model: dict[str, Any] = {"prior": params["prior"]}
+    if log_z is not None:
+        model["log_z"] = log_z
+    if "chains" in model_state:
+        model["chains"] = boltzmann.chains_of(model_state["chains"])
+    return model

@@ -16,10 +16,10 @@ from jax.sharding import Mesh
 
 from dvae import bounds, vq
 from dvae.data import Dataset, batches
-from dvae.distributions import categorical
 from dvae.models import checks, vq_conv
 from dvae.train import sharding
-from experiments.cifar_vq import names, objectives
+from experiments.cifar_vq import model as vq_model
+from experiments.cifar_vq import objectives
 from experiments.cifar_vq.config import Config
 from experiments.cifar_vq.task import log_pixel_histogram
 from experiments.common import evaluation
@@ -89,32 +89,11 @@ class Evaluator:
 
     def __init__(self, config: Config, images: Dataset, mesh: Mesh) -> None:
         self._config = config
-        self._image_shape = images.train.shape[1:]
         self._mesh = mesh
-        self._module = config.model(self._image_shape[-1])
+        self._functions = vq_model.functions(config, images.train.shape[1:])
         self._evaluate_seeds = jax.jit(self._evaluate_batch_of_seeds)
-        self._reconstruct = jax.jit(self._reconstruct_images)
-        self._decode_codes = jax.jit(self._decode)
-
-    def _codes(
-        self,
-        network: PyTree,
-        codebook: jax.Array,
-        key: jax.Array,
-        images: jax.Array,
-        indices: jax.Array,
-    ) -> tuple[jax.Array, jax.Array]:
-        """Hard codes [B, h, w, n] and the rate [B] in nats; `indices` [B] number the images."""
-        vectors = objectives.apply(self._module, network, "encode", images)
-        model = objectives.bind(self._module, network, codebook)
-        if self._config.estimator in names.DETERMINISTIC:
-            codes = vq_conv.nearest_codes(vectors, codebook)
-            return codes, -objectives.per_image(objectives.log_prior_of(codes, model.log_prior))
-        logits = model.posterior_logits(vectors)
-        # A key an image: its codes depend neither on the batch nor on the number of devices.
-        keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(indices)
-        kl = categorical.kl(logits, model.log_prior[None, None, None])
-        return jax.vmap(categorical.sample_codes)(keys, logits), objectives.per_image(kl)
+        self._reconstruct = jax.jit(self._functions.reconstruct)
+        self._sample = jax.jit(self._functions.sample, static_argnames="num_images")
 
     def _evaluate_batch(
         self,
@@ -125,15 +104,14 @@ class Evaluator:
         mask: jax.Array,
         indices: jax.Array,
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Rate [B], distortion [B] and code counts [n, C] of one seed."""
-        codebook = objectives.codebook_of(params, model_state)
-        codes, rate = self._codes(params["network"], codebook, key, images, indices)
-        model = objectives.bind(self._module, params["network"], codebook)
-        distortion = -model.log_likelihood(vq_conv.lookup(codes, codebook), images)
+        """Rate [B], distortion [B] and code counts [n, C] of one seed; `indices` [B] of images."""
+        model = vq_model.arrays(params, model_state)
+        terms = self._functions.evaluate(model, key, images, indices)
         # Padding images count as an extra class that is cut off.
         size = self._config.codebook_size
-        counted = jnp.where(mask[:, None, None, None], codes, size)
-        return rate, distortion, objectives.usage(counted, size + 1)[:, :size]
+        counted = jnp.where(mask[:, None, None, None], terms.codes, size)
+        counts = objectives.usage(counted, size + 1)[:, :size]
+        return terms.rate, terms.distortion, counts
 
     def _evaluate_batch_of_seeds(
         self,
@@ -181,25 +159,10 @@ class Evaluator:
             math.prod(images.shape[1:]),
         )
 
-    def _reconstruct_images(
-        self, params: PyTree, model_state: PyTree, key: jax.Array, images: jax.Array
-    ) -> jax.Array:
-        codebook = objectives.codebook_of(params, model_state)
-        indices = jnp.arange(len(images))
-        codes, _ = self._codes(params["network"], codebook, key, images, indices)
-        return self._decode(params["network"], codebook, codes)
-
-    def _decode(self, network: PyTree, codebook: jax.Array, codes: jax.Array) -> jax.Array:
-        quantized = vq_conv.lookup(codes, codebook)
-        mean = objectives.apply(self._module, network, "mean_image", quantized)
-        return jnp.round(mean).astype(jnp.uint8)
-
     def reconstruct(self, params: PyTree, model_state: PyTree, images: np.ndarray) -> np.ndarray:
         """Returns E[x | z] at hard codes of uint8 images [N, H, W, C], like them; of one seed."""
-        images = self._checked(images)
-        return np.asarray(
-            self._reconstruct(params, model_state, evaluation.seed_keys(self._config)[0], images)
-        )
+        images, key = self._checked(images), evaluation.seed_keys(self._config)[0]
+        return np.asarray(self._reconstruct(vq_model.arrays(params, model_state), key, images))
 
     def sample_prior(self, params: PyTree, model_state: PyTree, num_images: int) -> np.ndarray:
         """Returns E[x | z] at codes drawn from the prior, uint8 [num_images, H, W, C]; of one seed.
@@ -207,15 +170,11 @@ class Evaluator:
         H and W are those of the data set.
         """
         evaluation.check_count("num_images", num_images)
-        codebook = objectives.codebook_of(params, model_state)
-        model = objectives.bind(self._module, params["network"], codebook)
-        sides = (length // vq_conv.DOWNSAMPLING for length in self._image_shape[:2])
-        key = evaluation.seed_keys(self._config)[0]
-        codes = categorical.sample_codes(key, model.log_prior, (num_images, *sides))
-        return np.asarray(self._decode_codes(params["network"], codebook, codes))
+        model, key = vq_model.arrays(params, model_state), evaluation.seed_keys(self._config)[0]
+        return np.asarray(self._sample(model, key, num_images=num_images))
 
     def _checked(self, images: np.ndarray) -> np.ndarray:
-        shape = ("H", "W", self._image_shape[-1])
+        shape = ("H", "W", self._functions.image_shape[-1])
         images = evaluation.check_images(images, kind=checks.LEVELS, shape=shape)
         checks.check_multiples("images", images, (1, 2), vq_conv.DOWNSAMPLING)
         return images

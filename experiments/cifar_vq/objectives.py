@@ -51,13 +51,6 @@ class Model(NamedTuple):
     log_prior: jax.Array  # [n, C]
 
 
-def codebook_of(params: PyTree, model_state: PyTree) -> jax.Array:
-    """Returns the codebooks [n, C, D], whoever owns them."""
-    if "codebook" in params:
-        return params["codebook"]
-    return model_state.codebook
-
-
 def apply(module: vq_conv.VQConv, network: PyTree, method: str, *args: jax.Array) -> Any:
     """Calls a method of the module with the network's parameters."""
     return module.apply({"params": network}, *args, method=method)
@@ -72,11 +65,6 @@ def bind(module: vq_conv.VQConv, params: PyTree, codebook: jax.Array) -> Model:
         lambda codes, images: apply(module, params, "total_log_likelihood", codes, images),
         apply(module, params, "log_prior"),
     )
-
-
-def per_image(x: jax.Array) -> jax.Array:
-    """Sums the positions and latent variables of [..., h, w, n]."""
-    return x.sum((-3, -2, -1))
 
 
 def gumbel_softmax(
@@ -97,7 +85,7 @@ def gumbel_softmax(
     logits = model.posterior_logits(vectors)
     y = relax.gumbel_softmax.sample(key, logits, temperature, hard=hard)
     total, log_px = model.total_log_likelihood(model.average(y, codebook), images)
-    kl = per_image(categorical.kl(logits, model.log_prior[None, None, None]))
+    kl = vq_conv.per_image(categorical.kl(logits, model.log_prior[None, None, None]))
     codes = jnp.argmax(y, axis=-1)  # an exact sample of the posterior
     surrogate = bounds.elbo(total / len(images), kl.mean(), kl_weight=kl_weight)
     return Terms(surrogate, log_px - kl, kl, -log_px, codes)
@@ -119,8 +107,8 @@ def vimco(
     """
     logits = model.posterior_logits(vectors)
     codes = categorical.sample_codes(key, jax.lax.stop_gradient(logits), (num_samples,))
-    log_q = per_image(categorical.log_prob_of_codes(codes, logits[None]))
-    log_pz = per_image(log_prior_of(codes, model.log_prior))
+    log_q = vq_conv.per_image(categorical.log_prob_of_codes(codes, logits[None]))
+    log_pz = vq_conv.per_image(vq_conv.log_prior_of(codes, model.log_prior))
     # One large batch rather than a vmap over samples: the likelihood is most of the work.
     quantized = vq_conv.lookup(codes, codebook)
     flat = quantized.reshape(-1, *quantized.shape[2:])
@@ -154,12 +142,12 @@ def nearest_code(
     quantized = vq_conv.lookup(codes, codebook)
     decoder_input = vq.straight_through(vectors, quantized)
     total, log_px = model.total_log_likelihood(decoder_input, images)
-    rate = -per_image(log_prior_of(codes, model.log_prior))
+    rate = -vq_conv.per_image(vq_conv.log_prior_of(codes, model.log_prior))
     penalty = commitment_weight * vq.commitment_loss(vectors, quantized)
     if codebook_weight:
         penalty = penalty + codebook_weight * vq.codebook_loss(vectors, quantized)
     elbo = bounds.elbo(total / len(images), rate.mean(), kl_weight=kl_weight)
-    penalty = per_image(penalty).mean() / codebook.shape[-1]
+    penalty = vq_conv.per_image(penalty).mean() / codebook.shape[-1]
     return Terms(elbo - penalty, log_px - rate, rate, -log_px, codes)
 
 
@@ -188,8 +176,3 @@ def usage(codes: jax.Array, codebook_size: int) -> jax.Array:
     """Counts the codes [..., n] of each latent variable: int32 [n, C]."""
     flat = codes.reshape(-1, codes.shape[-1])
     return jax.vmap(lambda k: vq.usage(k, codebook_size), in_axes=1)(flat)
-
-
-def log_prior_of(codes: jax.Array, log_prior: jax.Array) -> jax.Array:
-    """Returns log p(z) of codes [..., n] under log_prior [n, C], elementwise."""
-    return jax.vmap(lambda k, log_p: log_p[k], in_axes=(-1, 0), out_axes=-1)(codes, log_prior)

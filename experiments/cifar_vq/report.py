@@ -1,6 +1,6 @@
 """What a `cifar_vq` run leaves behind: summary.json and its pictures."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,13 @@ from dvae import analysis, data
 from dvae.data import Dataset
 from dvae.models import vq_conv
 from dvae.train import loop
+from experiments.cifar_vq import model as vq_model
 from experiments.cifar_vq import names, objectives
 from experiments.cifar_vq.config import Config
 from experiments.cifar_vq.evaluation import Evaluation, Evaluator, histogram_bits_per_dim
+from experiments.cifar_vq.model import codebook_of
 from experiments.common import evaluation, records
+from experiments.common import models as run_models
 from experiments.common import report as run_report
 
 CODEBOOK_FILE = "codebook.npy"
@@ -55,6 +58,14 @@ def summarize(
     }
 
 
+def models(
+    config: Config, result: loop.Result, images: Dataset, test: Mapping[str, Any]
+) -> list[run_models.Trained]:
+    """Returns the models of all seeds, with what the summary says of the test images."""
+    functions = vq_model.functions(config, images.train.shape[1:])
+    return run_models.of_seeds(config, functions, vq_model.arrays, result.state, images, test)
+
+
 def report(
     config: Config, result: loop.Result, images: Dataset, workdir: Path, mesh: Mesh
 ) -> run_report.Report:
@@ -65,7 +76,7 @@ def report(
     test_evaluation = evaluator.evaluate(*state, held_out)
     summary = summarize(config, result, images, test_evaluation)
     params, model_state = run_report.first_seed(config, state)
-    codebook = np.asarray(objectives.codebook_of(params, model_state))
+    codebook = np.asarray(codebook_of(params, model_state))
     test = summary["test"]
     rows = [
         ("bits/dim", test["bits_per_dim"], "test, discrete ELBO: a bound"),
@@ -92,6 +103,7 @@ def report(
         f"{config.estimator} on {images.name}",
         rows,
         draw=lambda: _pictures(config, params, model_state, images, workdir, evaluator),
+        models=models(config, result, images, test),
         arrays={CODEBOOK_FILE: codebook},
     )
 
@@ -105,7 +117,7 @@ def _pictures(
     evaluator: Evaluator,
 ) -> dict[str, Figure]:
     """Draws one seed's pictures."""
-    codebook = np.asarray(objectives.codebook_of(params, model_state))
+    codebook = np.asarray(codebook_of(params, model_state))
     figures, name = analysis.figures, config.estimator
     originals = evaluation.spread(images.test, 2 * NUM_PICTURES)
     reconstructions = evaluator.reconstruct(params, model_state, originals)

@@ -16,6 +16,7 @@ from dvae.models import checks, vq_conv
 from dvae.train import distributed, loop, sharding, state
 from experiments.cifar_vq import names, objectives
 from experiments.cifar_vq.config import Config
+from experiments.cifar_vq.model import codebook_of
 from experiments.common import batches as common_batches
 from experiments.common import half_precision
 from experiments.common import run as runner
@@ -116,7 +117,7 @@ def loss_fn(config: Config, channels: int = 3) -> state.LossFn:
         params: PyTree, model_state: PyTree, images: jax.Array, key: jax.Array, step: jax.Array
     ) -> tuple[jax.Array, tuple[PyTree, state.Metrics]]:
         key_latent, key_restart = jax.random.split(key)
-        codebook = objectives.codebook_of(params, model_state)
+        codebook = codebook_of(params, model_state)
         model = objectives.bind(module, params["network"], codebook)
         vectors = objectives.apply(module, params["network"], "encode", images)
         kl_weight = bounds.linear_warmup(step, config.kl_warmup_steps)

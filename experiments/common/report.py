@@ -10,8 +10,9 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure
 
-from dvae import analysis
+from dvae import analysis, trained
 from dvae.train import checkpoint, loop, status
+from experiments.common import models as run_models
 from experiments.common import records
 from experiments.common.config import RunConfig
 
@@ -27,6 +28,7 @@ class Report(NamedTuple):
     rows: Sequence[Row]
     draw: Callable[[], Mapping[str, Figure]]  # pictures by name
     notes: Sequence[str] = ()
+    models: Sequence[run_models.Trained] = ()  # one a seed
     arrays: Mapping[str, Any] = {}  # file name -> one array (.npy) or a dictionary of them (.npz)
 
 
@@ -81,7 +83,7 @@ def first_seed(config: RunConfig, tree: PyTree) -> PyTree:
 
 
 def save(report: Report, workdir: Path, *, began: float) -> dict[str, Any]:
-    """Writes summary.json first, then arrays and pictures, and prints the result.
+    """Writes summary.json first, then arrays, models and pictures, and prints the result.
 
     In the end summary.json, which is returned, lists the files beside it: nothing is left to do,
     until training goes on.
@@ -99,6 +101,8 @@ def save(report: Report, workdir: Path, *, began: float) -> dict[str, Any]:
             np.savez(workdir / name, **array)
         else:
             np.save(workdir / name, array)
+    for name in run_models.save(report.models, workdir / trained.MODEL_FOLDER):
+        files.append(str(Path(trained.MODEL_FOLDER, name, trained.RECORD_FILE)))
     with status.phase("drawing"):
         for title, figure in report.draw().items():
             files.append(f"{title}.png")

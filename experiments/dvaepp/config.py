@@ -5,6 +5,7 @@ from typing import ClassVar
 
 from dvae import data
 from dvae.models import dvaepp, multiscale
+from dvae.models.dvaepp_latents import BERNOULLI, BOLTZMANN, NORMAL, RBM, RBM_ROLFE
 from experiments.boltzmann.config import USUAL, BoltzmannConfig, check_machine, rules
 from experiments.boltzmann.names import EXPONENTIAL, OVERLAPPING, PCD
 from experiments.common import flags, pixels, schedules
@@ -13,10 +14,8 @@ from experiments.common.config import LikelihoodConfig, RunConfig, dataset_optio
 from experiments.common.flag_rules import POSITIVE, VALIDATED, Condition, Rules, one_of
 from experiments.common.flags import changed, option
 
-NORMAL, BERNOULLI, RBM, RBM_ROLFE = "normal", "bernoulli", "rbm", "rbm_rolfe"
 GLOBAL_LATENTS = (RBM, RBM_ROLFE, BERNOULLI, NORMAL)
 LOCAL_LATENTS = (NORMAL, BERNOULLI)
-BOLTZMANN = (RBM, RBM_ROLFE)
 UNCONDITIONAL, CONDITIONAL = "unconditional", "conditional"
 BINARY_DATASETS = ("mnist_static", "mnist_dynamic", "omniglot", "caltech101_silhouettes", "digits")
 LEVELS = tuple(name for name in data.NAMES if name not in BINARY_DATASETS)

@@ -1,6 +1,8 @@
 """What a `dvaepp` run leaves behind: summary.json and its pictures."""
 
+import functools
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,18 +10,39 @@ import numpy as np
 from jax.sharding import Mesh
 from matplotlib.figure import Figure
 
-from dvae import analysis, bounds
+from dvae import analysis, bounds, rbm
 from dvae.data import Dataset
 from dvae.train import loop
 from experiments.boltzmann import report as boltzmann_report
 from experiments.common import evaluation, records
+from experiments.common import models as run_models
 from experiments.common import report as run_report
+from experiments.dvaepp import model as dvaepp_model
 from experiments.dvaepp.config import BERNOULLI, RBM, RBM_ROLFE, Config
 from experiments.dvaepp.evaluation import Evaluation, Evaluator, machine
 
 NUM_PICTURES = 16
 NUM_DRAWS, NUM_EACH = 16, 5  # of the global variables, and images of each (the paper's Fig. 4)
 _GLOBAL = {RBM: "RBM", RBM_ROLFE: "RBM (Rolfe)", BERNOULLI: "Bernoulli"}
+
+
+def models(
+    config: Config,
+    result: loop.Result,
+    images: Dataset,
+    test: Mapping[str, Any],
+    log_z: rbm.ais.LogZ | None,
+) -> list[run_models.Trained]:
+    """Returns the models of all seeds, with what the summary says of the test images."""
+    return run_models.of_seeds(
+        config,
+        dvaepp_model.functions(config, images.train.shape[1:]),
+        functools.partial(dvaepp_model.arrays, config),
+        boltzmann_report.best_state(config, result),
+        images,
+        test,
+        log_z=log_z,
+    )
 
 
 def report(
@@ -44,6 +67,7 @@ def report(
         boltzmann_report.rows(summary, _rows_of_set),
         draw=lambda: _pictures(config, params, model_state, images, workdir, evaluator),
         notes=boltzmann_report.warnings(summary),
+        models=models(config, result, images, summary["test"], sets["test"].log_z),
         arrays=boltzmann_report.arrays(prior, state),
     )
 

@@ -13,17 +13,17 @@ import numpy as np
 import scipy.stats
 from jax.sharding import Mesh
 
-from dvae import bounds
 from dvae.analysis import codes as code_tables
 from dvae.data import Dataset
-from dvae.distributions import categorical, normal
-from dvae.models import checks, joint
+from dvae.models import checks
 from dvae.train import sharding
 from dvae.train.state import TrainState
+from dvae.trained import joint_vae
 from experiments.common import evaluation
 from experiments.common.run import ValidateFn
+from experiments.joint_vae import model as joint_model
 from experiments.joint_vae.config import Config
-from experiments.joint_vae.task import as_float, bind, kl_metrics, model
+from experiments.joint_vae.task import kl_metrics
 
 PyTree = Any
 QUANTILES = np.linspace(0.05, 0.95, 10)  # of the prior, where continuous variables are drawn
@@ -115,42 +115,24 @@ class Evaluator:
         self._config = config
         self._images = images
         self._mesh = mesh
-        self._module = model(config, images)
+        self._functions = joint_model.functions(config, images.train.shape[1:])
         # Classes of codes are read off the training images, those of all processes.
         whole = functools.partial(sharding.gather_rows, mesh, num_rows=images.num_train)
         self.train = whole(images.train)
         self.train_labels = None if images.train_labels is None else whole(images.train_labels)
         self._evaluate_seeds = jax.jit(self._batch_of_seeds)
-        self._decode = jax.jit(self._mean_images)
-
-    def _one_hot(self, codes: jax.Array) -> list[jax.Array]:
-        """One-hot c_j [B, n_j] of codes [B, j]."""
-        sizes = self._config.discrete_sizes
-        return [jax.nn.one_hot(codes[:, j], size) for j, size in enumerate(sizes)]
-
-    def _batch(self, params: PyTree, key: jax.Array, images: jax.Array) -> tuple[jax.Array, ...]:
-        """One seed's fields of `Evaluation` on a batch."""
-        apply = bind(self._module, params)
-        x = as_float(images)
-        q = apply(joint.JointVAE.encode, x)
-        codes, kl = joint.likeliest(q), joint.divergences(q)
-        decode = lambda h, c: apply(joint.JointVAE.pixel_logits, h, c)
-        best = decode(q.mean, self._one_hot(codes))
-        key_h, *keys = jax.random.split(key, 1 + len(q.logits))
-        c = [categorical.sample(k, logits) for k, logits in zip(keys, q.logits, strict=True)]
-        pixels = decode(normal.sample(key_h, q.mean, q.log_scale), c)
-        elbo = bounds.elbo(
-            joint.log_likelihood(x, pixels), kl.continuous.sum(-1) + kl.discrete.sum(-1)
-        )
-        error = jnp.square(jax.nn.sigmoid(best) - x).mean((1, 2, 3))
-        return codes, -joint.log_likelihood(x, best), error, elbo, kl.continuous, kl.discrete
+        self._decode = jax.jit(self._functions.decode)
+        self._encode = jax.jit(self._functions.encode)
+        self._sample = jax.jit(self._functions.sample, static_argnames="num_images")
 
     def _batch_of_seeds(
         self, params: PyTree, keys: jax.Array, index: jax.Array, images: jax.Array
     ) -> tuple[jax.Array, ...]:
-        """The same of parameters and keys [S, ...], with the images sharded over the devices."""
+        """Fields of `Evaluation`, of parameters and keys [S, ...] and images over the devices."""
         shared = sharding.shard_batch(self._mesh, images)
-        one_seed = lambda p, key: self._batch(p, jax.random.fold_in(key, index), shared)
+        one_seed = lambda p, key: self._functions.evaluate(
+            joint_model.arrays(p), jax.random.fold_in(key, index), shared
+        )
         return jax.vmap(one_seed)(params, keys)
 
     def evaluate(self, params: PyTree, model_state: PyTree, images: np.ndarray) -> Evaluation:
@@ -177,14 +159,8 @@ class Evaluator:
         return Evaluation(*fields)
 
     def _checked(self, images: np.ndarray) -> np.ndarray:
-        c = self._module.config
-        shape = (*c.sides, c.channels)
+        shape = self._functions.image_shape
         return evaluation.check_images(images, kind=checks.LEVELS, shape=shape)
-
-    def _mean_images(self, params: PyTree, h: jax.Array, codes: jax.Array) -> jax.Array:
-        decode = joint.JointVAE.pixel_logits
-        logits = bind(self._module, params)(decode, h, self._one_hot(codes))
-        return jnp.round(255 * jax.nn.sigmoid(logits)).astype(jnp.uint8)
 
     def decode(self, params: PyTree, h: np.ndarray, codes: np.ndarray) -> np.ndarray:
         """Returns E[x | h, c] as uint8 for h [B, n] and codes [B, j]; parameters of one seed.
@@ -201,24 +177,21 @@ class Evaluator:
             )
         for j, size in enumerate(sizes):
             checks.check_codes(f"codes[:, {j}]", codes[:, j], ("B",), size)
-        return np.asarray(self._decode(params, h, codes))
+        latents = joint_vae.Latents(jnp.asarray(codes, jnp.int32), jnp.asarray(h))
+        return np.asarray(self._decode(joint_model.arrays(params), latents))
 
     def reconstruct(self, params: PyTree, model_state: PyTree, images: np.ndarray) -> np.ndarray:
         """Returns E[x | mean of h, likeliest c] of uint8 images, like them; of one seed."""
         del model_state
-        levels = jnp.asarray(self._checked(images))
-        q = bind(self._module, params)(joint.JointVAE.encode, as_float(levels))
-        return self.decode(params, np.asarray(q.mean), np.asarray(joint.likeliest(q)))
+        latents = self._encode(joint_model.arrays(params), None, self._checked(images))
+        return self.decode(params, np.asarray(latents.continuous), np.asarray(latents.classes))
 
     def sample_prior(self, params: PyTree, model_state: PyTree, num_images: int) -> np.ndarray:
         """Returns E[x | h, c] at h and c drawn from the prior, uint8, of one seed."""
         del model_state
         evaluation.check_count("num_images", num_images)
-        key_h, key_c = jax.random.split(evaluation.seed_keys(self._config)[0])
-        h = jax.random.normal(key_h, (num_images, self._config.continuous))
-        sizes = jnp.array(self._config.discrete_sizes, jnp.int32)
-        codes = jax.random.randint(key_c, (num_images, len(sizes)), 0, sizes[None])
-        return self.decode(params, np.asarray(h), np.asarray(codes))
+        key, model = evaluation.seed_keys(self._config)[0], joint_model.arrays(params)
+        return np.asarray(self._sample(model, key, num_images=num_images))
 
     def traverse(
         self, params: PyTree, base_codes: np.ndarray

@@ -1,5 +1,6 @@
 """What a `joint_vae` run leaves behind: summary.json and its pictures."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from dvae.analysis import codes as code_tables
 from dvae.data import Dataset
 from dvae.train import loop
 from experiments.common import evaluation, records
+from experiments.common import models as run_models
 from experiments.common import report as run_report
+from experiments.joint_vae import model as joint_model
 from experiments.joint_vae.config import CAPACITY, ELBO, Config
 from experiments.joint_vae.evaluation import QUANTILES, Evaluation, Evaluator, accuracy
 
@@ -21,6 +24,24 @@ _OBJECTIVE_IS = {
     CAPACITY: "E log p - gamma |KL - C| for either kind of variable, relaxed codes: bounds nothing",
     ELBO: "the ELBO with relaxed codes: bounds nothing",
 }
+
+
+def models(
+    config: Config, result: loop.Result, images: Dataset, test: Mapping[str, Any]
+) -> list[run_models.Trained]:
+    """Returns the models of all seeds, with what the summary says of the test images."""
+    shape = images.train.shape[1:]
+    height, width, _ = shape
+    resized = f"resized to {height} x {width} by a bilinear filter (data.resized)"
+    return run_models.of_seeds(
+        config,
+        joint_model.functions(config, shape),
+        lambda params, _: joint_model.arrays(params),
+        result.state,
+        images,
+        test,
+        preparation=resized if config.image_size else "",
+    )
 
 
 def report(
@@ -60,6 +81,7 @@ def report(
             config, first, first_state, images, workdir, evaluator, test_evaluation, labels
         ),
         notes=() if "accuracy" in test else (missing,),
+        models=models(config, result, images, test),
     )
 
 

@@ -11,19 +11,13 @@ from jax.sharding import Mesh
 
 from dvae import bounds, data, relax
 from dvae.distributions import normal
-from dvae.models import checks, joint
+from dvae.models import joint
 from dvae.train import loop, sharding, state
 from experiments.common import batches
 from experiments.common import run as runner
 from experiments.joint_vae.config import CAPACITY, ELBO, Config
 
 PyTree = Any
-
-
-def as_float(images: jax.Array) -> jax.Array:
-    """Maps uint8 levels [B, H, W, C] to [0, 1], float32; ValueError for other dtypes."""
-    checks.check_images(images, kind=checks.LEVELS, shape=("B", "H", "W", "C"))
-    return images.astype(jnp.float32) / 255
 
 
 def model(config: Config, images: data.Dataset) -> joint.JointVAE:
@@ -93,7 +87,7 @@ def init_fn(module: joint.JointVAE) -> state.InitFn:
     """Returns the function that makes the parameters."""
 
     def init(key: jax.Array, images: jax.Array) -> tuple[PyTree, PyTree]:
-        return module.init(key, as_float(images[:1]))["params"], ()
+        return module.init(key, joint.as_float(images[:1]))["params"], ()
 
     return init
 
@@ -105,7 +99,7 @@ def loss_fn(config: Config, module: joint.JointVAE) -> state.LossFn:
         params: PyTree, model_state: PyTree, images: jax.Array, key: jax.Array, step: jax.Array
     ) -> tuple[jax.Array, tuple[PyTree, state.Metrics]]:
         apply = bind(module, params)
-        x = as_float(images)
+        x = joint.as_float(images)
         q = apply(joint.JointVAE.encode, x)
         h, c = sample(key, q, config.temperature)
         log_px = joint.log_likelihood(x, apply(joint.JointVAE.pixel_logits, h, c)).mean()

@@ -11,6 +11,7 @@ from boltzmann_cases import TINY, bits_of, start
 
 from dvae import data, rbm
 from dvae.models import binary as binary_model
+from dvae.models import boltzmann
 from dvae.train import sharding
 from experiments.binary_vae import __main__ as binary_vae
 from experiments.binary_vae import evaluation as binary_evaluation
@@ -19,7 +20,6 @@ from experiments.binary_vae import task as binary_vae_task
 from experiments.binary_vae.config import Config
 from experiments.binary_vae.presets import PRESETS
 from experiments.boltzmann import evaluation as boltzmann_evaluation
-from experiments.boltzmann import prior as boltzmann_prior
 from experiments.boltzmann import report as boltzmann_report
 from experiments.boltzmann.names import ANNEALING
 from experiments.common import schedules
@@ -67,7 +67,7 @@ def test_evaluation_approaches_the_enumerated_log_likelihood(images) -> None:
     )
     states = bits_of(4)
     z = [jnp.broadcast_to(g[:, None], (16, 12, 2)) for g in np.split(states, 2, 1)]
-    log_p = boltzmann_prior.log_prob(prior, rbm.exact.log_z(prior), z)
+    log_p = boltzmann.log_prob(prior, rbm.exact.log_z(prior), z)
     exact = jax.nn.logsumexp(model.log_likelihood(z) + log_p, 0)
     log_z_error = float(results.log_z.value[0] - rbm.exact.log_z(prior))
     assert abs(log_z_error) < 5 * results.log_z.std_error[0]
@@ -82,7 +82,7 @@ def test_pictures_of_the_prior_come_from_its_chains(images) -> None:
     _, first, prior = start(config, images)
     sure = prior._replace(bias1=jnp.full(2, 30.0), bias2=jnp.full(2, -30.0))
     chains = first.model_state["chains"]
-    bits = boltzmann_prior.sample(jax.random.key(0), config, sure, chains, 50)
+    bits = boltzmann.sample(jax.random.key(0), sure, boltzmann.chains_of(chains), 50, num_groups=1)
     np.testing.assert_array_equal(bits[0], np.tile([1.0, 1.0, 0.0, 0.0], (50, 1)))
 
 

@@ -9,6 +9,7 @@ from boltzmann_cases import TINY, bits_of, start
 from dvae import data, rbm
 from dvae.distributions import bernoulli
 from dvae.models import binary as binary_model
+from dvae.models import boltzmann
 from experiments.binary_vae import boltzmann_objectives, names
 from experiments.binary_vae.config import Config
 from experiments.binary_vae.objectives import Batch
@@ -35,7 +36,7 @@ def enumerate_states(config, model, prior, num_images):
     return (
         log_q,
         model.log_likelihood(groups),
-        boltzmann_prior.log_prob(prior, rbm.exact.log_z(prior), groups),
+        boltzmann.log_prob(prior, rbm.exact.log_z(prior), groups),
     )
 
 

@@ -11,12 +11,11 @@ import pytest
 
 from dvae import data, rbm
 from dvae.distributions import bernoulli
+from dvae.models import boltzmann, dvaepp_latents
 from dvae.models import dvaepp as networks
 from dvae.train import sharding
-from experiments.boltzmann import prior as boltzmann_prior
 from experiments.dvaepp import __main__ as dvaepp
 from experiments.dvaepp import evaluation as dvaepp_evaluation
-from experiments.dvaepp import latents as dvaepp_latents
 from experiments.dvaepp import task as dvaepp_task
 from experiments.dvaepp.config import Config
 from experiments.dvaepp.presets import PRESETS, ROWS
@@ -72,7 +71,7 @@ def exact_log_likelihood(config, module, params, x):
     states = bits_of(num_global + config.local_groups * num_local)
     z, rest = states[:, :num_global], states[:, num_global:]
     groups = np.split(z, config.num_groups, axis=1)
-    log_p = boltzmann_prior.log_prob(params["prior"], rbm.exact.log_z(params["prior"]), groups)
+    log_p = boltzmann.log_prob(params["prior"], rbm.exact.log_z(params["prior"]), groups)
     h = rest.reshape(len(states), config.local_groups, side, side, config.local_size)
     # Fixed values instead of draws: a group is known by the key that it is given.
     key_groups = jax.random.key(0)
@@ -196,7 +195,7 @@ def test_samples_share_their_global_variables(images) -> None:
 def test_bernoulli_prior_samples_follow_their_logits() -> None:
     config = Config(**{**TINY, "global_latents": "bernoulli"})
     prior = jnp.array([[30.0, -30.0], [-30.0, 30.0]])
-    seen = dvaepp_latents.prior_globals(jax.random.key(0), config, prior, {}, 5)
+    seen = dvaepp_latents.prior_globals(jax.random.key(0), config, prior, None, 5)
     np.testing.assert_array_equal(seen[0], np.tile([1.0, -1.0], (5, 1)))
     np.testing.assert_array_equal(seen[1], np.tile([-1.0, 1.0], (5, 1)))
 

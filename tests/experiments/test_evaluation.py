@@ -9,7 +9,7 @@ import pytest
 
 from dvae import data
 from dvae.models import binary as binary_model
-from dvae.models import checks
+from dvae.models import boltzmann, checks, dvaepp_latents
 from dvae.train import sharding
 from experiments.binary_vae import __main__ as binary_vae
 from experiments.binary_vae import evaluation as binary_evaluation
@@ -23,7 +23,6 @@ from experiments.common import evaluation
 from experiments.dvaepp import __main__ as dvaepp
 from experiments.dvaepp import config as dvaepp_config
 from experiments.dvaepp import evaluation as dvaepp_evaluation
-from experiments.dvaepp import latents as dvaepp_latents
 from experiments.dvaepp import presets as dvaepp_presets
 from experiments.joint_vae import __main__ as joint_vae
 from experiments.joint_vae import config as joint_config
@@ -174,7 +173,7 @@ def test_images_of_another_size(binary, hierarchy, joint) -> None:
         with pytest.raises(ValueError, match=message):
             evaluator.reconstruct(*trained, images)
     with pytest.raises(ValueError, match="uint8 levels"):
-        joint_vae_task.as_float(GREY / 255)
+        joint.as_float(GREY / 255)
 
 
 def test_numbers_of_samples_and_of_images(vq, binary, hierarchy, joint) -> None:
@@ -294,7 +293,7 @@ def test_networks_take_bits_as_floats() -> None:
 def test_groups_fill_the_machine() -> None:
     prior = boltzmann_prior.init(BinaryConfig(num_groups=2, num_latents=2))
     with pytest.raises(ValueError, match=r"the machine has units, 2 \+ 2, got \[2, 1\]"):
-        boltzmann_prior.log_prob(prior, jnp.zeros(()), [jnp.zeros((3, 2)), jnp.zeros((3, 1))])
+        boltzmann.log_prob(prior, jnp.zeros(()), [jnp.zeros((3, 2)), jnp.zeros((3, 1))])
     config = dvaepp_config.Config(**dvaepp_presets.PRESETS["smoke"])
     with pytest.raises(ValueError, match="global_latents=rbm needs log_z"):
         dvaepp_latents.draw_globals(jax.random.key(0), config, lambda seen: None, prior, None)

@@ -1,0 +1,35 @@
+"""Trained models: a folder with arrays and settings, and the pure functions that it makes.
+
+    model = dvae.load("runs/x")                      # a run's folder, or its model/
+    codes = model.encode(key, images)                # key=None: the posterior's mode
+    images = model.decode(codes)
+    new = model.sample(key, 16)
+    bound = model.elbo(key, images)                  # [N] nats
+    log_p = model.log_likelihood(key, images, num_samples=100)
+    model.params, model.codebook, model.info         # trees of arrays; what model.json says
+    model.apply(params, "elbo", key, images)         # the same at other parameters
+
+Each kind of model has a module with its `Functions`, pure ones that take the parameters first, and
+its latent variables: `cifar_vq`, `binary_vae`, `joint_vae`, `dvaepp`. Loading reads JSON and
+safetensors and executes nothing.
+"""
+
+from dvae.trained import binary_vae, cifar_vq, dvaepp, joint_vae
+from dvae.trained._files import MODEL_FOLDER, RECORD_FILE, Card, ModelError, load, save, seed_folder
+from dvae.trained._model import Functions, Model
+
+__all__ = [
+    "MODEL_FOLDER",
+    "RECORD_FILE",
+    "Card",
+    "Functions",
+    "Model",
+    "ModelError",
+    "binary_vae",
+    "cifar_vq",
+    "dvaepp",
+    "joint_vae",
+    "load",
+    "save",
+    "seed_folder",
+]

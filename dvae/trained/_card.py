@@ -1,0 +1,50 @@
+"""The card of a model, README.md: what it is, where it comes from and how it is used."""
+
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["describe"]
+
+_WHAT = {
+    "cifar_vq": "images by discrete codes of learned codebooks",
+    "binary_vae": "binary images by binary latent variables",
+    "joint_vae": "images by discrete and continuous latent variables together",
+    "dvaepp": "images by global and local latent variables (DVAE++)",
+}
+_PIXELS = {"levels": "uint8 levels 0..255", "bits": "pixels 0 or 1"}
+
+
+def describe(record: Mapping[str, Any], arrays: Mapping[str, Any]) -> str:
+    """Returns the text of the card.
+
+    Args:
+        record: what model.json says.
+        arrays: by name.
+    """
+    images = record["images"]
+    shape = " x ".join(map(str, images["shape"]))
+    lines = [
+        f"# A `{record['kind']}` model of {record['dataset']}",
+        "",
+        f"It describes {_WHAT[record['kind']]}.",
+        "",
+        "    import dvae, jax",
+        "",
+        '    model = dvae.load("FOLDER")  # of this file',
+        "    images = model.sample(jax.random.key(0), 16)",
+        "",
+        f"- Images: {shape}, {_PIXELS[images['pixels']]}"
+        + (f"; {images['preparation']}" if images["preparation"] else ""),
+        f"- Numbers stored: {sum(x.size for x in arrays.values()):,}",
+        f"- Step: {record['step']}, seed: {record['seed']}",
+        f"- License: {record['license']}",
+        f"- Written by dvae {record['dvae_version']}",
+    ]
+    if log_z := record.get("log_z"):
+        lines.append(
+            f"- log Z of the prior: {log_z['nats']:.4f} +- {log_z['standard_error']:.4f} nats"
+        )
+    if record["metrics"]:
+        lines += ["", "Measured on test images:", ""]
+        lines += [f"- {name}: {value}" for name, value in record["metrics"].items()]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,193 @@
+"""A trained model: pure functions, bound to the parameters that they were trained to."""
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+__all__ = ["Functions", "Model"]
+
+PyTree = Any
+
+
+class Functions(Protocol):
+    """What every kind of model can do, given its parameters."""
+
+    @property
+    def kind(self) -> str:
+        """Program that trains such models."""
+
+    @property
+    def pixels(self) -> str:
+        """Kind of the pixels, see `models.checks`."""
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels."""
+
+    def abstract_params(self) -> PyTree:
+        """Returns shapes and dtypes of the parameters."""
+
+    def check_images(self, images: Any) -> None:
+        """Raises ValueError unless the model takes these images."""
+
+    def check_codes(self, codes: Any) -> None:
+        """Raises ValueError unless these are codes of the model."""
+
+    def encode(self, params: PyTree, key: jax.Array | None, images: jax.Array) -> Any:
+        """Draws the latent variables of images; without a key takes the posterior's mode."""
+
+    def decode(self, params: PyTree, codes: Any) -> jax.Array:
+        """Makes images of latent variables, uint8 [N, H, W, C]."""
+
+    def sample(self, params: PyTree, key: jax.Array, *, num_images: int) -> jax.Array:
+        """Draws images from the model, uint8 [num_images, H, W, C]."""
+
+    def elbo(self, params: PyTree, key: jax.Array, images: jax.Array) -> jax.Array:
+        """Estimates the ELBO, nats [N]."""
+
+    def log_likelihood(
+        self, params: PyTree, key: jax.Array, images: jax.Array, *, num_samples: int
+    ) -> jax.Array:
+        """Estimates log p(x) by importance samples, nats [N]."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained model.
+
+    Its methods compile once for each shape of their arguments. They compute all images in one
+    batch: pass some hundreds at a time. Images are levels 0..255 (uint8) or pixels 0 or 1, as
+    `functions.pixels` says, [N, *functions.image_shape].
+    """
+
+    functions: Functions  # pure functions of (params, ...), see the module of the kind
+    params: PyTree  # arrays by name
+    info: Mapping[str, Any] = field(default_factory=dict)  # what model.json says
+
+    @property
+    def kind(self) -> str:
+        """The program that trained the model."""
+        return self.functions.kind
+
+    @property
+    def codebook(self) -> jax.Array:
+        """The codebooks [n, C, D] of a `cifar_vq` model."""
+        if "codebook" not in self.params:
+            raise AttributeError(f"a {self.kind} model has no codebook; its codes are variables")
+        return self.params["codebook"]
+
+    def apply(self, params: PyTree, method: str, *args: Any, **options: Any) -> Any:
+        """Calls a function of `functions` at other parameters, for jit, vmap and grad.
+
+        Args:
+            params: a tree like `self.params`.
+            method: a name such as "elbo".
+            *args: what the function takes after the parameters.
+            **options: likewise.
+        """
+        return getattr(self.functions, method)(params, *args, **options)
+
+    @functools.cached_property
+    def _compiled(self) -> dict[str, Any]:
+        """The functions compiled; what is counted is part of the program."""
+        static = {"sample": "num_images", "log_likelihood": "num_samples"}
+        return {
+            name: jax.jit(getattr(self.functions, name), static_argnames=static.get(name))
+            for name in ("encode", "decode", "sample", "elbo", "log_likelihood")
+        }
+
+    def encode(self, key: jax.Array | None, images: Any) -> Any:
+        """Draws the latent variables of images; without a key takes the posterior's mode.
+
+        Args:
+            key: typed PRNG key, or None.
+            images: [N, H, W, C].
+
+        Returns:
+            int32 [N, h, w, n] of `cifar_vq`, bits uint8 [N, n] of `binary_vae`, `Latents` of
+            `joint_vae` and `dvaepp`.
+
+        Raises:
+            ValueError: images have another shape, dtype or kind of pixels.
+        """
+        return self._compiled["encode"](self.params, key, self._checked(images))
+
+    def decode(self, codes: Any) -> jax.Array:
+        """Makes images of latent variables: uint8 levels [N, H, W, C].
+
+        They are means of the pixels, but where the decoder of a `dvaepp` model draws them.
+
+        Args:
+            codes: as `encode` returns them.
+
+        Raises:
+            ValueError: codes are not those of this model.
+        """
+        codes = jax.tree.map(_as_array, codes)
+        self.functions.check_codes(codes)
+        return self._compiled["decode"](self.params, codes)
+
+    def sample(self, key: jax.Array, num_images: int) -> jax.Array:
+        """Draws images from the model, uint8 levels [num_images, H, W, C].
+
+        Args:
+            key: typed PRNG key.
+            num_images: at least 1.
+
+        Raises:
+            ValueError: `num_images` is below 1.
+        """
+        _check_count("num_images", num_images)
+        return self._compiled["sample"](self.params, key, num_images=num_images)
+
+    def elbo(self, key: jax.Array, images: Any) -> jax.Array:
+        """Estimates the ELBO of images with one sample, nats [N].
+
+        Args:
+            key: typed PRNG key.
+            images: [N, H, W, C].
+
+        Raises:
+            ValueError: as for `encode`.
+        """
+        return self._compiled["elbo"](self.params, key, self._checked(images))
+
+    def log_likelihood(self, key: jax.Array, images: Any, *, num_samples: int) -> jax.Array:
+        """Estimates log p(x) by importance samples, nats [N]: at most log p(x) in the mean.
+
+        Args:
+            key: typed PRNG key.
+            images: [N, H, W, C].
+            num_samples: K, at least 1.
+
+        Raises:
+            ValueError: as for `encode`, or `num_samples` is below 1.
+        """
+        _check_count("num_samples", num_samples)
+        images = self._checked(images)
+        return self._compiled["log_likelihood"](self.params, key, images, num_samples=num_samples)
+
+    def _checked(self, images: Any) -> Any:
+        images = _as_array(images)
+        self.functions.check_images(images)
+        return images
+
+    def __repr__(self) -> str:
+        """Describes the model in a line."""
+        data = self.info.get("dataset", "unknown data")
+        count = sum(x.size for x in jax.tree.leaves(self.params))
+        shape = "x".join(map(str, self.functions.image_shape))
+        return f"Model({self.kind}, {shape} images of {data}, {count:,} numbers)"
+
+
+def _as_array(x: Any) -> Any:
+    return x if hasattr(x, "dtype") else np.asarray(x)
+
+
+def _check_count(name: str, count: int) -> None:
+    if count < 1:
+        raise ValueError(f"{name} must be at least 1, got {count}")

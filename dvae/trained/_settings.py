@@ -1,0 +1,77 @@
+"""Settings as JSON and back: frozen dataclasses of numbers, names and tuples."""
+
+import dataclasses
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+
+__all__ = ["from_json", "to_json"]
+
+# Sums and products of other types are not what the networks were made for.
+_DTYPES = ("float64", "float32", "bfloat16", "float16")
+
+
+def to_json(settings: Any) -> dict[str, Any]:
+    """Returns the fields of a dataclass as JSON has them; dtypes by name."""
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if dataclasses.is_dataclass(value):
+            value = to_json(value)
+        elif _is_dtype(field.name) and value is not None:
+            value = jnp.dtype(value).name
+        elif isinstance(value, tuple):
+            value = list(value)
+        values[field.name] = value
+    return values
+
+
+def from_json(cls: type, values: Any, where: str = "settings") -> Any:
+    """Makes a dataclass of what `to_json` returned.
+
+    A field that is missing, as in files that are older than it, has its default.
+
+    Args:
+        cls: the dataclass.
+        values: as JSON has them.
+        where: names them, for messages.
+
+    Raises:
+        ValueError: a field is unknown, missing or of another type, or the values make no model.
+    """
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{where} must be an object, got {values!r}")
+    types = typing.get_type_hints(cls)
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    if unknown := sorted(values.keys() - fields.keys()):
+        raise ValueError(f"{where} has {unknown[0]}, which is no setting of this version")
+    made = {}
+    for name, field in fields.items():
+        if name in values:
+            made[name] = _read(types[name], name, values[name], f"{where}.{name}")
+        elif field.default is dataclasses.MISSING:
+            raise ValueError(f"{where} lacks {name}")
+    return cls(**made)
+
+
+def _is_dtype(name: str) -> bool:
+    return name.endswith("dtype")
+
+
+def _read(kind: Any, name: str, value: Any, where: str) -> Any:
+    """Checks one value against the type of its field."""
+    if dataclasses.is_dataclass(kind):
+        return from_json(typing.cast(type, kind), value, where)
+    if _is_dtype(name):
+        if value is not None and value not in _DTYPES:
+            raise ValueError(f"{where} must be one of {', '.join(_DTYPES)}, got {value!r}")
+        return value
+    if typing.get_origin(kind) is tuple:
+        if not isinstance(value, list) or not all(type(item) is int for item in value):
+            raise ValueError(f"{where} must be a list of integers, got {value!r}")
+        return tuple(value)
+    if type(value) is not kind:
+        raise ValueError(f"{where} must be of type {kind.__name__}, got {value!r}")
+    return value

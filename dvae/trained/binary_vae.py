@@ -1,0 +1,220 @@
+"""What a trained model of `binary_vae` does: binary images by groups of bits.
+
+Codes are the bits of all groups, uint8 [N, n]. Everything is in the binary limit: bits are bits,
+whatever relaxation trained them. The parameters are
+
+    network      of `models.mlp`
+    mean         [D] of the training pixels, which the encoder subtracts
+    batch_stats  moving averages of batch norm, if there is any
+
+and under a Boltzmann prior
+
+    prior        bias1, bias2 and weights of the machine
+    log_z        [] its log Z, an estimate; after a change of the prior take another one, such as
+                 `rbm.ais.log_z(key, params["prior"]).value`
+    chains       those of the training, from which samples start
+"""
+
+import functools
+import itertools
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from dvae import bounds
+from dvae.distributions import bernoulli
+from dvae.models import binary, boltzmann, checks, mlp
+from dvae.trained._checks import check_shape
+from dvae.trained._machine import abstract_machine, check_chains
+
+__all__ = ["Functions", "Terms"]
+
+PyTree = Any
+_CHUNK_SIZE = 10  # samples decoded at once: a thousand rows of logits stay in the cache
+
+
+class Terms(NamedTuple):
+    """What is estimated of N images."""
+
+    log_likelihood: jax.Array  # [N] nats, K samples
+    ess: jax.Array  # [N] effective number of them
+    elbo: jax.Array  # [N] nats, one sample
+    kl: jax.Array  # [N, parts] nats, log q - log p of that sample
+    posterior_mean: jax.Array  # [N, n] q(z = 1 | x) of the first group
+
+
+@dataclass(frozen=True)
+class Functions:
+    """Pure functions of the parameters of a model with these sizes."""
+
+    kind: ClassVar[str] = "binary_vae"
+    pixels: ClassVar[str] = checks.BITS
+
+    network: mlp.BinaryVAEConfig
+    image_shape: tuple[int, int, int]
+    num_chains: int = 0  # of a Boltzmann prior
+    weighted_chains: bool = False  # they are those of population annealing
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for settings that make no model."""
+        check_shape(self.image_shape)
+        if math.prod(self.image_shape) != self.network.num_pixels:
+            raise ValueError(
+                f"images of shape {self.image_shape} do not have the {self.network.num_pixels} "
+                "pixels of the network"
+            )
+        check_chains(self.num_chains, needed=not self.network.directed)
+
+    def abstract_params(self) -> PyTree:
+        """Returns shapes and dtypes of the parameters."""
+        c, mean = self.network, jax.ShapeDtypeStruct((self.network.num_pixels,), jnp.float32)
+        module, blank = mlp.BinaryVAE(c), jnp.zeros((1, c.num_pixels))
+        variables = jax.eval_shape(lambda key: module.init(key, blank), jax.random.key(0))
+        params = {
+            "network": variables["params"],
+            "mean": mean,
+            "batch_stats": variables.get("batch_stats", {}),
+        }
+        if c.directed:
+            return params
+        return params | abstract_machine(
+            sum(c.group_sizes), self.num_chains, weighted=self.weighted_chains
+        )
+
+    def check_images(self, images: Any) -> None:
+        """Raises ValueError unless images are [N, *image_shape], pixels 0 or 1 of any dtype."""
+        checks.check_images(images, kind=checks.BITS, shape=("N", *self.image_shape))
+
+    def check_codes(self, codes: Any) -> None:
+        """Raises ValueError unless codes are bits [N, n] of any dtype."""
+        shape = ("N", sum(self.network.group_sizes))
+        checks.check_images(codes, kind=checks.BITS, shape=shape, name="codes")
+
+    def _bind(self, params: PyTree, images: jax.Array) -> binary.Networks:
+        """Returns the networks on images; the first group's logits are computed once."""
+        x = images.reshape(len(images), -1).astype(jnp.float32)
+        module, stats = mlp.BinaryVAE(self.network), params["batch_stats"]
+        model = binary.bind(module, params["network"], params["mean"], x, stats)
+        logits = model.posterior_logits([])
+        return model._replace(
+            posterior_logits=lambda earlier: model.posterior_logits(earlier) if earlier else logits
+        )
+
+    def _run(self, params: PyTree, method: Any, groups: list[jax.Array]) -> jax.Array:
+        module, stats = mlp.BinaryVAE(self.network), params["batch_stats"]
+        return binary.apply(module, params["network"], method, groups, batch_stats=stats)
+
+    def encode(self, params: PyTree, key: jax.Array | None, images: jax.Array) -> jax.Array:
+        """Draws z_1 ~ q(z_1 | x), z_2 ~ q(z_2 | x, z_1), ...
+
+        Without a key every group is at the mode of its posterior, given the groups before.
+
+        Args:
+            params: of the model.
+            key: typed PRNG key, or None.
+            images: [N, *image_shape], pixels 0 or 1.
+
+        Returns:
+            uint8 [N, n], the bits of all groups.
+        """
+        model = self._bind(params, images)
+        groups: list[jax.Array] = []
+        num_groups = len(self.network.group_sizes)
+        keys = [None] * num_groups if key is None else jax.random.split(key, num_groups)
+        for key_group in keys:
+            logits = model.posterior_logits(groups)
+            bits = (
+                (logits > 0).astype(logits.dtype)
+                if key_group is None
+                else bernoulli.sample(key_group, logits)
+            )
+            groups.append(bits)
+        return jnp.concatenate(groups, -1).astype(jnp.uint8)
+
+    def mean_image(self, params: PyTree, codes: jax.Array) -> jax.Array:
+        """Evaluates E[x | z], differentiable: float32 levels [N, *image_shape] in [0, 255].
+
+        Args:
+            params: of the model.
+            codes: bits [N, n], or floats that relax them.
+        """
+        *ends, _ = itertools.accumulate(self.network.group_sizes)
+        groups = jnp.split(codes.astype(jnp.float32), ends, axis=-1)
+        logits = self._run(params, mlp.BinaryVAE.pixel_logits, groups)
+        return (255 * jax.nn.sigmoid(logits)).reshape(len(codes), *self.image_shape)
+
+    def decode(self, params: PyTree, codes: jax.Array) -> jax.Array:
+        """Rounds the pixels' probabilities to levels 0..255: uint8 [N, *image_shape]."""
+        return jnp.round(self.mean_image(params, codes)).astype(jnp.uint8)
+
+    def reconstruct(self, params: PyTree, key: jax.Array | None, images: jax.Array) -> jax.Array:
+        """Encodes and decodes images [N, *image_shape]."""
+        return self.decode(params, self.encode(params, key, images))
+
+    def sample(self, params: PyTree, key: jax.Array, *, num_images: int) -> jax.Array:
+        """Decodes bits drawn from the prior: uint8 [num_images, *image_shape].
+
+        Those of a Boltzmann machine are drawn as `models.boltzmann.sample` says.
+        """
+        num_groups = len(self.network.group_sizes)
+        groups: list[jax.Array] = []
+        if self.network.directed:
+            for key_group in jax.random.split(key, num_groups):
+                logits = self._run(params, mlp.BinaryVAE.prior_logits, groups)
+                shape = () if groups else (num_images,)
+                groups.append(bernoulli.sample(key_group, logits, shape))
+        else:
+            machine, chains = params["prior"], params["chains"]
+            groups = boltzmann.sample(key, machine, chains, num_images, num_groups=num_groups)
+        return self.decode(params, jnp.concatenate(groups, -1))
+
+    def _draws(self, params: PyTree, images: jax.Array) -> tuple[Any, jax.Array]:
+        """Returns the function that draws all groups, and the first group's logits."""
+        model, log_prior = self._bind(params, images), None
+        if not self.network.directed:
+            log_prior = functools.partial(boltzmann.log_prob, params["prior"], params["log_z"])
+        num_groups = len(self.network.group_sizes)
+        draw = lambda key: binary.ancestral(key, model, num_groups, log_prior=log_prior)
+        return draw, model.posterior_logits([])
+
+    def evaluate(
+        self, params: PyTree, key: jax.Array, images: jax.Array, *, num_samples: int
+    ) -> Terms:
+        """Estimates log-likelihood and ELBO.
+
+        Args:
+            params: of the model.
+            key: typed PRNG key.
+            images: [N, ...] of as many pixels as the model has, 0 or 1.
+            num_samples: K, importance samples of the log-likelihood.
+        """
+        draw, logits = self._draws(params, images)
+        key_weights, key_elbo = jax.random.split(key)
+        estimate = bounds.log_likelihood(
+            key_weights,
+            lambda key: _log_weight(draw(key)),
+            num_samples=num_samples,
+            chunk_size=_CHUNK_SIZE,
+        )
+        sample = draw(key_elbo)
+        kl = jnp.moveaxis(sample.log_ratios, 0, -1)
+        mean = jax.nn.sigmoid(logits)
+        return Terms(estimate.value, estimate.ess, _log_weight(sample), kl, mean)
+
+    def elbo(self, params: PyTree, key: jax.Array, images: jax.Array) -> jax.Array:
+        """Estimates the ELBO with one sample, nats [N]; see `evaluate`, whose it is."""
+        draw, _ = self._draws(params, images)
+        return _log_weight(draw(jax.random.split(key)[1]))
+
+    def log_likelihood(
+        self, params: PyTree, key: jax.Array, images: jax.Array, *, num_samples: int
+    ) -> jax.Array:
+        """Estimates log p(x) by importance samples, nats [N]; see `evaluate`, whose it is."""
+        return self.evaluate(params, key, images, num_samples=num_samples).log_likelihood
+
+
+def _log_weight(sample: binary.Draw) -> jax.Array:
+    return sample.log_likelihood - sample.log_ratios.sum(0)

@@ -1,0 +1,43 @@
+"""The model that a `binary_vae` run trains, as `dvae.trained` takes it."""
+
+import math
+from typing import Any
+
+import jax
+
+from dvae import trained
+from experiments.binary_vae import names
+from experiments.binary_vae.config import Config
+from experiments.boltzmann import prior as boltzmann_prior
+from experiments.boltzmann.names import ANNEALING
+
+PyTree = Any
+
+
+def functions(config: Config, image_shape: tuple[int, int, int]) -> trained.binary_vae.Functions:
+    """Returns the model's functions, with the products that evaluations take."""
+    dtype = None if config.eval_dtype == "float32" else config.eval_dtype
+    network = config.model(math.prod(image_shape), product_dtype=dtype).config
+    machine = config.prior == names.BOLTZMANN
+    return trained.binary_vae.Functions(
+        network,
+        image_shape,
+        num_chains=config.num_chains if machine else 0,
+        weighted_chains=machine and config.sampler == ANNEALING,
+    )
+
+
+def arrays(params: PyTree, model_state: PyTree, log_z: jax.Array | None = None) -> PyTree:
+    """Returns the parameters that `functions` take.
+
+    Args:
+      params: of the training, without a seed axis.
+      model_state: likewise.
+      log_z: [] of a Boltzmann prior.
+    """
+    model = {
+        "network": params["network"],
+        "mean": model_state["mean"],
+        "batch_stats": model_state["batch_stats"],
+    }
+    return model | (boltzmann_prior.arrays(params, model_state, log_z) if "prior" in params else {})

@@ -1,0 +1,105 @@
+"""The trained models that a run leaves in its folder, one for each seed: see `dvae.trained`."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from dvae import rbm, trained
+from dvae.data import Dataset
+from dvae.train import sharding
+from dvae.train.best import Best
+from dvae.train.state import TrainState
+from experiments.common import records
+from experiments.common.config import RunConfig
+
+PyTree = Any
+_SHARED = ("num_images",)  # numbers of a set of images that are those of all seeds
+
+
+class Trained(NamedTuple):
+    """A model and what is told of it."""
+
+    functions: trained.Functions
+    params: PyTree
+    card: trained.Card
+
+
+def of_seeds(
+    config: RunConfig,
+    functions: trained.Functions,
+    arrays: Callable[..., PyTree],
+    state: Best | TrainState,
+    images: Dataset,
+    test: Mapping[str, Any],
+    *,
+    preparation: str = "",
+    log_z: rbm.ais.LogZ | None = None,
+) -> list[Trained]:
+    """Returns the models of all seeds, on the host.
+
+    Args:
+      config: of the run.
+      functions: of its models.
+      arrays: makes their parameters of (params, model_state), and with a machine of log Z.
+      state: of the step that was evaluated.
+      images: the data set.
+      test: what the summary says of the test images.
+      preparation: what was done to images.
+      log_z: [S] each, of Boltzmann priors.
+    """
+    params, model_state, steps = sharding.fetch((state.params, state.model_state, state.step))
+    models = []
+    for index in range(config.num_seeds):
+        parts = [_row(tree, config, index) for tree in (params, model_state)]
+        if log_z is not None:
+            parts.append(np.asarray(log_z.value)[index])
+        card = trained.Card(
+            dataset=images.name,
+            preparation=preparation,
+            binarization=images.binarization,
+            step=int(np.ravel(steps)[index]),
+            seed=config.seed + index,
+            metrics=_of_seed(test, config.num_seeds, index),
+            log_z=None if log_z is None else _log_z(log_z, index),
+        )
+        models.append(Trained(functions, arrays(*parts), card))
+    return models
+
+
+def save(models: Sequence[Trained], folder: Path) -> list[str]:
+    """Writes models to a folder, and of several each to a folder of its seed in there.
+
+    Returns:
+      The folders, by names below that of the first argument; "" for the folder itself.
+
+    Raises:
+      OSError: a file cannot be written.
+    """
+    several = len(models) > 1
+    names = [trained.seed_folder(m.card.seed or 0) if several else "" for m in models]
+    for name, model in zip(names, models, strict=True):
+        trained.save(folder / name, model.functions, model.params, model.card)
+    return names
+
+
+def _row(tree: PyTree, config: RunConfig, index: int) -> PyTree:
+    return tree if config.num_seeds == 1 else jax.tree.map(lambda x: x[index], tree)
+
+
+def _of_seed(test: Mapping[str, Any], num_seeds: int, index: int) -> dict[str, Any]:
+    """Takes the numbers of one seed out of those of all."""
+    if num_seeds == 1:
+        return dict(test)
+    return {
+        name: value[index] if isinstance(value, list) and name not in _SHARED else value
+        for name, value in test.items()
+        if not name.endswith(records.OVER_SEEDS)
+    }
+
+
+def _log_z(log_z: rbm.ais.LogZ, index: int) -> dict[str, float]:
+    value, error, ess = (float(np.asarray(x)[index]) for x in log_z)
+    return {"nats": value, "standard_error": error, "effective_samples": ess}

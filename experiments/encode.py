@@ -1,0 +1,169 @@
+"""Encodes a whole data set by a trained model, for whoever trains a prior or a classifier on codes.
+
+    python -m experiments.encode runs/x cifar10 --out=codes.npz
+    python -m experiments.encode runs/x digits --codes=sample --seed=3 --split=test
+
+The file has an array for each split, named train, validation and test, and train_labels, ... where
+the data set has classes: int32 [N, h, w, n] of cifar_vq and bits uint8 [N, n] of binary_vae. The
+others have two kinds of variables: train_classes and train_continuous of joint_vae, train_global
+and train_local of dvaepp. Images are prepared as they were for the run; grey levels that it samples
+are sampled once. The same command writes the same file.
+"""
+
+import dataclasses
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dvae import data, trained
+from dvae.data import batches
+from dvae.train import paths, status
+from experiments.binary_vae import task as binary_vae
+from experiments.cifar_vq import task as cifar_vq
+from experiments.common import flags, saved
+from experiments.common.flags import option
+from experiments.dvaepp import task as dvaepp
+from experiments.joint_vae import task as joint_vae
+
+_TASKS: dict[str, Any] = {
+    "cifar_vq": cifar_vq,
+    "binary_vae": binary_vae,
+    "joint_vae": joint_vae,
+    "dvaepp": dvaepp,
+}
+SPLITS = ("train", "validation", "test")
+MODE, SAMPLE = "mode", "sample"
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Settings of an encoding."""
+
+    out: str = option("codes.npz", "File of the codes, .npz.", path=True)
+    split: str = option("", "Split that is encoded; empty: all.", choices=("", *SPLITS))
+    codes: str = option(
+        MODE, "Codes: the posterior's mode, or a sample.", choices=(MODE, SAMPLE), group="run"
+    )
+    seed: int = option(
+        0,
+        "Seed of sampled codes, and of grey levels that are sampled to bits.",
+        minimum=0,
+        maximum=flags.MAX_SEED,
+    )
+    batch_size: int = option(100, "Images encoded at once; samples depend on it.", minimum=1)
+    model_seed: str = option("", "Seed of the model, of a run that trained several; empty: one.")
+    data_dir: str = option(
+        "", "Folder of prepared data sets. Empty: the one that the run names.", path=True
+    )
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a setting outside its range."""
+        flags.check_fields(self)
+        if self.model_seed and not self.model_seed.isdecimal():
+            raise ValueError(f"--model_seed={self.model_seed} must be a number")
+        if not self.out.endswith(".npz"):
+            raise ValueError(f"--out={self.out} must be a file named *.npz")
+
+
+def encode(config: Config, model: trained.Model, images: data.Dataset) -> dict[str, np.ndarray]:
+    """Returns the arrays of the file.
+
+    Args:
+      config: which split, and how.
+      model: encodes.
+      images: as the model takes them, but for grey levels that are to be sampled.
+
+    Raises:
+      ValueError: the model does not take such images.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    for role, split in enumerate(SPLITS):
+        if config.split not in ("", split):
+            continue
+        rows = getattr(images, split)
+        key = jax.random.fold_in(jax.random.key(config.seed), role)
+        dynamic = images.binarization == "dynamic" and split == "train"
+        with status.phase(f"encoding {len(rows):,} {split} images"):
+            parts = list(_batches(config, model, rows, key, dynamic=dynamic))
+        joined = jax.tree.map(lambda *x: np.concatenate(x), *parts)
+        fields = getattr(joined, "_asdict", lambda joined=joined: {"": joined})()
+        for name, values in fields.items():
+            arrays["_".join(filter(None, (split, name.rstrip("_"))))] = values
+        labels = getattr(images, f"{split}_labels")
+        if labels is not None:
+            arrays[f"{split}_labels"] = labels
+    return arrays
+
+
+def _batches(
+    config: Config, model: trained.Model, rows: np.ndarray, key: jax.Array, *, dynamic: bool
+) -> Iterator[Any]:
+    """Yields the codes of one batch after the other, on the host."""
+    size = min(config.batch_size, len(rows))
+    for index, (batch, mask) in enumerate(batches.padded_batches(rows, size)):
+        key_pixels, key_codes = jax.random.split(jax.random.fold_in(key, index))
+        if dynamic:
+            batch = np.asarray(batches.binarize(key_pixels, jnp.asarray(batch)))
+        codes = model.encode(key_codes if config.codes == SAMPLE else None, batch)
+        yield jax.tree.map(lambda x, mask=mask: np.asarray(x)[mask], codes)
+
+
+def prepare(config: Config, directory: Path, dataset: str) -> tuple[trained.Model, data.Dataset]:
+    """Loads the model of a run and a data set in the form in which that run would have it.
+
+    Raises:
+      ValueError: there is no run or no model of it, or the data set does not suit it.
+    """
+    classes = {name: task.Config for name, task in _TASKS.items()}
+    changes = {"data_dir": config.data_dir} if config.data_dir else {}
+    run_config = saved.read_config(directory, classes, dataset=dataset, **changes)
+    model = trained.load(directory, seed=int(config.model_seed) if config.model_seed else None)
+    with status.phase("loading the data"):
+        images = _TASKS[run_config.program].prepare(run_config)
+    model.functions.check_images(images.test)
+    return model, images
+
+
+def save(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Writes an .npz file that is either complete or not there.
+
+    Raises:
+      ValueError: it cannot be written.
+    """
+    temporary = path.with_name(f"{path.name}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+        os.replace(temporary, path)
+    except OSError as error:
+        raise ValueError(f"cannot write {path}: {error.strerror}; choose another --out") from error
+
+
+def main(arguments: list[str]) -> None:
+    """Encodes the data set of the command line."""
+    with flags.setup():
+        if len(arguments) != 3:
+            raise ValueError(
+                "name a run and a data set: python -m experiments.encode RUN_DIR DATASET; got "
+                f"{' '.join(arguments[1:]) or 'none'}"
+            )
+        config = flags.parse(Config)
+        path = Path(config.out)
+        if not path.absolute().parent.is_dir():
+            raise ValueError(f"--out={path}: the folder {path.parent} does not exist; make it")
+        model, images = prepare(config, paths.local(arguments[1], "RUN_DIR"), arguments[2])
+        arrays = encode(config, model, images)
+        save(path, arrays)
+    for name, values in arrays.items():
+        print(f"{name:<22} {values.dtype} {values.shape}")
+    print(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    flags.define(Config)
+    flags.run(main)

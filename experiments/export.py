@@ -1,0 +1,123 @@
+"""Writes the trained model of a run that has none yet: of an older version, or not finished.
+
+    python -m experiments.export runs/x
+    dvae.load("runs/x")
+
+Every run of cifar_vq, binary_vae, joint_vae and dvaepp ends with the folder model/; this makes it
+from the run's last checkpoint. The model is that of the step that the run evaluates: the best
+validation's, or the last one's. log Z of a Boltzmann prior is estimated again, with the run's keys.
+The data set is read for the shape of its images. Runs of several seeds get a model each.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from jax.sharding import Mesh
+
+from dvae import data, trained
+from dvae.train import checkpoint, lock, loop, paths, sharding, status
+from experiments.binary_vae import __main__ as binary_vae
+from experiments.cifar_vq import __main__ as cifar_vq
+from experiments.common import flags, models, records, saved
+from experiments.common.config import RunConfig
+from experiments.common.flags import option
+from experiments.dvaepp import __main__ as dvaepp
+from experiments.joint_vae import __main__ as joint_vae
+
+_PROGRAMS: dict[str, Any] = {
+    "cifar_vq": cifar_vq,
+    "binary_vae": binary_vae,
+    "joint_vae": joint_vae,
+    "dvaepp": dvaepp,
+}
+_WITH_LOG_Z = ("binary_vae", "dvaepp")  # where they have a Boltzmann prior
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Settings of an export."""
+
+    out: str = option("", "Folder of the model. Empty: model/ in that of the run.", path=True)
+    data_dir: str = option(
+        "", "Folder of prepared data sets. Empty: the one that the run names.", path=True
+    )
+    license: str = option("unspecified", "License of the model, for its card.")
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a path that is none."""
+        flags.check_fields(self)
+
+
+def read(config: Config, directory: Path) -> RunConfig:
+    """Returns the configuration of a run, which has a checkpoint and is not in progress.
+
+    Raises:
+      ValueError: it is not such a run.
+      LockedError: it is being trained.
+    """
+    classes = {name: program.Config for name, program in _PROGRAMS.items()}
+    changes = {"data_dir": config.data_dir} if config.data_dir else {}
+    run_config = saved.read_config(directory, classes, workdir=str(directory), **changes)
+    lock.check_free(directory)
+    if not any((directory / checkpoint.FOLDER).glob("[0-9]*")):
+        raise ValueError(f"{directory} has no checkpoint, and so no model; train it first")
+    return run_config
+
+
+def make(config: RunConfig, images: data.Dataset, mesh: Mesh) -> list[models.Trained]:
+    """Restores the models of a run from its last checkpoint.
+
+    Args:
+      config: of the run.
+      images: its data set.
+      mesh: the devices.
+    """
+    program, directory = _PROGRAMS[config.program], Path(config.workdir)
+    task = program.make_task(config, images, mesh)
+    result = loop.fit(task, _until_now(config, directory), directory, mesh)
+    test: dict[str, Any] = {}
+    if (directory / records.SUMMARY_FILE).exists():
+        test = records.read_summary(directory).get("test", {})
+    arguments = [config, result, images, test]
+    if config.program in _WITH_LOG_Z:
+        state = result.best if config.eval_interval else result.state
+        assert state is not None
+        with status.phase("estimating log Z"):
+            evaluator = program.evaluation.Evaluator(config, images, mesh)
+            arguments.append(evaluator.log_z(state.params))
+    return program.report.models(*arguments)
+
+
+def _until_now(config: RunConfig, directory: Path) -> loop.LoopConfig:
+    """Returns the lengths of a run that ends at its last checkpoint: nothing is trained."""
+    checkpoints = checkpoint.Checkpoints(directory)
+    step = checkpoints.latest_step
+    checkpoints.close()
+    assert step is not None
+    return dataclasses.replace(config.loop(), num_steps=step)
+
+
+def main(arguments: list[str]) -> None:
+    """Exports the run of the command line."""
+    with flags.setup():
+        if len(arguments) != 2:
+            raise ValueError(
+                "name the folder of one run: python -m experiments.export RUN_DIR; got "
+                f"{' '.join(arguments[1:]) or 'none'}"
+            )
+        config = flags.parse(Config)
+        directory = paths.local(arguments[1], "RUN_DIR")
+        run_config = read(config, directory)
+        with status.phase("loading the data"):
+            images = _PROGRAMS[run_config.program].task.prepare(run_config)
+    out = Path(config.out) if config.out else directory / trained.MODEL_FOLDER
+    made = make(run_config, images, sharding.make_mesh(1))
+    licensed = [m._replace(card=dataclasses.replace(m.card, license=config.license)) for m in made]
+    for name in models.save(licensed, out):
+        print(f"wrote {out / name}")
+
+
+if __name__ == "__main__":
+    flags.define(Config)
+    flags.run(main)
