@@ -67,7 +67,7 @@ def _read(kind: Any, name: str, value: Any, where: str) -> Any:
     if _is_dtype(name):
         if value is not None and value not in _DTYPES:
             raise ValueError(f"{where} must be one of {', '.join(_DTYPES)}, got {value!r}")
-        return value
+        return None if value is None else jnp.dtype(value)
     if typing.get_origin(kind) is tuple:
         if not isinstance(value, list) or not all(type(item) is int for item in value):
             raise ValueError(f"{where} must be a list of integers, got {value!r}")

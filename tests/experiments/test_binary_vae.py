@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import trained_runs
 
 from dvae import data
 from dvae.distributions import bernoulli
@@ -215,6 +216,8 @@ def test_an_interrupted_run_of_seeds_ends_like_a_whole_one(tmp_path, monkeypatch
         "config.json", "metrics.jsonl", "tensorboard", "checkpoints", "summary.json",
         "reconstructions.png", "samples.png", "active_units.png", "bounds.png",
     }  # fmt: skip
+
+    trained_runs.check(tmp_path / "whole", whole, data.load("digits").test)
 
     # Two seeds, each evaluated at the step of its lowest validation NLL, and their spread.
     assert json.loads((tmp_path / "whole" / "summary.json").read_text()) == whole

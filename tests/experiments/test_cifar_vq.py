@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import trained_runs
 
 from dvae import data
 from dvae.train import checkpoint, sharding
@@ -285,6 +286,7 @@ def test_several_seeds_and_steps_in_one_call(tmp_path) -> None:
     records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert all(len(r["train/loss"]) == 2 for r in records if "train/loss" in r)
     assert np.load(tmp_path / "codebook.npy").shape == (2, 8, 4)
+    trained_runs.check(tmp_path, summary, data.load("patches").test)
 
 
 @pytest.mark.slow

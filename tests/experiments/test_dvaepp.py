@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import trained_runs
 
 from dvae import data, rbm
 from dvae.distributions import bernoulli
@@ -203,6 +204,7 @@ def test_bernoulli_prior_samples_follow_their_logits() -> None:
 @pytest.mark.thorough
 def test_a_run_is_recorded(tmp_path) -> None:
     summary = dvaepp.run(Config(**TINY, workdir=str(tmp_path)))
+    trained_runs.check(tmp_path, summary, data.load("digits").test)
     files = {p.name for p in tmp_path.iterdir()}
     pictures = ("reconstructions", "samples", "kl_per_group", "bounds")
     assert files >= {"summary.json", "prior.npz", *(f"{name}.png" for name in pictures)}

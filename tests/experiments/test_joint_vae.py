@@ -1,21 +1,56 @@
 """`joint_vae`: objectives, devices, seeds, resumed runs, records, mistakes."""
 
 import json
+import shutil
 
 import command_line
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import trained_runs
 
 from dvae.models import joint
 from dvae.train import sharding
+from experiments import encode, export
+from experiments.common import models
 from experiments.joint_vae import __main__ as joint_vae
 from experiments.joint_vae import evaluation as joint_evaluation
 from experiments.joint_vae import task as joint_vae_task
 from experiments.joint_vae.config import PRESETS, Config
 
 TINY = PRESETS["smoke"]
+
+
+def check_export_and_encode(directory):
+    """A model is made again from the last checkpoint, and encodes the data set of the run."""
+    folder = directory / "model" / "seed_1"
+    written = {path.name: path.read_bytes() for path in folder.iterdir()}
+    shutil.rmtree(directory / "model")
+    with pytest.raises(ValueError, match=r"experiments\.export"):
+        encode.prepare(encode.Config(), directory, "digits")
+    config = export.read(export.Config(), directory)
+    made = export.make(config, joint_vae_task.prepare(config), sharding.make_mesh(1))
+    models.save(made, directory / "model")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == written
+    settings = encode.Config(model_seed="1", split="test", codes="sample", batch_size=64)
+    model, images = encode.prepare(settings, directory, "digits")
+    arrays = encode.encode(settings, model, images)
+    count = len(images.test)
+    shapes = {name: values.shape for name, values in arrays.items()}
+    assert shapes == {
+        "test_classes": (count, 2), "test_continuous": (count, 2), "test_labels": (count,),
+    }  # fmt: skip
+    again = encode.encode(settings, model, images)
+    jax.tree.map(np.testing.assert_array_equal, arrays, again)
+    # The mode depends on no batch.
+    mode = encode.encode(encode.Config(split="test", batch_size=100), model, images)
+    expected = model.encode(None, images.test)
+    np.testing.assert_array_equal(mode["test_classes"], expected.classes)
+    assert not np.array_equal(mode["test_continuous"], arrays["test_continuous"])
+    encode.save(directory / "codes.npz", mode)
+    with np.load(directory / "codes.npz", allow_pickle=False) as file:
+        np.testing.assert_array_equal(file["test_labels"], images.test_labels)
 
 
 @pytest.fixture(name="images", scope="module")
@@ -131,9 +166,11 @@ def test_accuracy_of_codes() -> None:
 
 
 @pytest.mark.thorough
-def test_an_interrupted_run_of_seeds_ends_like_a_whole_one(tmp_path, monkeypatch) -> None:
+def test_an_interrupted_run_of_seeds_ends_like_a_whole_one(tmp_path, monkeypatch, images) -> None:
     settings = {**TINY, "discrete": "3,2", "num_seeds": 2}
     whole = joint_vae.run(Config(**settings, workdir=str(tmp_path / "whole")))
+    trained_runs.check(tmp_path / "whole", whole, images.test)
+    check_export_and_encode(tmp_path / "whole")
     cut = Config(**settings, workdir=str(tmp_path / "cut"))
     evaluate, calls = joint_evaluation.Evaluator.evaluate, []
 
