@@ -36,7 +36,7 @@ def is_home(module: types.ModuleType, origin: str) -> bool:
     """Whether the module may show what another one defines: a package, or a private sibling's."""
     package, _, last = origin.rpartition(".")
     if hasattr(module, "__path__"):
-        return origin.startswith(f"{module.__name__}.")
+        return f"{origin}.".startswith(f"{module.__name__}.")
     private = last.startswith("_") and package == module.__name__.rpartition(".")[0]
     return origin == module.__name__ or private
 

@@ -48,7 +48,7 @@ def make(name):
     rng = np.random.default_rng(0)
 
     def draw(path, like):
-        values = rng.normal(size=like.shape)
+        values = 0.3 * rng.normal(size=like.shape)
         key = jax.tree_util.keystr(path)
         if "chains" in key or "var" in key:
             values = values > 0 if "chains" in key else 1 + values**2
