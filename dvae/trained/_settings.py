@@ -1,6 +1,7 @@
 """Settings as JSON and back: frozen dataclasses of numbers, names and tuples."""
 
 import dataclasses
+import types
 import typing
 from collections.abc import Mapping
 from typing import Any
@@ -43,14 +44,14 @@ def from_json(cls: type, values: Any, where: str = "settings") -> Any:
     """
     if not isinstance(values, Mapping):
         raise ValueError(f"{where} must be an object, got {values!r}")
-    types = typing.get_type_hints(cls)
+    hints = typing.get_type_hints(cls)
     fields = {field.name: field for field in dataclasses.fields(cls)}
     if unknown := sorted(values.keys() - fields.keys()):
         raise ValueError(f"{where} has {unknown[0]}, which is no setting of this version")
     made = {}
     for name, field in fields.items():
         if name in values:
-            made[name] = _read(types[name], name, values[name], f"{where}.{name}")
+            made[name] = _read(hints[name], name, values[name], f"{where}.{name}")
         elif field.default is dataclasses.MISSING:
             raise ValueError(f"{where} lacks {name}")
     return cls(**made)
@@ -68,6 +69,8 @@ def _read(kind: Any, name: str, value: Any, where: str) -> Any:
         if value is not None and value not in _DTYPES:
             raise ValueError(f"{where} must be one of {', '.join(_DTYPES)}, got {value!r}")
         return None if value is None else jnp.dtype(value)
+    if typing.get_origin(kind) is types.UnionType:  # of one integer, or a list of them
+        kind = next(k for k in typing.get_args(kind) if (k is int) != isinstance(value, list))
     if typing.get_origin(kind) is tuple:
         if not isinstance(value, list) or not all(type(item) is int for item in value):
             raise ValueError(f"{where} must be a list of integers, got {value!r}")
