@@ -101,7 +101,7 @@ for use in uses:
     except ImportError as error:
         print(error)
 """
-    names = ["dvae.models", "dvae.models.mlp", "dvae.train", "dvae.train.lock"]
+    names = ["dvae.models", "dvae.models.mlp", "dvae.train", "dvae.train.lock", "dvae.trained"]
     names += ["dvae.analysis.figures"]
     ran = bare("-c", f"NAMES = {names}\n{code}")
     assert ran.returncode == 0, ran.stderr
@@ -112,6 +112,7 @@ for use in uses:
         "dvae.models needs flax: pip install 'discrete-vae-jax[train]'",
         "dvae.train needs optax: pip install 'discrete-vae-jax[train]'",
         "dvae.train needs optax: pip install 'discrete-vae-jax[train]'",
+        "dvae.models needs flax: pip install 'discrete-vae-jax[train]'",
         "dvae.analysis.figures needs matplotlib: pip install 'discrete-vae-jax[plots]'",
         "the data set digits needs sklearn: pip install 'discrete-vae-jax[data]'",
         "the data set patches needs sklearn: pip install 'discrete-vae-jax[data]'",

@@ -14,9 +14,20 @@ its latent variables: `cifar_vq`, `binary_vae`, `joint_vae`, `dvaepp`. Loading r
 safetensors and executes nothing.
 """
 
-from dvae.trained import binary_vae, cifar_vq, dvaepp, joint_vae
-from dvae.trained._files import MODEL_FOLDER, RECORD_FILE, Card, ModelError, load, save, seed_folder
-from dvae.trained._model import Functions, Model
+from dvae import _extras
+
+with _extras.needed(__name__, "train"):
+    from dvae.trained import binary_vae, cifar_vq, dvaepp, joint_vae
+    from dvae.trained._files import (
+        MODEL_FOLDER,
+        RECORD_FILE,
+        Card,
+        ModelError,
+        load,
+        save,
+        seed_folder,
+    )
+    from dvae.trained._model import Functions, Model
 
 __all__ = [
     "MODEL_FOLDER",
