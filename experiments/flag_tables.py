@@ -12,6 +12,7 @@ What stands between them is replaced. The texts are those of `--help`.
 
 import dataclasses
 import importlib
+import importlib.util
 import re
 from itertools import groupby
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import Any
 from experiments.common import flag_help, flags
 from experiments.common.flags import option
 
-__all__ = ["Config", "fill", "main", "markdown"]
+__all__ = ["Config", "config_class", "fill", "main", "markdown"]
 
 _SECTION = re.compile(
     r"^<!-- flags of (?P<program>\w+) -->\n.*?^<!-- end of flags -->$", re.DOTALL | re.MULTILINE
@@ -35,19 +36,42 @@ class Config:
     docs: str = option("docs", "Folder whose Markdown pages are filled in.", path=True)
 
 
-def _config_class(program: str) -> type:
-    """Returns the configuration of a program."""
-    module = importlib.import_module(f"experiments.{program}")
-    if hasattr(module, "__path__"):
-        module = importlib.import_module(f"experiments.{program}.config")
-    return module.Config
+def config_class(program: str) -> type | None:
+    """Returns the configuration that a program's flags come from; None: it has none of its own.
+
+    Args:
+      program: name of a module or package under `experiments`.
+
+    Raises:
+      ValueError: there is no such program.
+    """
+    name = f"experiments.{program}"
+    homes = [home for home in (f"{name}.config", f"{name}.__main__", name) if _exists(home)]
+    if not homes:
+        raise ValueError(f"there is no program {name}")
+    config: type | None = getattr(importlib.import_module(homes[0]), "Config", None)
+    return config if config and config.__module__ == homes[0] else None
+
+
+def _exists(module: str) -> bool:
+    """Returns whether a module can be imported."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # of the package that it would be in
+        return False
 
 
 def markdown(program: str) -> str:
-    """Returns the tables of a program's flags, one for each group of `--help`."""
-    config_class: Any = _config_class(program)
-    rules = flags.rules_of(config_class)
-    fields = dataclasses.fields(config_class)
+    """Returns the tables of a program's flags, one for each group of `--help`.
+
+    Raises:
+      ValueError: there is no such program, or it has no configuration of its own.
+    """
+    config: Any = config_class(program)
+    if config is None:
+        raise ValueError(f"experiments.{program} has no configuration of its own")
+    rules = flags.rules_of(config)
+    fields = dataclasses.fields(config)
     rank = lambda field: flag_help.GROUPS.index(field.metadata["group"])
     parts = []
     for group, members in groupby(sorted(fields, key=rank), key=lambda f: f.metadata["group"]):
@@ -63,7 +87,11 @@ def markdown(program: str) -> str:
 
 
 def fill(text: str) -> str:
-    """Returns a page with the tables that it asks for."""
+    """Returns a page with the tables that it asks for.
+
+    Raises:
+      ValueError: it asks for those of a program that has none.
+    """
 
     def section(match: re.Match[str]) -> str:
         program = match["program"]
