@@ -21,10 +21,10 @@ import dvae  # noqa: E402
 from experiments import flag_tables  # noqa: E402
 
 README = (ROOT / "README.md").read_text()
-MADE = {"_build", "generated"}  # folders of the site, whose pages are made
+LEFT_OUT = {"_build", "generated", "equations"}  # of the site: made pages, and formulas
 PAGES = [
     *sorted(ROOT.glob("*.md")),
-    *(page for page in sorted((ROOT / "docs").rglob("*.md")) if not MADE & {*page.parts}),
+    *(page for page in sorted((ROOT / "docs").rglob("*.md")) if not LEFT_OUT & {*page.parts}),
 ]
 RUN = [ROOT / "README.md", ROOT / "docs" / "guides" / "library.md"]  # their Python runs alone
 BLOCKS = [
