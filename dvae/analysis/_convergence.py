@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 from dvae.analysis._drawing import looks, new_figure, require, styled, tidy_logarithms, wrapped
 
 _TITLE_WIDTH = 26  # characters of a panel's title in one line
+_FEW_PANELS = 3  # in a row with the legend beside them; of more, narrower ones, below them
 Curves = Mapping[str, tuple[ArrayLike, ArrayLike]]
 
 
@@ -21,7 +22,7 @@ def convergence(rows: Mapping[str, Mapping[str, Curves]], *, xlabel: str) -> Fig
         xlabel: what the effort is.
 
     Returns:
-        A figure with one set of axes for each quantity and problem, the efforts' shared.
+        A figure with one set of axes for each quantity and problem, the efforts' shared by a column.
 
     Raises:
         ValueError: if there is nothing to draw, or a number is not positive.
@@ -31,8 +32,10 @@ def convergence(rows: Mapping[str, Mapping[str, Curves]], *, xlabel: str) -> Fig
     methods = dict.fromkeys(m for row in rows.values() for curves in row.values() for m in curves)
     require(methods, "rows")
     look = looks(methods)
-    figure = new_figure(1.4 + 3.2 * len(problems), 0.6 + 2.7 * len(rows))
-    grid = figure.subplots(len(rows), len(problems), squeeze=False, sharex=True)
+    few = len(problems) <= _FEW_PANELS
+    width = 1.4 + 3.2 * len(problems) if few else 0.4 + 2.1 * len(problems)
+    figure = new_figure(width, (0.6 if few else 1.2) + 2.7 * len(rows))
+    grid = figure.subplots(len(rows), len(problems), squeeze=False, sharex="col")
     for i, (quantity, row) in enumerate(rows.items()):
         for j, problem in enumerate(problems):
             axes = grid[i, j]
@@ -55,5 +58,8 @@ def convergence(rows: Mapping[str, Mapping[str, Curves]], *, xlabel: str) -> Fig
         for axes in grid.flat
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
-    figure.legend(handles.values(), handles.keys(), loc="outside right upper")
+    if few:
+        figure.legend(handles.values(), handles.keys(), loc="outside right upper")
+    else:
+        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3)
     return figure
