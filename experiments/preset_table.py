@@ -84,8 +84,8 @@ def table() -> str:
         "# Presets\n\n"
         "`python -m experiments.PROGRAM --preset=NAME` runs one; flags beside it override what it "
         "sets, `--show_preset=NAME` prints its full command. Results are on test images, of one "
-        "seed or as the mean of several, from the runs recorded in [results](results); hours are "
-        "those of these runs, on the hardware recorded there. Made by "
+        "seed or as the mean of several, from the runs recorded in [results](results/README.md); "
+        "hours are those of these runs, on the hardware recorded there. Made by "
         "`python -m experiments.preset_table`."
     ]
     for source in SOURCES:
