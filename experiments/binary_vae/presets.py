@@ -3,7 +3,7 @@
 `table1_STRUCTURE_CELL` is a cell of Table 1 of Vahdat et al., "DVAE++" (2018), on static MNIST (add
 `--dataset=omniglot` for its lower half), or one of the same model that the table lacks. The paper's
 optimizer (Adam with eps 1e-3 at a constant 1e-4 or 5e-4) took millions of steps; these presets take
-300,000 at a linearly decaying rate. README.md says how near each cell comes.
+300,000 at a linearly decaying rate. docs/results/table1 says how near each cell comes.
 """
 
 from typing import Any
