@@ -231,7 +231,9 @@ def compare(config: Config, directories: list[Path]) -> str:
         f"Hardware: {records.describe_hardware()}.",
     ]
     out = Path(config.out)
-    (out / "samplers.md").write_text(table + "\n\n" + "\n\n".join(notes) + "\n", encoding="utf-8")
+    (out / "samplers.md").write_text(
+        "\n\n".join(["# All numbers of the samplers", table, *notes]) + "\n", encoding="utf-8"
+    )
     references = {
         m.name: {
             "log_z": m.log_z,

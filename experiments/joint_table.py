@@ -115,7 +115,7 @@ def write(groups: Sequence[Group], out: Path) -> str:
     text = tables.markdown(tuple(cells[0]), [list(row.values()) for row in cells])
     summaries = run_groups.summaries_of(groups)
     notes = f"{_NOTES} {result_tables.hardware(summaries)}"
-    lines = [text, "", *shortfalls(groups), "", notes, ""]
+    lines = ["# All runs of joint_vae", "", text, "", *shortfalls(groups), "", notes, ""]
     result_tables.save("\n".join(lines), summaries, NAME, out)
     return text
 

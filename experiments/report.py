@@ -183,7 +183,7 @@ def write(groups: Sequence[Group], out: Path) -> str:
     )
     pictures = draw(groups)
     images = "\n\n".join(f"![{name}]({name}.png)" for name in pictures)
-    text = f"{table}\n\n{notes}\n\n{images}\n"
+    text = f"# All runs of cifar_vq\n\n{table}\n\n{notes}\n\n{images}\n"
     result_tables.save(text, summaries, "report", out, json_name="results", pictures=pictures)
     return table
 

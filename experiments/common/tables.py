@@ -151,7 +151,8 @@ def write(table: Table, groups: Sequence[run_groups.Group], out: Path) -> str:
         f"SE over the test images, -ELBO with one sample. Published: {table.source}. Difference: "
         f"ours less theirs, for the same test images. {hardware(summaries)}"
     )
-    save(f"{text}\n\n{notes}\n", summaries, table.name, out)
+    title = f"# All runs in {table.name.replace('table', 'Table ')}"
+    save(f"{title}\n\n{text}\n\n{notes}\n", summaries, table.name, out)
     return text
 
 

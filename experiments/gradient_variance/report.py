@@ -45,7 +45,7 @@ def write(record: dict[str, Any], out: Path) -> str:
         size += f" ({config['hidden_layers']} x {config['hidden_units']} tanh)"
     stages = "; ".join(f"{s['title']} {s['elbo']:.2f}" for s in record["stages"])
     lines = [
-        "# Bias and variance of gradient estimators",
+        "# All numbers of gradient_variance",
         "",
         f"{config['num_latents']} bits in one group, {size}, {config['batch_size']} images of "
         f"{config['dataset']}, {config['num_draws']:,} draws, trained with "
