@@ -22,7 +22,7 @@ def convergence(rows: Mapping[str, Mapping[str, Curves]], *, xlabel: str) -> Fig
         xlabel: what the effort is.
 
     Returns:
-        A figure with one set of axes for each quantity and problem, the efforts' shared by a column.
+        A figure with one set of axes for each quantity and problem; a column shares its efforts.
 
     Raises:
         ValueError: if there is nothing to draw, or a number is not positive.
