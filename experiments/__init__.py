@@ -9,7 +9,9 @@
     plot_relaxations    figures of the relaxations
     report              comparison of `cifar_vq` runs
     table1, table2, table3, joint_table, compare_samplers    finished runs beside published tables
-    preset_table        every preset with its command and result, for the docs
+    reproduce           the published cells that have no result yet, one after the other
+    export, encode      the model of a finished run, and the codes of a data set
+    preset_table, flag_tables    every preset with its result, and every flag, for the docs
 
 A package is read in this order: `config` (every setting, with its default), `objectives` or `model`
 (the equations), `task` (what is trained: data, initial state, loss), `evaluation`, `report` (what a
