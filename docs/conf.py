@@ -1,8 +1,10 @@
 """Builds the site: `make docs`. Everything it shows comes with it; nothing is loaded from a network."""
 
 import os
+import re
 import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "docs" / "_ext")]
@@ -21,7 +23,6 @@ extensions = [
     "api_pages",
 ]
 exclude_patterns = ["_build", "api/equations", "api/generated/groups.md", "**.ipynb_checkpoints"]
-suppress_warnings = ["toc.empty_glob"]
 
 myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence"]
 myst_heading_anchors = 4
@@ -35,9 +36,36 @@ python_maximum_signature_line_length = 88
 add_module_names = False
 toc_object_entries_show_parents = "hide"
 
+smartquotes = False  # shapes are written [..., n]
+
 html_theme = "furo"
 html_title = "dvae"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sourcelink = False
+
+
+def title_reports(app: Any, docname: str, source: list[str]) -> None:
+    """Puts a title over tables that programs wrote, which begin without one."""
+    if docname.startswith("results/") and not re.search(r"^# ", source[0], re.MULTILINE):
+        path = docname.removeprefix("results/").replace("/", ": ").replace("_", " ")
+        source[0] = f"# {path[0].upper()}{path[1:]}\n\n{source[0]}"
+
+
+def drop_empty_globs(app: Any, docname: str, source: list[str]) -> None:
+    """Leaves out of the contents those patterns that match no page, which Sphinx warns of."""
+    if docname == "index":
+        lines = source[0].split("\n")
+        empty = [
+            line
+            for line in lines
+            if re.fullmatch(r"[\w/]+[*\[][\w/*\]]*", line) and not any((ROOT / "docs").glob(f"{line}.md"))
+        ]
+        source[0] = "\n".join(line for line in lines if line not in empty)
+
+
+def setup(app: Any) -> None:
+    """Connects what changes the text of pages."""
+    app.connect("source-read", title_reports)
+    app.connect("source-read", drop_empty_globs)

@@ -191,8 +191,6 @@ def show_signature(
     app: Sphinx, what: str, name: str, value: Any, options: Any, args: str, returns: str
 ) -> tuple[str, str | None] | None:
     """Replaces the signature by that of the source."""
-    if what == "exception":
-        return "", None
     return sources.signature(value) if what in ("class", "function", "method") else None
 
 
