@@ -1,4 +1,4 @@
-"""Builds the site: `make docs`. Everything it shows comes with it; nothing is loaded from a network."""
+"""Builds the site (`make docs`), which loads nothing from a network, then or when it is read."""
 
 import os
 import re
@@ -36,7 +36,7 @@ python_maximum_signature_line_length = 88
 add_module_names = False
 toc_object_entries_show_parents = "hide"
 
-smartquotes = False  # shapes are written [..., n]
+smartquotes_action = "D"  # dashes alone: shapes are written [..., n]
 
 html_theme = "furo"
 html_title = "dvae"
@@ -55,14 +55,12 @@ def title_reports(app: Any, docname: str, source: list[str]) -> None:
 
 def drop_empty_globs(app: Any, docname: str, source: list[str]) -> None:
     """Leaves out of the contents those patterns that match no page, which Sphinx warns of."""
-    if docname == "index":
-        lines = source[0].split("\n")
-        empty = [
-            line
-            for line in lines
-            if re.fullmatch(r"[\w/]+[*\[][\w/*\]]*", line) and not any((ROOT / "docs").glob(f"{line}.md"))
-        ]
-        source[0] = "\n".join(line for line in lines if line not in empty)
+    if docname != "index":
+        return
+    lines = source[0].split("\n")
+    globs = [line for line in lines if re.fullmatch(r"[\w/]+[*\[][\w/*\]]*", line)]
+    empty = [line for line in globs if not any((ROOT / "docs").glob(f"{line}.md"))]
+    source[0] = "\n".join(line for line in lines if line not in empty)
 
 
 def setup(app: Any) -> None:

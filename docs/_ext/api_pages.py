@@ -33,7 +33,9 @@ def _members(value: type) -> list[str]:
         is_public = not name.startswith("_") or name == "__call__"
         if is_method and is_public and sources.node_of(getattr(function, "fget", function)):
             if not function.__doc__:
-                raise ExtensionError(f"{value.__module__}.{value.__qualname__}.{name}: no docstring")
+                raise ExtensionError(
+                    f"{value.__module__}.{value.__qualname__}.{name}: no docstring"
+                )
             members.append(name)
     return members
 
@@ -128,7 +130,7 @@ def page(module: str, equations: Path) -> str:
     if children:
         lines += ["## Modules", ""]
         lines += [*_rst(*_module_table(children)), "```{toctree}", ":hidden:", ""]
-        lines += [*children, "```", ""]
+        lines += [*(f"{m.split('.')[-1]} <{m}>" for m in children), "```", ""]
     if others:
         lines += ["## Names of the package", ""]
         lines += _rst(*_table(module, others))

@@ -60,9 +60,7 @@ def _blocks(lines: Iterable[str]) -> list[list[str]]:
         joins = is_indented and (heads.startswith(" ") or _is_header(heads))
         if is_new and blocks and joins:
             blocks[-1] += ["", line]
-        elif is_new or _is_header(line):
-            blocks.append([line])
-        elif _BULLET.match(line) and not _BULLET.match(heads) and line.startswith("- "):
+        elif is_new or _is_header(line) or (line.startswith("- ") and not _BULLET.match(heads)):
             blocks.append([line])
         else:
             blocks[-1].append(line)

@@ -21,6 +21,7 @@ __all__ = [
     "class_fields",
     "constant",
     "home",
+    "is_attribute",
     "modules",
     "node_of",
     "public_name",
@@ -93,7 +94,7 @@ def home(module: str, name: str) -> str:
 def _targets() -> dict[str, str]:
     """Full names, long and short, to those that are documented; modules among them."""
     targets: dict[str, str] = {}
-    for module, owner in modules().items():
+    for module in modules():
         if is_attribute(module):
             targets[module] = module
     for module, owner in modules().items():
@@ -180,7 +181,9 @@ def signature(value: Any) -> tuple[str, str | None] | None:
         init = next(inits, None)
         if init is None:
             fields = class_fields(value)
-            return (f"({', '.join(_argument(f) for f in fields)})", None) if fields else ("()", None)
+            return (
+                (f"({', '.join(_argument(f) for f in fields)})", None) if fields else ("()", None)
+            )
         node = init
     if not isinstance(node, ast.FunctionDef):
         return None
