@@ -180,10 +180,8 @@ def signature(value: Any) -> tuple[str, str | None] | None:
         inits = (n for n in node.body if getattr(n, "name", None) == "__init__")
         init = next(inits, None)
         if init is None:
-            fields = class_fields(value)
-            return (
-                (f"({', '.join(_argument(f) for f in fields)})", None) if fields else ("()", None)
-            )
+            fields = [_argument(field) for field in class_fields(value)]
+            return f"({', '.join(fields)})", None
         node = init
     if not isinstance(node, ast.FunctionDef):
         return None
