@@ -22,22 +22,13 @@ def _rst(*lines: str) -> list[str]:
     return [_HEAD, *lines, _TAIL, ""]
 
 
-def _members(value: type) -> list[str]:
-    """Names the documented methods and properties that a class defines itself."""
-    members = []
-    if getattr(value, "_is_protocol", False):
-        return members  # its functions are those of the modules that it describes
-    for name, member in vars(value).items():
-        function = member.__func__ if isinstance(member, staticmethod | classmethod) else member
-        is_method = inspect.isfunction(function) or isinstance(member, property)
-        is_public = not name.startswith("_") or name == "__call__"
-        if is_method and is_public and sources.node_of(getattr(function, "fget", function)):
-            if not function.__doc__:
-                raise ExtensionError(
-                    f"{value.__module__}.{value.__qualname__}.{name}: no docstring"
-                )
-            members.append(name)
-    return members
+def _members(full: str, value: type) -> list[str]:
+    """Names the members of a class, all of which must be documented."""
+    members = sources.members(value)
+    for name, function in members.items():
+        if not function.__doc__:
+            raise ExtensionError(f"{full}.{name}: no docstring")
+    return list(members)
 
 
 def _constant(module: str, name: str, full: str) -> list[str]:
@@ -46,7 +37,9 @@ def _constant(module: str, name: str, full: str) -> list[str]:
         raise ExtensionError(f"{module}.{name} is neither a function, a class nor a constant")
     value = [f"   :value: {field.value}"] if field.value else []
     comment = docstrings.inline(field.comment, sources.resolver(module))
-    return [f".. py:data:: {full}", *value, "", f"   {comment}", ""]
+    owner, _, short = full.rpartition(".")
+    head = [f".. py:data:: {short}", f"   :module: {owner}"]
+    return [*head, *value, "", f"   {comment}", ""]
 
 
 def _entry(module: str, name: str) -> list[str]:
@@ -59,7 +52,7 @@ def _entry(module: str, name: str) -> list[str]:
     if inspect.isfunction(value):
         return [f".. autofunction:: {full}", ""]
     kind = "autoexception" if issubclass(value, BaseException) else "autoclass"
-    members = _members(value)
+    members = _members(full, value)
     options = [f"   :members: {', '.join(members)}"] if members else []
     if "__call__" in members:
         options.append("   :special-members: __call__")
@@ -179,7 +172,8 @@ def write_pages(app: Sphinx) -> None:
 def convert(app: Sphinx, what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
     """Converts one docstring in place, with the fields of a class behind it."""
     function = getattr(value, "fget", value)
-    resolve = sources.resolver(getattr(function, "__module__", None) or "dvae")
+    owner = name if what == "class" else name.rpartition(".")[0]
+    resolve = sources.resolver(getattr(function, "__module__", None) or "dvae", owner)
     converted = docstrings.to_rst(list(lines), resolve)
     if what == "class":
         for field in sources.class_fields(value):

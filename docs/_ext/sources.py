@@ -22,6 +22,7 @@ __all__ = [
     "constant",
     "home",
     "is_attribute",
+    "members",
     "modules",
     "node_of",
     "public_name",
@@ -99,9 +100,34 @@ def _targets() -> dict[str, str]:
             targets[module] = module
     for module, owner in modules().items():
         for name in owner.__all__:
-            if not inspect.ismodule(getattr(owner, name)) and not name.startswith("__"):
-                targets[f"{module}.{name}"] = public_name(module, name)
+            value = getattr(owner, name)
+            if inspect.ismodule(value) or name.startswith("__"):
+                continue
+            full = targets[f"{module}.{name}"] = public_name(module, name)
+            for member in members(value) if inspect.isclass(value) else ():
+                targets[f"{full}.{member}"] = f"{full}.{member}"
     return targets
+
+
+@functools.cache
+def _classes() -> dict[str, str]:
+    """Names of classes that only one module has, to the full ones."""
+    full = {target for target in _targets().values() if target.split(".")[-1][0].isupper()}
+    short = [target.split(".")[-1] for target in full]
+    return {t.split(".")[-1]: t for t in full if short.count(t.split(".")[-1]) == 1}
+
+
+def members(value: type) -> dict[str, Any]:
+    """Finds the methods and properties that a class defines itself, and that users call."""
+    if getattr(value, "_is_protocol", False):
+        return {}  # its functions are those of the modules that it describes
+    methods = {}
+    for name, member in vars(value).items():
+        function = getattr(member, "fget", getattr(member, "__func__", member))
+        is_public = (not name.startswith("_") or name == "__call__") and name != "setup"
+        if is_public and inspect.isfunction(function) and node_of(function):
+            methods[name] = function
+    return methods
 
 
 def is_attribute(module: str) -> bool:
@@ -117,17 +143,19 @@ def resolver(module: str, owner: str = "") -> Callable[[str], str | None]:
 
     Args:
         module: its full name.
-        owner: the class whose members come first.
+        owner: full name of the class whose members come first.
     """
     parts = module.split(".")
     prefixes = [".".join(parts[:length]) for length in range(len(parts), 0, -1)]
+    prefixes = [owner, *prefixes] if owner else prefixes
 
     def resolve(text: str) -> str | None:
         text = text.removesuffix("()")
         if not re.fullmatch(r"[A-Za-z_][\w.]*", text):
             return None
         candidates = [f"{prefix}.{text}" for prefix in prefixes] + [text]
-        return next((_targets()[c] for c in candidates if c in _targets()), None)
+        known = (_targets()[c] for c in candidates if c in _targets())
+        return next(known, _classes().get(text))
 
     return resolve
 
@@ -217,9 +245,19 @@ def constant(module: str, name: str) -> Field | None:
         parsed = _parsed(str(path))
         for node in parsed[0].body:
             targets = getattr(node, "targets", [getattr(node, "target", None)])
-            if any(isinstance(t, ast.Name) and t.id == name for t in targets):
-                return _field(node, parsed)
+            names = [n.id for t in targets if t for n in ast.walk(t) if isinstance(n, ast.Name)]
+            if name in names:
+                value, field = getattr(modules()[module], name), _field(node, parsed)
+                shown = repr(value) if _is_plain(value) else field.value
+                return Field(name, field.type, shown, field.comment)
     return None
+
+
+def _is_plain(value: Any) -> bool:
+    """Says whether the value of a constant is worth showing: not that of an alias of types."""
+    if isinstance(value, tuple):
+        return len(repr(value)) < 300 and all(type(item) in (int, float, str) for item in value)
+    return isinstance(value, bool | int | float | str)
 
 
 def _field(node: Any, parsed: tuple[ast.Module, dict[int, str], dict[int, str]]) -> Field:
