@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "docs" / "_ext")]
+PATHS = [str(ROOT), str(ROOT / "docs" / "_ext")]
+sys.path[:0] = PATHS
 # Kernels of the tutorials see this tree, not another one that is installed.
-os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+os.environ["PYTHONPATH"] = os.pathsep.join([*PATHS, os.environ.get("PYTHONPATH", "")])
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 project = "dvae"
@@ -58,7 +59,7 @@ def drop_empty_globs(app: Any, docname: str, source: list[str]) -> None:
     if docname != "index":
         return
     lines = source[0].split("\n")
-    globs = [line for line in lines if re.fullmatch(r"[\w/]+[*\[][\w/*\]]*", line)]
+    globs = [line for line in lines if re.fullmatch(r"[\w/-]+[*\[][\w/*\]]*", line)]
     empty = [line for line in globs if not any((ROOT / "docs").glob(f"{line}.md"))]
     source[0] = "\n".join(line for line in lines if line not in empty)
 

@@ -119,13 +119,13 @@ def _classes() -> dict[str, str]:
 
 def members(value: type) -> dict[str, Any]:
     """Finds the methods and properties that a class defines itself, and that users call."""
-    if getattr(value, "_is_protocol", False):
-        return {}  # its functions are those of the modules that it describes
     methods = {}
     for name, member in vars(value).items():
         function = getattr(member, "fget", getattr(member, "__func__", member))
         is_public = (not name.startswith("_") or name == "__call__") and name != "setup"
-        if is_public and inspect.isfunction(function) and node_of(function):
+        # A protocol may leave the description of its functions to the modules that have them.
+        is_left_out = getattr(value, "_is_protocol", False) and not function.__doc__
+        if is_public and not is_left_out and inspect.isfunction(function) and node_of(function):
             methods[name] = function
     return methods
 
