@@ -13,6 +13,8 @@ sys.path[:0] = PATHS
 os.environ["PYTHONPATH"] = os.pathsep.join([*PATHS, os.environ.get("PYTHONPATH", "")])
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
+import dvae  # noqa: E402
+
 project = "dvae"
 author = copyright = "The dvae authors"
 extensions = [
@@ -25,7 +27,7 @@ extensions = [
 ]
 exclude_patterns = ["_build", "api/equations", "api/generated/groups.md", "**.ipynb_checkpoints"]
 
-myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence"]
+myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath", "fieldlist"]
 myst_heading_anchors = 4
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
@@ -40,7 +42,7 @@ toc_object_entries_show_parents = "hide"
 smartquotes_action = "D"  # dashes alone: shapes are written [..., n]
 
 html_theme = "furo"
-html_title = "dvae"
+html_title = f"dvae {dvae.__version__}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
