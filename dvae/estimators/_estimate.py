@@ -79,6 +79,30 @@ def evaluate(
     return as_float(values)
 
 
+def differentiable(
+    f: Callable[[jax.Array], jax.Array], what: str, remedy: str
+) -> Callable[[jax.Array], jax.Array]:
+    """Returns f, raising ValueError where it returns integers, which have no derivative.
+
+    Args:
+        f: the function.
+        what: says who differentiates it and where, for the error.
+        remedy: what to take for an f that counts or compares.
+    """
+
+    def checked(z: jax.Array) -> jax.Array:
+        values = f(z)
+        dtype = getattr(values, "dtype", jnp.float32)
+        if not jnp.issubdtype(dtype, jnp.floating):
+            raise ValueError(
+                f"{what}: it must return floats, got {dtype}; for an f that counts or compares "
+                f"take {remedy}"
+            )
+        return values
+
+    return checked
+
+
 def draw(
     key: jax.Array, logits: jax.Array, shape: tuple[int, ...], family: Family
 ) -> tuple[jax.Array, jax.Array]:
@@ -110,6 +134,12 @@ def logits_term(gradient: jax.Array, logits: jax.Array) -> jax.Array:
 def threshold(x: jax.Array) -> jax.Array:
     """Returns 1[x > 0], NaN where x is NaN, in the dtype of x."""
     return jnp.where(jnp.isnan(x), x, (x > 0).astype(x.dtype))
+
+
+def with_gradient(values: jax.Array, gradient: jax.Array, logits: jax.Array) -> Estimate:
+    """Returns the estimate of the mean of values [K, ...], with a gradient in the logits."""
+    mean = jnp.mean(upcast(values), axis=0).astype(values.dtype)
+    return with_term(mean, logits_term(gradient, logits))
 
 
 def with_term(values: jax.Array, term: jax.Array) -> Estimate:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from dvae._numerics import upcast
 from dvae.distributions import bernoulli
-from dvae.estimators._estimate import evaluate
+from dvae.estimators._estimate import check_num_samples, differentiable, evaluate
 
 
 class Expanded(NamedTuple):
@@ -30,22 +30,14 @@ def expand(
     """Draws K samples and evaluates f and its derivative in z at them.
 
     Raises:
-        ValueError: if f does not reduce z to one value for each sample, or returns integers, which
-            have no derivative.
+        ValueError: if num_samples < 2, f does not reduce z to one value for each sample, or it
+            returns integers, which have no derivative.
     """
+    check_num_samples(name, num_samples)
     z = jax.lax.stop_gradient(bernoulli.sample(key, logits, (num_samples,)))
 
-    def differentiable(z: jax.Array) -> jax.Array:
-        values = f(z)
-        dtype = getattr(values, "dtype", jnp.float32)
-        if not jnp.issubdtype(dtype, jnp.floating):
-            raise ValueError(
-                f"{name} expands f about the samples: it must return floats, got {dtype}; for an "
-                "f that counts or compares take disarm, arms or reinforce_loo"
-            )
-        return values
-
-    values, pullback = jax.vjp(lambda z: evaluate(name, differentiable, z, z.shape[:-1]), z)
+    f = differentiable(f, f"{name} expands f about the samples", "disarm, arms or reinforce_loo")
+    values, pullback = jax.vjp(lambda z: evaluate(name, f, z, z.shape[:-1]), z)
     (slopes,) = pullback(jnp.ones_like(values))
     wide = upcast(z)
     score = wide - jax.nn.sigmoid(upcast(logits))[None]

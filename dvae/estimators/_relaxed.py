@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from dvae._numerics import check_key, open_uniform, upcast
-from dvae.estimators._estimate import evaluate, threshold
+from dvae.estimators._estimate import differentiable, evaluate, threshold
 
 
 class RelaxedDraw(NamedTuple):
@@ -63,19 +63,9 @@ def control_gradient(
         ValueError: if c does not reduce z to one value for each example, or returns integers. Its
             mean is 0 only with the derivative of c, which integers do not have.
     """
-
-    def differentiable(z: jax.Array) -> jax.Array:
-        values = c(z)
-        dtype = getattr(values, "dtype", jnp.float32)
-        if not jnp.issubdtype(dtype, jnp.floating):
-            raise ValueError(
-                f"{name} differentiates {label} at relaxed bits: it must return floats, got "
-                f"{dtype}; for an f that counts or compares take disarm, "
-                "reinforce_loo, or relax with a smooth control variate"
-            )
-        return values
-
-    reduced = lambda z: evaluate(name, differentiable, z, draw.bits.shape[:-1], label=label)
+    where = f"{name} differentiates {label} at relaxed bits"
+    c = differentiable(c, where, "disarm, reinforce_loo, or relax with a smooth control variate")
+    reduced = lambda z: evaluate(name, c, z, draw.bits.shape[:-1], label=label)
     values, pullback = jax.vjp(jax.vmap(reduced), draw.pair)
     (by_z,) = pullback(jnp.ones_like(values))
     free, given_bits = by_z * draw.slopes

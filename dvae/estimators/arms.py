@@ -11,9 +11,8 @@ from dvae.estimators._estimate import (
     as_logits,
     check_num_samples,
     evaluate,
-    logits_term,
     threshold,
-    with_term,
+    with_gradient,
 )
 
 __all__ = ["arms"]
@@ -64,8 +63,7 @@ def arms(
     mean = jnp.mean(signal, axis=0)
     covariance = jnp.sum((signal - mean[None])[..., None] * z, axis=0) / (num_samples - 1)
     gradient = covariance * _factor(wide, num_samples)
-    mean = jnp.mean(upcast(values), axis=0).astype(values.dtype)
-    return with_term(mean, logits_term(gradient, logits))
+    return with_gradient(values, gradient, logits)
 
 
 def _antithetic(key: jax.Array, logits: jax.Array, num_samples: int) -> jax.Array:

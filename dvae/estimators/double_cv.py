@@ -6,13 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from dvae._numerics import upcast
-from dvae.estimators._estimate import (
-    Estimate,
-    as_logits,
-    check_num_samples,
-    logits_term,
-    with_term,
-)
+from dvae.estimators._estimate import Estimate, as_logits, with_gradient
 from dvae.estimators._expansion import Expanded, expand, others_mean
 
 __all__ = ["double_cv", "double_cv_variance"]
@@ -56,12 +50,10 @@ def double_cv(
         ValueError: if num_samples < 2, scale is no scalar, or f does not reduce z to one float
             for each sample.
     """
-    check_num_samples("double_cv", num_samples)
     logits = as_logits("double_cv", logits)
     draw = expand("double_cv", key, f, logits, num_samples)
     gradient = _gradient(draw, logits, _as_scale("double_cv", scale))
-    mean = jnp.mean(upcast(draw.values), axis=0).astype(draw.values.dtype)
-    return with_term(mean, logits_term(gradient, logits))
+    return with_gradient(draw.values, gradient, logits)
 
 
 def double_cv_variance(
@@ -92,7 +84,6 @@ def double_cv_variance(
         ValueError: if num_samples < 2, scale is no scalar, or f does not reduce z to one float
             for each sample.
     """
-    check_num_samples("double_cv_variance", num_samples)
     logits = as_logits("double_cv_variance", logits)
     draw = jax.lax.stop_gradient(expand("double_cv_variance", key, f, logits, num_samples))
     gradient = _gradient(draw, logits, _as_scale("double_cv_variance", scale))

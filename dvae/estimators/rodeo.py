@@ -6,13 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from dvae._numerics import upcast
-from dvae.estimators._estimate import (
-    Estimate,
-    as_logits,
-    check_num_samples,
-    logits_term,
-    with_term,
-)
+from dvae.estimators._estimate import Estimate, as_logits, with_gradient
 from dvae.estimators._expansion import Expanded, expand, others_mean
 
 __all__ = ["rodeo", "rodeo_variance"]
@@ -69,12 +63,10 @@ def rodeo(
         ValueError: if num_samples < 2, f does not reduce z to one float for each sample, or the
             surrogates have another shape than their arguments.
     """
-    check_num_samples("rodeo", num_samples)
     logits = as_logits("rodeo", logits)
     draw = expand("rodeo", key, f, logits, num_samples)
     gradient = _gradient("rodeo", draw, logits, surrogates)
-    mean = jnp.mean(upcast(draw.values), axis=0).astype(draw.values.dtype)
-    return with_term(mean, logits_term(gradient, logits))
+    return with_gradient(draw.values, gradient, logits)
 
 
 def rodeo_variance(
@@ -105,7 +97,6 @@ def rodeo_variance(
         ValueError: if num_samples < 2, f does not reduce z to one float for each sample, or the
             surrogates have another shape than their arguments.
     """
-    check_num_samples("rodeo_variance", num_samples)
     logits = as_logits("rodeo_variance", logits)
     draw = jax.lax.stop_gradient(expand("rodeo_variance", key, f, logits, num_samples))
     return jnp.sum(_gradient("rodeo_variance", draw, logits, surrogates) ** 2, axis=-1)

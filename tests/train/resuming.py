@@ -1,10 +1,31 @@
-"""What the tests assert of resumed runs."""
+"""A small task, and what the tests assert of resumed runs."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from dvae.train import loop
+from dvae.train import loop, state
 from dvae.train.metrics import read_metrics
+
+
+def walk(optimizer, monitor="norm"):
+    """The task of following noise with two parameters; the model state counts the steps."""
+    init = lambda key, data: (jax.random.normal(key, (2,)), jnp.zeros(()))
+    draw = lambda key, data, step: data + jax.random.normal(jax.random.fold_in(key, step), (2,))
+
+    def loss(params, count, batch, key, step):
+        return jnp.square(params - batch).sum(), (count + 1, {})
+
+    return loop.Task(
+        init=lambda key, data: state.init(init, optimizer, key, data),
+        step=state.make_step(loss, draw, optimizer),
+        evaluate=lambda train_state: {"norm": np.linalg.norm(train_state.params)},
+        data=np.ones(2, np.float32),
+        key_init=jax.random.key(0),
+        key_train=jax.random.key(1),
+        images_per_step=1,
+        monitor=monitor,
+    )
 
 
 def assert_same_end(found, expected):

@@ -1,16 +1,15 @@
 """Runs under a time limit: where they stop, and that they go on bit for bit."""
 
+import functools
 import time
 from types import SimpleNamespace
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from resuming import assert_same_end
+from resuming import assert_same_end, walk
 
-from dvae.train import _limit, loop, sharding, state
+from dvae.train import _limit, loop, sharding
 from dvae.train._schedule import Due
 from dvae.train.checkpoint import Checkpoints
 from dvae.train.metrics import read_metrics
@@ -20,23 +19,7 @@ CONFIG = loop.LoopConfig(num_steps=6, log_interval=2, eval_interval=2, checkpoin
 NO_STEP = Due(call=1, log=False, validate=False, lasting=False, save=False)
 
 
-def make_task(monitor="norm"):
-    init = lambda key, data: (jax.random.normal(key, (2,)), jnp.zeros(()))
-    draw = lambda key, data, step: data + jax.random.normal(jax.random.fold_in(key, step), (2,))
-
-    def loss(params, count, batch, key, step):
-        return jnp.square(params - batch).sum(), (count + 1, {})
-
-    return loop.Task(
-        init=lambda key, data: state.init(init, OPTIMIZER, key, data),
-        step=state.make_step(loss, draw, OPTIMIZER),
-        evaluate=lambda train_state: {"norm": np.linalg.norm(train_state.params)},
-        data=np.ones(2, np.float32),
-        key_init=jax.random.key(0),
-        key_train=jax.random.key(1),
-        images_per_step=1,
-        monitor=monitor,
-    )
+make_task = functools.partial(walk, OPTIMIZER)
 
 
 @pytest.mark.parametrize("monitor", [None, "norm"])

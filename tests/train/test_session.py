@@ -1,13 +1,14 @@
 """Where a session begins, what it saves for a longer run, and how it is left."""
 
+import functools
+
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from resuming import assert_resumes_bitwise
+from resuming import assert_resumes_bitwise, walk
 
-from dvae.train import best, distributed, loop, sharding, state
+from dvae.train import best, distributed, loop, sharding
 from dvae.train._session import start_or_restore
 from dvae.train.checkpoint import Checkpoints
 
@@ -15,23 +16,7 @@ CONFIG = loop.LoopConfig(num_steps=8, log_interval=2, eval_interval=4, checkpoin
 OPTIMIZER = optax.adam(0.1)
 
 
-def make_task(monitor="norm"):
-    init = lambda key, data: (jax.random.normal(key, (2,)), jnp.zeros(()))
-    draw = lambda key, data, step: data + jax.random.normal(jax.random.fold_in(key, step), (2,))
-
-    def loss(params, count, batch, key, step):
-        return jnp.square(params - batch).sum(), (count + 1, {})
-
-    return loop.Task(
-        init=lambda key, data: state.init(init, OPTIMIZER, key, data),
-        step=state.make_step(loss, draw, OPTIMIZER),
-        evaluate=lambda train_state: {"norm": np.linalg.norm(train_state.params)},
-        data=np.ones(2, np.float32),
-        key_init=jax.random.key(0),
-        key_train=jax.random.key(1),
-        images_per_step=1,
-        monitor=monitor,
-    )
+make_task = functools.partial(walk, OPTIMIZER)
 
 
 @pytest.fixture(name="mesh")
