@@ -58,11 +58,10 @@ class DVAEPPConfig:
 
     def __post_init__(self) -> None:
         """Raises ValueError for sizes that make no model."""
-        size = self.decoder.image_size
-        if size % LOCAL_DOWNSAMPLING:
+        if any(side % LOCAL_DOWNSAMPLING for side in self.decoder.sides):
             raise ValueError(
                 f"image_size must be a multiple of {LOCAL_DOWNSAMPLING} (local variables live at "
-                f"a quarter of it), got {size}"
+                f"a quarter of it), got {self.decoder.image_size}"
             )
         if not self.global_sizes or min(self.global_sizes) < 1 or self.local_groups < 0:
             raise ValueError(
@@ -79,17 +78,19 @@ class DVAEPPConfig:
     @property
     def features(self) -> int:
         """Returns the number of maps at the size of the local variables."""
-        return self.decoder.features_at(self.local_side)
+        return self.decoder.features_at(self.local_sides[0])
 
     @property
-    def local_side(self) -> int:
+    def local_sides(self) -> tuple[int, int]:
         """Returns the height and width of the local variables."""
-        return self.decoder.image_size // LOCAL_DOWNSAMPLING
+        height, width = self.decoder.sides
+        return height // LOCAL_DOWNSAMPLING, width // LOCAL_DOWNSAMPLING
 
     @property
-    def top_side(self) -> int:
+    def top_sides(self) -> tuple[int, int]:
         """Returns the height and width of the coarsest features."""
-        return -(-self.local_side // 2)
+        height, width = self.local_sides
+        return -(-height // 2), -(-width // 2)
 
 
 class Features(NamedTuple):
@@ -100,17 +101,17 @@ class Features(NamedTuple):
 
 
 class Encoder(nn.Module):
-    """The tower: centered images [B, S, S, C] to `Features`."""
+    """The tower: centered images [B, H, W, C] to `Features`."""
 
     config: DVAEPPConfig
 
     @nn.compact
     def __call__(self, x: jax.Array) -> Features:
-        """Maps centered images [B, S, S, C] to `Features`."""
+        """Maps centered images [B, H, W, C] to `Features`."""
         decoder = self.config.decoder
-        size, num_blocks = decoder.image_size, decoder.num_blocks
-        x = layers.Conv(decoder.features_at(size), 3)(x)
-        x = se_resnet.Down(decoder.features_at(size // 2), num_blocks)(x)
+        height, num_blocks = decoder.sides[0], decoder.num_blocks
+        x = layers.Conv(decoder.features_at(height), 3)(x)
+        x = se_resnet.Down(decoder.features_at(height // 2), num_blocks)(x)
         local = se_resnet.Down(self.config.features, num_blocks)(x)
         top = se_resnet.Down(self.config.features, num_blocks)(local)
         return Features(nn.elu(top.reshape(len(top), math.prod(top.shape[1:]))), local)
@@ -155,8 +156,8 @@ class DVAEPP(nn.Module):
         self.global_networks = [
             se_resnet.Dense(c.hidden, n * c.global_parameters) for n in c.global_sizes
         ]
-        self.from_globals = se_resnet.Dense(c.hidden, c.top_side**2 * c.features)
-        self.expand_up = se_resnet.Up(c.features, c.decoder.num_blocks, c.local_side)
+        self.from_globals = se_resnet.Dense(c.hidden, math.prod(c.top_sides) * c.features)
+        self.expand_up = se_resnet.Up(c.features, c.decoder.num_blocks, c.local_sides)
         if c.local_groups:
             self.group = (nn.remat(LocalGroup, static_argnums=(4,)) if c.remat else LocalGroup)(c)
         self.decoder = MultiscaleDecoder(c.decoder)
@@ -181,7 +182,7 @@ class DVAEPP(nn.Module):
         """Encodes images.
 
         Args:
-            images: [B, S, S, C], pixels 0 or 1 of any dtype, or uint8 levels 0..255, as the decoder
+            images: [B, H, W, C], pixels 0 or 1 of any dtype, or uint8 levels 0..255, as the decoder
                 has them.
 
         Raises:
@@ -206,7 +207,9 @@ class DVAEPP(nn.Module):
                 f"earlier must be fewer than the {len(c.global_sizes)} layers of global variables, "
                 f"got {len(earlier)}"
             )
-        checks.check_floats("features.top", features.top, ("B", c.top_side**2 * c.features))
+        checks.check_floats(
+            "features.top", features.top, ("B", math.prod(c.top_sides) * c.features)
+        )
         self._check_layers("earlier", earlier, len(features.top))
         return self.global_networks[len(earlier)](jnp.concatenate([features.top, *earlier], -1))
 
@@ -227,7 +230,7 @@ class DVAEPP(nn.Module):
             )
         self._check_layers("values", values, "B")
         x = self.from_globals(jnp.concatenate(values, axis=-1))
-        return self.expand_up(nn.elu(x).reshape(len(x), c.top_side, c.top_side, c.features))
+        return self.expand_up(nn.elu(x).reshape(len(x), *c.top_sides, c.features))
 
     def _check_layers(self, name: str, layers: list[jax.Array], batch: int | str) -> None:
         for i, (layer, size) in enumerate(zip(layers, self.config.global_sizes, strict=False)):
@@ -251,7 +254,7 @@ class DVAEPP(nn.Module):
             ValueError: shapes or dtypes are others.
         """
         local_groups = self.config.local_groups
-        shape = (len(context), self.config.local_side, self.config.local_side, self.config.features)
+        shape = (len(context), *self.config.local_sides, self.config.features)
         checks.check_floats("context", context, ("B", *shape[1:]))
         local = None if features is None else features.local
         if local is not None:
@@ -278,7 +281,7 @@ class DVAEPP(nn.Module):
             ValueError: shapes or dtypes are others.
         """
         c = self.config
-        shape = (len(context), c.local_side, c.local_side)
+        shape = (len(context), *c.local_sides)
         checks.check_floats("context", context, (*shape, c.features))
         checks.check_floats("values", values, (c.local_groups, *shape, c.local_size))
         if not c.local_groups:
@@ -297,7 +300,7 @@ class DVAEPP(nn.Module):
         return self.decoder.log_likelihood(context, images)
 
     def generate(self, key: jax.Array, context: jax.Array) -> jax.Array:
-        """Draws x ~ p(x | zeta, h), uint8 [B, S, S, C]."""
+        """Draws x ~ p(x | zeta, h), uint8 [B, H, W, C]."""
         return self.decoder.generate(key, context)
 
     def generate_mean(self, key: jax.Array, context: jax.Array) -> jax.Array:

@@ -155,8 +155,8 @@ class JointVAE(nn.Module):
 
 
 def as_float(images: jax.Array) -> jax.Array:
-    """Maps uint8 levels [B, S, S, C] to [0, 1], float32; ValueError for other dtypes."""
-    checks.check_images(images, kind=checks.LEVELS, shape=("B", "S", "S", "C"))
+    """Maps uint8 levels [B, H, W, C] to [0, 1], float32; ValueError for other dtypes."""
+    checks.check_images(images, kind=checks.LEVELS, shape=("B", "H", "W", "C"))
     return images.astype(jnp.float32) / 255
 
 

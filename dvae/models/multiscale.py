@@ -30,7 +30,7 @@ __all__ = ["MultiscaleConfig", "MultiscaleDecoder", "center", "new_pixels"]
 class MultiscaleConfig:
     """Sizes of the decoder."""
 
-    image_size: int = 28
+    image_size: int | tuple[int, int] = 28  # height and width, or both in one
     channels: int = 1
     num_mixtures: int = 0  # components of the pixels' law; 0 for binary pixels
     num_scales: int = 1
@@ -39,7 +39,8 @@ class MultiscaleConfig:
 
     def __post_init__(self) -> None:
         """Raises ValueError for scales that the image does not have."""
-        most = 1 + int(np.log2(self.image_size & -self.image_size)) if self.image_size > 0 else 0
+        whole = min(side & -side for side in self.sides)  # the largest power of two in both
+        most = whole.bit_length() if min(self.sides) > 0 else 0
         if not 1 <= self.num_scales <= most:
             raise ValueError(
                 f"num_scales must be 1 to {most} at image_size={self.image_size}, which is halved "
@@ -53,24 +54,30 @@ class MultiscaleConfig:
             )
 
     @property
+    def sides(self) -> tuple[int, int]:
+        """Returns height and width of images."""
+        size = self.image_size
+        return (size, size) if isinstance(size, int) else size
+
+    @property
     def num_parameters(self) -> int:
         """Numbers that the last layer has for a pixel."""
         if self.num_mixtures:
             return discretized_logistic.num_parameters(self.num_mixtures, self.channels)
         return self.channels
 
-    def features_at(self, size: int) -> int:
-        """Returns the number of maps at a size."""
-        return self.features * max(1, min(4, self.image_size // size))
+    def features_at(self, height: int) -> int:
+        """Returns the number of maps where images have this height."""
+        return self.features * max(1, min(4, self.sides[0] // height))
 
     def step(self, scale: int) -> int:
         """Returns the distance between neighboring pixels of a scale."""
         return 2 ** (self.num_scales - 1 - scale)
 
     def check_images(self, images: jax.Array, batch: int | str = "B") -> None:
-        """Raises ValueError unless images have the shape [B, S, S, C] and the kind of pixels."""
+        """Raises ValueError unless images have the shape [B, H, W, C] and the kind of pixels."""
         kind = checks.LEVELS if self.num_mixtures else checks.BITS
-        shape = (batch, self.image_size, self.image_size, self.channels)
+        shape = (batch, *self.sides, self.channels)
         checks.check_images(images, kind=kind, shape=shape)
 
 
@@ -80,16 +87,16 @@ def center(images: jax.Array, num_mixtures: int) -> jax.Array:
     return images.astype(jnp.float32) / half - 1
 
 
-def new_pixels(size: int, *, first: bool) -> np.ndarray:
-    """Marks the pixels of a scale, [size, size], that the scale before does not have."""
-    even = np.arange(size) % 2 == 0
-    return np.ones((size, size), bool) if first else ~(even[:, None] & even[None, :])
+def new_pixels(height: int, width: int, *, first: bool) -> np.ndarray:
+    """Marks the pixels of a scale, [height, width], that the scale before does not have."""
+    rows, columns = (np.arange(side) % 2 == 0 for side in (height, width))
+    return np.ones((height, width), bool) if first else ~(rows[:, None] & columns[None, :])
 
 
 class MultiscaleDecoder(nn.Module):
-    """p(x | context), for a float context [B, h, h, F].
+    """p(x | context), for a float context [B, h, w, F].
 
-    h is brought to the size of the coarsest scale by doubling, or by halving and rounding up.
+    h and w are brought to those of the coarsest scale by doubling, or by halving and rounding up.
     """
 
     config: MultiscaleConfig
@@ -102,8 +109,8 @@ class MultiscaleDecoder(nn.Module):
         """Evaluates log p(x | context), nats [B].
 
         Args:
-            context: float [B, h, h, F].
-            images: [B, S, S, C], pixels 0 or 1 of any dtype, or uint8 levels 0..255.
+            context: float [B, h, w, F].
+            images: [B, H, W, C], pixels 0 or 1 of any dtype, or uint8 levels 0..255.
 
         Raises:
             ValueError: context or images have other dtypes or shapes, or images, as a NumPy array,
@@ -116,12 +123,12 @@ class MultiscaleDecoder(nn.Module):
         for scale, network in enumerate(self.scales):
             pixels = images[:, :: c.step(scale), :: c.step(scale)]
             state, params = network(context, state, center(pixels, c.num_mixtures))
-            mask = new_pixels(pixels.shape[1], first=scale == 0)
+            mask = new_pixels(*pixels.shape[1:3], first=scale == 0)
             total += jnp.where(mask[None], self._log_prob(pixels, params), 0).sum((1, 2))
         return total
 
     def generate(self, key: jax.Array, context: jax.Array) -> jax.Array:
-        """Draws images scale by scale: uint8 [B, S, S, C]."""
+        """Draws images scale by scale: uint8 [B, H, W, C]."""
 
         def draw(scale: int, params: jax.Array) -> jax.Array:
             key_scale = jax.random.fold_in(key, scale)
@@ -149,30 +156,30 @@ class MultiscaleDecoder(nn.Module):
         return self._walk(context, draw)
 
     def _check_context(self, context: jax.Array) -> None:
-        checks.check_floats("context", context, ("B", "h", "h", "F"))
-        coarsest = self.config.image_size // self.config.step(0)
-        size = context.shape[1]
-        while size > coarsest:
-            size = -(-size // 2)
-        while 0 < size < coarsest:
-            size *= 2
-        if size != coarsest:
+        checks.check_floats("context", context, ("B", "h", "w", "F"))
+        coarsest = tuple(side // self.config.step(0) for side in self.config.sides)
+        height, width = context.shape[1:3]
+        while height > coarsest[0]:
+            height, width = -(-height // 2), -(-width // 2)
+        while 0 < height < coarsest[0]:
+            height, width = 2 * height, 2 * width
+        if (height, width) != coarsest:
             raise ValueError(
                 f"context must have a size that doubles or halves to the coarsest scale's "
-                f"{coarsest}, got {checks.describe(context)}"
+                f"{coarsest[0]}x{coarsest[1]}, got {checks.describe(context)}"
             )
 
     def _walk(self, context: jax.Array, draw: Callable[[int, jax.Array], jax.Array]) -> jax.Array:
         c = self.config
         self._check_context(context)
-        shape = (len(context), c.image_size, c.image_size, c.channels)
+        shape = (len(context), *c.sides, c.channels)
         image = jnp.zeros(shape, jnp.float32)
         state = None
         for scale, network in enumerate(self.scales):
             step = c.step(scale)
             pixels = image[:, ::step, ::step]
             state, params = network(context, state, center(pixels, c.num_mixtures))
-            mask = new_pixels(pixels.shape[1], first=scale == 0)[None, :, :, None]
+            mask = new_pixels(*pixels.shape[1:3], first=scale == 0)[None, :, :, None]
             drawn = draw(scale, params).astype(jnp.float32)
             pixels = jnp.where(mask, drawn, pixels)
             paste = lambda image, pixels, step=step: image.at[:, ::step, ::step].set(pixels)
@@ -203,27 +210,27 @@ class _Scale(nn.Module):
             state: features of the scale before; None at the first, which sees no pixels.
             pixels: of this scale [B, s, s, C], centered; only those of coarser scales are read.
         """
-        c, size = self.config, pixels.shape[1]
-        features = c.features_at(size)
+        c, (height, width) = self.config, pixels.shape[1:3]
+        features = c.features_at(height)
         if state is None:
-            x = self._resized(context, size)
+            x = self._resized(context, height)
         else:
-            known = jnp.asarray(~new_pixels(size, first=False))[None, :, :, None]
+            known = jnp.asarray(~new_pixels(height, width, first=False))[None, :, :, None]
             flags = jnp.where(known, jnp.ones_like(pixels[..., :1]), 0)
             given = jnp.concatenate([jnp.where(known, pixels, 0), flags], axis=-1)
-            x = se_resnet.Up(features, 0, size)(state) + layers.Conv(features, 3)(given)
+            x = se_resnet.Up(features, 0, (height, width))(state) + layers.Conv(features, 3)(given)
             for _ in range(max(1, c.num_blocks)):
                 x = se_resnet.SEResidualBlock(features)(x)
         # Zero at first, so that every pixel starts at the bias, however large the context.
         zeros = nn.initializers.zeros
         return x, layers.Conv(c.num_parameters, 3, kernel_init=zeros)(nn.elu(x))
 
-    def _resized(self, x: jax.Array, size: int) -> jax.Array:
-        """Brings the context to a size by residual blocks, down or up."""
+    def _resized(self, x: jax.Array, height: int) -> jax.Array:
+        """Brings the context to a height by residual blocks, down or up."""
         c = self.config
-        while x.shape[1] > size:
+        while x.shape[1] > height:
             x = se_resnet.Down(c.features_at(x.shape[1] // 2), c.num_blocks)(x)
-        while x.shape[1] < size:
-            doubled = 2 * x.shape[1]
-            x = se_resnet.Up(c.features_at(doubled), c.num_blocks, doubled)(x)
+        while x.shape[1] < height:
+            doubled = 2 * x.shape[1], 2 * x.shape[2]
+            x = se_resnet.Up(c.features_at(doubled[0]), c.num_blocks, doubled)(x)
         return x

@@ -60,21 +60,26 @@ class Down(nn.Module):
 
 
 class Up(nn.Module):
-    """Doubles the size, cut to `size`, and applies residual blocks: to [B, size, size, F]."""
+    """Doubles the size, cut to `sides`, and applies residual blocks: to [B, *sides, F]."""
 
     features: int
     num_blocks: int
-    size: int
+    sides: tuple[int, int]  # height and width
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps floats [B, H, W, I] to [B, size, size, F]."""
+        """Maps floats [B, H, W, I] to [B, *sides, F]."""
         checks.check_floats("x", x, ("B", "H", "W", "I"))
-        if max(x.shape[1:3]) > self.size or 2 * min(x.shape[1:3]) < self.size:
+        height, width = self.sides
+        if any(
+            not side <= 2 * now <= 2 * side
+            for now, side in zip(x.shape[1:3], self.sides, strict=True)
+        ):
             raise ValueError(
-                f"x must have half of size={self.size}, up to all of it, got {checks.describe(x)}"
+                f"x must have half of the sides {height}x{width}, up to all of them, got "
+                f"{checks.describe(x)}"
             )
-        x = layers.ConvTranspose(self.features)(x)[:, : self.size, : self.size]
+        x = layers.ConvTranspose(self.features)(x)[:, :height, :width]
         for _ in range(self.num_blocks):
             x = SEResidualBlock(self.features)(x)
         return x

@@ -75,7 +75,7 @@ class Functions:
     def image_shape(self) -> tuple[int, int, int]:
         """Height, width and channels."""
         c = self.network.decoder
-        return c.image_size, c.image_size, c.channels
+        return *c.sides, c.channels
 
     @property
     def num_groups(self) -> int:
@@ -107,10 +107,10 @@ class Functions:
         """Raises ValueError unless codes are the `Latents` of this model."""
         if not isinstance(codes, tuple) or len(codes) != 2:
             raise ValueError(f"codes must be Latents(global_, local), got {type(codes).__name__}")
-        c, side = self.network, self.network.local_side
+        c = self.network
         shapes = (
             ("N", sum(c.global_sizes)),
-            (len(codes[0]), c.local_groups, side, side, c.local_size),
+            (len(codes[0]), c.local_groups, *c.local_sides, c.local_size),
         )
         kinds = self.global_latents, self.local_latents
         for name, values, shape, kind in zip(Latents._fields, codes, shapes, kinds, strict=True):
@@ -160,8 +160,8 @@ class Functions:
             draw_and_show,
         )
         if not self.network.local_groups:
-            side, size = self.network.local_side, self.network.local_size
-            local = jnp.zeros((0, len(images), side, side, size))
+            sides, size = self.network.local_sides, self.network.local_size
+            local = jnp.zeros((0, len(images), *sides, size))
         latents = Latents(
             _as_codes(jnp.concatenate(drawn.seen, -1), self.global_latents),
             _as_codes(jnp.moveaxis(local, 0, 1), self.local_latents),

@@ -37,7 +37,7 @@ class Config(BoltzmannConfig, LikelihoodConfig):
     program = "dvaepp"
 
     dataset: str = dataset_option(
-        "mnist_static", "Binary images, or levels in gray or color; square, sides multiples of 4."
+        "mnist_static", "Binary images, or levels in gray or color; sides multiples of 4."
     )
     binarization: str = option(
         pixels.AS_STORED,
@@ -180,20 +180,15 @@ class Config(BoltzmannConfig, LikelihoodConfig):
         return self.dataset not in BINARY_DATASETS and self.binarization == pixels.AS_STORED
 
     def model(self, image_shape: tuple[int, ...]) -> dvaepp.DVAEPP:
-        """Returns the networks for images [S, S, C].
+        """Returns the networks for images [H, W, C].
 
         Raises:
           ValueError: the sizes do not fit the images.
         """
-        size, width, channels = image_shape
-        if size != width:
+        height, width, channels = image_shape
+        if height % dvaepp.LOCAL_DOWNSAMPLING or width % dvaepp.LOCAL_DOWNSAMPLING:
             raise ValueError(
-                f"images of --dataset={self.dataset} have {size}x{width} pixels, and must be "
-                "square; --image_size=S crops and resizes them to SxS"
-            )
-        if size % dvaepp.LOCAL_DOWNSAMPLING:
-            raise ValueError(
-                f"images of --dataset={self.dataset} have {size}x{size} pixels; sides must be "
+                f"images of --dataset={self.dataset} have {height}x{width} pixels; sides must be "
                 f"multiples of {dvaepp.LOCAL_DOWNSAMPLING} (local variables live at a quarter of "
                 "the size): resize them by --image_size"
             )
@@ -201,10 +196,10 @@ class Config(BoltzmannConfig, LikelihoodConfig):
         return dvaepp.DVAEPP(
             dvaepp.DVAEPPConfig(
                 decoder=multiscale.MultiscaleConfig(
-                    image_size=size,
+                    image_size=height if height == width else (height, width),
                     channels=channels,
                     num_mixtures=self.num_mixtures if self.colored else 0,
-                    num_scales=self._scales(size),
+                    num_scales=self._scales(height, width),
                     features=self.features,
                     num_blocks=self.num_blocks,
                 ),
@@ -218,25 +213,27 @@ class Config(BoltzmannConfig, LikelihoodConfig):
             )
         )
 
-    def _scales(self, size: int) -> int:
+    def _scales(self, height: int, width: int) -> int:
         if self.decoder == UNCONDITIONAL:
             return 1
-        most = (size & -size).bit_length()  # halvings that leave whole pixels
+        both = height | width
+        most = (both & -both).bit_length()  # halvings that leave whole pixels
         if self.num_scales > most:
             raise ValueError(
                 f"--num_scales={self.num_scales} must be at most {most}: images of "
-                f"--dataset={self.dataset} have {size}x{size} pixels, halved from scale to scale"
+                f"--dataset={self.dataset} have {height}x{width} pixels, halved from scale to scale"
             )
         if self.num_scales:
             return self.num_scales
-        scales = 1
-        while size % 2 == 0 and size // 2 >= COARSEST:
+        scales, size = 1, min(height, width)
+        while scales < most and size // 2 >= COARSEST:
             size //= 2
             scales += 1
         if scales == 1:
             raise ValueError(
-                f"--decoder=conditional: an image of size {size} has no coarser scale of "
-                f"{COARSEST} pixels or more; use --decoder=unconditional, or give --num_scales"
+                f"--decoder=conditional: an image of {height}x{width} pixels has no coarser "
+                f"scale of {COARSEST} pixels or more; use --decoder=unconditional, or give "
+                "--num_scales"
             )
         return scales
 

@@ -1,5 +1,6 @@
 """What `dvaepp` trains: data, initial state and loss of DVAE++ on images."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -55,7 +56,7 @@ def init_fn(config: Config, module: dvaepp.DVAEPP) -> state.InitFn:
 
 def group_sizes(config: Config, model: dvaepp.DVAEPPConfig) -> list[int]:
     """Numbers of variables: of all global ones, and of each local group."""
-    local = model.local_side**2 * config.local_size
+    local = math.prod(model.local_sides) * config.local_size
     return [config.num_groups * config.num_latents] + [local] * config.local_groups
 
 

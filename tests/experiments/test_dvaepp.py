@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 
 import command_line
 import jax
@@ -67,13 +68,13 @@ def exact_log_likelihood(config, module, params, x):
     """log sum over all bits of p(z) p(h | z) p(x | z, h), each image by itself."""
     run = dvaepp_task.bind(module, params["network"])
     num_global = config.num_groups * config.num_latents
-    side = module.config.local_side
-    num_local = side * side * config.local_size
+    sides = module.config.local_sides
+    num_local = math.prod(sides) * config.local_size
     states = bits_of(num_global + config.local_groups * num_local)
     z, rest = states[:, :num_global], states[:, num_global:]
     groups = np.split(z, config.num_groups, axis=1)
     log_p = boltzmann.log_prob(params["prior"], rbm.exact.log_z(params["prior"]), groups)
-    h = rest.reshape(len(states), config.local_groups, side, side, config.local_size)
+    h = rest.reshape(len(states), config.local_groups, *sides, config.local_size)
     # Fixed values instead of draws: a group is known by the key that it is given.
     key_groups = jax.random.key(0)
     folded = [jax.random.fold_in(key_groups, j) for j in range(config.local_groups)]

@@ -10,6 +10,7 @@ import pytest
 from dvae import data
 from dvae.models import binary as binary_model
 from dvae.models import boltzmann, checks, dvaepp_latents
+from dvae.models import joint as joint_networks
 from dvae.train import sharding
 from experiments.binary_vae import __main__ as binary_vae
 from experiments.binary_vae import evaluation as binary_evaluation
@@ -173,7 +174,7 @@ def test_images_of_another_size(binary, hierarchy, joint) -> None:
         with pytest.raises(ValueError, match=message):
             evaluator.reconstruct(*trained, images)
     with pytest.raises(ValueError, match="uint8 levels"):
-        joint.as_float(GREY / 255)
+        joint_networks.as_float(GREY / 255)
 
 
 def test_numbers_of_samples_and_of_images(vq, binary, hierarchy, joint) -> None:

@@ -16,6 +16,7 @@ from experiments import encode, export
 from experiments.common import models
 from experiments.joint_vae import __main__ as joint_vae
 from experiments.joint_vae import evaluation as joint_evaluation
+from experiments.joint_vae import model as joint_vae_model
 from experiments.joint_vae import task as joint_vae_task
 from experiments.joint_vae.config import PRESETS, Config
 
@@ -111,8 +112,8 @@ def test_objective_is_the_elbo_of_samples(images) -> None:
     one = lambda key: loss(params, (), x, key, jnp.int32(0))[1][1]["objective"]
     trained = jax.lax.map(one, keys)
     evaluator = joint_evaluation.Evaluator(config, images, sharding.make_mesh(1))
-    evaluate = jax.jit(evaluator._batch)
-    elbo = lambda key: evaluate(params, key, jnp.asarray(x))[3].mean()
+    arrays, evaluate = joint_vae_model.arrays(params), jax.jit(evaluator._functions.evaluate)
+    elbo = lambda key: evaluate(arrays, key, jnp.asarray(x))[3].mean()
     evaluated = jax.lax.map(elbo, jax.random.split(jax.random.key(2), 400))
     error = np.sqrt((trained.var() + evaluated.var()) / 400)
     assert abs(trained.mean() - evaluated.mean()) < 5 * error

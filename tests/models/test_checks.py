@@ -141,7 +141,10 @@ BAD = {
     "integers in a network": (call(mlp.Mlp((), 2), None, np.zeros((2, 3), int)), "must be floats"),
     "integers in a block": (call(se_resnet.SEResidualBlock(2), None, U8), "must be floats"),
     "a vector in a block": (call(se_resnet.Down(2, 0), None, H), r"\[B, H, W, I\]"),
-    "too small to double": (call(se_resnet.Up(2, 0, 20), None, HALF), "half of size=20"),
+    "too small to double": (
+        call(se_resnet.Up(2, 0, (20, 20)), None, HALF),
+        "half of the sides 20x20",
+    ),
     "integers in a convolution": (call(layers.Conv(2, 3), None, U8), "must be floats"),
     "a transposed one": (call(layers.ConvTranspose(2), None, U8), "must be floats"),
     "a list": (call(MLP, "posterior_logits", [[0.0] * 6], []), "a list; use np.asarray"),

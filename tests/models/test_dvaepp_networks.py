@@ -132,14 +132,16 @@ def test_gates_are_squeezed_over_positions() -> None:
 
 
 @pytest.mark.many_cases
-@pytest.mark.parametrize(("size", "half"), [(7, 4), (8, 4), (1, 1)])
-def test_down_rounds_up_and_up_cuts(size, half) -> None:
-    x = jnp.ones((1, size, size, 2))
-    down, up = se_resnet.Down(3, 0), se_resnet.Up(2, 0, size)
+@pytest.mark.parametrize(
+    ("sides", "halves"), [((7, 8), (4, 4)), ((8, 3), (4, 2)), ((1, 1), (1, 1))]
+)
+def test_down_rounds_up_and_up_cuts(sides, halves) -> None:
+    x = jnp.ones((1, *sides, 2))
+    down, up = se_resnet.Down(3, 0), se_resnet.Up(2, 0, sides)
     y, _ = down.init_with_output(jax.random.key(0), x)
-    assert y.shape == (1, half, half, 3)
+    assert y.shape == (1, *halves, 3)
     z, _ = up.init_with_output(jax.random.key(0), y)
-    assert z.shape == (1, size, size, 2)
+    assert z.shape == (1, *sides, 2)
 
 
 @pytest.mark.parametrize(

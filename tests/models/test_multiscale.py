@@ -1,6 +1,7 @@
 """Images by scales: every pixel once, probabilities that sum to one, sampling alike."""
 
 import itertools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -13,11 +14,13 @@ TINY = dict(image_size=4, features=1, num_blocks=0)
 
 
 def make(seed=0, context_side=2, **sizes):
-    """A decoder whose parameters are all random, and a context [1, h, h, 4]."""
+    """A decoder whose parameters are all random, and a context [1, h, w, 4]."""
     module = multiscale.MultiscaleDecoder(multiscale.MultiscaleConfig(**{**TINY, **sizes}))
     c = module.config
-    context = jax.random.normal(jax.random.key(seed), (1, context_side, context_side, 4))
-    images = jnp.zeros((1, c.image_size, c.image_size, c.channels), jnp.uint8)
+    height, width = c.sides
+    context_sides = context_side, context_side * width // height
+    context = jax.random.normal(jax.random.key(seed), (1, *context_sides, 4))
+    images = jnp.zeros((1, height, width, c.channels), jnp.uint8)
     method = multiscale.MultiscaleDecoder.log_likelihood
     params = jax.jit(lambda k: module.init(k, context, images, method=method))(jax.random.key(1))
     leaves, tree = jax.tree.flatten(params)
@@ -28,13 +31,16 @@ def make(seed=0, context_side=2, **sizes):
     return module, jax.tree.unflatten(tree, moved), context
 
 
-@pytest.mark.parametrize(("size", "num_scales"), [(4, 1), (4, 3), (28, 3), (32, 4), (12, 2)])
+@pytest.mark.parametrize(
+    ("size", "num_scales"), [(4, 1), (4, 3), (28, 3), (32, 4), (12, 2), ((4, 12), 3)]
+)
 def test_the_scales_partition_the_image(size, num_scales) -> None:
     config = multiscale.MultiscaleConfig(image_size=size, num_scales=num_scales)
-    scored = np.zeros((size, size), int)
+    scored = np.zeros(config.sides, int)
     for scale in range(num_scales):
         step = config.step(scale)
-        scored[::step, ::step] += multiscale.new_pixels(size // step, first=scale == 0)
+        sides = (side // step for side in config.sides)
+        scored[::step, ::step] += multiscale.new_pixels(*sides, first=scale == 0)
     np.testing.assert_array_equal(scored, 1)
 
 
@@ -54,6 +60,17 @@ def test_probabilities_of_all_4x4_images_sum_to_one(num_scales) -> None:
     pairs = np.einsum("b,bi,bj->ij", p, bits, bits) - on[:, None] * on[None, :]
     largest = np.abs(pairs - np.diag(np.diag(pairs))).max()
     assert (largest > 1e-4) == (num_scales > 1)
+
+
+def test_probabilities_of_all_images_that_are_not_square_sum_to_one() -> None:
+    module, params, context = make(num_scales=2, context_side=1, image_size=(2, 4))
+    images = np.array(list(itertools.product((0, 1), repeat=8)), np.uint8).reshape(-1, 2, 4, 1)
+    spread = jnp.broadcast_to(context, (len(images), *context.shape[1:]))
+    log_p = jax.jit(lambda c, x: module.apply(params, c, x, method="log_likelihood"))
+    np.testing.assert_allclose(np.exp(log_p(spread, images)).sum(), 1, rtol=1e-5)
+    assert module.apply(params, jax.random.key(0), context, method="generate").shape == (1, 2, 4, 1)
+    with pytest.raises(ValueError, match=r"doubles or halves to the coarsest scale's 1x2, got"):
+        module.apply(params, jnp.ones((1, 2, 2, 4)), images[:1], method="log_likelihood")
 
 
 @pytest.mark.thorough
@@ -82,7 +99,7 @@ def test_mean_of_the_last_scale_given_the_same_coarser_pixels() -> None:
     key = jax.random.key(4)
     image, mean = np.asarray(generate(key)), np.asarray(means(key))
     np.testing.assert_array_equal(mean[:, ::2, ::2], image[:, ::2, ::2])
-    rest = multiscale.new_pixels(4, first=False)
+    rest = multiscale.new_pixels(4, 4, first=False)
     assert ((mean[0, rest] > 0) & (mean[0, rest] < 1)).all()
 
 
@@ -120,8 +137,9 @@ def test_contexts_of_other_sizes_are_brought_to_the_first_scale(context_side) ->
 
 
 @pytest.mark.parametrize(
-    ("size", "num_scales", "most"), [(28, 4, 3), (28, 0, 3), (32, 7, 6), (7, 2, 1)]
+    ("size", "num_scales", "most"),
+    [(28, 4, 3), (28, 0, 3), (32, 7, 6), (7, 2, 1), ((8, 12), 4, 3), (0, 1, 0)],
 )
 def test_scales_that_an_image_does_not_have(size, num_scales, most) -> None:
-    with pytest.raises(ValueError, match=f"1 to {most} at image_size={size}"):
+    with pytest.raises(ValueError, match=re.escape(f"1 to {most} at image_size={size}")):
         multiscale.MultiscaleConfig(image_size=size, num_scales=num_scales)
