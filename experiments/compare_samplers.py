@@ -173,7 +173,10 @@ def row(errors: dict[str, Any]) -> list[object]:
 def curves(comparisons: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
     """Sorts the errors for the figure: quantity, machine, sampler -> sweeps and errors."""
     found: dict[str, dict[str, dict[str, Any]]] = {}
-    for quantity, name in (("RMS error of moments", "moments_rms"), ("RMS of log Z", "log_z_rms")):
+    for quantity, name in (
+        ("RMS error of moments", "moments_rms"),
+        ("RMS error of log Z, nats", "log_z_rms"),
+    ):
         for errors in comparisons:
             if errors.get(name):
                 by_sampler = found.setdefault(quantity, {}).setdefault(errors["machine"], {})

@@ -1,15 +1,24 @@
 """Errors against effort, on logarithmic axes."""
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from dvae.analysis._drawing import looks, new_figure, require, styled, tidy_logarithms, wrapped
+from dvae.analysis._drawing import (
+    legend_columns,
+    looks,
+    new_figure,
+    require,
+    styled,
+    tidy_logarithms,
+    wrapped,
+)
 
 _TITLE_WIDTH = 26  # characters of a panel's title in one line
-_FEW_PANELS = 3  # in a row with the legend beside them; of more, narrower ones, below them
+_PANEL = {1: 4.4, 2: 3.4, 3: 2.8}  # inches of a panel's width, by their number; of more, 2.1
 Curves = Mapping[str, tuple[ArrayLike, ArrayLike]]
 
 
@@ -32,9 +41,10 @@ def convergence(rows: Mapping[str, Mapping[str, Curves]], *, xlabel: str) -> Fig
     methods = dict.fromkeys(m for row in rows.values() for curves in row.values() for m in curves)
     require(methods, "rows")
     look = looks(methods)
-    few = len(problems) <= _FEW_PANELS
-    width = 1.4 + 3.2 * len(problems) if few else 0.4 + 2.1 * len(problems)
-    figure = new_figure(width, (0.6 if few else 1.2) + 2.7 * len(rows))
+    width = 0.4 + _PANEL.get(len(problems), 2.1) * len(problems)
+    columns = legend_columns(methods, width)
+    lines = math.ceil(len(methods) / columns)
+    figure = new_figure(width, 0.6 + 0.22 * lines + 2.6 * len(rows))
     grid = figure.subplots(len(rows), len(problems), squeeze=False, sharex="col")
     for i, (quantity, row) in enumerate(rows.items()):
         for j, problem in enumerate(problems):
@@ -58,8 +68,5 @@ def convergence(rows: Mapping[str, Mapping[str, Curves]], *, xlabel: str) -> Fig
         for axes in grid.flat
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
-    if few:
-        figure.legend(handles.values(), handles.keys(), loc="outside right upper")
-    else:
-        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3)
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=columns)
     return figure

@@ -51,6 +51,7 @@ _FIXED = {
 }
 _SPARE_COLORS = ("#CC79A7", "#000000", "#7F7F7F", "#8C564B", "#B8A800", "#6A3D9A", "#005F56")
 _SPARE_MARKERS = ("P", "X", "h", "<", ">", "*", "p", "d")  # one more: pairs repeat after 56
+_MOST_TICKS = 6  # numbers of a horizontal axis that stay apart in a small panel
 LEGEND_WIDTH = 44  # characters of a legend's entry in one line
 
 
@@ -73,6 +74,13 @@ def wrapped(label: str, width: int = LEGEND_WIDTH) -> str:
     return textwrap.fill(label, width, break_long_words=False, break_on_hyphens=False)
 
 
+def legend_columns(labels: Iterable[str], width: float) -> int:
+    """Returns how many columns of a legend below a figure fit into its width in inches."""
+    names = list(labels)
+    entry = 0.55 + 0.074 * max(map(len, names), default=0)
+    return max(1, min(len(names), int(width / entry)))
+
+
 def beside_or_inside(figure: Figure, axes: Axes, *, loc: Any = "best", title: str = "") -> None:
     """Adds the legend of the only axes: inside them, or above if it is too large for that."""
     handles, labels = axes.get_legend_handles_labels()
@@ -90,7 +98,7 @@ def beside_or_inside(figure: Figure, axes: Axes, *, loc: Any = "best", title: st
 
 
 def tidy_logarithms(axes: Axes) -> None:
-    """Labels logarithmic axes at powers of ten, or at 1, 2 and 5 times them where few are seen."""
+    """Labels logarithmic axes at powers of ten and, where few are seen, between them."""
     for axis, scale, limits in (
         (axes.xaxis, axes.get_xscale(), axes.get_xlim()),
         (axes.yaxis, axes.get_yscale(), axes.get_ylim()),
@@ -106,6 +114,8 @@ def tidy_logarithms(axes: Axes) -> None:
             low <= s * 10.0**e <= high for s in subs for e in range(-12, 13)
         )
         subs = (1, 2, 5) if seen((1, 2, 5)) > 1 else tuple(range(1, 10))
+        if axis is axes.xaxis and seen(subs) > _MOST_TICKS:
+            subs = (1, 3)
         axis.set_major_locator(LogLocator(subs=subs, numticks=20))
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
@@ -161,11 +171,11 @@ def draw_bits_per_dim(axes: Axes, num_dims: int) -> None:
             axes.annotate(
                 name, (right, at_right), (4, 0), textcoords="offset points", va="center", **text
             )
-        elif left + 0.1 * (right - left) < at_bottom < right - 0.1 * (right - left):
+        elif left + 0.1 * (right - left) < at_bottom < right:
             box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
             axes.annotate(
                 name,
-                (at_bottom, bottom),
+                (min(at_bottom, right - 0.1 * (right - left)), bottom),
                 (0, 6),
                 textcoords="offset points",
                 ha="center",

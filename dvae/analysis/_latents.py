@@ -147,6 +147,8 @@ def kl_per_dimension(
     axes.set_ylabel("KL to the prior, nats")
     axes.set_ylim(bottom=0)
     curves = {**continuous, **discrete}
+    last = max(float(np.asarray(steps)[-1]) for steps, _ in curves.values())
+    axes.set_xlim(right=last)  # so that the names' lines begin where the curves end
     label_beside(axes, {label: float(np.asarray(kl)[-1]) for label, (_, kl) in curves.items()})
     return figure
 

@@ -8,7 +8,14 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from dvae.analysis._drawing import INK, new_figure, require, styled, tidy_logarithms
+from dvae.analysis._drawing import (
+    INK,
+    legend_columns,
+    new_figure,
+    require,
+    styled,
+    tidy_logarithms,
+)
 
 _LOOKS = [
     ("#0072B2", "o"),
@@ -83,8 +90,10 @@ def bias_and_variance(
     looks = {name: _LOOKS[i % len(_LOOKS)] for i, name in enumerate(names)}
     rows = sorted(unbiased, key=lambda label: unbiased[label])
     low = 0.22 * max(len(rows), 2) + 0.3
-    figure = new_figure(2.0 + 4.6 * len(stages), 5.2 + low)
-    grid: Any = figure.subplots(2, len(stages), squeeze=False, height_ratios=(4.8, low))
+    width = 1.5 + 3.4 * len(stages)
+    columns = legend_columns(biased, width)
+    figure = new_figure(width, 4.7 + low + 0.22 * math.ceil(len(biased) / columns))
+    grid: Any = figure.subplots(2, len(stages), squeeze=False, height_ratios=(4.3, low))
     for column, (title, estimators) in enumerate(stages.items()):
         upper, lower = grid[:, column]
         upper.set(title=title, xscale="log", yscale="log")
@@ -111,7 +120,7 @@ def bias_and_variance(
     grid[0, 0].set_ylabel(f"squared bias {unit}")
     figure.align_ylabels(grid[:, 0])
     grid[1, 0].set_ylabel("no bias seen")
-    figure.legend(handles=_key(biased, looks), loc="outside right upper")
+    figure.legend(handles=_key(biased, looks), loc="outside lower center", ncols=columns)
     return figure
 
 

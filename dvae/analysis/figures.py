@@ -143,7 +143,8 @@ def rate_distortion_path(
         name = wrapped(name, _PATH_LABEL if short else 2 * _PATH_LABEL)
         look: dict[str, Any] = {"color": color, "marker": marker, "markersize": 8.0}
         axes.plot(rate, distortion, label=name, markevery=[len(rate) - 1], **look)
-        axes.plot(rate[0], distortion[0], markerfacecolor="white", **look)
+        axes.plot(rate[0], distortion[0], markerfacecolor="white", zorder=3, **look)
+        axes.plot(rate[-1], distortion[-1], zorder=3, **look)  # no path covers an end
     axes.set_xlabel("rate: KL(q, p) [nats per image]")
     axes.set_ylabel("distortion: $-$log p(x|z) [nats per image]")
     axes.yaxis.set_major_formatter("{x:,.6g}")

@@ -62,7 +62,7 @@ def write(record: dict[str, Any], out: Path) -> str:
     lines += [HOW_TO_READ.format(tune_steps=config["tune_steps"])]
     (out / "report.md").write_text("\n".join(lines), encoding="utf-8")
     checkpoint.write_json(out / "results.json", record)
-    figures.save(draw(record), out / "bias_and_variance.png", dpi=110)
+    figures.save(draw(record), out / "bias_and_variance.png")
     return rows["phi"]
 
 

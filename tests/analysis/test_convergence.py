@@ -32,6 +32,13 @@ def test_long_titles_are_wrapped() -> None:
     assert axes.get_title().split("\n") == ["100x100, a machine of a", "long name"]
 
 
+def test_numbers_of_narrow_axes_stay_apart() -> None:
+    sweeps = [10, 30, 100, 300, 1000]
+    (axes,) = figures.convergence({"e": {"m": {"ais": (sweeps, sweeps)}}}, xlabel="sweeps").axes
+    low, high = axes.get_xlim()
+    assert [tick for tick in axes.get_xticks() if low <= tick <= high] == sweeps
+
+
 def test_what_cannot_be_drawn_is_named() -> None:
     with pytest.raises(ValueError, match="rows"):
         figures.convergence({}, xlabel="sweeps")

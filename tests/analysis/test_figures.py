@@ -120,6 +120,11 @@ def test_rate_distortion_path_draws_the_data_from_hollow_to_filled():
         (10.0, 14500.0),
         (2100.0, 13000.0),
     ]
+    ends = [line for line in axes.lines if line.get_zorder() == 3 and line not in starts]
+    assert [line.get_xydata()[0].tolist() for line in ends] == [
+        [PATHS[name][0][-1], PATHS[name][1][-1]] for name in PATHS
+    ]
+    assert max(line.get_zorder() for line in paths.values()) < 3  # no path covers an end
     assert not any("bits/dim" in text for text in texts(axes))
     assert [text.get_text() for text in figure.legends[0].get_texts()] == list(paths)
 

@@ -80,5 +80,6 @@ def test_kl_of_every_dimension():
     assert lines["c1"].get_linestyle() == "--"
     assert lines["h1"].get_color() != lines["h2"].get_color()
     assert {text.get_text() for text in axes.texts} == {"h1", "h2", "c1"}
+    assert axes.get_xlim()[1] == 20.0  # where the lines to the names begin
     with pytest.raises(ValueError, match="continuous and discrete"):
         figures.kl_per_dimension({}, {})

@@ -90,6 +90,10 @@ DRAWINGS = {
         {"RMS": {"100x100, table2_cpu_1nonlinear_rbm": {"AIS": ([10, 11], [0.0331, 0.0345])}}},
         xlabel="sweeps",
     ),
+    "long names": lambda: figures.convergence(
+        {"RMS": {f"{i}": {name: ([1, 9], [1, 2]) for name in LABELS} for i in range(5)}},
+        xlabel="size",
+    ),
     "many decades": lambda: figures.convergence(
         {"RMS": {f"{i}": {"AIS": ([1, 1e9], [1e-9, 1e9])} for i in range(3)}}, xlabel="sweeps"
     ),

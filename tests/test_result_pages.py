@@ -1,0 +1,67 @@
+"""The pages of results and of speed state the numbers that the recorded runs gave."""
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+DOCS = Path(__file__).parent.parent / "docs"
+RESULTS = DOCS / "results"
+RECORDS = {
+    "table1": "table1.json",
+    "table2": "table2.json",
+    "table3": "table3.json",
+    "joint_vae": "joint_vae.json",
+    "cifar10_vq": "cifar10_vq/results.json",
+}
+NUMBER = re.compile(r"\*{0,2}(\d+\.\d+)\*{0,2}( %)?(?: [\u00b9\u00b2\u00b3])?")
+
+
+def cells(page: Path):
+    """The cells of a page's tables, without headers and the rows of published values."""
+    for line in page.read_text().split("\n"):
+        if line.startswith("| ") and "*published*" not in line and "`--" not in line:
+            yield from (cell.strip() for cell in line.strip("|").split("|"))
+
+
+def measured(record) -> list[float]:
+    """Every number of a summary's evaluation on test images; lists by their mean."""
+    values = [*record["test"].values(), *record.get("baseline", {}).values()]
+    numbers = [np.mean(x) if isinstance(x, list) else x for x in values]
+    return [float(x) for x in numbers if not isinstance(x, str)]
+
+
+def is_rounded(text: str, numbers: Iterable[float]) -> bool:
+    """Tells whether a number that is written in a page is one of these, rounded."""
+    half = 0.5 * 10.0 ** -len(text.partition(".")[2])
+    return any(abs(float(text) - x) <= half + 1e-9 for x in numbers)
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_tables_have_the_recorded_numbers(name) -> None:
+    records = json.loads((RESULTS / RECORDS[name]).read_text())
+    numbers = [x for record in records for x in measured(record)]
+    if name == "joint_vae":
+        numbers.append(float(np.mean([r["test"]["accuracy"] for r in records])))
+    if name == "cifar10_vq":
+        options = json.loads((RESULTS / name / "options.json").read_text())
+        numbers += [x for record in options for x in measured(record)]
+    matches = [NUMBER.fullmatch(cell) for cell in cells(RESULTS / name / "README.md")]
+    stated = [match.groups() for match in matches if match]
+    assert len(stated) >= 3
+    for text, percent in stated:
+        assert is_rounded(text, [100 * x if percent else x for x in numbers]), text
+
+
+def test_speed_has_the_recorded_ratios() -> None:
+    comparisons = json.loads((RESULTS / "benchmarks.json").read_text())["comparisons"]
+    medians = [[form["median_ms"] for form in c["forms"].values()] for c in comparisons]
+    ratios = [other / ours for times in medians for ours in times for other in times]
+    table = (DOCS / "guides" / "speed.md").read_text().partition("## How costs grow")[0]
+    rows = re.findall(r"^\| .* \| (.*) \|$", table, re.MULTILINE)
+    stated = [x for row in rows for x in re.findall(r" (\d[\d.]*)(?=,|;|$)", row)]
+    assert len(stated) >= 15
+    assert [text for text in stated if not is_rounded(text, ratios)] == []
