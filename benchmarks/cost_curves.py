@@ -28,6 +28,7 @@ from experiments.binary_vae import __main__ as binary_vae
 from experiments.binary_vae import config as binary_config
 from experiments.cifar_vq import __main__ as cifar_vq
 from experiments.cifar_vq import config as vq_config
+from experiments.cifar_vq import presets as vq_presets
 from experiments.common import records
 
 OUT = Path(__file__).parents[1] / "docs" / "results" / "cost_curves"
@@ -94,7 +95,7 @@ def likelihood(num_samples: int) -> Call:
 
 def vq_step(**settings: Any) -> Call:
     """A train step of `cifar_vq`."""
-    values = {**vq_config.PRESETS["small"], "batch_size": 16, **settings}
+    values = {**vq_presets.PRESETS["small"], "batch_size": 16, **settings}
     config = vq_config.Config(**values)
     images = noise((32, 32, 3), 256, max(512, config.batch_size))
     task = cifar_vq.make_task(config, images, sharding.make_mesh(1))

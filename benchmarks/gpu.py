@@ -26,6 +26,7 @@ from experiments.binary_vae import __main__ as binary_vae
 from experiments.binary_vae import config as binary_config
 from experiments.cifar_vq import __main__ as cifar_vq
 from experiments.cifar_vq import config as vq_config
+from experiments.cifar_vq import presets as vq_presets
 from experiments.common import records
 from experiments.dvaepp import __main__ as dvaepp
 from experiments.dvaepp import config as dvaepp_config
@@ -86,7 +87,7 @@ def vq(smoke: bool, trace: str) -> Iterator[Record]:
     """The paper preset of cifar_vq."""
     rules = ("gs_soft", "vq_ema", "vimco") if not trace else ("gs_soft",)
     for estimator in rules:
-        preset = vq_config.PRESETS["smoke" if smoke else "paper"]
+        preset = vq_presets.PRESETS["smoke" if smoke else "paper"]
         overrides = dict(estimator=estimator, num_steps=1_000, log_interval=100)
         config = vq_config.Config(**{**preset, **overrides})
         task = cifar_vq.make_task(

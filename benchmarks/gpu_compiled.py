@@ -26,6 +26,7 @@ from dvae.train import sharding
 from dvae.train.state import scan_steps
 from experiments.cifar_vq import __main__ as cifar_vq
 from experiments.cifar_vq import config as vq_config
+from experiments.cifar_vq import presets as vq_presets
 
 FLOPS, BYTES = 645e12, 2763e9  # a second, measured: docs/results/gpu.md
 H200 = """
@@ -103,7 +104,7 @@ def compile_steps(estimator: str) -> jax.stages.Compiled:
         platform="cuda", target_config=H200, topology="1x1x1"
     ).devices[0]
     settings = dict(estimator=estimator, num_steps=1_000, log_interval=100)
-    config = vq_config.Config(**{**vq_config.PRESETS["paper"], **settings})
+    config = vq_config.Config(**{**vq_presets.PRESETS["paper"], **settings})
     task = cifar_vq.make_task(config, noise((32, 32, 3), 256, 512), sharding.make_mesh(1))
     inputs = (jax.eval_shape(task.init, task.key_init, task.data), task.data, task.key_train)
     place = SingleDeviceSharding(device)

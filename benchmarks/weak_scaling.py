@@ -18,6 +18,7 @@ from dvae.analysis import tables
 from dvae.train import sharding
 from experiments.cifar_vq import __main__ as cifar_vq
 from experiments.cifar_vq import config as vq_config
+from experiments.cifar_vq import presets as vq_presets
 
 OUT = Path(__file__).parents[1] / "docs" / "results" / "weak_scaling"
 CHIPS = (8, 16, 32, 64, 128, 256)
@@ -58,7 +59,7 @@ def step_costs() -> tuple[float, int]:
     flops = {}
     # Beyond four images the likelihood loops over them, and XLA counts a loop's body once.
     for batch_size in (2, 4):
-        config = vq_config.Config(**{**vq_config.PRESETS["paper"], "batch_size": batch_size})
+        config = vq_config.Config(**{**vq_presets.PRESETS["paper"], "batch_size": batch_size})
         task = cifar_vq.make_task(config, images, sharding.make_mesh(1))
         state = jax.eval_shape(task.init, task.key_init, task.data)
         lowered = jax.jit(task.step).lower(state, task.data, task.key_train)

@@ -17,6 +17,7 @@ import numpy as np
 from experiments.binary_vae import presets as binary_presets
 from experiments.binary_vae import report as binary_report
 from experiments.cifar_vq import config as cifar_vq
+from experiments.cifar_vq import presets as cifar_vq_presets
 from experiments.common import flags, records
 from experiments.common import groups as run_groups
 from experiments.common.flags import option
@@ -42,7 +43,7 @@ class Source(NamedTuple):
 SOURCES = (
     Source(
         Program("cifar_vq", cifar_vq.Config),
-        cifar_vq.PRESETS,
+        cifar_vq_presets.PRESETS,
         ("cifar10_vq/results.json",),
         "bits_per_dim",
         "bits/dim",

@@ -56,6 +56,35 @@ def keep_rows(dataset: Dataset, keep: KeepRows) -> Dataset:
     )
 
 
+def joined(dataset: Dataset, keep: KeepRows = whole) -> Dataset:
+    """Moves the validation images behind the training images, and leaves none for validation.
+
+    Args:
+        dataset: loaded whole, of levels, or of binary pixels in every split.
+        keep: which of all these images to keep.
+
+    Raises:
+        ValueError: training images are left in files, or sampled where the others were sampled
+            once ("dynamic").
+    """
+    if type(dataset.train) is not np.ndarray:
+        raise ValueError(f"{dataset.name} leaves its images in files, which no others can join")
+    if dataset.binarization == "dynamic":
+        raise ValueError(
+            f"{dataset.name} has gray training images and binary validation images; join them "
+            "first (data.load_grey), and sample them afterwards (data.binarized)"
+        )
+    labels, more = dataset.train_labels, dataset.validation_labels
+    none = slice(0, 0)
+    together = dataset._replace(
+        train=np.concatenate([dataset.train, dataset.validation]),
+        train_labels=None if labels is None or more is None else np.concatenate([labels, more]),
+        validation=dataset.validation[none],
+        validation_labels=None if more is None else more[none],
+    )
+    return keep_rows(together, keep)
+
+
 class DataUnavailableError(RuntimeError):
     """A data set is not in the data folder and could not be prepared there (one line says why)."""
 

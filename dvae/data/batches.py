@@ -19,7 +19,7 @@ import numpy as np
 
 from dvae._numerics import open_uniform
 
-__all__ = ["binarize", "draw", "epoch_indices", "padded_batches", "random_crop"]
+__all__ = ["binarize", "draw", "epoch_indices", "padded_batches", "random_crop", "random_flip"]
 
 _ROUNDS = 8  # with 6, the 120 orders of five examples still come out visibly uneven
 
@@ -114,6 +114,20 @@ def random_crop(key: jax.Array, images: jax.Array, *, size: int) -> jax.Array:
             image, (row, column, 0), (size, size, channels)
         )
     )(images, rows, columns)
+
+
+def random_flip(key: jax.Array, images: jax.Array) -> jax.Array:
+    """Mirrors each image, left and right, with probability one half.
+
+    Args:
+        key: typed key.
+        images: [B, H, W, C].
+
+    Returns:
+        [B, H, W, C], dtype of `images`.
+    """
+    mirrored = jax.random.bernoulli(key, shape=(len(images), 1, 1, 1))
+    return jnp.where(mirrored, images[:, :, ::-1], images)
 
 
 def binarize(key: jax.Array, images: jax.Array) -> jax.Array:

@@ -32,7 +32,7 @@ def sample(
     logits: ArrayLike,
     temperature: ArrayLike,
     *,
-    hard: bool = False,
+    hard: bool | jax.Array = False,
 ) -> jax.Array:
     """Draws y = softmax((l + g) / tau), reparametrized (see `transform`).
 
@@ -40,7 +40,8 @@ def sample(
         key: typed PRNG key.
         logits: [..., C] float, normalized or not.
         temperature: tau > 0, a scalar, or [..., 1] of the logits' rank.
-        hard: return the one-hot argmax, with the gradient of y (see `transform_hard`).
+        hard: return the one-hot argmax, with the gradient of y (see `transform_hard`); a boolean
+            scalar array for a training that goes from one to the other.
 
     Returns:
         [..., C] on the simplex, in the dtype of logits.
@@ -50,7 +51,10 @@ def sample(
     """
     logits = as_float(logits)
     gumbels = standard_gumbel(key, logits.shape)
-    return (transform_hard if hard else transform)(gumbels, logits, temperature)
+    if not isinstance(hard, jax.Array):
+        return (transform_hard if hard else transform)(gumbels, logits, temperature)
+    one_hot, soft = (f(gumbels, logits, temperature) for f in (transform_hard, transform))
+    return jnp.where(hard, one_hot, soft)
 
 
 def transform(gumbels: ArrayLike, logits: ArrayLike, temperature: ArrayLike) -> jax.Array:

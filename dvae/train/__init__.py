@@ -4,6 +4,7 @@ from dvae import _extras
 
 with _extras.needed(__name__, "train"):
     from dvae.train import (
+        averaging,
         best,
         checkpoint,
         distributed,
@@ -19,6 +20,7 @@ with _extras.needed(__name__, "train"):
     )
 
 __all__ = [
+    "averaging",
     "best",
     "checkpoint",
     "distributed",

@@ -149,7 +149,7 @@ class Functions:
             indices = jnp.arange(len(images)) if indices is None else indices
             codes = _sample_each(key, logits, indices)
             rate = vq_conv.per_image(categorical.kl(logits, log_prior[None, None, None]))
-        return Terms(codes, rate, -self._log_likelihood_of(params, codes, images))
+        return Terms(codes, rate, self.distortion(params, codes, images))
 
     def elbo(self, params: PyTree, key: jax.Array, images: jax.Array) -> jax.Array:
         """Evaluates the discrete ELBO with hard codes, nats [N]: see `evaluate`."""
@@ -157,7 +157,13 @@ class Functions:
         return -(terms.rate + terms.distortion)
 
     def log_likelihood(
-        self, params: PyTree, key: jax.Array, images: jax.Array, *, num_samples: int
+        self,
+        params: PyTree,
+        key: jax.Array,
+        images: jax.Array,
+        *,
+        num_samples: int,
+        indices: jax.Array | None = None,
     ) -> jax.Array:
         """Estimates log p(x) by importance samples, nats [N]: at most log p(x) in the mean.
 
@@ -169,22 +175,25 @@ class Functions:
             key: typed PRNG key.
             images: uint8 [N, H, W, C].
             num_samples: K.
+            indices: int [N], numbers of the images; see `evaluate`.
         """
         if self.posterior == NEAREST:
             return self.elbo(params, key, images)
         logits, log_prior = self.posterior_logits(params, images), self._run(params, "log_prior")
+        indices = jnp.arange(len(images)) if indices is None else indices
 
         def log_weight(key: jax.Array) -> jax.Array:
-            codes = _sample_each(key, logits, jnp.arange(len(images)))
+            codes = _sample_each(key, logits, indices)
             log_q = vq_conv.per_image(categorical.log_prob_of_codes(codes, logits))
             log_p = vq_conv.per_image(vq_conv.log_prior_of(codes, log_prior))
-            return self._log_likelihood_of(params, codes, images) + log_p - log_q
+            return log_p - log_q - self.distortion(params, codes, images)
 
         return bounds.log_likelihood(key, log_weight, num_samples=num_samples, chunk_size=1).value
 
-    def _log_likelihood_of(self, params: PyTree, codes: jax.Array, images: jax.Array) -> jax.Array:
+    def distortion(self, params: PyTree, codes: jax.Array, images: jax.Array) -> jax.Array:
+        """Evaluates -log p(x | z) of uint8 images at codes [N, h, w, n], nats [N]."""
         quantized = vq_conv.lookup(codes, params["codebook"])
-        return self._run(params, "log_likelihood", quantized, images)
+        return -self._run(params, "log_likelihood", quantized, images)
 
 
 def _sample_each(key: jax.Array, logits: jax.Array, indices: jax.Array) -> jax.Array:

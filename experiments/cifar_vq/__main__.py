@@ -15,7 +15,8 @@ from jax.sharding import Mesh
 from dvae import data
 from dvae.train import loop
 from experiments.cifar_vq import evaluation, report, task
-from experiments.cifar_vq.config import PRESETS, Config
+from experiments.cifar_vq.config import Config
+from experiments.cifar_vq.presets import PRESETS
 from experiments.common import run as runner
 
 

@@ -1,7 +1,7 @@
-"""The configuration of `cifar_vq`, its checks and its presets."""
+"""The configuration of `cifar_vq` and its checks."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax.numpy as jnp
 
@@ -9,8 +9,9 @@ from dvae import data
 from dvae.models import vq_conv
 from experiments.cifar_vq import names
 from experiments.common import names as run_names
-from experiments.common.config import RunConfig, dataset_option, dataset_word
-from experiments.common.flag_rules import VALIDATED, Rules, one_of
+from experiments.common import schedules
+from experiments.common.config import FILES, RunConfig, dataset_option, dataset_word
+from experiments.common.flag_rules import POSITIVE, TRUE, Rules, one_of
 from experiments.common.flags import changed, option
 
 
@@ -37,6 +38,20 @@ class Config(RunConfig):
     )
     temperature: float = option(
         0.5, "Temperature of the Gumbel-Softmax.", above=0, group="objective"
+    )
+    temperature_final: float = option(
+        0.0,
+        "Temperature at the end of the run, approached geometrically; 0: the same throughout.",
+        minimum=0,
+        group="objective",
+        former=0.0,
+    )
+    hard_share: float = option(
+        0.0,
+        "Share of the run, at its end, trained with hard samples as gs_hard is.",
+        minimum=0,
+        group="objective",
+        former=0.0,
     )
     num_samples: int = option(4, "Samples of the bound, K.", minimum=1, group="objective")
     kl_warmup_steps: int = option(
@@ -78,7 +93,47 @@ class Config(RunConfig):
         minimum=0,
         group="data",
     )
+    flip: bool = option(
+        False,
+        "Mirror images, left and right: every second training image is one, at random.",
+        group="data",
+        former=False,
+    )
+    validation: bool = option(
+        True,
+        "Validation images held out; without them training takes all and nothing is validated.",
+        group="data",
+        former=True,
+    )
     learning_rate: float = option(5e-4, "Learning rate of Adam.", above=0, group="optimizer")
+    learning_rate_schedule: str = option(
+        schedules.CONSTANT,
+        "Course of the learning rate: constant, or falling to zero at the end of the run.",
+        choices=(schedules.CONSTANT, schedules.LINEAR, schedules.COSINE),
+        group="optimizer",
+        former=schedules.CONSTANT,
+    )
+    decay_share: float = option(
+        0.4,
+        "Share of the run, at its end, over which the learning rate falls.",
+        above=0,
+        group="optimizer",
+        former=0.4,
+    )
+    ema_params: float = option(
+        0.0,
+        "Decay a step of the average of the parameters that is evaluated and exported; 0: the "
+        "last parameters are.",
+        minimum=0,
+        group="optimizer",
+        former=0.0,
+    )
+    test_samples: int = option(
+        0,
+        "Importance samples of an image in the final evaluation's tighter bound; 0: no such bound.",
+        minimum=0,
+        former=0,
+    )
     num_steps: int = changed(RunConfig, "num_steps", 250_000)
     dtype: str = option(
         "float32",
@@ -89,17 +144,31 @@ class Config(RunConfig):
 
     READ_WITH: ClassVar[Rules] = {
         "temperature": [{"estimator": one_of(names.GS_SOFT, names.GS_HARD)}],
+        "temperature_final": [{"estimator": one_of(names.GS_SOFT, names.GS_HARD)}],
+        "hard_share": [{"estimator": one_of(names.GS_SOFT)}],
+        "decay_share": [
+            {"learning_rate_schedule": one_of(schedules.LINEAR, schedules.COSINE)},
+        ],
+        "test_samples": [{"estimator": one_of(*names.PROBABILISTIC)}],
         "num_samples": [{"estimator": one_of(names.VIMCO)}],
         "initial_logit_std": [{"estimator": one_of(*names.PROBABILISTIC)}],
         "commitment": [{"estimator": one_of(names.VQ, names.VQ_EMA)}],
         "ema_decay": [{"estimator": one_of(names.VQ_EMA)}],
         "restart_threshold": [{"estimator": one_of(names.VQ_EMA)}],
-        "num_eval_images": VALIDATED,
+        "eval_interval": [{"validation": TRUE}],
+        "num_eval_images": [{"validation": TRUE, "eval_interval": POSITIVE}],
     }
 
     def __post_init__(self) -> None:
         """Raises ValueError for settings that do not fit each other."""
         super().__post_init__()
+        if not self.validation:
+            object.__setattr__(self, "eval_interval", 0)
+            if self.data_on == FILES:
+                raise ValueError(
+                    f"--validation=false joins images in memory, got --data_on={FILES}; use "
+                    "--data_on=host"
+                )
         if self.estimator == names.VIMCO and self.num_samples < 2:
             raise ValueError(
                 "--num_samples must be at least 2 for vimco (its baseline leaves one out), got "
@@ -109,6 +178,13 @@ class Config(RunConfig):
             raise ValueError(
                 f"--ema_decay={self.ema_decay} must be below 1, or the codebook never moves"
             )
+        if self.ema_params >= 1:
+            raise ValueError(
+                f"--ema_params={self.ema_params} must be below 1, or the average never moves"
+            )
+        for name in ("hard_share", "decay_share"):
+            if getattr(self, name) > 1:
+                raise ValueError(f"--{name}={getattr(self, name)} must be at most 1, the whole run")
         for name in ("crop", "image_size"):
             if (size := getattr(self, name)) % vq_conv.DOWNSAMPLING:
                 raise ValueError(
@@ -149,8 +225,20 @@ class Config(RunConfig):
         )
 
     def tied_to_length(self) -> str | None:
-        """Returns None: rate and warm-up are those of any length."""
+        """Returns the schedule that goes by the length of the run, if there is one."""
+        if self.learning_rate_schedule != schedules.CONSTANT:
+            schedule = f"--learning_rate_schedule={self.learning_rate_schedule}"
+            return f"the learning rate falls over num_steps ({schedule})"
+        if self.temperature_final:
+            final = f"--temperature_final={self.temperature_final:g}"
+            return f"the temperature goes by num_steps ({final})"
+        if self.hard_share:
+            return f"hard samples begin by num_steps (--hard_share={self.hard_share:g})"
         return None
+
+    def evaluation_work(self, images: data.Dataset) -> float:
+        """Returns the work of the final evaluation, in validations; see `RunConfig`."""
+        return super().evaluation_work(images) * (2 + self.test_samples)
 
     def default_workdir(self) -> str:
         """Returns a name that no other configuration has."""
@@ -160,45 +248,3 @@ class Config(RunConfig):
             [dataset_word(self.dataset), self.estimator, f"C{self.codebook_size}"],
             told=("dataset", "estimator", "codebook_size"),
         )
-
-
-_SMALL: dict[str, Any] = dict(
-    codebook_size=64,
-    num_latents=4,
-    features=32,
-    crop=16,
-    batch_size=32,
-    learning_rate=1e-3,
-    kl_warmup_steps=500,
-    eval_interval=250,
-    checkpoint_interval=250,
-)
-PRESETS: dict[str, dict[str, Any]] = {
-    "paper": dict(dtype="bfloat16", steps_per_call=10),
-    "small": dict(_SMALL, num_steps=5_000),
-    "demo": dict(
-        _SMALL,
-        estimator=names.VQ_EMA,
-        dataset="patches",
-        num_latents=8,
-        kl_warmup_steps=1_500,
-        num_steps=2_250,
-        num_eval_images=200,
-    ),
-    "smoke": dict(
-        dataset="patches",
-        codebook_size=8,
-        num_latents=2,
-        code_dim=8,
-        features=8,
-        num_residual_blocks=1,
-        crop=16,
-        batch_size=8,
-        num_steps=4,
-        log_interval=2,
-        eval_interval=2,
-        num_eval_images=16,
-        eval_batch_size=16,
-        checkpoint_interval=2,
-    ),
-}

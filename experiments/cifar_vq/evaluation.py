@@ -7,6 +7,7 @@ p(z).
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -63,6 +64,13 @@ class Evaluation(NamedTuple):
         return evaluation.without_seed_axis(values)
 
 
+class Others(NamedTuple):
+    """What `Evaluation` has beside it for posteriors over codes; S is the number of seeds."""
+
+    mode_distortion: np.ndarray  # [S, images], nats, -log p(x | z) at the posterior's argmax
+    log_likelihood: np.ndarray | None = None  # [S, images], nats, of importance samples
+
+
 def histogram_bits_per_dim(train: np.ndarray, test: np.ndarray) -> float:
     """Returns bits/dim of the test pixels coded independently by the training pixels' histogram."""
     channels = train.shape[-1]
@@ -75,7 +83,8 @@ def histogram_bits_per_dim(train: np.ndarray, test: np.ndarray) -> float:
 def validator(config: Config, images: Dataset, mesh: Mesh) -> ValidateFn:
     """Returns the function that evaluates a state on validation images."""
     held_out = images.validation[: config.num_eval_images]
-    return evaluation.validator(Evaluator(config, images, mesh), held_out)
+    validate = evaluation.validator(Evaluator(config, images, mesh), held_out)
+    return lambda state: validate(vq_model.evaluated(config, state))
 
 
 class Evaluator:
@@ -92,6 +101,7 @@ class Evaluator:
         self._mesh = mesh
         self._functions = vq_model.functions(config, images.train.shape[1:])
         self._evaluate_seeds = jax.jit(self._evaluate_batch_of_seeds)
+        self._evaluate_others = jax.jit(self._others_of_seeds, static_argnames="num_samples")
         self._reconstruct = jax.jit(self._functions.reconstruct)
         self._sample = jax.jit(self._functions.sample, static_argnames="num_images")
 
@@ -127,6 +137,31 @@ class Evaluator:
         each_seed = jax.vmap(self._evaluate_batch, in_axes=(0, 0, 0, None, None, None))
         return each_seed(params, model_state, keys, *batch)
 
+    def _others_of_seeds(
+        self,
+        params: PyTree,
+        model_state: PyTree,
+        keys: jax.Array,
+        images: jax.Array,
+        indices: jax.Array,
+        *,
+        num_samples: int,
+    ) -> Sequence[jax.Array]:
+        """The fields of `Others` that are asked for, [S, B] each."""
+        images, indices = sharding.shard_batch(self._mesh, (images, indices))
+        functions = self._functions
+
+        def one_seed(params: PyTree, model_state: PyTree, key: jax.Array) -> Sequence[jax.Array]:
+            model = vq_model.arrays(params, model_state)
+            mode = functions.distortion(model, functions.encode(model, None, images), images)
+            if not num_samples:
+                return (mode,)
+            return mode, functions.log_likelihood(
+                model, key, images, num_samples=num_samples, indices=indices
+            )
+
+        return jax.vmap(one_seed)(params, model_state, keys)
+
     def evaluate(self, params: PyTree, model_state: PyTree, images: np.ndarray) -> Evaluation:
         """Evaluates every image once, with the same random numbers at every call.
 
@@ -157,6 +192,38 @@ class Evaluator:
             np.concatenate(distortions, 1),
             np.asarray(counts),
             math.prod(images.shape[1:]),
+        )
+
+    def evaluate_others(
+        self, params: PyTree, model_state: PyTree, images: np.ndarray, num_samples: int
+    ) -> Others:
+        """Evaluates images at the posterior's argmax, and by importance samples.
+
+        The former is no bound: the rate that it is added to is that of samples. The latter is one,
+        and in the mean no looser than the ELBO.
+
+        Args:
+          params: as for `evaluate`.
+          model_state: likewise.
+          images: likewise.
+          num_samples: K; 0: none.
+
+        Raises:
+          ValueError: images are others, or none.
+        """
+        images = self._checked(images)
+        params, model_state = evaluation.with_seed_axis(self._config, (params, model_state))
+        keys = evaluation.stacked_keys(self._config, self._mesh)
+
+        def evaluate(i: int, batch: jax.Array) -> Sequence[jax.Array]:
+            indices = np.arange(i * len(batch), (i + 1) * len(batch), dtype=np.int32)
+            return self._evaluate_others(
+                params, model_state, keys, batch, indices, num_samples=num_samples
+            )
+
+        told = f"{num_samples} samples of {len(images)} images" if num_samples else ""
+        return Others(
+            *evaluation.over_images(self._config, self._mesh, images, evaluate, description=told)
         )
 
     def reconstruct(self, params: PyTree, model_state: PyTree, images: np.ndarray) -> np.ndarray:

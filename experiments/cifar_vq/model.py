@@ -5,6 +5,8 @@ from typing import Any
 import jax
 
 from dvae import trained
+from dvae.train import averaging
+from dvae.train.state import TrainState
 from experiments.cifar_vq import names
 from experiments.cifar_vq.config import Config
 
@@ -24,6 +26,13 @@ def codebook_of(params: PyTree, model_state: PyTree) -> jax.Array:
     if "codebook" in params:
         return params["codebook"]
     return model_state.codebook
+
+
+def evaluated(config: Config, state: TrainState) -> TrainState:
+    """Returns the state that is evaluated: with averaged parameters if there are any."""
+    if not config.ema_params:
+        return state
+    return state._replace(params=averaging.averaged(state), model_state=())
 
 
 def arrays(params: PyTree, model_state: PyTree) -> PyTree:

@@ -75,12 +75,13 @@ def gumbel_softmax(
     images: jax.Array,
     *,
     kl_weight: jax.Array,
-    temperature: float,
-    hard: bool,
+    temperature: float | jax.Array,
+    hard: bool | jax.Array,
 ) -> Terms:
     """Returns log p(x | y M) - KL(q || p) with the exact KL.
 
-    y is a Gumbel-Softmax sample, straight-through where it is hard.
+    y is a Gumbel-Softmax sample, straight-through where it is hard. Both settings may be arrays, of
+    a step.
     """
     logits = model.posterior_logits(vectors)
     y = relax.gumbel_softmax.sample(key, logits, temperature, hard=hard)

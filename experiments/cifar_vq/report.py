@@ -8,14 +8,19 @@ import numpy as np
 from jax.sharding import Mesh
 from matplotlib.figure import Figure
 
-from dvae import analysis, data
+from dvae import analysis, bounds, data
 from dvae.data import Dataset
 from dvae.models import vq_conv
 from dvae.train import loop
 from experiments.cifar_vq import model as vq_model
 from experiments.cifar_vq import names, objectives
 from experiments.cifar_vq.config import Config
-from experiments.cifar_vq.evaluation import Evaluation, Evaluator, histogram_bits_per_dim
+from experiments.cifar_vq.evaluation import (
+    Evaluation,
+    Evaluator,
+    Others,
+    histogram_bits_per_dim,
+)
 from experiments.cifar_vq.model import codebook_of
 from experiments.common import evaluation, records
 from experiments.common import models as run_models
@@ -24,6 +29,7 @@ from experiments.common import report as run_report
 CODEBOOK_FILE = "codebook.npy"
 NUM_PICTURES = 8
 STRIP_WIDTH = 64  # pixels of a photograph that are reconstructed together
+_MODE = "rate of samples with the distortion of the likeliest codes: no bound"
 _RATE_OF = {
     False: "KL(q(z|x) || p(z)), analytic",
     True: "-log p(z) of the nearest codes",
@@ -31,7 +37,11 @@ _RATE_OF = {
 
 
 def summarize(
-    config: Config, result: loop.Result, images: Dataset, test: Evaluation
+    config: Config,
+    result: loop.Result,
+    images: Dataset,
+    test: Evaluation,
+    others: Others | None = None,
 ) -> dict[str, Any]:
     """Returns the record of a finished run; several seeds give lists in their order."""
     deterministic = config.estimator in names.DETERMINISTIC
@@ -41,6 +51,7 @@ def summarize(
         "estimator": config.estimator,
         "bound": "discrete ELBO with hard codes: at least the negative log-likelihood",
         "rate_is": _RATE_OF[deterministic],
+        **({} if others is None else {"mode_is": _MODE}),
         "training_objective": objectives.TRAINING_OBJECTIVE[config.estimator],
         "test": {
             "num_images": test.rate.shape[1],
@@ -49,6 +60,7 @@ def summarize(
             "distortion_nats": records.per_seed(test.distortion.mean(1)),
             "perplexity": records.per_seed(test.perplexity),
             "dead_codes": records.per_seed(test.num_dead),
+            **({} if others is None else _summarize_others(config, test, others)),
         },
         "baseline": {
             "bits_per_dim": histogram_bits_per_dim(images.train, images.test),
@@ -58,12 +70,26 @@ def summarize(
     }
 
 
+def _summarize_others(config: Config, test: Evaluation, others: Others) -> dict[str, Any]:
+    """Returns what the summary says of the posterior's argmax, and of importance samples."""
+    in_bits = lambda nats: np.asarray(bounds.bits_per_dim(-nats, test.num_dims))
+    mode = in_bits(test.rate + others.mode_distortion)
+    numbers = run_report.over_images("mode_bits_per_dim", mode)
+    if others.log_likelihood is not None:
+        nll = -others.log_likelihood
+        numbers |= run_report.over_images("nll_nats", nll)
+        numbers |= run_report.over_images("nll_bits_per_dim", in_bits(nll))
+        numbers["importance_samples"] = config.test_samples
+    return numbers
+
+
 def models(
     config: Config, result: loop.Result, images: Dataset, test: Mapping[str, Any]
 ) -> list[run_models.Trained]:
     """Returns the models of all seeds, with what the summary says of the test images."""
     functions = vq_model.functions(config, images.train.shape[1:])
-    return run_models.of_seeds(config, functions, vq_model.arrays, result.state, images, test)
+    state = vq_model.evaluated(config, result.state)
+    return run_models.of_seeds(config, functions, vq_model.arrays, state, images, test)
 
 
 def report(
@@ -71,15 +97,20 @@ def report(
 ) -> run_report.Report:
     """Evaluates the test set; the codebook is written to codebook.npy."""
     evaluator = Evaluator(config, images, mesh)
-    state = result.state.params, result.state.model_state
+    evaluated = vq_model.evaluated(config, result.state)
+    state = evaluated.params, evaluated.model_state
     held_out = evaluation.spread(images.test, config.num_test_images)
     test_evaluation = evaluator.evaluate(*state, held_out)
-    summary = summarize(config, result, images, test_evaluation)
+    others = None
+    if config.estimator in names.PROBABILISTIC:
+        others = evaluator.evaluate_others(*state, held_out, config.test_samples)
+    summary = summarize(config, result, images, test_evaluation, others)
     params, model_state = run_report.first_seed(config, state)
     codebook = np.asarray(codebook_of(params, model_state))
     test = summary["test"]
     rows = [
         ("bits/dim", test["bits_per_dim"], "test, discrete ELBO: a bound"),
+        *_rows_of_others(test),
         (
             "  baseline",
             summary["baseline"]["bits_per_dim"],
@@ -106,6 +137,16 @@ def report(
         models=models(config, result, images, test),
         arrays={CODEBOOK_FILE: codebook},
     )
+
+
+def _rows_of_others(test: Mapping[str, Any]) -> Iterator[run_report.Row]:
+    """Yields the lines of the terminal for what only some runs have."""
+    if "nll_bits_per_dim" in test:
+        count = test["importance_samples"]
+        told = f"test, {count} importance samples: a tighter bound"
+        yield f"  K={count}", test["nll_bits_per_dim"], told
+    if "mode_bits_per_dim" in test:
+        yield "  likeliest", test["mode_bits_per_dim"], "test, the posterior's argmax: no bound"
 
 
 def _pictures(

@@ -14,11 +14,11 @@ from dvae import bounds, data, vq
 from dvae.data import batches
 from dvae.models import checks, vq_conv
 from dvae.train import distributed, loop, sharding, state
+from experiments.cifar_vq import model as vq_model
 from experiments.cifar_vq import names, objectives
 from experiments.cifar_vq.config import Config
-from experiments.cifar_vq.model import codebook_of
 from experiments.common import batches as common_batches
-from experiments.common import half_precision
+from experiments.common import half_precision, schedules
 from experiments.common import run as runner
 from experiments.common.config import DEVICE
 
@@ -51,6 +51,9 @@ def draw_fn(config: Config, mesh: Mesh, num_train: int) -> state.DrawFn:
         order = common_batches.order_key(key)
         batch = common_batches.take(config, order, images, step, num_train)
         batch = cropped(config, jax.random.fold_in(key_crop, step), batch)
+        if config.flip:
+            key_flip = jax.random.fold_in(jax.random.fold_in(key, 2), step)
+            batch = batches.random_flip(key_flip, batch)
         return sharding.shard_batch(mesh, batch)
 
     return draw
@@ -59,6 +62,31 @@ def draw_fn(config: Config, mesh: Mesh, num_train: int) -> state.DrawFn:
 def cropped(config: Config, key: jax.Array, images: jax.Array) -> jax.Array:
     """Cuts a random window out of each image, where the configuration asks for windows."""
     return batches.random_crop(key, images, size=config.crop) if config.crop else images
+
+
+def temperature(config: Config, step: jax.Array) -> float | jax.Array:
+    """Returns the temperature of a step."""
+    if not config.temperature_final:
+        return config.temperature
+    first, last = config.temperature, config.temperature_final
+    return schedules.geometric(first, last, step, config.num_steps)
+
+
+def is_hard(config: Config, step: jax.Array) -> bool | jax.Array:
+    """Returns whether samples of a step are hard."""
+    if not config.hard_share:
+        return config.estimator == names.GS_HARD
+    return schedules.in_last_share(config.hard_share, step, config.num_steps)
+
+
+def optimizer(config: Config) -> optax.GradientTransformation:
+    """Returns Adam under the schedule."""
+    rate: optax.ScalarOrSchedule = config.learning_rate  # a schedule would have a state of its own
+    if config.learning_rate_schedule != schedules.CONSTANT:
+        rate = schedules.learning_rates(
+            config.learning_rate_schedule, rate, config.num_steps, share=config.decay_share
+        )
+    return optax.adam(rate)
 
 
 def first_images(
@@ -117,7 +145,7 @@ def loss_fn(config: Config, channels: int = 3) -> state.LossFn:
         params: PyTree, model_state: PyTree, images: jax.Array, key: jax.Array, step: jax.Array
     ) -> tuple[jax.Array, tuple[PyTree, state.Metrics]]:
         key_latent, key_restart = jax.random.split(key)
-        codebook = codebook_of(params, model_state)
+        codebook = vq_model.codebook_of(params, model_state)
         model = objectives.bind(module, params["network"], codebook)
         vectors = objectives.apply(module, params["network"], "encode", images)
         kl_weight = bounds.linear_warmup(step, config.kl_warmup_steps)
@@ -127,8 +155,8 @@ def loss_fn(config: Config, channels: int = 3) -> state.LossFn:
                 key_latent,
                 *inputs,
                 kl_weight=kl_weight,
-                temperature=config.temperature,
-                hard=config.estimator == names.GS_HARD,
+                temperature=temperature(config, step),
+                hard=is_hard(config, step),
             )
         elif config.estimator == names.VIMCO:
             terms = objectives.vimco(
@@ -167,7 +195,10 @@ def loss_fn(config: Config, channels: int = 3) -> state.LossFn:
 
 def prepare(config: Config, keep: data.KeepRows = data.whole) -> data.Dataset:
     """Loads the levels of the data set; ValueError unless the model takes its images."""
-    images = config.load(config.dataset, keep, grey=True)
+    if config.validation:
+        images = config.load(config.dataset, keep, grey=True)
+    else:
+        images = data.joined(config.load(config.dataset, data.whole, grey=True), keep)
     config.check_images(images)
     return images
 
@@ -185,7 +216,8 @@ def make_task(
         init_fn(config, log_pixel_histogram(images.train), images.num_train),
         loss_fn(config, shape[-1]),
         draw_fn(config, mesh, images.num_train),
-        optax.adam(config.learning_rate),
+        optimizer(config),
+        average=(config.ema_params, vq_model.arrays) if config.ema_params else None,
         evaluate=validate,
         rows=common_batches.Rows(mesh, images.train, images.num_train, first=first_of_init),
         shown=("bits_per_dim", "rate", "distortion"),

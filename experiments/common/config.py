@@ -192,7 +192,8 @@ class RunConfig:
         Args:
           images: the data set.
         """
-        return self._final_images(images) / min(self.num_eval_images, len(images.validation))
+        validated = min(self.num_eval_images, len(images.validation))
+        return self._final_images(images) / max(1, validated)
 
     def _final_images(self, images: Dataset) -> int:
         """Returns how many images the final evaluation takes."""

@@ -37,6 +37,7 @@ def with_one_of(*values: str) -> Condition:
 
 POSITIVE = Condition(lambda value: value > 0, " above 0")
 NOT_EMPTY = Condition(bool, " not empty")
+TRUE = Condition(bool, "=true")
 VALIDATED: Sequence[Alternative] = [{"eval_interval": POSITIVE}]
 
 

@@ -14,7 +14,7 @@ import optax
 from jax.sharding import Mesh
 
 from dvae.data import Dataset, KeepRows
-from dvae.train import checkpoint, distributed, loop, sharding, signals, state, status
+from dvae.train import averaging, checkpoint, distributed, loop, sharding, signals, state, status
 from experiments.common import batches, begin, dry_run, flags, records, workdirs
 from experiments.common import report as run_report
 from experiments.common.config import DEVICE, FILES, HOST, RunConfig
@@ -31,6 +31,7 @@ def make_task(
     optimizer: optax.GradientTransformation,
     *,
     rows: batches.Rows | None = None,
+    average: tuple[float, averaging.Select] | None = None,
     **rest: Any,
 ) -> loop.Task:
     """Assembles a task, vmapped over the seeds where there are several.
@@ -43,12 +44,17 @@ def make_task(
       optimizer: of the parameters.
       rows: the training images, on the devices or where `config.data_on` says; without them `data`
         must be among the other fields.
+      average: decay of the average that is kept beside the parameters, and of what it is.
       **rest: the other fields of `loop.Task`.
     """
     fed = rows is not None and config.data_on != DEVICE
     fetched = lambda key, data: init_fn(key, data[0][data[1]])
     make_state = lambda key, data: state.init(fetched if fed else init_fn, optimizer, key, data)
     step = state.make_step(loss_fn, draw_fn, optimizer)
+    if average is not None:
+        make_plain_state, (decay, of) = make_state, average
+        make_state = lambda key, data: averaging.start(make_plain_state(key, data), of=of)
+        step = averaging.average(step, of=of, decay=decay)
     keys = [jax.random.split(jax.random.key(config.seed + i), 2) for i in range(config.num_seeds)]
     if config.num_seeds == 1:
         key_init, key_train = keys[0]

@@ -11,6 +11,7 @@ from experiments import joint_table, report, table1, table2, table3
 from experiments.binary_vae import presets as binary_presets
 from experiments.binary_vae import report as binary_report
 from experiments.cifar_vq import config as cifar_vq
+from experiments.cifar_vq import presets as cifar_vq_presets
 from experiments.common.groups import Program
 from experiments.dvaepp import config as dvaepp
 from experiments.dvaepp import presets as dvaepp_presets
@@ -19,7 +20,7 @@ from experiments.joint_vae import config as joint_vae
 PAPER, CPU = BUDGETS = ("paper", "cpu")
 Settings = dict[str, Any]
 PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
-    "cifar_vq": cifar_vq.PRESETS,
+    "cifar_vq": cifar_vq_presets.PRESETS,
     "binary_vae": binary_presets.PRESETS,
     "joint_vae": joint_vae.PRESETS,
     "dvaepp": dvaepp_presets.PRESETS,

@@ -81,3 +81,17 @@ def test_mistakes_name_set_and_split(change, message) -> None:
 def test_images_that_are_not_square_are_cropped_in_the_middle() -> None:
     dataset = data.from_arrays(TRAIN, TEST)
     np.testing.assert_array_equal(data.resized(dataset, 4).test, TEST[:, :, 1:5])
+
+
+def test_validation_images_join_those_for_training() -> None:
+    labels = np.arange(20) % 3
+    dataset = data.from_arrays(TRAIN, TEST, train_labels=labels)
+    joined = data.joined(dataset)
+    np.testing.assert_array_equal(joined.train, TRAIN)
+    np.testing.assert_array_equal(joined.train_labels, labels)
+    assert (joined.num_train, len(joined.validation), len(joined.validation_labels)) == (20, 0, 0)
+    part = data.joined(dataset, lambda num_rows: slice(num_rows - 3, num_rows))
+    np.testing.assert_array_equal(part.train, TRAIN[17:])
+    assert part.num_train == 20
+    with pytest.raises(ValueError, match="gray training images and binary validation images"):
+        data.joined(data.binarized(dataset))

@@ -202,3 +202,13 @@ def test_padded_batches_cover_the_set_in_order(num_images, batch_size):
 def test_padded_batches_refuse_an_empty_batch():
     with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
         batches.padded_batches(np.zeros((3, 2, 2, 1), np.uint8), 0)
+
+
+def test_random_flip_mirrors_every_second_image() -> None:
+    images = coded_images(250, 4, 5)
+    flipped = batches.random_flip(jax.random.key(1), images)
+    assert flipped.dtype == images.dtype
+    mirrored = np.asarray((flipped == images[:, :, ::-1]).all((1, 2, 3)))
+    same = np.asarray((flipped == images).all((1, 2, 3)))
+    assert (mirrored ^ same).all()
+    assert abs(mirrored.mean() - 0.5) < 5 * 0.5 / np.sqrt(250)

@@ -22,7 +22,8 @@ from experiments.cifar_vq import __main__ as cifar_vq
 from experiments.cifar_vq import evaluation as vq_evaluation
 from experiments.cifar_vq import names, objectives
 from experiments.cifar_vq import task as cifar_vq_task
-from experiments.cifar_vq.config import PRESETS, Config
+from experiments.cifar_vq.config import Config
+from experiments.cifar_vq.presets import PRESETS
 
 ROOT = Path(__file__).parents[2]
 TINY = {**PRESETS["smoke"], "features": 4, "code_dim": 4, "crop": 8}
@@ -72,6 +73,7 @@ def test_eight_devices_train_like_one(images, estimator) -> None:
     assert int(one.step) == 2
 
 
+@pytest.mark.thorough
 def test_every_parameter_moves(images) -> None:
     config = Config(**{**TINY, "estimator": "gs_soft"})
     task = cifar_vq.make_task(config, images, sharding.make_mesh(1))
@@ -248,6 +250,11 @@ def test_killed_run_continues_to_the_same_bits(tmp_path, images) -> None:
     ("arguments", "message"),
     [
         (("--estimator=vimco", "--num_samples=1"), "at least 2 for vimco"),
+        (("--estimator=vimco", "--hard_share=0.2"), "--hard_share=0.2 goes with --estimator=gs_"),
+        (("--hard_share=1.5",), "--hard_share=1.5 must be at most 1, the whole run"),
+        (("--validation=0", "--eval_interval=2"), "goes with --validation=true"),
+        (("--validation=0", "--data_on=files"), "joins images in memory, got --data_on=files"),
+        (("--ema_params=1",), "--ema_params=1.0 must be below 1"),
         (("--batch_size=12",), "not divisible by the 8 devices; use 8 or 16"),
         (("--steps_per_call=3",), "must be a non-negative multiple of steps_per_call=3"),
         (("--dataset=cifar10", "--data_dir=nowhere"), "--dataset=patches"),

@@ -1,6 +1,7 @@
 """The help of the programs: groups, nouns first, short where that was asked for."""
 
 import dataclasses
+import re
 import importlib
 import subprocess
 import sys
@@ -43,7 +44,8 @@ def test_help_lists_every_flag_once_in_its_group(program) -> None:
     text = render(program, short=False)
     lines = text.splitlines()
     for field in dataclasses.fields(config_class):
-        (place,) = (i for i, line in enumerate(lines) if line.split()[:1] == [f"--{field.name}"])
+        entry = re.compile(rf"  --{field.name}(\s|$)")  # further in are the lines of a text
+        (place,) = (i for i, line in enumerate(lines) if entry.match(line))
         above = [line for line in lines[:place] if line.rstrip(":") in flag_help.GROUPS]
         assert above[-1] == f"{field.metadata['group']}:"
     assert len(max(lines, key=len)) <= 100

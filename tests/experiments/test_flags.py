@@ -13,7 +13,8 @@ from experiments import compare_samplers, vq_compress
 from experiments.binary_vae import config as binary_config
 from experiments.binary_vae import names as binary_names
 from experiments.binary_vae import presets as binary_presets
-from experiments.cifar_vq.config import PRESETS, Config
+from experiments.cifar_vq.config import Config
+from experiments.cifar_vq.presets import PRESETS
 from experiments.common import flag_rules, flags
 from experiments.dvaepp import config as dvaepp_config
 from experiments.gradient_variance import config as gradient_variance_config
@@ -136,7 +137,7 @@ def test_vimco_needs_two_samples() -> None:
 
 
 def test_unknown_preset(parse) -> None:
-    with pytest.raises(ValueError, match="--preset=huge must be one of paper, small, demo, smoke"):
+    with pytest.raises(ValueError, match="--preset=huge must be one of paper, best, small"):
         parse("--preset=huge")
 
 

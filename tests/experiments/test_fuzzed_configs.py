@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from experiments.binary_vae import config as binary_config
 from experiments.binary_vae import presets as binary_presets
 from experiments.cifar_vq import config as vq_config
+from experiments.cifar_vq import presets as vq_presets
 from experiments.dvaepp import config as dvaepp_config
 from experiments.dvaepp import presets as dvaepp_presets
 from experiments.gradient_variance import config as gradient_variance_config
@@ -17,7 +18,7 @@ from experiments.joint_vae import config as joint_config
 
 # The configuration of each experiment, and its presets.
 EXPERIMENTS = {
-    "cifar_vq": (vq_config.Config, vq_config.PRESETS),
+    "cifar_vq": (vq_config.Config, vq_presets.PRESETS),
     "binary_vae": (binary_config.Config, binary_presets.PRESETS),
     "joint_vae": (joint_config.Config, joint_config.PRESETS),
     "dvaepp": (dvaepp_config.Config, dvaepp_presets.PRESETS),

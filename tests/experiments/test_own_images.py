@@ -16,6 +16,7 @@ from experiments.binary_vae import presets as binary_presets
 from experiments.binary_vae.config import Config as BinaryConfig
 from experiments.cifar_vq import __main__ as cifar_vq
 from experiments.cifar_vq import config as vq_config
+from experiments.cifar_vq import presets as vq_presets
 from experiments.common import pixels, workdirs
 from experiments.dvaepp import config as dvaepp_config
 from experiments.dvaepp import presets as dvaepp_presets
@@ -27,7 +28,7 @@ GRAY = np.random.default_rng(0).integers(0, 256, (50, 8, 16), dtype=np.uint8)
 COLOR = np.random.default_rng(1).integers(0, 256, (50, 8, 16, 3), dtype=np.uint8)
 LABELS = np.arange(50) % 3
 SMOKE = {
-    "cifar_vq": (cifar_vq, vq_config.Config, vq_config.PRESETS["smoke"]),
+    "cifar_vq": (cifar_vq, vq_config.Config, vq_presets.PRESETS["smoke"]),
     "binary_vae": (binary_vae, BinaryConfig, binary_presets.PRESETS["smoke"]),
     "joint_vae": (joint_vae, joint_config.Config, joint_config.PRESETS["smoke"]),
 }
@@ -83,6 +84,7 @@ DRAWS = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("program", SMOKE)
 def test_steps_see_the_same_images_wherever_they_are(places, program) -> None:
     kind = "color" if program == "joint_vae" else "gray"
@@ -109,6 +111,7 @@ CASES = [
 ]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("program", "kind", "settings", "place"), CASES)
 def test_where_images_are_changes_no_bit(places, tmp_path, program, kind, settings, place) -> None:
     config = configure(program, places, kind, **settings)
@@ -154,6 +157,7 @@ def test_devices_share_streamed_batches(places) -> None:
     assert len(seen) > 8, "steps see different images"
 
 
+@pytest.mark.thorough
 def test_a_run_on_own_images_is_evaluated(places, tmp_path, one_device, capsys) -> None:
     workdir = tmp_path / "run"
     config = configure(
@@ -168,6 +172,7 @@ def test_a_run_on_own_images_is_evaluated(places, tmp_path, one_device, capsys) 
     assert "this run is finished" in capsys.readouterr().out
 
 
+@pytest.mark.thorough
 def test_a_dry_run_is_fed_like_a_run(places, tmp_path, one_device, capsys) -> None:
     config = configure(
         *("binary_vae", places, "gray"),

@@ -65,7 +65,7 @@ def test_an_unknown_preset_is_told_those_like_it() -> None:
         with pytest.raises(ValueError, match=r"table2_cpu_2linear_rbm.*--list_presets") as error:
             parse_line(*program, f"--{flag}=table2_cpu_2linear_bm")
         assert len(str(error.value)) < 250
-    with pytest.raises(ValueError, match="--show_preset=huge must be one of paper, small, demo"):
+    with pytest.raises(ValueError, match="--show_preset=huge must be one of paper, best, small"):
         parse_line(*EXPERIMENTS["cifar_vq"], "--show_preset=huge")
 
 

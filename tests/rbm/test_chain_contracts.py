@@ -48,6 +48,7 @@ def chains_of(state):
     return (state.z,) if hasattr(state, "z") else (state.z1, state.z2)
 
 
+@pytest.mark.thorough
 @pytest.mark.many_cases
 @pytest.mark.parametrize("name", SAMPLERS)
 @pytest.mark.parametrize("field", rbm.RBM._fields)
@@ -122,6 +123,7 @@ def test_devices_share_chains_and_noise_and_change_nothing(name, axis_type):
     assert f"u32[16,{units}]" not in text, "a device draws the noise of all chains"
 
 
+@pytest.mark.thorough
 def test_a_part_of_the_state_that_is_the_same_on_all_devices_stays_so():
     # Of a ladder that all shards share: check_vma would refuse it as an output otherwise.
     params, state = machine(5, 3), start("tempering")
@@ -138,6 +140,7 @@ def test_a_part_of_the_state_that_is_the_same_on_all_devices_stays_so():
     assert after.replicas1.shape == state.replicas1.shape
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_states_without_chains_are_refused(name):
     state = jax.tree.map(
@@ -147,6 +150,7 @@ def test_states_without_chains_are_refused(name):
         SAMPLERS[name].step(jax.random.key(1), machine(5, 3), state)
 
 
+@pytest.mark.thorough
 def test_states_whose_sides_are_not_the_same_chains_are_refused():
     for name in ("gibbs", "tempering", "annealing"):
         state = start(name)
@@ -165,6 +169,7 @@ def test_counts_are_integers():
     np.testing.assert_array_equal(whole.z1, same.z1)
 
 
+@pytest.mark.thorough
 @pytest.mark.many_cases
 @pytest.mark.parametrize("field", rbm.RBM._fields)
 def test_estimates_of_log_z_from_parameters_that_are_nan_are_nan(field):

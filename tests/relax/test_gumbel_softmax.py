@@ -181,3 +181,13 @@ def test_temperature_must_be_positive(temperature):
     ):
         with pytest.raises(ValueError, match=f"temperature must be positive, got {temperature}"):
             call()
+
+
+def test_hardness_may_be_an_array():
+    logits = jnp.linspace(-1.0, 2.0, 12).reshape(3, 4)
+    draw = lambda hard: lambda x: gumbel_softmax.sample(jax.random.key(3), x, 0.5, hard=hard)
+    for hard in (False, True):
+        expected, pull = jax.vjp(draw(hard), logits)
+        value, pull_array = jax.vjp(jax.jit(draw(jnp.array(hard))), logits)
+        np.testing.assert_allclose(value, expected, rtol=1e-6)
+        np.testing.assert_allclose(*(f(jnp.cos(logits))[0] for f in (pull, pull_array)), rtol=1e-5)

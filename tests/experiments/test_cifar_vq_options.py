@@ -1,0 +1,87 @@
+"""Options of the training and numbers of the evaluation beyond the paper's, in `cifar_vq`."""
+
+import jax
+import numpy as np
+import pytest
+import trained_runs
+
+from dvae import data
+from dvae.train import checkpoint, sharding
+from experiments.cifar_vq import __main__ as cifar_vq
+from experiments.cifar_vq import evaluation as vq_evaluation
+from experiments.cifar_vq import model as vq_model
+from experiments.cifar_vq import names
+from experiments.cifar_vq import task as cifar_vq_task
+from experiments.cifar_vq.config import Config
+from experiments.cifar_vq.presets import PRESETS
+
+BEST = PRESETS["best"]
+TINY = {**PRESETS["smoke"], "features": 4, "code_dim": 4, "crop": 8}
+
+
+@pytest.fixture(name="images", scope="module")
+def load_images():
+    full = data.load("patches")
+    return full._replace(
+        train=full.train[:64], validation=full.validation[:20], test=full.test[:20]
+    )
+
+
+@pytest.mark.thorough
+def test_likeliest_codes_and_importance_samples_do_not_depend_on_the_batch(images) -> None:
+    results = []
+    for size, num_devices in ((20, 1), (7, 8)):
+        config = Config(**{**TINY, "eval_batch_size": size})
+        mesh = sharding.make_mesh(num_devices)
+        task = cifar_vq.make_task(config, images, mesh)
+        start = jax.jit(task.init)(task.key_init, images.train)
+        evaluator = vq_evaluation.Evaluator(config, images, mesh)
+        trained = start.params, start.model_state
+        results.append(evaluator.evaluate_others(*trained, images.test, 3))
+    for a, b in zip(*results, strict=True):
+        assert a.shape == (1, 20)
+        np.testing.assert_allclose(a, b, rtol=1e-5)
+    functions = vq_model.functions(config, images.train.shape[1:])
+    model = vq_model.arrays(*trained)
+    codes = functions.encode(model, None, images.test)
+    direct = functions.distortion(model, codes, images.test)
+    np.testing.assert_allclose(results[0].mode_distortion[0], direct, rtol=1e-5)
+
+
+def test_settings_of_a_step_go_by_the_share_of_the_run() -> None:
+    config = Config(num_steps=8, temperature_final=0.125, hard_share=0.25)
+    steps = np.arange(8, dtype=np.int32)
+    expected = [0.5 * 0.25 ** (step / 8) for step in steps]
+    at = lambda step: cifar_vq_task.temperature(config, step)
+    np.testing.assert_allclose([at(step) for step in steps], expected, rtol=1e-6)
+    assert [bool(cifar_vq_task.is_hard(config, step)) for step in steps] == 6 * [False] + 2 * [True]
+    assert cifar_vq_task.temperature(Config(), steps[0]) == 0.5
+    assert cifar_vq_task.is_hard(Config(estimator=names.GS_HARD), steps[0]) is True
+
+
+def test_without_validation_all_images_are_trained_on() -> None:
+    config = Config(dataset="patches", validation=False, eval_interval=100)
+    images = cifar_vq_task.prepare(config)
+    assert (images.num_train, len(images.validation), config.eval_interval) == (21_000, 0, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_device")
+def test_all_options_of_training_together(tmp_path) -> None:
+    """The average is what is evaluated and exported; the summary has all three numbers."""
+    settings = {**TINY, **BEST, "num_steps": 8, "num_test_images": 16, "hard_share": 0.25}
+    settings |= {"validation": False, "kl_warmup_steps": 4, "test_samples": 3, "dtype": "float32"}
+    config = Config(**{**settings, "steps_per_call": 2, "workdir": str(tmp_path)})
+    summary = cifar_vq.run(config)
+    assert summary["test"].keys() >= {"bits_per_dim", "mode_bits_per_dim", "nll_bits_per_dim"}
+    assert "no bound" in summary["mode_is"]
+    trained_runs.check(tmp_path, summary, data.load("patches").test)
+    images = cifar_vq_task.prepare(config)
+    mesh = sharding.make_mesh(1)
+    task = cifar_vq.make_task(config, images, mesh)
+    like = jax.eval_shape(task.init, task.key_init, images.train)
+    restored = checkpoint.Checkpoints(tmp_path).restore(8, like, sharding.replicated(mesh))
+    state = restored[0]
+    codebook = np.load(tmp_path / "codebook.npy")
+    np.testing.assert_array_equal(codebook, state.opt_state.average["codebook"])
+    assert not np.array_equal(codebook, state.params["codebook"])
