@@ -8,6 +8,7 @@ import pytest
 PATH = Path(__file__).parents[1] / "examples" / "own_model.py"
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("framework", "method"), [("linen", "relaxation"), ("nnx", "estimator")])
 def test_a_model_of_ones_own_learns(tmp_path, framework, method) -> None:
     spec = importlib.util.spec_from_file_location("own_model", PATH)

@@ -52,6 +52,7 @@ GROUPS = pytest.mark.parametrize("groups", [one_group, two_groups])
 SMOOTHINGS = pytest.mark.parametrize("name", ["exponential", "power", "logistic"])
 
 
+@pytest.mark.thorough
 @pytest.mark.many_cases
 @GROUPS
 @SMOOTHINGS

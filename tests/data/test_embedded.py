@@ -88,6 +88,7 @@ def test_patch_splits_share_no_pixel(monkeypatch):
     assert not (seen[1] & seen[2]).any()
 
 
+@pytest.mark.thorough
 def test_patch_splits_look_alike():
     """Neither colors nor roughness set a split apart: what training learns holds for all."""
     dataset = data.load("patches")

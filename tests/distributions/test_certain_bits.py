@@ -223,6 +223,7 @@ def test_levels_outside_the_range_give_nan():
     np.testing.assert_array_equal(np.isnan(log_p), [True, False, False, True])
 
 
+@pytest.mark.thorough
 def test_nan_logits_stay_visible_in_samples():
     logits = np.float32([[NAN, 0, 1], [0, 1, 2], [-INF, 0, NAN], [-INF, -INF, -INF]])
     bad = [True, False, True, True]

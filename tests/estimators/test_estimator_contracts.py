@@ -100,6 +100,7 @@ def test_gradients_are_finite_at_extremes(estimator):
     assert np.all(np.isfinite(np.float32(gradient)))
 
 
+@pytest.mark.thorough
 @ALL
 def test_mean_field_certainty_leaves_only_the_gradient_of_f(estimator):
     # At |l| = 1e4 q is a point mass: every sample, weight and signal is the same.

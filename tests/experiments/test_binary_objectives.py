@@ -93,6 +93,7 @@ MORE += [
 ]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "settings",
     [*UNBIASED, *(pytest.param(more, marks=pytest.mark.slow) for more in MORE)],
@@ -123,6 +124,7 @@ def test_enumerating_estimator_is_exact():
         np.testing.assert_allclose(-a, b, rtol=2e-4, atol=1e-5)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("num_groups", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_nvil_is_unbiased_while_its_signal_is_not_rescaled(num_groups):
     # A state whose variance is below one: the signal is centered, not rescaled.
@@ -138,6 +140,7 @@ def test_nvil_is_unbiased_while_its_signal_is_not_rescaled(num_groups):
         assert_mean(-samples, expected, "nvil")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "name",
     [

@@ -123,6 +123,7 @@ def test_dynamic_pixels_change_with_the_step_and_keep_their_mean() -> None:
     assert abs(np.mean(draws) - 64 / 255) < 5 * error
 
 
+@pytest.mark.thorough
 @pytest.mark.many_cases
 @pytest.mark.parametrize("num_groups", [1, 2])
 def test_evaluation_approaches_the_enumerated_log_likelihood(images, num_groups) -> None:

@@ -37,6 +37,7 @@ def load_images():
     return data.load("digits")
 
 
+@pytest.mark.thorough
 @pytest.mark.many_cases
 @pytest.mark.parametrize("name", METHODS)
 def test_every_parameter_moves(images, name) -> None:

@@ -51,6 +51,7 @@ SHARP = {
 QUICK = {("dvae", 2), ("dvaepp", 2), ("dvaes-iw", 2), ("dvaes-integral", 1)}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("name", "num_groups"),
     [
@@ -89,6 +90,7 @@ def test_sharp_objectives_approach_the_enumerated_bound(images, name, num_groups
     np.testing.assert_array_less(abs(values.mean(0) - expected), 5 * error + 0.05)
 
 
+@pytest.mark.thorough
 @pytest.mark.many_cases
 @pytest.mark.parametrize("sampler", [PCD, TEMPERING, ANNEALING])
 def test_log_z_is_estimated_now_and_then(images, sampler) -> None:
@@ -131,6 +133,7 @@ def test_the_ladder_is_adapted_on_request(images) -> None:
     assert (ladders[1][0], ladders[1][-1]) == (0, 1)
 
 
+@pytest.mark.thorough
 @pytest.mark.many_cases
 @pytest.mark.parametrize("sampler", [PCD, ANNEALING])
 def test_gradient_of_the_prior_is_that_of_its_likelihood(images, sampler) -> None:

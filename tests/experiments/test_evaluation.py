@@ -20,6 +20,7 @@ from experiments.boltzmann import prior as boltzmann_prior
 from experiments.cifar_vq import __main__ as cifar_vq
 from experiments.cifar_vq import config as vq_config
 from experiments.cifar_vq import evaluation as vq_evaluation
+from experiments.cifar_vq import presets as vq_presets
 from experiments.common import evaluation
 from experiments.dvaepp import __main__ as dvaepp
 from experiments.dvaepp import config as dvaepp_config
@@ -42,7 +43,7 @@ def initial(program, config, images):
 
 @pytest.fixture(name="vq", scope="module")
 def make_vq():
-    settings = {**vq_config.PRESETS["smoke"], "features": 2, "code_dim": 2, "crop": 4}
+    settings = {**vq_presets.PRESETS["smoke"], "features": 2, "code_dim": 2, "crop": 4}
     config = vq_config.Config(**settings)
     images = data.load("patches")._replace(validation=LEVELS, test=LEVELS)
     state = initial(cifar_vq, config, images._replace(train=images.train[:300]))
@@ -111,6 +112,7 @@ def test_arrays_of_a_device_are_evaluated_like_those_of_the_host(vq, binary) -> 
         np.testing.assert_array_equal(other, results[0])
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("images", "message"),
     [
@@ -133,6 +135,7 @@ def test_images_that_are_no_levels(vq, images, message) -> None:
             vq_evaluation.histogram_bits_per_dim(LEVELS, images)
 
 
+@pytest.mark.thorough
 @pytest.mark.many_cases
 @pytest.mark.parametrize(
     ("images", "message"),

@@ -77,6 +77,7 @@ def finishes(workdir):
     return (workdir / "summary.json").exists()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("presses", [1, 2])
 @pytest.mark.parametrize(
     "phase",

@@ -71,6 +71,7 @@ def train(config, images, num_devices=1, num_steps=2):
     return first, state, metrics
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "objective",
     ["capacity", *(pytest.param(name, marks=pytest.mark.slow) for name in ("elbo", "beta"))],

@@ -50,6 +50,7 @@ def test_an_even_bit_is_one_half_by_symmetry(drawn, name) -> None:
         np.testing.assert_allclose(np.add(values, values[::-1]), 1, atol=1e-5)
 
 
+@pytest.mark.thorough
 def test_inverse_cdfs_equal_the_closed_forms(drawn) -> None:
     smoothings = drawn[1]["smoothings"]
     for beta in (5.0, 20.0):

@@ -173,6 +173,7 @@ def evaluate_nothing(monkeypatch):
         monkeypatch.setattr(module.Evaluator, "evaluate", lambda *_, **__: nothing)
 
 
+@pytest.mark.thorough
 @pytest.mark.many_cases
 @pytest.mark.parametrize(("program", "index"), CASES)
 def test_idle_flags_change_nothing_and_the_others_are_read(program, index) -> None:

@@ -25,6 +25,7 @@ def train(workdir, **settings):
     return tiny.run(tiny.Config(workdir=str(workdir), **settings))
 
 
+@pytest.mark.thorough
 def test_a_run_ends_in_time_is_evaluated_and_goes_on(tmp_path, capsys) -> None:
     cut, whole = tmp_path / "cut", tmp_path / "whole"
     first = train(cut, time_limit=LATE)

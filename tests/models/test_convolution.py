@@ -58,6 +58,7 @@ def test_transposed_convolutions_agree_for_several_models_at_once(monkeypatch) -
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.thorough
 @pytest.mark.many_cases
 @pytest.mark.parametrize("use_matmul", [True, False])
 def test_transposed_convolution_in_bfloat16(monkeypatch, use_matmul) -> None:

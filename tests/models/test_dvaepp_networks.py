@@ -131,6 +131,7 @@ def test_gates_are_squeezed_over_positions() -> None:
     assert np.abs(out - moved)[0, 8, 8].max() > 1e-5
 
 
+@pytest.mark.thorough
 @pytest.mark.many_cases
 @pytest.mark.parametrize(
     ("sides", "halves"), [((7, 8), (4, 4)), ((8, 3), (4, 2)), ((1, 1), (1, 1))]

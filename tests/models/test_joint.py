@@ -42,6 +42,7 @@ def test_default_sizes_are_the_published_ones() -> None:
     assert kernels == [(4, 4, 64, 64), (4, 4, 64, 32), (4, 4, 32, 1)]
 
 
+@pytest.mark.thorough
 @pytest.mark.many_cases
 @pytest.mark.parametrize("sizes", [dict(num_continuous=0), dict(discrete=())])
 def test_one_kind_of_latent_variables_is_enough(sizes) -> None:

@@ -93,6 +93,7 @@ def test_a_mesh_with_explicit_axes(name) -> None:
     assert {leaf.sharding.spec[0] for leaf in jax.tree.leaves(found)} == {"shards"}
 
 
+@pytest.mark.thorough
 @pytest.mark.many_cases
 @pytest.mark.parametrize("name", ["vq, fused", "mlp", "joint", "dvaepp"])
 def test_an_empty_batch(name) -> None:
@@ -109,6 +110,7 @@ def test_an_empty_batch(name) -> None:
         np.testing.assert_array_equal(leaf, 0)
 
 
+@pytest.mark.thorough
 @pytest.mark.many_cases
 @pytest.mark.parametrize("name", CASES)
 def test_second_derivatives(name) -> None:

@@ -62,6 +62,7 @@ def test_probabilities_of_all_4x4_images_sum_to_one(num_scales) -> None:
     assert (largest > 1e-4) == (num_scales > 1)
 
 
+@pytest.mark.thorough
 def test_probabilities_of_all_images_that_are_not_square_sum_to_one() -> None:
     module, params, context = make(num_scales=2, context_side=1, image_size=(2, 4))
     images = np.array(list(itertools.product((0, 1), repeat=8)), np.uint8).reshape(-1, 2, 4, 1)

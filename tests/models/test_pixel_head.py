@@ -30,6 +30,7 @@ def logits_of(params, x):
     return np.asarray(y, np.float64)
 
 
+@pytest.mark.thorough
 @pytest.mark.many_cases
 @pytest.mark.parametrize("use_matmul", [True, False])
 def test_log_likelihood_and_mean(monkeypatch, problem, use_matmul) -> None:

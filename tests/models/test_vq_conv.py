@@ -62,6 +62,7 @@ def test_codes_of_each_latent_variable_come_from_its_own_codebook(model) -> None
     np.testing.assert_allclose(vq_conv.average(one_hot, codebook), found, rtol=1e-6)
 
 
+@pytest.mark.thorough
 def test_averages_in_bfloat16_round_operands_and_result_only(model) -> None:
     _, _, _, codebook = model
     weights = jax.nn.softmax(jax.random.normal(jax.random.key(3), (5, 2, 6)))
@@ -79,6 +80,7 @@ def test_averages_in_bfloat16_round_operands_and_result_only(model) -> None:
         np.testing.assert_allclose(a, b, atol=0.02 * np.abs(a).max())
 
 
+@pytest.mark.thorough
 def test_calibrated_scale_sets_the_spread(model) -> None:
     module, params, images, codebook = model
     vectors = apply(module, params, "encode", images)

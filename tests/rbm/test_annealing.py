@@ -78,6 +78,7 @@ def test_annealing_is_unbiased_in_z_and_moments(runs):
     assert_unbiased(OLD, runs[0])
 
 
+@pytest.mark.thorough
 def test_following_a_machine_is_unbiased_in_z_and_moments(runs):
     _, _, last, infos = runs
     assert_unbiased(NEW, last)
@@ -201,6 +202,7 @@ def test_vmapped_and_scanned_steps_are_those_of_a_loop(runs):
     assert_same(state, jax.tree.map(lambda x: x[3], runs[2]))
 
 
+@pytest.mark.thorough
 def test_eager_and_sharded_steps_are_the_same(runs):
     state = jax.tree.map(lambda x: x[0], runs[0])
     expected = step(jax.random.key(5), NEW, state)

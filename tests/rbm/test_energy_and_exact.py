@@ -120,6 +120,7 @@ def test_rare_states_are_drawn_alike():
     assert abs((counts * (counts - 1) // 2).sum() - expected) < 5 * np.sqrt(expected)
 
 
+@pytest.mark.thorough
 def test_log_z_of_twenty_units_keeps_float32():
     params = machine(20, 24, seed=8, scale=0.3)
     _, log_weights = free_energies(params)

@@ -30,6 +30,7 @@ def enumerated_gaussian(params, zeta, lam):
     return logsumexp(negative[None] - 0.5 * quadratic) + half_log_norm
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("sizes", [(3, 2), (2, 3), (1, 1)])
 def test_gaussian_integral_is_the_enumerated_mixture(sizes):
     params = machine(*sizes, seed=5)
@@ -113,6 +114,7 @@ def test_a_small_lambda_is_refused_or_gives_nan_when_traced(lam):
     assert np.all(np.isfinite(draw(np.float32(1.01))))
 
 
+@pytest.mark.thorough
 @pytest.mark.many_cases
 @pytest.mark.parametrize("scale", [0.0, 1e-40, 1e-20, 1e-3])
 def test_machines_without_or_with_weak_couplings_have_a_gaussian_integral(scale):

@@ -79,6 +79,7 @@ def assert_close(found, expected, atol=1e-4):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=atol)
 
 
+@pytest.mark.thorough
 @pytest.mark.many_cases
 @pytest.mark.parametrize("mix", [FREE, MIX], ids=["independent", "hierarchical"])
 @pytest.mark.parametrize(("sides", "groups"), LAYOUTS)

@@ -65,6 +65,7 @@ def two_modes():
     return rbm.RBM(balance + np.float32(0.1), balance, np.full((n, n), coupling, np.float32))
 
 
+@pytest.mark.thorough
 def test_every_temperature_reaches_its_exact_moments_from_a_bad_start():
     params = machine(4, 3)
     state = init(jax.random.key(0), params, NUM_CHAINS, num_temperatures=4)
@@ -195,6 +196,7 @@ def test_a_ladder_survives_jumps_and_the_absence_of_rejections(rates):
         np.testing.assert_allclose(state.betas, start.betas, atol=1e-5)
 
 
+@pytest.mark.thorough
 def test_jitted_over_eight_devices_equals_eager():
     params = machine(4, 3)
     state = init(jax.random.key(0), params, NUM_CHAINS, num_temperatures=4)

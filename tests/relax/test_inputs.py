@@ -63,6 +63,7 @@ def test_a_nan_among_the_logits_of_the_classes_gives_nan(sample):
         np.testing.assert_array_equal(np.isnan(z).any(-1), [True, False, True, False])
 
 
+@pytest.mark.thorough
 @pytest.mark.many_cases
 @EACH
 def test_nan_stays_visible_in_inverse_cdfs_and_densities(name):
@@ -118,6 +119,7 @@ def test_an_array_of_keys_is_refused(sample):
         sample(jax.random.split(jax.random.key(0)), np.zeros((3, 2), np.float32))
 
 
+@pytest.mark.thorough
 @pytest.mark.many_cases
 @pytest.mark.parametrize("shape", [5, (5,), [5], np.int64(5)])
 def test_sample_shapes_may_be_integers(shape):
@@ -154,6 +156,7 @@ def test_an_infinite_inverse_temperature_is_refused(name):
             call()
 
 
+@pytest.mark.thorough
 @pytest.mark.many_cases
 @EACH_DENSE
 def test_beta_broadcasts_with_the_logits_of_a_sample(name):
@@ -187,6 +190,7 @@ def test_codes_must_be_integers():
         distributions.categorical.log_prob_of_codes(np.zeros(2, np.float32), np.zeros((2, 3)))
 
 
+@pytest.mark.thorough
 def test_slopes_do_not_vanish_on_one_side():
     logits = np.float32([-25, -18, 18, 25])
     gradient = jax.grad(lambda x: relax.straight_through.bernoulli(jax.random.key(0), x).sum())

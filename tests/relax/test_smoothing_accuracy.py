@@ -203,6 +203,7 @@ def test_binary_concrete_is_finite_at_the_ends(rho):
     np.testing.assert_array_equal(relax.binary_concrete.icdf(rho, LOGITS, 0.05), rho)
 
 
+@pytest.mark.thorough
 @EACH
 def test_small_inverse_temperatures(name):
     # Below 1 r(zeta|z) leans to the other end; power is Newton's hardest there.

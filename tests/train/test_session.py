@@ -64,6 +64,7 @@ def test_a_validation_that_a_longer_run_does_not_make_is_not_saved(tmp_path, mes
     leave(restored)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("monitor", [None, "norm"])
 def test_checkpoints_keep_their_layout(tmp_path, mesh, monitor) -> None:
     """Runs of earlier releases go on: the state, with `Best` beside it, and two facts."""

@@ -23,6 +23,7 @@ CODES = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", NAMES)
 def test_codes_and_images(name) -> None:
     model, images = models.make(name), models.images_of(name)
@@ -48,6 +49,7 @@ def _flat(tree):
     return np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree)])
 
 
+@pytest.mark.thorough
 def test_functions_are_pure() -> None:
     """One's own jit, vmap over parameters and gradients."""
     model, images = models.make("machine"), models.images_of("machine")
@@ -63,6 +65,7 @@ def test_functions_are_pure() -> None:
     assert np.abs(gradient["network"]["decoder"]["output"]["kernel"]).max() > 0
 
 
+@pytest.mark.thorough
 def test_log_likelihoods_approach_the_enumerated_one() -> None:
     model, images = models.make("machine"), models.images_of("machine")
     params = model.params | {"log_z": rbm.exact.log_z(model.params["prior"])}
@@ -87,6 +90,7 @@ def test_one_code_makes_one_bound() -> None:
     )
 
 
+@pytest.mark.thorough
 def test_local_variables_are_put_back() -> None:
     """The context of drawn local variables is that of their values."""
     model, images = models.make("dvaepp"), models.images_of("dvaepp")

@@ -144,6 +144,7 @@ def test_both_losses_of_simvq_reach_the_matrix_and_neither_the_basis():
     assert np.all(np.linalg.norm(moved[unused], axis=-1) > 1e-3)
 
 
+@pytest.mark.thorough
 @pytest.mark.many_cases
 @pytest.mark.parametrize("name", ["cosine", "simvq"])
 def test_masked_positions_count_nowhere(name):

@@ -30,6 +30,7 @@ def run(seed, points, **options):
     return kmeans(jax.random.key(seed), points, **options)
 
 
+@pytest.mark.thorough
 @pytest.mark.many_cases
 @pytest.mark.parametrize(
     ("points", "num_codes"),

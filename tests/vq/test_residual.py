@@ -161,6 +161,7 @@ def test_moving_averages_of_every_stage():
     np.testing.assert_allclose(state.counts.sum(-1), [0.5 * 6 + 0.5 * 40] * 3, rtol=1e-6)
 
 
+@pytest.mark.thorough
 def test_masked_positions_count_nowhere():
     v, codebooks = draw(7)
     v = v.reshape(8, 5, 4)

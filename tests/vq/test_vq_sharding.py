@@ -101,12 +101,14 @@ def test_explicit_axes_in_a_compiled_program(name, shape, in_mesh):
 
 
 # Without a mesh around it JAX itself cannot start the gradient of a sharded sum.
+@pytest.mark.thorough
 @pytest.mark.many_cases
 @pytest.mark.parametrize("name", [name for name in FUNCTIONS if name != "gradients"])
 def test_explicit_axes_without_compiling(name):
     check(*FUNCTIONS[name], arrays(), in_mesh=False, jitted=False)
 
 
+@pytest.mark.thorough
 @pytest.mark.many_cases
 @pytest.mark.parametrize(("in_mesh", "jitted"), [(True, True), (False, False)])
 def test_kmeans_of_points_on_explicit_axes(in_mesh, jitted):
