@@ -1,8 +1,8 @@
 """The help of the programs: groups, nouns first, short where that was asked for."""
 
 import dataclasses
-import re
 import importlib
+import re
 import subprocess
 import sys
 
