@@ -16,19 +16,19 @@ _SMALL: dict[str, Any] = dict(
     eval_interval=250,
     checkpoint_interval=250,
 )
+# What lowers the bits/dim of the evaluation beside the paper's training.
+_BEST: dict[str, Any] = dict(
+    temperature_final=0.1,
+    learning_rate_schedule=schedules.COSINE,
+    decay_share=0.6,
+    flip=True,
+    ema_params=0.998,
+    test_samples=100,
+)
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": dict(dtype="bfloat16", steps_per_call=10),
-    "best": dict(
-        dtype="bfloat16",
-        steps_per_call=10,
-        num_steps=200_000,
-        temperature_final=0.1,
-        learning_rate_schedule=schedules.COSINE,
-        decay_share=0.6,
-        flip=True,
-        ema_params=0.999,
-        test_samples=100,
-    ),
+    "best": dict(dtype="bfloat16", steps_per_call=10, num_steps=200_000, **_BEST),
+    "small_best": dict(_SMALL, num_steps=5_000, **{**_BEST, "test_samples": 10}),
     "small": dict(_SMALL, num_steps=5_000),
     "demo": dict(
         _SMALL,

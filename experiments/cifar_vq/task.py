@@ -74,7 +74,7 @@ def temperature(config: Config, step: jax.Array) -> float | jax.Array:
 
 def is_hard(config: Config, step: jax.Array) -> bool | jax.Array:
     """Returns whether samples of a step are hard."""
-    if not config.hard_share:
+    if config.estimator == names.GS_HARD or not config.hard_share:
         return config.estimator == names.GS_HARD
     return schedules.in_last_share(config.hard_share, step, config.num_steps)
 

@@ -171,14 +171,9 @@ def parse(config_class: type[Config], presets: Presets | None = None) -> Config:
     chosen = {} if presets is None else _choose(config_class, presets)
     fields = dataclasses.fields(config_class)  # type: ignore[arg-type]
     typed = {f.name: values[f.name].value for f in fields if values[f.name].value is not None}
-    rules = rules_of(config_class)
-    defaults = {field.name: field.default for field in fields}
-    alone = flag_rules.idle(rules, {**defaults, **chosen})
-    now = flag_rules.idle(rules, {**defaults, **chosen, **typed})
-    settings = {k: v for k, v in chosen.items() if k in typed or k in alone or k not in now}
-    config = config_class(**{**settings, **typed})
+    config = config_class(**beside(config_class, chosen, typed))
     settled = {field.name: getattr(config, field.name) for field in fields}
-    for name, reason in flag_rules.idle(rules, settled).items():
+    for name, reason in flag_rules.idle(rules_of(config_class), settled).items():
         if typed.get(name, "") != "":
             raise ValueError(f"--{name}={typed[name]} goes with {reason}")
     return config
@@ -191,6 +186,18 @@ def command(program: str, config_class: type, settings: Mapping[str, Any]) -> st
     idle = flag_rules.idle(rules_of(config_class), values)
     read = {name: value for name, value in settings.items() if name not in idle}
     return f"python -m {program} {flag_help.as_flags(read)}".rstrip()
+
+
+def beside(
+    config_class: type, preset: Mapping[str, Any], flags: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Returns a preset's settings together with flags, without those that the flags make idle."""
+    rules = rules_of(config_class)
+    defaults = {field.name: field.default for field in dataclasses.fields(config_class)}
+    alone = flag_rules.idle(rules, {**defaults, **preset})
+    now = flag_rules.idle(rules, {**defaults, **preset, **flags})
+    settings = {k: v for k, v in preset.items() if k in flags or k in alone or k not in now}
+    return {**settings, **flags}
 
 
 def _choose(config_class: type, presets: Presets) -> Mapping[str, Any]:

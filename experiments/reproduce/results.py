@@ -22,6 +22,7 @@ def _published(table: result_tables.Table) -> Write:
 
 WRITE: dict[str, Write] = {
     "figure1": report.write,
+    "best": report.write,
     "table1": _published(table1.TABLE),
     "table2": _published(table2.TABLE),
     "table3": _published(table3.TABLE),
