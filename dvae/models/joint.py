@@ -7,7 +7,9 @@
 
 Dupont, "Learning Disentangled Joint Continuous and Discrete Representations" (2018), appendix A: at
 32x32, 4x4 convolutions of stride 2 with 32, 64 and 64 maps and a dense layer of 256 units, and the
-same mirrored. A pixel is the mean of a Bernoulli, so gray levels are targets of a cross entropy.
+same mirrored. The authors' program has 32 maps, not 64, behind the decoder's first convolution:
+decoder_features=32. A pixel is the mean of a Bernoulli, so gray levels are targets of a cross
+entropy.
 """
 
 import math
@@ -39,7 +41,7 @@ DOWNSAMPLING = 8
 
 @dataclass(frozen=True)
 class JointConfig:
-    """Sizes of the model; the defaults are those published for MNIST."""
+    """Sizes of the model; the defaults are those of the publication's text for MNIST."""
 
     image_size: int | tuple[int, int] = 32  # height and width, or both in one; multiples of 8
     channels: int = 1
@@ -47,6 +49,8 @@ class JointConfig:
     discrete: tuple[int, ...] = (10,)  # classes of each discrete variable
     features: int = 32  # of the outer convolutions; the inner ones have twice as many
     hidden_units: int = 256
+    # Maps of the decoder's first transposed convolution; 0: those of the inner ones.
+    decoder_features: int = 0
 
     def __post_init__(self) -> None:
         """Raises ValueError for sizes that make no model."""
@@ -62,6 +66,11 @@ class JointConfig:
             )
         if not self.num_continuous and not self.discrete:
             raise ValueError("the model needs a latent variable, continuous or discrete")
+        if self.decoder_features < 0:
+            raise ValueError(
+                f"decoder_features must be at least 0 (which is twice the features), got "
+                f"{self.decoder_features}"
+            )
         checks.check_sizes(
             channels=self.channels, features=self.features, hidden_units=self.hidden_units
         )
@@ -98,9 +107,8 @@ class JointVAE(nn.Module):
         self.class_logits = [nn.Dense(size) for size in c.discrete]
         self.from_latents = nn.Dense(c.hidden_units)
         self.to_maps = nn.Dense(math.prod(self._coarsest()) * maps[-1])
-        self.transposed = [
-            layers.ConvTranspose(features) for features in (maps[1], maps[0], c.channels)
-        ]
+        widths = (c.decoder_features or maps[1], maps[0], c.channels)
+        self.transposed = [layers.ConvTranspose(features) for features in widths]
 
     def _coarsest(self) -> tuple[int, int]:
         """Returns height and width of the maps that the decoder begins with."""

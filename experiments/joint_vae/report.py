@@ -1,9 +1,11 @@
 """What a `joint_vae` run leaves behind: summary.json and its pictures."""
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from matplotlib.figure import Figure
@@ -11,11 +13,13 @@ from matplotlib.figure import Figure
 from dvae import analysis
 from dvae.analysis import codes as code_tables
 from dvae.data import Dataset
+from dvae.models import joint
 from dvae.train import loop
 from experiments.common import evaluation, records
 from experiments.common import models as run_models
 from experiments.common import report as run_report
 from experiments.joint_vae import model as joint_model
+from experiments.joint_vae import task
 from experiments.joint_vae.config import CAPACITY, ELBO, Config
 from experiments.joint_vae.evaluation import QUANTILES, Evaluation, Evaluator, accuracy
 
@@ -104,9 +108,11 @@ def summarize(
         "kl_continuous_nats": per_seed(test.kl_continuous.mean(1)),
         "kl_discrete_nats": per_seed(test.kl_discrete.mean(1)),
     }
+    of_run = run_report.of_run(config, result, result.state.params)
+    training = {}
     if fit is not None and labels is not None and train_labels is not None:
         record |= _accuracies(config, test, fit, labels, train_labels)
-    of_run = run_report.of_run(config, result, result.state.params)
+        training = {"train": {"loss_nats": per_seed(_training_loss(config, fit, of_run["steps"]))}}
     height, width, _ = images.test.shape[1:]
     return {
         "dataset": images.name,
@@ -119,9 +125,20 @@ def summarize(
             config.objective, f"the ELBO with {config.kl_weight:g} KL: bounds nothing"
         ),
         "test": record,
+        **training,
         "epochs": round(of_run["steps"] / (images.num_train // config.batch_size), 2),
         **of_run,
     }
+
+
+def _training_loss(config: Config, fit: Evaluation, steps: int) -> np.ndarray:
+    """Returns the negative objective [S] at the end, nats an image, at likeliest codes."""
+    penalty = functools.partial(task.penalty, config, step=jnp.int32(steps))
+    subtracted = [
+        float(penalty(kl=joint.Divergences(*map(jnp.asarray, pair)))[0])
+        for pair in zip(fit.kl_continuous, fit.kl_discrete, strict=True)
+    ]
+    return fit.distortion.mean(1) + np.array(subtracted)
 
 
 def _accuracies(

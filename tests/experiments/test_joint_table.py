@@ -5,7 +5,9 @@ import json
 from experiments import joint_table
 
 
-def write(directory, *, seeds, accuracy, objective="capacity", dataset="mnist", **config):
+def write(
+    directory, *, seeds, accuracy, objective="capacity", dataset="mnist", loss=None, **config
+):
     """A finished run's directory; lists where there are several seeds."""
     each = lambda value: [value] * len(seeds) if len(seeds) > 1 else value
     test = {
@@ -21,6 +23,7 @@ def write(directory, *, seeds, accuracy, objective="capacity", dataset="mnist", 
         "dataset": dataset,
         "test": test,
         "seeds": seeds,
+        **({} if loss is None else {"train": {"loss_nats": loss}}),
         "num_steps": 1_000,
         "epochs": 1.28,
         "wall_seconds": 120.0,
@@ -52,7 +55,10 @@ def test_a_row_a_seed_and_how_many_fall_short(tmp_path) -> None:
     assert "0.800" in rows[1]
     assert "5.00" in rows[1]  # the KL of both continuous variables
     text = (tmp_path / "out" / "joint_vae.md").read_text()
-    assert "capacity, 1,000 steps: accuracy 0.890 on average over 3 seed(s), 1 of them" in text
+    assert (
+        "capacity, 1,000 steps: accuracy 0.890 (± 0.079) on average over 3 seed(s), 1 of them"
+        in text
+    )
     assert "elbo, 1,000 steps: accuracy 0.300 on average over 1 seed(s), 1 of them" in text
     records = json.loads((tmp_path / "out" / "joint_vae.json").read_text())
     assert len(records) == 4
@@ -72,3 +78,14 @@ def test_accuracies_of_other_settings_are_not_averaged(tmp_path) -> None:
     text = (tmp_path / "out" / "joint_vae.md").read_text()
     assert "capacity, 1,000 steps, gamma=30.0: accuracy 0.920 on average over 1 seed(s)" in text
     assert "capacity, 1,000 steps, gamma=100.0: accuracy 0.800 on average over 1 seed(s)" in text
+
+
+def test_the_training_loss_chooses_a_seed(tmp_path) -> None:
+    write(tmp_path / "a", seeds=[0, 1], accuracy=[0.92, 0.8], loss=[151.0, 150.0])
+    write(tmp_path / "b", seeds=[2], accuracy=0.7, loss=149.0)
+    write(tmp_path / "c", seeds=[3], accuracy=0.7)
+    joint_table.compare([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
+    text = (tmp_path / "out" / "joint_vae.md").read_text()
+    assert "The seed with the lowest training loss, 2, has 0.700." in text
+    joint_table.compare([tmp_path / "a", tmp_path / "c"], tmp_path / "older")
+    assert "training loss" not in (tmp_path / "older" / "joint_vae.md").read_text()

@@ -1,5 +1,6 @@
 """`joint_vae`: objectives, devices, seeds, resumed runs, records, mistakes."""
 
+import dataclasses
 import json
 import shutil
 
@@ -12,11 +13,13 @@ import trained_runs
 
 from dvae.models import joint
 from dvae.train import sharding
+from dvae.trained import _settings
 from experiments import encode, export
-from experiments.common import models
+from experiments.common import models, workdirs
 from experiments.joint_vae import __main__ as joint_vae
 from experiments.joint_vae import evaluation as joint_evaluation
 from experiments.joint_vae import model as joint_vae_model
+from experiments.joint_vae import report
 from experiments.joint_vae import task as joint_vae_task
 from experiments.joint_vae.config import PRESETS, Config
 
@@ -85,6 +88,54 @@ def test_every_parameter_moves(images, objective) -> None:
     names = {"kl_continuous_1", "kl_continuous_2", "kl_discrete_1", "distortion"}
     assert names <= set(metrics)
     assert ("capacity_discrete" in metrics) == (objective == "capacity")
+
+
+def test_training_on_all_images_takes_those_of_validation_too(images) -> None:
+    """Each process keeps its rows of both together; what is held out stays what it is."""
+    config = Config(**{**TINY, "train_on": "all"})
+    whole = joint_vae_task.prepare(config)
+    both = np.concatenate([images.train, images.validation])
+    np.testing.assert_array_equal(whole.train, both)
+    assert whole.num_train == len(both) == 1_547
+    np.testing.assert_array_equal(whole.validation, images.validation)
+    half = joint_vae_task.prepare(config, lambda count: slice(count // 2, count))
+    np.testing.assert_array_equal(half.train, both[773:])
+    labels = np.concatenate([images.train_labels, images.validation_labels])
+    np.testing.assert_array_equal(half.train_labels, labels[773:])
+    assert half.num_train == len(both)
+    unlabeled = images._replace(validation_labels=None)
+    with pytest.raises(ValueError, match="has labels of its training images or of"):
+        joint_vae_task.with_validation(unlabeled, lambda count: slice(0, count))
+
+
+def test_runs_and_models_of_the_wider_decoder_are_known(tmp_path) -> None:
+    """Records that are older than the narrow decoder mean the wide one, or are refused by name."""
+    config = Config(**TINY, workdir=str(tmp_path))
+    new = {"decoder_features", "train_on"}
+    saved = {k: v for k, v in dataclasses.asdict(config).items() if k not in new}
+    (tmp_path / "config.json").write_text(json.dumps({"program": "joint_vae", **saved}))
+    assert workdirs.examine(config, tmp_path) is None  # it may go on
+    for name, value in (("decoder_features", 1), ("train_on", "all")):
+        with pytest.raises(ValueError, match=name):
+            workdirs.examine(dataclasses.replace(config, **{name: value}), tmp_path)
+    network = _settings.to_json(config.model_config((8, 8, 1)))
+    del network["decoder_features"]
+    assert _settings.from_json(joint.JointConfig, network) == config.model_config((8, 8, 1))
+
+
+def test_the_training_loss_is_the_negative_objective() -> None:
+    config = Config(**{**TINY, "capacity_continuous": 4.0, "capacity_steps": 4, "gamma": 10.0})
+    each = lambda *values: np.float32(values)[None, :, None]
+    fit = joint_evaluation.Evaluation(
+        codes=np.zeros((1, 2, 1), np.int32),
+        distortion=np.float32([[100.0, 102.0]]),
+        squared_error=np.zeros((1, 2)),
+        elbo=np.zeros((1, 2)),
+        kl_continuous=each(3.0, 6.0),
+        kl_discrete=each(0.5, 0.7),
+    )
+    loss = report._training_loss(config, fit, steps=8)
+    np.testing.assert_allclose(loss, [101 + 10 * (0.5 + np.log(3) - 0.6)], rtol=1e-5)
 
 
 def test_penalties_against_their_definitions() -> None:
@@ -194,6 +245,7 @@ def test_an_interrupted_run_of_seeds_ends_like_a_whole_one(tmp_path, monkeypatch
     assert names >= {f"{picture}.png" for picture in (*pictures, "learning_curve")}
     assert json.loads((tmp_path / "whole" / "summary.json").read_text()) == whole
     test = whole["test"]
+    assert len(whole["train"]["loss_nats"]) == 2
     assert len(test["accuracy"]) == len(test["accuracy_of_each_variable"]) == 2
     np.testing.assert_allclose(test["accuracy_mean_over_seeds"], np.mean(test["accuracy"]))
     assert np.shape(test["kl_continuous_nats"]) == np.shape(test["kl_discrete_nats"]) == (2, 2)
@@ -220,6 +272,9 @@ def test_sets_without_labels_have_no_accuracy(tmp_path) -> None:
         (["--kl_weight=2"], "--kl_weight=2.0 goes with --objective=beta"),
         (["--objective=gamma"], "capacity, elbo, beta"),
         (["--temperature=0"], "greater than 0"),
+        (["--decoder_features=-1"], "--decoder_features=-1 must be at least 0"),
+        (["--train_on=validation"], "train, all"),
+        (["--train_on=all", "--data_on=files"], "use --data_on=host"),
     ],
 )
 def test_mistakes_end_in_one_line(monkeypatch, capsys, arguments, message) -> None:

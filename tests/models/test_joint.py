@@ -42,6 +42,18 @@ def test_default_sizes_are_the_published_ones() -> None:
     assert kernels == [(4, 4, 64, 64), (4, 4, 64, 32), (4, 4, 32, 1)]
 
 
+def test_the_decoder_of_the_authors() -> None:
+    module = joint.JointVAE(joint.JointConfig(decoder_features=32))
+    init = lambda key: module.init(key, jnp.zeros((1, 32, 32, 1)))["params"]
+    params = jax.eval_shape(init, jax.random.key(0))
+    kernels = [params[f"transposed_{i}"]["kernel"].shape for i in range(3)]
+    assert kernels == [(4, 4, 64, 32), (4, 4, 32, 32), (4, 4, 32, 1)]
+    encoder = 16 * (32 + 32 * 64 + 64 * 64) + 32 + 64 + 64 + (1024 + 1) * 256
+    decoder = (20 + 1) * 256 + (256 + 1) * 1024 + 16 * (64 * 32 + 32 * 32 + 32) + 32 + 32 + 1
+    total = encoder + 3 * (256 + 1) * 10 + decoder
+    assert sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(params)) == total
+
+
 @pytest.mark.thorough
 @pytest.mark.many_cases
 @pytest.mark.parametrize("sizes", [dict(num_continuous=0), dict(discrete=())])
@@ -89,6 +101,7 @@ def test_divergences_against_their_definitions() -> None:
         (dict(num_continuous=-1), "at least 0"),
         (dict(discrete=(10, 1)), "at least 2 classes"),
         (dict(num_continuous=0, discrete=()), "needs a latent variable"),
+        (dict(decoder_features=-1), "decoder_features must be at least 0"),
     ],
 )
 def test_sizes_that_make_no_model(sizes, message) -> None:
