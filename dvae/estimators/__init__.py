@@ -47,7 +47,7 @@ from dvae.estimators.nvil import (
     nvil_surrogate,
     nvil_update,
 )
-from dvae.estimators.rebar import rebar, rebar_variance
+from dvae.estimators.rebar import RebarGradients, rebar, rebar_gradients, rebar_variance
 from dvae.estimators.reinforce import (
     reinforce,
     reinforce_loo,
@@ -61,6 +61,7 @@ from dvae.estimators.vimco import vimco, vimco_surrogate
 __all__ = [
     "Estimate",
     "NvilState",
+    "RebarGradients",
     "arms",
     "disarm",
     "double_cv",
@@ -74,6 +75,7 @@ __all__ = [
     "nvil_surrogate",
     "nvil_update",
     "rebar",
+    "rebar_gradients",
     "rebar_variance",
     "reinforce",
     "reinforce_loo",

@@ -8,11 +8,12 @@ from jax.typing import DTypeLike
 from dvae.models import mlp
 from experiments.binary_vae import names, sizes
 from experiments.binary_vae import rules as binary_rules
+from experiments.binary_vae.protocol import ProtocolConfig
 from experiments.boltzmann.config import USUAL, BoltzmannConfig, check_machine
 from experiments.boltzmann.names import PCD
 from experiments.common import flags, schedules
 from experiments.common import names as run_names
-from experiments.common.config import LikelihoodConfig, RunConfig, dataset_option, dataset_word
+from experiments.common.config import RunConfig, dataset_option, dataset_word
 from experiments.common.flag_rules import Rules
 from experiments.common.flags import changed, option
 
@@ -25,7 +26,7 @@ _WHY_SMOOTHING = {
 
 
 @dataclass(frozen=True)
-class Config(BoltzmannConfig, LikelihoodConfig):
+class Config(BoltzmannConfig, ProtocolConfig):
     """Everything that determines a run; sizes default to those of the paper's Table 1."""
 
     program = "binary_vae"

@@ -52,4 +52,7 @@ NONE, BATCH = "none", "batch"
 LINEAR, NONLINEAR = "linear", "nonlinear"
 AS_STORED, DYNAMIC, THRESHOLD = pixels.BINARIZATIONS
 BITS, SIGNS = "bits", "signs"
+ANALYTIC, SAMPLE = "analytic", "sample"
+RUNNING, FIXED, LEARNED = "running", "fixed", "learned"
+SHARED, VARIABLES = "shared", "variables"
 MAX_EXACT_ROWS = 2**18  # states times images that `exact` decodes at once: a gigabyte of logits

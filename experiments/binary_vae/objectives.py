@@ -20,6 +20,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from dvae import bounds, estimators
+from dvae.distributions import bernoulli
 from dvae.models import binary as binary_model
 from dvae.models import mlp
 from dvae.models.binary import Networks
@@ -42,8 +44,31 @@ class Batch(NamedTuple):
 class Auxiliary(NamedTuple):
     """What an estimator has beside the model."""
 
-    params: PyTree  # see `init_auxiliary`
+    params: PyTree  # see `init_auxiliary`; with those of the networks
     signal: PyTree  # running moments: an NvilState where a baseline is learned, else ()
+    networks: Callable[[PyTree], Networks]  # the model at other parameters
+
+
+class OneGroup(NamedTuple):
+    """A single group of bits, f(z) = log p(x|z): the bound is E_q[f(z)] - w KL(q, p)."""
+
+    f: Callable[[jax.Array], jax.Array]  # [..., B, n] -> [..., B]
+    logits: jax.Array  # [B, n] of q
+    kl: jax.Array  # [B], in closed form
+
+    def terms(self, estimate: estimators.Estimate, batch: Batch) -> "Terms":
+        """Returns the objective, given an estimate of E_q[f(z)]."""
+        bound = lambda value: bounds.elbo(value, self.kl, kl_weight=batch.kl_weight)
+        value, surrogate = estimate
+        return Terms(bound(value), bound(surrogate), -value, self.kl.mean()[None])
+
+
+def one_group(model: Networks) -> OneGroup:
+    """Returns the bits of a model with one group."""
+    logits = model.posterior_logits([])
+    prior = jnp.broadcast_to(model.prior_logits([]), logits.shape)
+    f = lambda z: model.log_likelihood([z])
+    return OneGroup(f, logits, bernoulli.kl(logits, prior).sum(-1))
 
 
 class Terms(NamedTuple):
@@ -69,10 +94,20 @@ def beta_at(config: Config, step: jax.Array) -> jax.Array:
     return (config.beta + change * progress).astype(jnp.float32)
 
 
-def init_auxiliary(key: jax.Array, config: Config, num_pixels: int) -> PyTree:
-    """Makes the parameters of a baseline or control variate; empty for the other estimators."""
+def init_auxiliary(key: jax.Array, config: Config, num_pixels: int, network: PyTree) -> PyTree:
+    """Makes the parameters of a baseline or control variate; empty for the other estimators.
+
+    Args:
+      key: typed PRNG key.
+      config: names the estimator.
+      num_pixels: of an image.
+      network: the model's parameters, of which each may have a weight.
+    """
     if config.estimator in names.LEARNED_BASELINE:
-        return {"baseline": _init_predictor(key, num_pixels)}
+        scales: PyTree = {}
+        if config.estimator == names.MUPROP and config.muprop_scales == names.LEARNED:
+            scales = {"scales": jnp.zeros(2)}  # see `weight`
+        return {"baseline": _init_predictor(key, num_pixels), **scales}
     if config.estimator not in names.LEARNED_CONTROL:
         return {}
     if config.estimator == names.DOUBLE_CV:
@@ -84,6 +119,10 @@ def init_auxiliary(key: jax.Array, config: Config, num_pixels: int) -> PyTree:
         "eta": jnp.ones(()),
     }
     if config.estimator == names.REBAR:
+        if config.rebar_eta == names.VARIABLES:
+            control["eta"] = jax.tree.map(lambda _: jnp.zeros(()), network)  # see `weight`
+        if config.rebar_baseline == names.LEARNED:
+            control["baseline"] = _init_predictor(key, num_pixels)
         return {"control": control}
     return {"control": {**control, "free": _init_predictor(key, config.num_latents)}}
 
@@ -101,6 +140,11 @@ def _init_at_zero(network: mlp.Mlp, key: jax.Array, num_inputs: int) -> PyTree:
     # Starts at zero everywhere: no control rather than a random one.
     params["output"]["kernel"] = jnp.zeros_like(params["output"]["kernel"])
     return params
+
+
+def weight(x: jax.Array) -> jax.Array:
+    """Returns a weight in (0, 2) of an unbounded parameter, 1 at 0."""
+    return 2 * jax.nn.sigmoid(x)
 
 
 def predict(params: PyTree, x: jax.Array) -> jax.Array:

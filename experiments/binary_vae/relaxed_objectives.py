@@ -20,7 +20,8 @@ class Relaxation(NamedTuple):
 
     sample: Callable[[jax.Array, jax.Array], jax.Array]  # (key, logits) -> y
     zeta: Callable[[jax.Array], jax.Array] = lambda y: y  # what networks see of y
-    log_prob: Callable[[jax.Array, jax.Array], jax.Array] | None = None  # (y, logits) -> nats
+    # (y, logits) -> nats, of which the KL is the difference; None: that of the bits, analytic.
+    log_prob: Callable[[jax.Array, jax.Array], jax.Array] | None = None
 
 
 def _relaxed(
@@ -28,10 +29,10 @@ def _relaxed(
 ) -> Terms:
     """Differentiates log p(x|zeta) - w KL through a sample y_g ~ q(.|x, zeta_<g) of every group.
 
-    joint:     KL = sum_g KL(q(z_g|x, zeta_<g), p(z_g|zeta_<g))
-    marginal:  KL = sum_g log q(y_g|x, zeta_<g) - log p(y_g|zeta_<g)
+    analytic:  KL = sum_g KL(q(z_g|x, zeta_<g), p(z_g|zeta_<g))
+    sampled:   KL = sum_g log q(y_g|x, zeta_<g) - log p(y_g|zeta_<g)
     """
-    log_prob = relaxation.log_prob if config.bound == names.MARGINAL else None
+    log_prob = relaxation.log_prob
     zetas: list[jax.Array] = []
     q: list[jax.Array] = []  # logits of bits, or log-densities of y
     p: list[jax.Array] = []
@@ -58,9 +59,10 @@ def smoothed(
     Rolfe (2017), spikes; Vahdat et al., "DVAE++" (2018), overlapping r.
     """
     smoothing, beta = relax.SMOOTHINGS[config.estimator], beta_at(config, batch.step)
+    log_prob = lambda zeta, logits: smoothing.log_prob(zeta, logits, beta)
     relaxation = Relaxation(
         lambda key, logits: smoothing.sample(key, logits, beta),
-        log_prob=lambda zeta, logits: smoothing.log_prob(zeta, logits, beta),
+        log_prob=log_prob if config.bound == names.MARGINAL else None,
     )
     return _relaxed(key, model, relaxation, batch, config)._replace(metrics={"beta": beta})
 
@@ -68,12 +70,30 @@ def smoothed(
 def concrete(
     key: jax.Array, model: Networks, auxiliary: Auxiliary, batch: Batch, config: Config
 ) -> Terms:
-    """Relaxes z to zeta = sigmoid(y), y = (l + logistic noise) / t (Maddison et al., 2016)."""
+    """Relaxes z to zeta = sigmoid(y), y = (l + logistic noise) / t (Maddison et al., 2016).
+
+    With logits l of q and a of p, the KL of a unit is
+
+        joint, analytic:  sigmoid(l) (l - a) - softplus(l) + softplus(a)
+        joint, sample:    zeta (l - a) - softplus(l) + softplus(a)
+        marginal:         log q(zeta) - log p(zeta), of densities
+
+    The second one takes Bernoulli log-probabilities at the relaxed sample, as the program published
+    with Tucker et al. (2017) does. As E[zeta] is not sigmoid(l), its mean is not the first one
+    unless t goes to 0, and log p(x|zeta) less it bounds nothing.
+    """
+    densities = lambda y, logits: relax.binary_concrete.log_prob_of_logit(
+        y, logits, config.temperature
+    )
+    at_sample = lambda y, logits: bernoulli.log_prob(jax.nn.sigmoid(y), logits)
     # Densities are those of y, whose ratio is that of sigmoid(y) and never underflows.
+    log_prob = densities if config.bound == names.MARGINAL else None
+    if config.bound == names.JOINT and config.concrete_kl == names.SAMPLE:
+        log_prob = at_sample
     relaxation = Relaxation(
         lambda key, logits: relax.binary_concrete.sample_logit(key, logits, config.temperature),
         jax.nn.sigmoid,
-        lambda y, logits: relax.binary_concrete.log_prob_of_logit(y, logits, config.temperature),
+        log_prob,
     )
     return _relaxed(key, model, relaxation, batch, config)
 

@@ -6,18 +6,16 @@ the divergence is subtracted in closed form. NVIL and VIMCO, and several groups,
     f(z) = log p(x|z) + w (log p(z) - log q(z|x))
 
 Equations are those of the gradient in q, to which all but `exact` add that of f at the sample.
-l are the logits of q(z|x); y = l + logistic noise are unbounded relaxed bits, z = 1[y > 0].
+l are the logits of q(z|x). REBAR and RELAX are in `rebar_objectives`.
 """
 
 import functools
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from dvae import bounds, estimators
-from dvae.distributions import bernoulli
+from dvae import estimators
 from dvae.models.binary import Draw, Networks, ancestral
 from experiments.binary_vae import names
 from experiments.binary_vae.config import Config
@@ -25,40 +23,19 @@ from experiments.binary_vae.objectives import (
     Auxiliary,
     Batch,
     Objective,
-    PyTree,
     Terms,
+    one_group,
     predict,
     surrogates,
+    weight,
 )
-
-
-class _OneGroup(NamedTuple):
-    """A single group of bits, f(z) = log p(x|z): the bound is E_q[f(z)] - w KL(q, p)."""
-
-    f: Callable[[jax.Array], jax.Array]  # [..., B, n] -> [..., B]
-    logits: jax.Array  # [B, n] of q
-    kl: jax.Array  # [B], in closed form
-
-    def terms(self, estimate: estimators.Estimate, batch: Batch) -> Terms:
-        """Returns the objective, given an estimate of E_q[f(z)]."""
-        bound = lambda value: bounds.elbo(value, self.kl, kl_weight=batch.kl_weight)
-        value, surrogate = estimate
-        return Terms(bound(value), bound(surrogate), -value, self.kl.mean()[None])
-
-
-def _one_group(model: Networks) -> _OneGroup:
-    """Returns the bits of a model with one group."""
-    logits = model.posterior_logits([])
-    prior = jnp.broadcast_to(model.prior_logits([]), logits.shape)
-    f = lambda z: model.log_likelihood([z])
-    return _OneGroup(f, logits, bernoulli.kl(logits, prior).sum(-1))
 
 
 def exact(
     key: jax.Array, model: Networks, auxiliary: Auxiliary, batch: Batch, config: Config
 ) -> Terms:
     """Enumerates sum_z q(z|x) f(z), and differentiates it."""
-    group = _one_group(model)
+    group = one_group(model)
     value = estimators.exact(group.f, group.logits)
     return group.terms(estimators.Estimate(value, value), batch)
 
@@ -70,7 +47,7 @@ def disarm(
 
     1/2 (f(z) - f(z')) (z - z') sigmoid(|l|) grad l
     """
-    group = _one_group(model)
+    group = one_group(model)
     return group.terms(estimators.disarm(key, group.f, group.logits), batch)
 
 
@@ -81,7 +58,7 @@ def arms(
 
     1/(1 - rho) 1/(K - 1) sum_k (f(z_k) - mean_j f(z_j)) z_k grad l, rho the correlation of two bits
     """
-    group = _one_group(model)
+    group = one_group(model)
     return group.terms(
         estimators.arms(key, group.f, group.logits, num_samples=config.num_samples), batch
     )
@@ -94,7 +71,7 @@ def double_cv(
 
     The scale a of both expansions descends the variance of this gradient in l.
     """
-    group, control = _one_group(model), auxiliary.params["control"]
+    group, control = one_group(model), auxiliary.params["control"]
     options = {"num_samples": config.num_samples}
     scale = jax.lax.stop_gradient(control["scale"])
     estimate = estimators.double_cv(key, group.f, group.logits, scale=scale, **options)
@@ -113,7 +90,7 @@ def rodeo(
 
     The network that they are made of descends the variance of this gradient in l.
     """
-    group, control = _one_group(model), auxiliary.params["control"]
+    group, control = one_group(model), auxiliary.params["control"]
     options = {"num_samples": config.num_samples}
     fixed = functools.partial(surrogates, jax.lax.stop_gradient(control))
     estimate = estimators.rodeo(key, group.f, group.logits, surrogates=fixed, **options)
@@ -129,62 +106,31 @@ def muprop(
 ) -> Terms:
     """Subtracts the expansion of f at the mean m of q, and a baseline (Gu et al., 2015).
 
-    (f(z) - f(m) - f'(m)^T (z - m) - C(x) - c) grad log q(z|x) + f'(m)^T grad m
+    (f(z) - s f(m) - s' f'(m)^T (z - m) - C(x) - c) grad log q(z|x) + s' f'(m)^T grad m
 
     C and c center the residual like NVIL's signal; it is not rescaled, as the divergence is apart.
+    s and s' are 1, or learned like C: by the square of the centered residual.
     """
-    group, signal = _one_group(model), auxiliary.signal
+    group, signal = one_group(model), auxiliary.signal
     baseline = predict(auxiliary.params["baseline"], batch.x)
-    estimate = estimators.muprop(key, group.f, group.logits, baseline=baseline + signal.mean)
-    residual = estimators.muprop_residual(jax.random.clone(key), group.f, group.logits)
-    return group.terms(estimate, batch)._replace(
-        auxiliary_loss=estimators.nvil_baseline_loss(residual, baseline, signal).mean(),
+    options: dict[str, Any] = {}
+    if config.muprop_scales == names.LEARNED:
+        options["scales"] = tuple(weight(auxiliary.params["scales"]))
+    estimate = estimators.muprop(
+        key, group.f, group.logits, baseline=baseline + signal.mean, **options
+    )
+    residual = estimators.muprop_residual(jax.random.clone(key), group.f, group.logits, **options)
+    terms = group.terms(estimate, batch)
+    if options:
+        loss = jnp.square(residual - baseline - signal.mean)
+        learned = dict(zip(("scale", "slope_scale"), options["scales"], strict=True))
+        terms = terms._replace(metrics=learned)
+    else:
+        loss = estimators.nvil_baseline_loss(residual, baseline, signal)
+    return terms._replace(
+        auxiliary_loss=loss.mean(),
         state={"signal": estimators.nvil_update(residual, signal, baseline=baseline)},
     )
-
-
-def rebar(
-    key: jax.Array, model: Networks, auxiliary: Auxiliary, batch: Batch, config: Config
-) -> Terms:
-    """Takes c(y) = eta f(sigmoid(y / t)) as control variate, y' given z (Tucker et al., 2017).
-
-    (f(z) - c(y')) grad log q(z|x) + grad c(y) - grad c(y')
-
-    eta and t descend the variance of this gradient in l.
-    """
-    group, control = _one_group(model), auxiliary.params["control"]
-    scalars = {"temperature": jnp.exp(control["log_temperature"]), "eta": control["eta"]}
-    estimate = estimators.rebar(key, group.f, group.logits, **jax.lax.stop_gradient(scalars))
-    variance = estimators.rebar_variance(
-        jax.random.clone(key), group.f, group.logits, **scalars
-    ).mean()
-    return group.terms(estimate, batch)._replace(auxiliary_loss=variance, metrics=scalars)
-
-
-def relax(
-    key: jax.Array, model: Networks, auxiliary: Auxiliary, batch: Batch, config: Config
-) -> Terms:
-    """Takes c(y) = eta f(sigmoid(y / t)) + r(y), r a network (Grathwohl et al., 2018).
-
-    (f(z) - c(y')) grad log q(z|x) + grad c(y) - grad c(y')
-
-    eta, t and r descend the variance of this gradient in l, which must not move the decoder: the f
-    of c has no gradient in its parameters.
-    """
-    group, control = _one_group(model), auxiliary.params["control"]
-
-    def control_variate(control: PyTree) -> Callable[[jax.Array], jax.Array]:
-        temperature = jnp.exp(control["log_temperature"])
-        f = lambda y: model.frozen_log_likelihood([jax.nn.sigmoid(y / temperature)])
-        return lambda y: control["eta"] * f(y) + predict(control["free"], y)
-
-    of_constants = control_variate(jax.lax.stop_gradient(control))
-    estimate = estimators.relax(key, group.f, group.logits, control_variate=of_constants)
-    variance = estimators.relax_variance(
-        jax.random.clone(key), group.f, group.logits, control_variate=control_variate(control)
-    ).mean()
-    metrics = {"temperature": jnp.exp(control["log_temperature"]), "eta": control["eta"]}
-    return group.terms(estimate, batch)._replace(auxiliary_loss=variance, metrics=metrics)
 
 
 def _log_weights(draw: Draw, batch: Batch) -> jax.Array:
@@ -211,7 +157,7 @@ def reinforce(
 ) -> Terms:
     """Estimates the gradient by f(z) grad log q(z|x) (Williams, 1992)."""
     if config.num_groups == 1:
-        group = _one_group(model)
+        group = one_group(model)
         return group.terms(estimators.reinforce(key, group.f, group.logits), batch)
     draw = ancestral(key, model, config.num_groups)
     return _terms(estimators.reinforce_surrogate(_signal(draw, batch), draw.log_q), draw)
@@ -226,7 +172,7 @@ def reinforce_loo(
     """
     num_samples = config.num_samples
     if config.num_groups == 1:
-        group = _one_group(model)
+        group = one_group(model)
         return group.terms(
             estimators.reinforce_loo(key, group.f, group.logits, num_samples=num_samples), batch
         )
@@ -254,11 +200,14 @@ def nvil(
 
     (f(z) - C(x) - c) / max(1, sigma) grad log q(z|x), sigma the running standard deviation
 
-    As the signal is rescaled, the divergence is part of it.
+    As the signal is rescaled, the divergence is part of it. Without nvil_scale sigma is 1.
     """
     draw = ancestral(key, model, config.num_groups)
     f, baseline = _signal(draw, batch), predict(auxiliary.params["baseline"], batch.x)
     estimate, signal = estimators.nvil_surrogate(f, draw.log_q, auxiliary.signal, baseline=baseline)
+    if config.nvil_scale == names.NONE:
+        centering = baseline + auxiliary.signal.mean
+        estimate = estimators.reinforce_surrogate(f, draw.log_q, baseline=centering)
     return _terms(estimate, draw)._replace(
         auxiliary_loss=estimators.nvil_baseline_loss(f, baseline, auxiliary.signal).mean(),
         state={"signal": signal},
@@ -272,8 +221,6 @@ ESTIMATORS: dict[str, Objective] = {
     names.NVIL: nvil,
     names.VIMCO: vimco,
     names.MUPROP: muprop,
-    names.REBAR: rebar,
-    names.RELAX: relax,
     names.DISARM: disarm,
     names.ARMS: arms,
     names.DOUBLE_CV: double_cv,

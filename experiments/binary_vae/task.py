@@ -14,7 +14,14 @@ from dvae import bounds, data, estimators
 from dvae.models import binary as binary_model
 from dvae.train import distributed, loop, state, status
 from experiments.binary_vae import boltzmann_objectives as boltzmann
-from experiments.binary_vae import names, objectives, relaxed_objectives, score_objectives, sizes
+from experiments.binary_vae import (
+    names,
+    objectives,
+    rebar_objectives,
+    relaxed_objectives,
+    score_objectives,
+    sizes,
+)
 from experiments.binary_vae.config import Config
 from experiments.boltzmann import prior as boltzmann_prior
 from experiments.common import batches, half_precision, pixels, schedules
@@ -27,7 +34,11 @@ ADVICE = {
     True: "Its --beta must exceed the largest singular value of the prior's couplings, see the "
     "metric largest_singular_value: try a larger --beta",
 }
-ESTIMATORS = {**relaxed_objectives.ESTIMATORS, **score_objectives.ESTIMATORS}
+ESTIMATORS = {
+    **relaxed_objectives.ESTIMATORS,
+    **score_objectives.ESTIMATORS,
+    **rebar_objectives.ESTIMATORS,
+}
 MIN_PIXEL_MEAN = 1e-3  # where the first output biases, logits of the pixels' means, are clipped
 
 
@@ -86,6 +97,8 @@ def init_fn(config: Config, pixel_mean: np.ndarray) -> state.InitFn:
         key_network, key_rest = jax.random.split(key)
         variables = module.init(key_network, jnp.zeros((1, len(pixel_mean))))
         network = variables["params"]
+        if config.initial_variance != 1:
+            network = _scaled(network, config.initial_variance)
         network["decoder"]["output"]["bias"] = jnp.asarray(np.log(mean / (1 - mean)))
         params = {"network": network}
         model_state = {
@@ -98,12 +111,19 @@ def init_fn(config: Config, pixel_mean: np.ndarray) -> state.InitFn:
             model_state["chains"] = boltzmann_prior.init_chains(key_rest, config, params["prior"])
             model_state["log_z"] = boltzmann_prior.init_log_z(params["prior"])
         else:
-            params |= objectives.init_auxiliary(key_rest, config, len(pixel_mean))
+            params |= objectives.init_auxiliary(key_rest, config, len(pixel_mean), network)
             if config.estimator in names.LEARNED_BASELINE:
                 model_state["signal"] = estimators.nvil_init()
         return params, model_state
 
     return init
+
+
+def _scaled(network: PyTree, variance: float) -> PyTree:
+    """Multiplies kernels of variance 1 / inputs, those of the initialization, to another one."""
+    factor = math.sqrt(variance)
+    scale = lambda path, x: factor * x if path[-1].key == "kernel" else x
+    return jax.tree_util.tree_map_with_path(scale, network)
 
 
 def loss_fn(config: Config, num_pixels: int, mesh: Mesh | None = None) -> state.LossFn:
@@ -126,28 +146,31 @@ def loss_fn(config: Config, num_pixels: int, mesh: Mesh | None = None) -> state.
         )
         kl_weight = bounds.linear_warmup(step, config.kl_warmup_steps)
         batch = objectives.Batch(x - mean[None], step, kl_weight)
-        terms = objective(key, model, params, model_state, batch)
+        # Batch norm, whose averages move, goes with no estimator that asks for other parameters.
+        networks = lambda network: binary_model.bind(module, network, mean, x)
+        terms = objective(key, model, networks, params, model_state, batch)
         new_state = {**model_state, **dict(terms.state), "batch_stats": averages()}
         return terms.auxiliary_loss - terms.surrogate.mean(), (new_state, _metrics(terms))
 
     return loss
 
 
+_At = Callable[[PyTree], binary_model.Networks]
 _Objective = Callable[
-    [jax.Array, binary_model.Networks, PyTree, PyTree, objectives.Batch], objectives.Terms
+    [jax.Array, binary_model.Networks, _At, PyTree, PyTree, objectives.Batch], objectives.Terms
 ]
 
 
 def _directed(config: Config) -> _Objective:
-    """Returns (key, model, params, model_state, batch) -> the objective under a directed prior."""
+    """Returns the objective under a directed prior, as a function of the loss's parts."""
     estimator = ESTIMATORS[config.estimator]
-    return lambda key, model, params, model_state, batch: estimator(
-        key, model, objectives.Auxiliary(params, model_state["signal"]), batch, config
+    return lambda key, model, networks, params, model_state, batch: estimator(
+        key, model, objectives.Auxiliary(params, model_state["signal"], networks), batch, config
     )
 
 
 def _boltzmann(config: Config, mesh: Mesh | None) -> _Objective:
-    """Returns (key, model, params, model_state, batch) -> the objective under a machine.
+    """Returns the objective under a machine, as a function of the loss's parts.
 
     It moves the machine's chains, whose devices are those of the mesh.
     """
@@ -156,6 +179,7 @@ def _boltzmann(config: Config, mesh: Mesh | None) -> _Objective:
     def objective(
         key: jax.Array,
         model: binary_model.Networks,
+        networks: _At,
         params: PyTree,
         model_state: PyTree,
         batch: objectives.Batch,
@@ -188,18 +212,29 @@ def _metrics(terms: objectives.Terms) -> state.Metrics:
 
 
 def optimizer(config: Config) -> optax.GradientTransformation:
-    """Returns Adam under the schedule; a control variate learns at a rate of its own."""
+    """Returns Adam under the schedule.
+
+    A control variate has a learning rate of its own, and a baseline may have one.
+    """
     rates = schedules.learning_rates(config.schedule, config.learning_rate, config.num_steps)
-    model = optax.adam(rates, eps=config.adam_eps)
+    adam = lambda rates: optax.adam(rates, b2=config.adam_b2, eps=config.adam_eps)
+    model = adam(rates)
     if config.weight_decay:
         # Added to the gradient, as the derivative of the penalty is, not to Adam's step.
         model = optax.chain(optax.add_decayed_weights(config.weight_decay, _decayed), model)
-    if config.prior != names.DIRECTED or config.estimator not in names.LEARNED_CONTROL:
+    if config.prior != names.DIRECTED:
         return model
-    faster = lambda step: config.control_rate * rates(step)
-    labels = lambda params: {name: name == "control" for name in params}
-    control = optax.adam(faster, eps=config.adam_eps)
-    return optax.multi_transform({False: model, True: control}, labels)
+    apart: tuple[str, ...]
+    if config.estimator in names.LEARNED_CONTROL:
+        apart, other = ("control",), adam(lambda step: config.control_rate * rates(step))
+    elif config.estimator in names.LEARNED_BASELINE and config.baseline_learning_rate:
+        rate = config.baseline_learning_rate
+        apart = ("baseline", "scales")
+        other = adam(schedules.learning_rates(config.schedule, rate, config.num_steps))
+    else:
+        return model
+    labels = lambda params: {name: name in apart for name in params}
+    return optax.multi_transform({False: model, True: other}, labels)
 
 
 def _decayed(params: PyTree) -> PyTree:

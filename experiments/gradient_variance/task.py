@@ -126,7 +126,7 @@ def measure_case(
     results = []
     for stage, key_stage in zip(stages, jax.random.split(key, len(stages)), strict=True):
         key_init, key_tune, key_draw = jax.random.split(key_stage, 3)
-        auxiliary = objectives.init_auxiliary(key_init, experiment, size)
+        auxiliary = objectives.init_auxiliary(key_init, experiment, size, stage.network)
         params = {"network": stage.network, **auxiliary}
         signal = estimators.nvil_init() if experiment.estimator in names.LEARNED_BASELINE else ()
         model_state: PyTree = {"mean": pixel_mean, "batch_stats": {}, "signal": signal}

@@ -145,15 +145,16 @@ def with_validation(images: data.Dataset, keep: data.KeepRows) -> data.Dataset:
       ValueError: one of both splits has labels, the other none.
     """
     train = np.concatenate([images.train, images.validation])
-    rows, labels = keep(len(train)), (images.train_labels, images.validation_labels)
-    if (labels[0] is None) != (labels[1] is None):
+    rows, parts = keep(len(train)), (images.train_labels, images.validation_labels)
+    labels = [part for part in parts if part is not None]
+    if len(labels) == 1:
         raise ValueError(
             f"--train_on={ALL}: {images.name} has labels of its training images or of its "
             "validation images, and of the others none; give both, or neither"
         )
     return images._replace(
         train=train[rows],
-        train_labels=None if labels[0] is None else np.concatenate(labels)[rows],
+        train_labels=np.concatenate(labels)[rows] if labels else None,
         num_train_of_all=len(train),
     )
 

@@ -19,24 +19,24 @@ def value_of(z, logits, theta):
     )
 
 
-def gradients(rows, theta, seed=0, baseline=0.0):
+def gradients(rows, theta, seed=0, **options):
     """Gradients of the estimate for each row of logits [S, n], in the row and in theta."""
 
     def total(logits, theta):
         f = lambda z: value_of(z, logits, theta)
-        estimate = estimators.muprop(jax.random.key(seed), f, logits, baseline=baseline)
+        estimate = estimators.muprop(jax.random.key(seed), f, logits, **options)
         return estimate.surrogate.sum(), estimate.value
 
     return jax.jit(jax.grad(total, (0, 1), has_aux=True))(rows, theta)
 
 
-@pytest.mark.parametrize("baseline", [0.0, 1.7])
-def test_enumerated_draws_average_to_the_exact_gradient(monkeypatch, baseline):
+@pytest.mark.parametrize("options", [{}, dict(baseline=1.7, scales=(0.3, 1.4))], ids=str)
+def test_enumerated_draws_average_to_the_exact_gradient(monkeypatch, options):
     states = np.asarray(distributions.bernoulli.support(LOGITS))
     rows = np.broadcast_to(LOGITS, states.shape)
     thetas = np.broadcast_to(THETA, states.shape)
     monkeypatch.setattr(distributions.bernoulli, "sample", lambda key, logits: jnp.asarray(states))
-    (by_logits, by_theta), values = gradients(rows, thetas, baseline=baseline)
+    (by_logits, by_theta), values = gradients(rows, thetas, **options)
     np.testing.assert_allclose(values, value_of(states, LOGITS, THETA), rtol=1e-5)
 
     p = 1 / (1 + np.exp(-np.float64(LOGITS)))
@@ -59,6 +59,30 @@ def test_parameters_receive_only_the_gradient_at_the_sample():
         return value_of(z, logits, theta).sum()
 
     np.testing.assert_allclose(by_theta, expected(theta), rtol=1e-5, atol=1e-6)
+
+
+def test_the_residual_is_linear_in_its_scales():
+    f = lambda z: value_of(z, LOGITS, THETA)
+    key, rows = jax.random.key(4), np.broadcast_to(LOGITS, (5, 3))
+    residual = lambda scales: estimators.muprop_residual(
+        jax.random.clone(key), f, rows, scales=scales
+    )
+    values, by_scales = jax.jit(lambda s: (residual(s), jax.jacobian(residual)(s)))(
+        (jnp.float32(0.5), jnp.float32(2.0))
+    )
+    z = np.float64(distributions.bernoulli.sample(key, rows))
+    mu = 1 / (1 + np.exp(-np.float64(rows)))
+    at_mu = np.float64(f(jnp.float32(mu)))
+    slope = np.float64(jax.vmap(jax.grad(lambda m: f(m)))(jnp.float32(mu)))
+    linear = (slope * (z - mu)).sum(-1)
+    np.testing.assert_allclose(by_scales, [-at_mu, -linear], rtol=1e-4, atol=1e-5)
+    expected = np.float64(f(jnp.float32(z))) - 0.5 * at_mu - 2 * linear
+    np.testing.assert_allclose(values, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_scales_must_be_scalars():
+    with pytest.raises(ValueError, match=r"muprop takes two scales, scalars.*\(3,\)"):
+        estimators.muprop(jax.random.key(0), jnp.sum, jnp.zeros(3), scales=(1.0, jnp.ones(3)))
 
 
 def test_linear_f_has_no_variance():

@@ -89,6 +89,99 @@ def test_without_control_variate_it_is_reinforce():
     )
 
 
+def test_a_baseline_takes_its_multiple_of_the_score():
+    """In the gradient, and twice its product with the gradient in the squared norm's."""
+    draw = draw_relaxed(jax.random.key(8), LOGITS)
+    baseline = np.float32([0.7, -1.0, 2.0])
+    options = dict(temperature=0.5, eta=0.8)
+
+    @jax.jit
+    @jax.grad
+    def gradient(logits, baseline):
+        estimate = estimators.rebar(
+            jax.random.key(8), objective(THETA), logits, baseline=baseline, **options
+        )
+        return estimate.surrogate.sum()
+
+    g = gradient(LOGITS, baseline)
+    without = gradient(LOGITS, None)
+    np.testing.assert_allclose(g, without - baseline[:, None] * draw.score, rtol=1e-4, atol=1e-5)
+
+    @jax.jit
+    @jax.value_and_grad
+    def norm(baseline):
+        return estimators.rebar_variance(
+            jax.random.key(8), objective(THETA), LOGITS, baseline=baseline, **options
+        ).sum()
+
+    value, by_baseline = norm(baseline)
+    np.testing.assert_allclose(value, np.sum(np.square(g)), rtol=1e-4)
+    expected = -2 * np.sum(g * draw.score, axis=-1)
+    np.testing.assert_allclose(by_baseline, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_gradients_in_parameters_are_those_in_logits_and_those_of_f():
+    """Of parameters that are the logits, and of the parameters of f; and what tunes them."""
+    key, size = jax.random.key(9), len(LOGITS)
+    params = {"logits": LOGITS, "theta": THETA}
+    f = lambda params, z: objective(params["theta"])(z)
+    baseline = np.float32([0.7, -1.0, 2.0])
+
+    @jax.jit
+    def parts(temperature, baseline):
+        return estimators.rebar_gradients(
+            jax.random.clone(key), lambda params: params["logits"], f, params,
+            temperature=temperature, baseline=baseline,
+        )  # fmt: skip
+
+    @jax.jit
+    @jax.grad
+    def of_rebar(params):
+        estimate = estimators.rebar(
+            jax.random.clone(key), objective(params["theta"]), params["logits"],
+            temperature=0.5, eta=0.8, baseline=baseline,
+        )  # fmt: skip
+        return estimate.surrogate.mean()
+
+    found, expected = parts(0.5, baseline), of_rebar(params)
+    whole = found.signal["logits"] + 0.8 * found.control["logits"]
+    np.testing.assert_allclose(whole, expected["logits"], rtol=1e-4, atol=1e-5)
+    pair = draw_relaxed(key, LOGITS).pair
+
+    @jax.jit
+    @jax.grad
+    def of_f(theta):
+        free, given_bits = jax.vmap(objective(theta))(jax.nn.sigmoid(pair / 0.5))
+        return jnp.mean(free - given_bits)
+
+    for ours, oracle in (
+        (found.signal["theta"], expected["theta"]),
+        (found.control["theta"], of_f(THETA)),
+    ):
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), ours, oracle
+        )
+
+    @jax.jit
+    @functools.partial(jax.grad, argnums=(0, 1, 2))
+    def tuning(temperature, eta, baseline):
+        signal, control = parts(temperature, baseline)[1:]
+        return jnp.sum((signal["logits"] + eta * control["logits"]) ** 2)
+
+    @jax.jit
+    @functools.partial(jax.grad, argnums=(0, 1, 2))
+    def of_variance(temperature, eta, baseline):
+        return estimators.rebar_variance(
+            jax.random.clone(key), objective(THETA), LOGITS,
+            temperature=temperature, eta=eta, baseline=baseline,
+        ).sum() / size**2  # fmt: skip
+
+    for ours, oracle in zip(
+        tuning(0.5, 0.8, baseline), of_variance(0.5, 0.8, baseline), strict=True
+    ):
+        np.testing.assert_allclose(ours, oracle, rtol=1e-3, atol=1e-5)
+
+
 def test_parameters_receive_only_the_gradient_at_the_sample():
     key, theta = jax.random.key(2), np.float32(RNG.normal(size=5))
     bits = draw_relaxed(jax.random.clone(key), LOGITS).bits

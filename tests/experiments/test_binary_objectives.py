@@ -86,6 +86,10 @@ UNBIASED = [
 MORE = [
     dict(estimator=name) for name in (names.REINFORCE_LOO, names.MUPROP, names.RELAX, names.DISARM)
 ]
+MORE += [
+    dict(estimator=names.REBAR, rebar_eta=names.VARIABLES, rebar_baseline=names.LEARNED),
+    dict(estimator=names.MUPROP, muprop_scales=names.LEARNED),
+]
 MORE += [dict(estimator=name, num_samples=3) for name in (names.ARMS, names.DOUBLE_CV, names.RODEO)]
 MORE += [
     dict(estimator=name, num_groups=2, num_latents=2, num_samples=2)
@@ -197,7 +201,8 @@ def test_the_variance_moves_only_the_control_variate(name):
 
     def auxiliary_loss(params):
         model, _, batch = bind(config, params, state)
-        auxiliary = objectives.Auxiliary(params, state["signal"])
+        networks = lambda network: binary_model.bind(config.model(NUM_PIXELS), network, MEAN, X)
+        auxiliary = objectives.Auxiliary(params, state["signal"], networks)
         objective = binary_vae_task.ESTIMATORS[name]
         return objective(jax.random.key(0), model, auxiliary, batch, config).auxiliary_loss
 

@@ -12,12 +12,12 @@ ROOF = "reproduce"  # the package that runs all programs and tables, and reads w
 # Rooms of a program's package, lowest first; a module imports from rooms before its own.
 ROOMS = (
     ("names",),
-    ("rules", "sizes"),
+    ("rules", "sizes", "protocol"),
     ("config",),
     ("presets",),
     ("model", "latents"),
     ("objectives", "measurement"),
-    ("relaxed_objectives", "score_objectives", "boltzmann_objectives"),
+    ("relaxed_objectives", "score_objectives", "rebar_objectives", "boltzmann_objectives"),
     ("task",),
     ("evaluation",),
     ("report",),
