@@ -131,6 +131,10 @@ def estimator_cases() -> Iterator[tuple[str, Case]]:
         # What is squared or summed comes in float32 at least.
         keeps = None if name.endswith("variance") else name != "muprop_residual"
         yield f"estimators.{name}", Case(surrogate, (LOGIT,), keeps_dtype=keeps)
+    parts = lambda x: estimators.rebar_gradients(
+        jax.random.key(0), lambda p: p, lambda _, z: f(z), x, temperature=0.5
+    )
+    yield "estimators.rebar_gradients", Case(parts, (LOGIT,))
     of_values = {
         "reinforce_surrogate": estimators.reinforce_surrogate,
         "reinforce_loo_surrogate": estimators.reinforce_loo_surrogate,

@@ -19,7 +19,7 @@ from dvae.estimators._estimate import (
 
 __all__ = ["muprop", "muprop_residual"]
 
-Scales = Sequence[jax.typing.ArrayLike]
+_Scales = Sequence[jax.typing.ArrayLike]
 
 
 def muprop(
@@ -28,7 +28,7 @@ def muprop(
     logits: jax.Array,
     *,
     baseline: jax.typing.ArrayLike = 0.0,
-    scales: Scales = (1.0, 1.0),
+    scales: _Scales = (1.0, 1.0),
 ) -> Estimate:
     """Estimates the gradient of E_q[f(z)] with the first-order expansion of f as control variate.
 
@@ -78,7 +78,7 @@ def muprop_residual(
     f: Callable[[jax.Array], jax.Array],
     logits: jax.Array,
     *,
-    scales: Scales = (1.0, 1.0),
+    scales: _Scales = (1.0, 1.0),
 ) -> jax.Array:
     """Evaluates the residual f(z) - s0 f(mu) - s1 f'(mu)^T (z - mu) that a baseline is to predict.
 
@@ -125,12 +125,12 @@ def _expand(key: jax.Array, f: Callable[[jax.Array], jax.Array], logits: jax.Arr
     return _Expansion(values, *fixed)
 
 
-def _residual(expansion: _Expansion, scales: Scales) -> jax.Array:
+def _residual(expansion: _Expansion, scales: _Scales) -> jax.Array:
     of_mean, of_slope = scales
     return upcast(expansion.values) - of_mean * expansion.at_mean - of_slope * expansion.linear
 
 
-def _checked(name: str, scales: Scales) -> Scales:
+def _checked(name: str, scales: _Scales) -> _Scales:
     """Returns the scales; ValueError unless they are two scalars."""
     if len(scales) != 2 or any(jnp.ndim(scale) for scale in scales):
         shapes = [jnp.shape(scale) for scale in scales]
