@@ -7,11 +7,10 @@ from dvae.data import Dataset
 from dvae.models import joint
 from experiments.common import names as run_names
 from experiments.common.config import FILES, HOST, RunConfig, dataset_option, dataset_word
-from experiments.common.flag_rules import NOT_EMPTY, POSITIVE, VALIDATED, Rules, one_of
+from experiments.common.flag_rules import NOT_EMPTY, POSITIVE, TRUE, Rules, one_of
 from experiments.common.flags import changed, option
 
 CAPACITY, ELBO, BETA = OBJECTIVES = ("capacity", "elbo", "beta")
-TRAIN, ALL = "train", "all"
 _CAPACITY = {"objective": one_of(CAPACITY)}
 
 
@@ -29,13 +28,11 @@ class Config(RunConfig):
         minimum=0,
         group="data",
     )
-    train_on: str = option(
-        TRAIN,
-        "Images that are trained on: those of the training split, or those of validation too, "
-        "which then no longer are held out.",
-        choices=(TRAIN, ALL),
+    validation: bool = option(
+        True,
+        "Validation images held out; without them training takes all and nothing is validated.",
         group="data",
-        former=TRAIN,
+        former=True,
     )
     continuous: int = option(10, "Continuous latent variables, normal.", minimum=0, group="model")
     discrete: str = option(
@@ -97,7 +94,8 @@ class Config(RunConfig):
         "capacity_discrete": [{**_CAPACITY, "discrete": NOT_EMPTY}],
         "kl_weight": [{"objective": one_of(BETA)}],
         "temperature": [{"discrete": NOT_EMPTY}],
-        "num_eval_images": VALIDATED,
+        "eval_interval": [{"validation": TRUE}],
+        "num_eval_images": [{"validation": TRUE, "eval_interval": POSITIVE}],
     }
 
     def __post_init__(self) -> None:
@@ -108,11 +106,13 @@ class Config(RunConfig):
                 f"--image_size={self.image_size} must be a multiple of {joint.DOWNSAMPLING} (three "
                 "convolutions of stride 2)"
             )
-        if self.train_on == ALL and self.data_on == FILES:
-            raise ValueError(
-                f"--train_on={ALL} puts training and validation images together in memory, and "
-                f"--data_on={FILES} leaves the former in their files; use --data_on={HOST}"
-            )
+        if not self.validation:
+            object.__setattr__(self, "eval_interval", 0)
+            if self.data_on == FILES:
+                raise ValueError(
+                    f"--validation=false joins images in memory, got --data_on={FILES}; use "
+                    f"--data_on={HOST}"
+                )
         if any(size < 2 for size in self.discrete_sizes):
             raise ValueError(
                 f"--discrete={self.discrete} must give every variable at least 2 classes"
@@ -164,7 +164,7 @@ class Config(RunConfig):
 PRESETS: dict[str, dict[str, Any]] = {
     "mnist": dict(),
     # As the authors' program does it: its decoder, and 100 epochs of all 60,000 images.
-    "mnist_published": dict(decoder_features=32, train_on=ALL, num_steps=93_700),
+    "mnist_published": dict(decoder_features=32, validation=False, num_steps=93_700),
     "fashion_mnist": dict(dataset="fashion_mnist"),
     # Smaller images and a faster rise, for the 1,297 embedded digits: a minute on two cores. Codes
     # trained with the default gamma of 30, in the settings tried, named 8 to 28 % of the digits.

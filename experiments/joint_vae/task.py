@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.sharding import Mesh
 
@@ -16,7 +15,7 @@ from dvae.models import joint
 from dvae.train import loop, sharding, state
 from experiments.common import batches
 from experiments.common import run as runner
-from experiments.joint_vae.config import ALL, CAPACITY, ELBO, Config
+from experiments.joint_vae.config import CAPACITY, ELBO, Config
 
 PyTree = Any
 
@@ -120,10 +119,10 @@ def loss_fn(config: Config, module: joint.JointVAE) -> state.LossFn:
 
 def prepare(config: Config, keep: data.KeepRows = data.whole) -> data.Dataset:
     """Loads the levels of the data set, resized; ValueError unless the model takes its images."""
-    if config.train_on == ALL:
-        images = with_validation(config.load(config.dataset, data.whole, grey=True), keep)
-    else:
+    if config.validation:
         images = config.load(config.dataset, keep, grey=True)
+    else:
+        images = data.joined(config.load(config.dataset, data.whole, grey=True), keep)
     height, width, _ = images.train.shape[1:]
     if height % joint.DOWNSAMPLING or width % joint.DOWNSAMPLING:
         raise ValueError(
@@ -132,31 +131,6 @@ def prepare(config: Config, keep: data.KeepRows = data.whole) -> data.Dataset:
             "--image_size"
         )
     return images
-
-
-def with_validation(images: data.Dataset, keep: data.KeepRows) -> data.Dataset:
-    """Adds the validation images to the training images, behind them.
-
-    Args:
-      images: a data set that was loaded whole; its validation images stay what they are.
-      keep: which of all training images this process keeps.
-
-    Raises:
-      ValueError: one of both splits has labels, the other none.
-    """
-    train = np.concatenate([images.train, images.validation])
-    rows, parts = keep(len(train)), (images.train_labels, images.validation_labels)
-    labels = [part for part in parts if part is not None]
-    if len(labels) == 1:
-        raise ValueError(
-            f"--train_on={ALL}: {images.name} has labels of its training images or of its "
-            "validation images, and of the others none; give both, or neither"
-        )
-    return images._replace(
-        train=train[rows],
-        train_labels=np.concatenate(labels)[rows] if labels else None,
-        num_train_of_all=len(train),
-    )
 
 
 def make_task(

@@ -5,76 +5,31 @@ cell has two budgets: that of its paper, and one for a CPU. The cells of `table1
 of Table 1 on MNIST once more, with single settings of the published protocol.
 """
 
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterator
 
 from experiments import joint_table, report, table1, table2, table3
-from experiments.binary_vae import presets as binary_presets
 from experiments.binary_vae import report as binary_report
 from experiments.cifar_vq import config as cifar_vq
-from experiments.cifar_vq import presets as cifar_vq_presets
-from experiments.common import flags
 from experiments.common.groups import Program
 from experiments.dvaepp import config as dvaepp
 from experiments.dvaepp import presets as dvaepp_presets
 from experiments.joint_vae import config as joint_vae
+from experiments.reproduce import pairs
+from experiments.reproduce.cells import (
+    BUDGETS,
+    CPU,
+    DVAEPP,
+    PAPER,
+    PRESETS,
+    Cell,
+    Recipe,
+    Settings,
+    Table,
+)
 
-PAPER, CPU = BUDGETS = ("paper", "cpu")
-Settings = dict[str, Any]
-PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
-    "cifar_vq": cifar_vq_presets.PRESETS,
-    "binary_vae": binary_presets.PRESETS,
-    "joint_vae": joint_vae.PRESETS,
-    "dvaepp": dvaepp_presets.PRESETS,
-}
+__all__ = ["BUDGETS", "CPU", "PAPER", "PRESETS", "TABLES", "Cell", "Recipe", "Table"]
+
 _SONDERBY = "Sonderby et al. (2017), Fig. 1(a)"
-_DVAEPP = 'Vahdat et al., "DVAE++" (2018)'
-
-
-class Recipe(NamedTuple):
-    """How a cell is trained."""
-
-    preset: str
-    flags: Settings  # beside the preset
-
-
-class Cell(NamedTuple):
-    """A published number, or a cell of a figure whose number is not printed."""
-
-    name: str  # also of its folder
-    program: Program
-    dataset: str
-    recipes: Mapping[str, Recipe]  # by budget
-    where: str  # in which paper it is, and where
-    published: float | None = None
-    deviation: float | None = None  # over runs
-    published_steps: int | None = None
-
-    def settings(self, budget: str) -> Settings:
-        """Returns all settings that differ from the program's defaults."""
-        preset, more = self.recipes[budget]
-        return flags.beside(self.program.config_class, PRESETS[self.program.name][preset], more)
-
-    def config(self, budget: str) -> Any:
-        """Returns the configuration of its run, of seed 0."""
-        return self.program.config_class(**self.settings(budget))
-
-    def arguments(self, budget: str) -> list[str]:
-        """Returns the command's words after `python -m`."""
-        preset, more = self.recipes[budget]
-        overrides = [f"--{name}={value}" for name, value in more.items()]
-        return [f"experiments.{self.program.name}", f"--preset={preset}", *overrides]
-
-
-class Table(NamedTuple):
-    """A published table or figure."""
-
-    name: str
-    title: str
-    metric: str  # of a summary's test set
-    unit: str
-    records: str  # file of the results, which a table program writes
-    cells: tuple[Cell, ...]
 
 
 def _figure1() -> Iterator[Cell]:
@@ -115,62 +70,11 @@ def _table1() -> Iterator[Cell]:
                 binary_report.PROGRAM,
                 dataset,
                 {PAPER: Recipe(preset, longest), CPU: Recipe(preset, more)},
-                f"{_DVAEPP}, Table 1",
+                f"{DVAEPP}, Table 1",
                 value,
                 deviation,
                 table1.PUBLISHED_STEPS,
             )
-
-
-_OF_TUCKER = ("nvil", "muprop", "rebar", "concrete")
-_OF_DVAEPP = ("exponential_joint", "exponential_marginal")
-# name -> the cells that take it, and the one setting that it changes in their presets
-_CHANGES: dict[str, tuple[tuple[str, ...], Settings]] = {
-    "none": ((*_OF_TUCKER, *_OF_DVAEPP), {}),
-    "constant_rate": ((*_OF_TUCKER, *_OF_DVAEPP), {"schedule": "constant"}),
-    "initial_variance": ((*_OF_TUCKER, *_OF_DVAEPP), {"initial_variance": 2.0}),
-    "adam_b2": (_OF_TUCKER, {"adam_b2": 0.99999}),
-    "adam_eps": (_OF_DVAEPP, {"adam_eps": 1e-3}),
-    "baseline_rate": (("nvil", "muprop"), {"baseline_learning_rate": 10}),  # times the model's
-    "no_scale": (("nvil",), {"nvil_scale": "none"}),
-    "learned_scales": (("muprop",), {"muprop_scales": "learned"}),
-    "eta_of_variables": (("rebar",), {"rebar_eta": "variables"}),
-    "baseline": (("rebar",), {"rebar_baseline": "learned"}),
-    "sampled_kl": (("concrete",), {"concrete_kl": "sample"}),
-}
-_PAIRED_STEPS = {"nvil": 500_000}  # of a CPU; 300,000 of the others
-
-
-def _table1_settings() -> Iterator[Cell]:
-    """Yields pairs with Table 1's cells on static MNIST: our preset, one change, and all of them.
-
-    The last is the published protocol.
-    """
-    for structure in ("linear", "nonlinear"):
-        published = table1.PUBLISHED["mnist_static", structure]
-        for cell in (*_OF_TUCKER, *_OF_DVAEPP):
-            ours = f"table1_{structure}_{cell}"
-            rate = binary_presets.PRESETS[ours]["learning_rate"]
-            recipes: dict[str, tuple[str, Settings]] = {}
-            for change, (cells, settings) in _CHANGES.items():
-                if cell in cells:
-                    times = "baseline_learning_rate"
-                    more = {times: settings[times] * rate} if times in settings else settings
-                    recipes[change] = ours, more
-            recipes["published"] = f"table1_published_{structure}_{cell}", {}
-            value, deviation = published[cell.replace("_", " ")]
-            for change, (preset, more) in recipes.items():
-                lengths = {PAPER: table1.PUBLISHED_STEPS, CPU: _PAIRED_STEPS.get(cell, 300_000)}
-                yield Cell(
-                    f"{structure}_{cell}-{change}",
-                    binary_report.PROGRAM,
-                    "mnist_static",
-                    {b: Recipe(preset, {**more, "num_steps": n}) for b, n in lengths.items()},
-                    f"{_DVAEPP}, Table 1",
-                    value,
-                    deviation,
-                    table1.PUBLISHED_STEPS,
-                )
 
 
 # Inverse temperatures on OMNIGLOT where they differ from the presets', which are those of MNIST.
@@ -205,7 +109,7 @@ def _table2() -> Iterator[Cell]:
                     PAPER: Recipe(f"table2_{preset}", more),
                     CPU: Recipe(f"table2_cpu_{preset}", more),
                 },
-                f"{_DVAEPP}, Table 2",
+                f"{DVAEPP}, Table 2",
                 value,
                 deviation,
                 table2.PUBLISHED_STEPS,
@@ -231,7 +135,7 @@ def _table3() -> Iterator[Cell]:
                 CPU: Recipe(f"table3_cpu_{preset}", more),
             }
             name = f"{dataset}_{preset}"
-            where = f"{_DVAEPP}, Table 3"
+            where = f"{DVAEPP}, Table 3"
             yield Cell(name, program, dataset, recipes, where, value, deviation)
 
 
@@ -288,7 +192,7 @@ TABLES = {
             "nll_nats",
             "nats",
             "table1.json",
-            tuple(_table1_settings()),
+            tuple(pairs.table1_settings()),
         ),
         Table(
             "table2",

@@ -21,6 +21,8 @@ ROOMS = (
     ("task",),
     ("evaluation",),
     ("report",),
+    ("cells",),
+    ("pairs",),
     ("manifest", "jobs"),
     ("results", "hours"),
     ("listing",),

@@ -90,32 +90,29 @@ def test_every_parameter_moves(images, objective) -> None:
     assert ("capacity_discrete" in metrics) == (objective == "capacity")
 
 
-def test_training_on_all_images_takes_those_of_validation_too(images) -> None:
-    """Each process keeps its rows of both together; what is held out stays what it is."""
-    config = Config(**{**TINY, "train_on": "all"})
-    whole = joint_vae_task.prepare(config)
-    both = np.concatenate([images.train, images.validation])
-    np.testing.assert_array_equal(whole.train, both)
-    assert whole.num_train == len(both) == 1_547
-    np.testing.assert_array_equal(whole.validation, images.validation)
+def test_without_validation_all_images_are_trained_on(images) -> None:
+    """Each process keeps its rows of both together, and nothing is validated."""
+    config = Config(**{**TINY, "validation": False})
+    assert config.eval_interval == 0
     half = joint_vae_task.prepare(config, lambda count: slice(count // 2, count))
-    np.testing.assert_array_equal(half.train, both[773:])
+    both = np.concatenate([images.train, images.validation])
+    np.testing.assert_array_equal(half.train, both[len(both) // 2 :])
+    assert (half.num_train, len(half.validation)) == (len(both), 0)
     labels = np.concatenate([images.train_labels, images.validation_labels])
-    np.testing.assert_array_equal(half.train_labels, labels[773:])
-    assert half.num_train == len(both)
-    unlabeled = images._replace(validation_labels=None)
-    with pytest.raises(ValueError, match="has labels of its training images or of"):
-        joint_vae_task.with_validation(unlabeled, lambda count: slice(0, count))
+    np.testing.assert_array_equal(half.train_labels, labels[len(both) // 2 :])
+    published = Config(**PRESETS["mnist_published"])
+    epochs = published.num_steps / (60_000 // published.batch_size)
+    assert (epochs, published.model_config((32, 32, 1)).decoder_features) == (100, 32)
 
 
 def test_runs_and_models_of_the_wider_decoder_are_known(tmp_path) -> None:
     """Records that are older than the narrow decoder mean the wide one, or are refused by name."""
     config = Config(**TINY, workdir=str(tmp_path))
-    new = {"decoder_features", "train_on"}
+    new = {"decoder_features", "validation"}
     saved = {k: v for k, v in dataclasses.asdict(config).items() if k not in new}
     (tmp_path / "config.json").write_text(json.dumps({"program": "joint_vae", **saved}))
     assert workdirs.examine(config, tmp_path) is None  # it may go on
-    for name, value in (("decoder_features", 1), ("train_on", "all")):
+    for name, value in (("decoder_features", 1), ("validation", False)):
         with pytest.raises(ValueError, match=name):
             workdirs.examine(dataclasses.replace(config, **{name: value}), tmp_path)
     network = _settings.to_json(config.model_config((8, 8, 1)))
@@ -273,8 +270,8 @@ def test_sets_without_labels_have_no_accuracy(tmp_path) -> None:
         (["--objective=gamma"], "capacity, elbo, beta"),
         (["--temperature=0"], "greater than 0"),
         (["--decoder_features=-1"], "--decoder_features=-1 must be at least 0"),
-        (["--train_on=validation"], "train, all"),
-        (["--train_on=all", "--data_on=files"], "use --data_on=host"),
+        (["--validation=false", "--data_on=files"], "use --data_on=host"),
+        (["--validation=false", "--eval_interval=9"], "--eval_interval=9 goes with --validation"),
     ],
 )
 def test_mistakes_end_in_one_line(monkeypatch, capsys, arguments, message) -> None:
