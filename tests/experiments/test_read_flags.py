@@ -59,6 +59,7 @@ CHOICES = {
         {"continuous": 0},
         {"discrete": ""},
         {"eval_interval": 0},
+        {"validation": False},
     ],
     "dvaepp": [
         *({"global_latents": name} for name in ("rbm", "rbm_rolfe", "bernoulli", "normal")),
@@ -73,7 +74,7 @@ CHOICES = {
 QUICK = {
     "cifar_vq": range(8),
     "binary_vae": (0, 6, 9, 12, 15, 20, 21, 22, 25, 27),
-    "joint_vae": range(6),
+    "joint_vae": range(7),
     "dvaepp": (0, 4),
 }
 CASES = [
