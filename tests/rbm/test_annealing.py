@@ -8,7 +8,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from test_energy_and_exact import machine, table
 
 from dvae import rbm
-from dvae.rbm import annealing
+from dvae.rbm import _population, annealing
 
 NUM_RUNS = 600
 NUM_CHAINS = 32  # divisible by the 8 devices
