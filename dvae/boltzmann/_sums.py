@@ -67,7 +67,7 @@ def neighbor_weights(block: Block, graph: Graph, weights: jax.Array) -> jax.Arra
     listed = padded[block.edges]
     if not graph.is_dense:
         return listed
-    *leading, _ = np.indices(block.edges.shape, sparse=True)
+    leading = np.indices(block.edges.shape, sparse=True)[:-1]
     zeros = jnp.zeros((*block.edges.shape[:-1], graph.num_units + 1), weights.dtype)
     # What pads a list has weight 0, so adding it at the last column changes nothing.
     return zeros.at[(*leading, block.neighbors)].add(listed)

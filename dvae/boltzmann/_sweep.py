@@ -110,7 +110,7 @@ class Sweeper:
         weights, neighbors, rows, slope, base = part
         expand = lambda x: x.reshape(-1, *(1,) * (z.ndim - 1))
         logits = expand(slope) + _sums.fields(weights, neighbors, z, is_dense=self.is_dense)
-        if base is not None:
+        if base is not None and beta is not None:
             logits = expand(base) + against(beta, logits) * logits
         noise = open_uniform(key, logits.shape)
         bits = (noise < jax.nn.sigmoid(logits.astype(jnp.float32))).astype(z.dtype)

@@ -12,6 +12,7 @@ import csv
 import os
 import zipfile
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 
@@ -161,7 +162,8 @@ def _machine(
 ) -> Machine:
     """Puts a machine together; says of what is wrong with it in which file it is."""
     try:
-        params = Machine(bias, weights, Graph(len(bias), edges, colors=colors))
+        graph = Graph(len(bias), edges, colors=colors)
+        params = Machine(cast(Any, bias), cast(Any, weights), graph)  # NumPy's keep doubles
         check_machine(params)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None

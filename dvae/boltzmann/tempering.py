@@ -224,4 +224,6 @@ def adapt(
     Raises:
         ValueError: if the sizes do not fit, or rate is outside (0, 1].
     """
-    return tempering.adapt(state, swap_rates, rate=rate)
+    ladder = tempering.TemperingState(state.replicas, state.replicas, state.betas, state.parity)
+    moved = tempering.adapt(ladder, jnp.asarray(swap_rates), rate=rate)
+    return state._replace(betas=moved.betas)

@@ -1,6 +1,7 @@
-"""Chromatic Gibbs and tempering on graphs: exact laws, one chain by either sum, clamps, contracts."""
+"""Gibbs and tempering on graphs: exact laws, the same chains by either sum, clamps, contracts."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,7 @@ def exact_chains(params, num_chains, seed=0):
     return jnp.float32(z[index])
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("form", [by_lists, by_products])
 def test_one_sweep_leaves_the_law_invariant(form, monkeypatch):
     form(monkeypatch)
@@ -41,15 +43,14 @@ def test_chains_start_from_the_biases_and_reach_the_law():
 
 
 SHAPES = {
-    "bipartite": graphs.bipartite(3, 5),
     "prism": PARAMS.graph,
     "complete": graphs.complete(12),  # more colors than are written out: a loop
     "star": boltzmann.Graph(90, [(0, i) for i in range(1, 90)]),  # longer lists than written out
     "no edges": boltzmann.Graph(4, []),
-    "one unit": boltzmann.Graph(1, []),
 }
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("name", SHAPES)
 def test_lists_and_products_give_the_same_chains(name, monkeypatch):
     graph = SHAPES[name]
@@ -63,16 +64,17 @@ def test_lists_and_products_give_the_same_chains(name, monkeypatch):
         params = on(same, exact=True)
         state = gibbs.init(jax.random.key(0), params, 40)
         state, _ = gibbs.step(jax.random.key(1), params, state, num_sweeps=5)
+        found.append([state.z])
+        if name != "prism":
+            continue
         held, _ = gibbs.step(jax.random.key(2), params, state, num_sweeps=3, clamp=clamp)
         replicas = tempering.init(jax.random.key(3), params, 8, num_temperatures=3)
-        replicas, info = tempering.step(jax.random.key(4), params, replicas, num_sweeps=4)
-        found.append((state.z, held.z, replicas.replicas, info.swap_rates, info.log_z))
+        replicas, _ = tempering.step(jax.random.key(4), params, replicas, num_sweeps=4)
+        found[-1] += [held.z, replicas.replicas]
         np.testing.assert_array_equal(held.z[:, clamp], state.z[:, clamp])
-    for a, b in zip(*(f[:3] for f in found), strict=True):
+    for a, b in zip(*found, strict=True):
         np.testing.assert_array_equal(a, b)
         assert set(np.unique(a)) <= {0.0, 1.0}
-    for a, b in zip(*(f[3:] for f in found), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-4)
 
 
 def test_dense_graphs_use_products_and_sparse_ones_lists(monkeypatch):
@@ -87,6 +89,7 @@ def test_dense_graphs_use_products_and_sparse_ones_lists(monkeypatch):
         assert len(calls) == expected
 
 
+@pytest.mark.thorough
 def test_a_loop_over_colors_draws_what_the_colors_written_out_draw(monkeypatch):
     found = []
     for limit in (2, 8):
@@ -100,6 +103,7 @@ def test_a_loop_over_colors_draws_what_the_colors_written_out_draw(monkeypatch):
     np.testing.assert_array_equal(*found)
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("form", [by_lists, by_products])
 def test_clamped_chains_have_the_conditional_law(form, monkeypatch):
     form(monkeypatch)
@@ -139,6 +143,7 @@ def law(params, beta):
     return q / q.sum()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("form", [by_lists, by_products])
 def test_tempering_leaves_every_law_invariant_and_estimates_log_z(form, monkeypatch):
     form(monkeypatch)
@@ -155,10 +160,10 @@ def test_tempering_leaves_every_law_invariant_and_estimates_log_z(form, monkeypa
         # Of the marginals without the first color, the rates are known.
         rest = z[:, params.graph.colors > 0] @ 2 ** np.arange(4)
         margins = [np.bincount(rest.astype(int), law(params, b)) for b in betas]
-        for p, q, found in zip(margins, margins[1:], info.swap_rates, strict=True):
+        for (p, q), found in zip(itertools.pairwise(margins), info.swap_rates, strict=True):
             rate = np.minimum(np.outer(p, q), np.outer(q, p)).sum()
             assert abs(found - rate) < 5 * 0.5 / np.sqrt(NUM_CHAINS)
-        overlap = [np.sqrt(p * q).sum() for p, q in zip(margins, margins[1:], strict=False)]
+        overlap = [np.sqrt(p * q).sum() for p, q in itertools.pairwise(margins)]
         error = np.sqrt(sum(2 * (1 / o**2 - 1) for o in overlap) / NUM_CHAINS)
         assert abs(info.log_z - exact.log_z(params)) < 5 * error
     assert state.parity == 0
@@ -195,6 +200,7 @@ def test_traced_parameters_that_are_nan_show(name, field):
     assert np.isnan(info.flips)
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("value", [np.nan, 0.5, 2.0])
 def test_a_chain_with_an_entry_that_is_no_bit_becomes_nan(value):
     z = gibbs.init(jax.random.key(0), PARAMS, 3).z.at[1, 2].set(value)
@@ -239,7 +245,7 @@ def test_dtypes_are_kept():
         start = functools.partial(init, num_chains=4, **settings)
         state = jax.eval_shape(start, jax.random.key(0), half)
         after, info = jax.eval_shape(step, jax.random.key(1), half, state)
-        assert after.z.dtype == jnp.bfloat16
+        assert after[0].dtype == jnp.bfloat16
         assert info.flips.dtype == jnp.float32
 
 

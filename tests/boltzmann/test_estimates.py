@@ -12,6 +12,7 @@ from dvae.boltzmann import ais, annealing, exact, graphs
 STATIC = ("num_temperatures", "num_chains")
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("form", [by_lists, by_products])
 def test_ais_agrees_with_enumeration_within_its_error(form, monkeypatch):
     form(monkeypatch)
@@ -26,6 +27,7 @@ def test_ais_agrees_with_enumeration_within_its_error(form, monkeypatch):
     assert abs(other.value - exact.log_z(params)) < 5 * other.std_error
 
 
+@pytest.mark.thorough
 def test_few_temperatures_bound_log_z_from_below():
     params, keys = prism(scale=3.0), jax.random.split(jax.random.key(2), 1_000)
     settings = {"num_temperatures": 2, "num_chains": 2}
@@ -37,6 +39,7 @@ def test_few_temperatures_bound_log_z_from_below():
     assert abs(ratio.mean() - 1) < 5 * ratio.std() / np.sqrt(len(keys))
 
 
+@pytest.mark.thorough
 def test_both_modes_of_a_balanced_machine_are_found():
     # From the machine's own biases, which hold every unit at 0, half of Z would stay unseen.
     graph = graphs.complete(10)
@@ -46,6 +49,7 @@ def test_both_modes_of_a_balanced_machine_are_found():
     assert found.std_error < 0.1
 
 
+@pytest.mark.thorough
 def test_log_z_given_some_units_is_that_of_the_conditioned_machine():
     params = prism(scale=1.5)
     clamp, values = np.arange(6) % 2 == 0, np.array([1, 0, 0, 0, 1, 0])
@@ -56,6 +60,7 @@ def test_log_z_given_some_units_is_that_of_the_conditioned_machine():
     assert abs(found.value - constant - expected) < 5 * found.std_error
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("form", [by_lists, by_products])
 def test_annealing_has_the_moments_and_log_z(form, monkeypatch):
     form(monkeypatch)
@@ -75,6 +80,7 @@ def test_annealing_has_the_moments_and_log_z(form, monkeypatch):
         assert np.all(np.abs(weights @ z / len(z) - p @ every) < error)
 
 
+@pytest.mark.thorough
 def test_the_mean_of_z_has_no_bias():
     params, keys = prism(scale=2.0), jax.random.split(jax.random.key(3), 400)
     run = lambda k: annealing.anneal(k, params, 8, num_temperatures=3)[1].log_z
@@ -82,6 +88,7 @@ def test_the_mean_of_z_has_no_bias():
     assert abs(ratio.mean() - 1) < 5 * ratio.std() / np.sqrt(len(keys))
 
 
+@pytest.mark.thorough
 def test_independent_units_have_no_error():
     params = boltzmann.Machine(jnp.linspace(-2, 2, 6), jnp.zeros(9), prism().graph)
     found = ais.log_z(jax.random.key(0), params, num_temperatures=2, num_chains=8)
@@ -91,6 +98,7 @@ def test_independent_units_have_no_error():
     np.testing.assert_allclose(info.log_z, exact.log_z(params), rtol=1e-6)
 
 
+@pytest.mark.thorough
 def test_estimates_of_traced_parameters_that_are_nan_are_nan():
     params = prism()
     settings = {"num_temperatures": 3}

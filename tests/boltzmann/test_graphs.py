@@ -35,8 +35,8 @@ def test_a_graph_keeps_its_edges_and_is_static():
     assert Graph(6, PRISM, colors=[0, 1, 2, 1, 2, 0]) != Graph(6, PRISM, colors=[1, 0, 2, 0, 2, 1])
     calls = []
     f = jax.jit(lambda m: calls.append(0) or m.bias.sum())
-    for graph in (graph, same):
-        f(on(graph))
+    for topology in (graph, same):
+        f(on(topology))
     assert len(calls) == 1, "an equal graph was compiled again"
 
 
