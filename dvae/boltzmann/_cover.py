@@ -48,14 +48,14 @@ def cover(graph: Graph, groups: Groups, sizes: Sequence[int] | None = None) -> C
         groups = np.split(np.arange(n), np.cumsum(sizes)[:-1])
     if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(groups)):
         raise ValueError("groups must be static, got traced ones: make them in NumPy")
-    parts = [np.asarray(units, int) if np.size(units) else np.zeros(0, int) for units in groups]
+    parts = [_as_units(units) for units in groups]
     found = tuple(part.size for part in parts)
     if any(part.ndim != 1 for part in parts) or (sizes is not None and found != tuple(sizes)):
         raise ValueError(
             f"groups must list the units of each group, as many as it has bits: got groups of "
             f"{list(found)} units and bits of {None if sizes is None else list(sizes)}"
         )
-    units = np.concatenate([np.zeros(0, int), *parts])
+    units = np.concatenate([np.zeros(0, np.int32), *parts])
     wrong = units[(units < 0) | (units >= n)]
     if len(wrong):
         raise ValueError(f"groups have unit {wrong[0]}, outside of the units 0 to {n - 1}")
@@ -102,6 +102,14 @@ def probability_logits(
     return join(before), join([*after, before[-1]])
 
 
+def _as_units(units: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Returns units of one group as int32."""
+    array = np.asarray(units)
+    if array.size and array.dtype.kind not in "iu":
+        raise ValueError(f"groups must list integers, got {array.dtype}")
+    return array.astype(np.int32)
+
+
 class Hidden(NamedTuple):
     """Hidden units and their edges: `summed` are summed out given the others, `drawn` are not."""
 
@@ -128,4 +136,4 @@ def hidden(graph: Graph, found: Cover) -> Hidden:
     edges = graph.edges[inner]
     own, other = np.where(first, edges.T, edges.T[::-1])
     ends = np.stack([np.searchsorted(summed, own), other], 1)
-    return Hidden(summed, drawn, pairs, inner, ends)
+    return Hidden(*(x.astype(np.int32) for x in (summed, drawn, pairs, inner, ends)))

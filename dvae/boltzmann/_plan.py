@@ -19,10 +19,10 @@ class Block(NamedTuple):
 class Plan(NamedTuple):
     """How a graph is swept while some units are clamped."""
 
-    order: np.ndarray  # [n] units by color, in a color the free ones first
+    order: np.ndarray  # [n] int32, units by color, in a color the free ones first
     blocks: tuple[Block, ...]  # one a color that has free units
-    rest: np.ndarray  # [r] indices of the edges that no unit of the first block has
-    rest_places: np.ndarray  # [r, 2] their units' places in the order
+    rest: np.ndarray  # [r] int32, indices of the edges that no unit of the first block has
+    rest_places: np.ndarray  # [r, 2] int32, their units' places in the order
 
 
 @functools.lru_cache(maxsize=64)
@@ -30,7 +30,7 @@ def plan(graph: Graph, clamp: bytes | None = None) -> Plan:
     """Makes the tables, clamp being the bytes of a bool [n]; once for each graph and clamp."""
     n = graph.num_units
     clamped = np.zeros(n, bool) if clamp is None else np.frombuffer(clamp, bool)
-    order = np.lexsort((clamped, graph.colors))
+    order = np.lexsort((clamped, graph.colors)).astype(np.int32)
     place = np.argsort(order).astype(np.int32)
     both = np.concatenate([graph.edges, graph.edges[:, ::-1]])
     index = np.tile(np.arange(graph.num_edges, dtype=np.int32), 2)
@@ -54,7 +54,7 @@ def plan(graph: Graph, clamp: bytes | None = None) -> Plan:
     if blocks:
         first[blocks[0].rows] = True
     places = place[graph.edges]
-    rest = np.flatnonzero(~first[places].any(1))
+    rest = np.flatnonzero(~first[places].any(1)).astype(np.int32)
     return Plan(order, tuple(blocks), rest, places[rest])
 
 

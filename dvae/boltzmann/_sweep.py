@@ -24,7 +24,7 @@ def to_rows(plan: Plan, z: jax.Array) -> jax.Array:
 
 def from_rows(plan: Plan, rows: jax.Array, dtype: jnp.dtype) -> jax.Array:
     """Brings bits back to [..., n]."""
-    place = jnp.argsort(jnp.asarray(plan.order))
+    place = np.argsort(plan.order).astype(np.int32)
     return jnp.moveaxis(rows[place], 0, -1).astype(dtype)
 
 

@@ -131,7 +131,7 @@ def condition(params: Machine, clamp: np.ndarray, values: ArrayLike) -> tuple[Ma
         raise ValueError(f"values must be [{graph.num_units}], got {values.shape}: use jax.vmap")
     part, inside = _free(graph, clamp.tobytes())
     held = jnp.where(clamp, values, 0).astype(params.bias.dtype)
-    free = np.flatnonzero(~clamp)
+    free = np.flatnonzero(~clamp).astype(np.int32)
     i, j = graph.edges.T
     bias = params.bias.at[i].add(params.weights * held[j]).at[j].add(params.weights * held[i])
     constant = _energy(params, held)
@@ -145,7 +145,7 @@ def _free(graph: Graph, clamp: bytes) -> tuple[Graph, np.ndarray]:
     if clamped.all():
         raise ValueError(f"clamp holds all {graph.num_units} units: leave one free")
     number = np.cumsum(~clamped) - 1
-    inside = np.flatnonzero(~clamped[graph.edges].any(1))
+    inside = np.flatnonzero(~clamped[graph.edges].any(1)).astype(np.int32)
     edges = number[graph.edges[inside]].astype(np.int32)
     part = Graph(int((~clamped).sum()), edges, colors=graph.colors[~clamped])
     return part, inside

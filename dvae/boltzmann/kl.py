@@ -142,7 +142,7 @@ def _cross(found: Cover, params: Machine, mu: jax.Array, known: jax.Array) -> ja
         (first > second, mean, later),
     ):
         if chosen.any():
-            edges, own = graph.edges[chosen], weights[np.flatnonzero(chosen)]
+            edges, own = graph.edges[chosen], weights[np.flatnonzero(chosen).astype(np.int32)]
             total = total + _sums.pairs(edges, own, left, right, is_dense=graph.is_dense)
     return -total
 
