@@ -1,13 +1,13 @@
 """Discrete-latent variational autoencoders in JAX.
 
-`relax`, `estimators`, `rbm`, `vq`, `bounds` and `distributions` are pure functions of arrays, free
-of Flax, files and global state; `models`, `data`, `train` and `analysis` build on them:
+`relax`, `estimators`, `rbm`, `boltzmann`, `vq`, `bounds` and `distributions` are pure functions of
+arrays, free of Flax and global state; `models`, `data`, `train` and `analysis` build on them:
 
     import dvae
 
     zeta = dvae.relax.exponential.sample(key, logits, beta)
 
-    from dvae import bounds, distributions, estimators, rbm, relax, vq
+    from dvae import boltzmann, bounds, distributions, estimators, rbm, relax, vq
 
 `load` reads a trained model, whose functions are in `trained`:
 
@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dvae import (
         analysis,
+        boltzmann,
         bounds,
         data,
         distributions,
@@ -41,6 +42,7 @@ __version__ = "0.2.0"
 __all__ = [
     "__version__",
     "analysis",
+    "boltzmann",
     "bounds",
     "data",
     "distributions",

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import property_cases
+import property_cases_boltzmann
 import property_cases_quantizers
 import property_cases_rbm
 import pytest
@@ -20,6 +21,7 @@ from property_cases import SHAPE, Case
 CASES = {
     **property_cases.CASES,
     **property_cases_rbm.CASES,
+    **property_cases_boltzmann.CASES,
     **property_cases_quantizers.CASES,
 }
 # Whose cases have a batch axis in front of all arrays; of others the modules' own tests say what
@@ -27,7 +29,7 @@ CASES = {
 BATCHED = [
     name
     for name in CASES
-    if not name.startswith(("rbm.", "vq.", "bounds."))
+    if not name.startswith(("rbm.", "boltzmann.", "vq.", "bounds."))
     and not name.endswith("vimco_surrogate")
     and name not in property_cases_quantizers.UNBATCHED
 ]

@@ -17,7 +17,7 @@ WRITTEN = [
     for path in sorted(DOCS.rglob("*.md"))
     if not {"_build", "generated", "equations"} & set(path.relative_to(DOCS).parts)
 ]
-PURE = ("relax", "distributions", "estimators", "rbm", "vq", "bounds")
+PURE = ("relax", "distributions", "estimators", "rbm", "boltzmann", "vq", "bounds")
 
 
 @pytest.fixture(scope="module")

@@ -86,15 +86,16 @@ def test_the_core_needs_jax_and_numpy_alone(bare) -> None:
     """The pure packages work with what `dependencies` names; each other one names its extra."""
     code = """
 import importlib, jax, numpy as np
-from dvae import bounds, data, distributions, estimators, rbm, relax, vq
+from dvae import boltzmann, bounds, data, distributions, estimators, rbm, relax, vq
 from dvae.analysis import codes, pca, tables
-for package in (bounds, distributions, estimators, rbm, relax, vq):
+for package in (boltzmann, bounds, distributions, estimators, rbm, relax, vq):
     for name in package.__all__:
         getattr(package, name)
 print(relax.exponential.icdf(0.5, 0.0, 8.0), pca.__name__)
 print(data.batches.draw(jax.random.key(0), np.zeros((4, 2, 2, 1), np.uint8), 0, batch_size=2).shape)
 uses = [lambda n=n: importlib.import_module(n) for n in NAMES]
 uses += [lambda: data.load("digits"), lambda: data.load("patches"), lambda: data.load("mnist")]
+uses += [lambda: boltzmann.graphs.zephyr(2)]
 for use in uses:
     try:
         use()
@@ -117,6 +118,7 @@ for use in uses:
         "the data set digits needs sklearn: pip install 'discrete-vae-jax[data]'",
         "the data set patches needs sklearn: pip install 'discrete-vae-jax[data]'",
         "the data set mnist needs tensorflow_datasets: pip install 'discrete-vae-jax[data]'",
+        "boltzmann.graphs.zephyr needs dwave_networkx: pip install 'discrete-vae-jax[graphs]'",
     ]
 
 
@@ -155,9 +157,9 @@ def test_constraints_lie_within_the_bounds() -> None:
 def test_the_pure_library_loads_no_framework() -> None:
     """`dvae.relax` and its siblings need JAX alone."""
     code = (
-        "import sys; from dvae import bounds, data, distributions, estimators, rbm, relax, vq; "
+        "import sys; from dvae import boltzmann, bounds, data, estimators, rbm, relax, vq; "
         "print([m for m in ('flax', 'optax', 'orbax', 'matplotlib', 'absl.flags', "
-        "'tensorflow_datasets', 'sklearn') if m in sys.modules])"
+        "'tensorflow_datasets', 'sklearn', 'networkx') if m in sys.modules])"
     )
     result = subprocess.run(
         [sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT

@@ -37,6 +37,7 @@ GROUPS = (
     "distributions",
     "estimators",
     "rbm",
+    "boltzmann",
     "vq",
     "bounds",
     "models",

@@ -2,8 +2,10 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dvae._numerics import open_uniform
+from dvae.rbm._checks import is_known
 
 
 def logits(betas: jax.Array, base: jax.Array, bias: jax.Array, fields: jax.Array) -> jax.Array:
@@ -43,3 +45,15 @@ def exchange(swaps: jax.Array, x: jax.Array) -> jax.Array:
     with_last = jnp.pad(swaps, ((0, 0), (1, 0)))[..., None]
     x_next, x_last = jnp.roll(x, -1, axis=1), jnp.roll(x, 1, axis=1)
     return jnp.where(with_next, x_next, jnp.where(with_last, x_last, x))
+
+
+def check_ladder(betas: jax.typing.ArrayLike) -> None:
+    """Raises ValueError unless betas increase from 0 to 1; of traced ones only the shape counts."""
+    shape = np.shape(betas)
+    if len(shape) != 1 or shape[0] < 2:
+        raise ValueError(f"betas must be [T] with at least 2 temperatures, got shape {shape}")
+    if not is_known(betas):
+        return
+    ladder = np.asarray(betas, np.float32)
+    if not (ladder[0] == 0 and ladder[-1] == 1 and np.all(np.diff(ladder) > 0)):
+        raise ValueError(f"betas must increase strictly from 0 to 1, got {ladder.tolist()}")

@@ -13,16 +13,16 @@ Log-Likelihood using Reverse Annealing" (2015).
 """
 
 import functools
-import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, NamedSharding, PartitionSpec, Sharding
+from jax.sharding import PartitionSpec, Sharding
 
 from dvae._numerics import ArrayLike, as_float, partition, upcast, vary_like
 from dvae.rbm._checks import check_count, check_finite
+from dvae.rbm._estimates import LogZ, estimate, place
 from dvae.rbm._rbm import RBM, check_rbm, dtype_of, product
 from dvae.rbm.energy import centered_biases
 from dvae.rbm.gibbs import draw
@@ -30,14 +30,6 @@ from dvae.rbm.gibbs import draw
 __all__ = ["Base", "LogZ", "log_z", "reverse_log_z"]
 
 Base = tuple[ArrayLike, ArrayLike] | None
-
-
-class LogZ(NamedTuple):
-    """An estimate of log Z."""
-
-    value: jax.Array  # [] nats
-    std_error: jax.Array  # [] nats, of the log of the mean weight (delta method)
-    ess: jax.Array  # [] (sum w)^2 / sum w^2, in [1, chains]; near 1 neither number can be trusted
 
 
 class _Chain(NamedTuple):
@@ -93,7 +85,7 @@ def _log_z(
     params, (c1, c2) = jax.lax.stop_gradient((params, _logits(params, base)))
     key_start, key_chain = jax.random.split(key)
     z1 = draw(key_start, jnp.broadcast_to(c1, (num_chains, c1.shape[0])))
-    z1 = _place(z1.astype(params.weights.dtype), sharding)
+    z1 = place(z1.astype(params.weights.dtype), sharding)
     forward = functools.partial(_anneal, num_temperatures=num_temperatures, reverse=False)
     return partition(forward, PartitionSpec(), key_chain, params, (c1, c2), z1)
 
@@ -206,24 +198,4 @@ def _anneal(
     steps = (jnp.arange(num_temperatures), schedule[:-1], schedule[1:])
     chain = jax.lax.scan(move, start, steps)[0]
     log_base = jax.nn.softplus(base[0]).sum() + jax.nn.softplus(base[1]).sum()
-    return _estimate(chain.log_weight, sign=-1.0 if reverse else 1.0, log_base=log_base)
-
-
-def _estimate(log_weights: jax.Array, *, sign: float, log_base: jax.Array) -> LogZ:
-    """Turns weights, whose mean is (Z / Z_base)^sign, into log Z and its error."""
-    num_chains = log_weights.shape[0]
-    relative = jnp.exp(log_weights - jnp.max(log_weights))
-    mean = jnp.mean(relative)
-    log_mean = jnp.max(log_weights) + jnp.log(mean)
-    std_error = jnp.std(relative, ddof=1) / (mean * math.sqrt(num_chains))
-    ess = jnp.sum(relative) ** 2 / jnp.sum(relative**2)
-    return LogZ(log_base + sign * log_mean, std_error, ess)
-
-
-def _place(z1: jax.Array, sharding: Sharding | None) -> jax.Array:
-    """Shares the chains among devices, over mesh axes of any type."""
-    if sharding is None:
-        return z1
-    if isinstance(sharding, NamedSharding) and AxisType.Explicit in sharding.mesh.axis_types:
-        return jax.sharding.reshard(z1, sharding)
-    return jax.lax.with_sharding_constraint(z1, sharding)
+    return estimate(chain.log_weight, sign=-1.0 if reverse else 1.0, log_base=log_base)

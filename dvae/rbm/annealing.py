@@ -49,6 +49,7 @@ from jax.sharding import PartitionSpec
 from dvae._numerics import as_float, partition, spec_of, upcast, vary_like
 from dvae.rbm import gibbs
 from dvae.rbm._checks import check_chains, check_count
+from dvae.rbm._population import comb, families_of
 from dvae.rbm._rbm import RBM, check_rbm, dtype_of
 from dvae.rbm.energy import centered_biases, logits_1
 
@@ -230,17 +231,7 @@ def systematic_resample(key: jax.Array, log_weights: jax.Array) -> jax.Array:
         )
     log_weights = upcast(log_weights)
     offset = jax.random.uniform(key, (), jnp.float32)
-    return partition(_comb, PartitionSpec(), offset, log_weights)
-
-
-def _comb(u: jax.Array, log_weights: jax.Array) -> jax.Array:
-    """Finds the weight under each of the teeth (i + u) / R, u in [0, 1)."""
-    num_chains = log_weights.shape[0]
-    cumulative = jnp.cumsum(jax.nn.softmax(log_weights.astype(jnp.float32)))
-    teeth = (jnp.arange(num_chains, dtype=jnp.float32) + u) * (cumulative[-1] / num_chains)
-    # R - 1 + u may round to R: that tooth would miss every weight, and land on the last, even a 0.
-    teeth = jnp.minimum(teeth, jnp.nextafter(cumulative[-1], jnp.float32(0)))
-    return jnp.searchsorted(cumulative, teeth, side="right").astype(jnp.int32)
+    return partition(comb, PartitionSpec(), offset, log_weights)
 
 
 def _move(
@@ -262,7 +253,7 @@ def _move(
     offset = jax.random.uniform(key_resample, (), jnp.float32)
 
     def resample(population: tuple) -> tuple:
-        index = _comb(offset, population[-1])
+        index = comb(offset, population[-1])
         equal = vary_like(jnp.zeros_like(population[-1]), population[-1])
         return *(x[index] for x in population[:-1]), equal
 
@@ -272,7 +263,7 @@ def _move(
         resampled, resample, lambda population: population, population
     )
     chains, swept = gibbs.step(key_sweep, params, gibbs.GibbsState(z1, z2), num_sweeps=num_sweeps)
-    concentration, families = _families(family, log_weights)
+    concentration, families = families_of(family, log_weights)
     # 1/R is what equal weights leave; max keeps rounding below it from the square root.
     excess = jnp.maximum(concentration - 1 / num_chains, 0) * (num_chains / (num_chains - 1))
     info = AnnealingInfo(
@@ -292,11 +283,3 @@ def _log_ratio(old: RBM, new: RBM, z2: jax.Array) -> jax.Array:
     right = upcast(z2) @ (upcast(new.bias2) - upcast(old.bias2))
     left = jax.nn.softplus(logits_1(new, z2)) - jax.nn.softplus(logits_1(old, z2))
     return right + left.sum(-1)
-
-
-def _families(family: jax.Array, log_weights: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Evaluates sum_f s_f^2 and the number of families that have a chain."""
-    num_chains = family.shape[0]
-    shares = jax.ops.segment_sum(jnp.exp(log_weights) / num_chains, family, num_chains)
-    sizes = jax.ops.segment_sum(jnp.ones_like(family), family, num_chains)
-    return jnp.sum(shares**2), jnp.sum(sizes > 0, dtype=jnp.int32)

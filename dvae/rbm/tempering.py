@@ -35,9 +35,9 @@ from jax.sharding import PartitionSpec
 
 from dvae._numerics import as_float, partition, spec_of, upcast, vary_like
 from dvae.rbm._bits import flip_rate
-from dvae.rbm._checks import check_chains, check_count, is_known
+from dvae.rbm._checks import check_chains, check_count
 from dvae.rbm._rbm import RBM, check_rbm, product
-from dvae.rbm._replicas import exchange, log_weights, logits, swaps
+from dvae.rbm._replicas import check_ladder, exchange, log_weights, logits, swaps
 from dvae.rbm.energy import centered_biases
 from dvae.rbm.gibbs import draw
 
@@ -111,7 +111,7 @@ def init(
     )
     if betas is None:
         betas = np.linspace(0.0, 1.0, num_temperatures)
-    _check_ladder(betas)
+    check_ladder(betas)
     ladder = jnp.asarray(betas, jnp.float32)
     params = jax.lax.stop_gradient(params)
     logits = (
@@ -264,18 +264,6 @@ def adapt(
     equalized = (1 - _UNIFORM_SHARE) * equalized + _UNIFORM_SHARE * uniform
     ladder = ((1 - rate) * betas + rate * equalized).astype(betas.dtype)
     return state._replace(betas=ladder.at[0].set(0.0).at[-1].set(1.0))
-
-
-def _check_ladder(betas: jax.typing.ArrayLike) -> None:
-    """Raises ValueError unless betas increase from 0 to 1; of traced ones only the shape counts."""
-    shape = np.shape(betas)
-    if len(shape) != 1 or shape[0] < 2:
-        raise ValueError(f"betas must be [T] with at least 2 temperatures, got shape {shape}")
-    if not is_known(betas):
-        return
-    ladder = np.asarray(betas, np.float32)
-    if not (ladder[0] == 0 and ladder[-1] == 1 and np.all(np.diff(ladder) > 0)):
-        raise ValueError(f"betas must increase strictly from 0 to 1, got {ladder.tolist()}")
 
 
 def _check_state(params: RBM, state: TemperingState) -> None:

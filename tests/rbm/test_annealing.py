@@ -8,7 +8,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from test_energy_and_exact import machine, table
 
 from dvae import rbm
-from dvae.rbm import annealing
+from dvae.rbm import _population, annealing
 
 NUM_RUNS = 600
 NUM_CHAINS = 32  # divisible by the 8 devices
@@ -178,7 +178,7 @@ def test_weights_without_a_meaning_give_no_index():
 
 def test_last_tooth_of_the_comb_finds_a_weight():
     log_weights = jnp.zeros(1_000).at[-2:].set(-jnp.inf)
-    index = jax.jit(annealing._comb)(
+    index = jax.jit(_population.comb)(
         jnp.float32(1 - 2.0**-24), log_weights
     )  # 999 + u rounds to 1000
     assert index[-1] == 997

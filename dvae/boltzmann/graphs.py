@@ -1,0 +1,161 @@
+"""Graphs by name: complete, bipartite, k-partite, grids, and the topologies of quantum annealers.
+
+    graph = graphs.zephyr(4)                       # 576 units, each with at most 20 neighbors
+    params = boltzmann.Machine(jnp.zeros(graph.num_units), jnp.zeros(graph.num_edges), graph)
+
+Those of annealers come from dwave-networkx, the extra `graphs`; units are numbered in the order of
+its labels.
+"""
+
+import importlib
+import itertools
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from dvae import _extras
+from dvae.boltzmann._graph import Graph
+from dvae.rbm._checks import check_count
+
+__all__ = [
+    "Graph",
+    "bipartite",
+    "chimera",
+    "complete",
+    "grid",
+    "k_partite",
+    "pegasus",
+    "zephyr",
+]
+
+
+def complete(num_units: int) -> Graph:
+    """Joins all pairs of units; each unit has a color of its own.
+
+    Args:
+        num_units: n, at least 1.
+
+    Raises:
+        ValueError: if there is no unit.
+    """
+    num_units = check_count("num_units", num_units)
+    edges = np.stack(np.triu_indices(num_units, 1), 1)
+    return Graph(num_units, edges, colors=np.arange(num_units))
+
+
+def bipartite(num_left: int, num_right: int) -> Graph:
+    """Joins each left unit with each right one, as an RBM does; edges in the order of its weights.
+
+    Args:
+        num_left: units 0 to num_left - 1, at least 1.
+        num_right: the units after them, at least 1.
+
+    Raises:
+        ValueError: if a side has no unit.
+    """
+    return k_partite(check_count("num_left", num_left), check_count("num_right", num_right))
+
+
+def k_partite(*sizes: int) -> Graph:
+    """Joins all units of different parts; the parts are the colors.
+
+    Args:
+        *sizes: units of each part, in order, at least 1 each.
+
+    Raises:
+        ValueError: if there is no part, or one without units.
+    """
+    if not sizes:
+        raise ValueError("k_partite needs the sizes of its parts, such as k_partite(50, 50)")
+    counts = [check_count("a part's size", size) for size in sizes]
+    starts = np.cumsum([0, *counts])
+    units = [np.arange(a, b) for a, b in itertools.pairwise(starts)]
+    edges = [
+        np.stack(np.meshgrid(first, second, indexing="ij"), -1).reshape(-1, 2)
+        for first, second in itertools.combinations(units, 2)
+    ]
+    joined = np.concatenate([np.zeros((0, 2), np.int64), *edges])
+    return Graph(int(starts[-1]), joined, colors=np.repeat(np.arange(len(counts)), counts))
+
+
+def grid(*shape: int, periodic: bool = False) -> Graph:
+    """Joins neighbors on a rectangular lattice of any dimension, units in C order.
+
+    Args:
+        *shape: lengths of the axes, at least 1 each.
+        periodic: whether each axis closes to a ring; then its length must be 1 or at least 3.
+
+    Raises:
+        ValueError: if there is no axis, or one is too short.
+    """
+    if not shape:
+        raise ValueError("grid needs the lengths of its axes, such as grid(28, 28)")
+    lengths = [check_count("an axis's length", length) for length in shape]
+    if periodic and 2 in lengths:
+        raise ValueError(f"a ring of 2 units would have its edge twice, got the shape {shape}")
+    units = np.arange(np.prod(lengths)).reshape(lengths)
+    edges = []
+    for axis, length in enumerate(lengths):
+        inner = np.stack([units.take(range(length - 1), axis), units.take(range(1, length), axis)])
+        edges.append(inner.reshape(2, -1))
+        if periodic and length > 1:
+            closing = np.stack([units.take(length - 1, axis), units.take(0, axis)])
+            edges.append(closing.reshape(2, -1))
+    return Graph(units.size, np.concatenate(edges, axis=1).T)
+
+
+def chimera(m: int, n: int | None = None, t: int | None = None) -> Graph:
+    """Makes the graph of D-Wave's 2000Q: m x n cells of 2 t units, two colors.
+
+    Args:
+        m: rows of cells.
+        n: columns; m by default.
+        t: units on each side of a cell; 4 by default.
+
+    Raises:
+        MissingExtraError: without dwave-networkx.
+        ValueError: if a number is below 1.
+    """
+    sizes = [check_count("m", m), check_count("n", m if n is None else n)]
+    sizes.append(check_count("t", 4 if t is None else t))
+    return _annealer("chimera", sizes, lambda q: (q[0] + q[1] + q[2]) % 2)
+
+
+def pegasus(m: int) -> Graph:
+    """Makes the graph of D-Wave's Advantage: units with at most 15 neighbors, four colors.
+
+    Args:
+        m: at least 2; 16 is the machine's.
+
+    Raises:
+        MissingExtraError: without dwave-networkx.
+        ValueError: if m is below 2.
+    """
+    sizes = [check_count("m", m, minimum=2)]
+    return _annealer("pegasus", sizes, lambda q: 2 * q[0] + (q[2] + q[3]) % 2)
+
+
+def zephyr(m: int, t: int | None = None) -> Graph:
+    """Makes the graph of D-Wave's Advantage2: 4 t m (2 m + 1) units, four colors.
+
+    Args:
+        m: at least 1; 12 is the machine's.
+        t: parallel units of a tile; 4 by default, with at most 20 neighbors each.
+
+    Raises:
+        MissingExtraError: without dwave-networkx.
+        ValueError: if a number is below 1.
+    """
+    sizes = [check_count("m", m), check_count("t", 4 if t is None else t)]
+    return _annealer("zephyr", sizes, lambda q: (2 * q[0] + q[1] + q[3] + 2 * q[4]) % 4)
+
+
+def _annealer(name: str, sizes: Sequence[int], color: Callable[[tuple[int, ...]], int]) -> Graph:
+    """Makes a graph by dwave-networkx, units in the order of their coordinates and labels."""
+    with _extras.needed(f"boltzmann.graphs.{name}", "graphs"):
+        topologies = importlib.import_module("dwave_networkx")
+    found = getattr(topologies, f"{name}_graph")(*sizes, coordinates=True)
+    nodes = sorted(found.nodes)
+    units = {node: unit for unit, node in enumerate(nodes)}
+    edges = sorted(sorted((units[a], units[b])) for a, b in found.edges)
+    return Graph(len(nodes), np.array(edges), colors=np.array([color(node) for node in nodes]))
