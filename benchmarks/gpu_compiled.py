@@ -24,6 +24,7 @@ from jax.sharding import SingleDeviceSharding
 from dvae.models import _convolution
 from dvae.train import sharding
 from dvae.train.state import scan_steps
+from dvae.vq import _products
 from experiments.cifar_vq import __main__ as cifar_vq
 from experiments.cifar_vq import config as vq_config
 from experiments.cifar_vq import presets as vq_presets
@@ -114,6 +115,7 @@ def compile_steps(estimator: str) -> jax.stages.Compiled:
     # Both speak of the machine that is here: the form of convolutions, the mesh of the batch.
     with (
         mock.patch.object(_convolution, "use_matmul", return_value=False),
+        mock.patch.object(_products, "adds_by_product", return_value=True),
         mock.patch.object(sharding, "shard_batch", lambda mesh, batch: batch),
     ):
         traced = jax.jit(scan_steps(task.step, 50)).trace(*described)

@@ -206,7 +206,7 @@ def lookup(codes: jax.Array, codebook: jax.Array) -> jax.Array:
 
 def log_prior_of(codes: jax.Array, log_prior: jax.Array) -> jax.Array:
     """Returns log p(z) of codes [..., n] under log_prior [n, C], elementwise."""
-    return jax.vmap(lambda k, log_p: log_p[k], in_axes=(-1, 0), out_axes=-1)(codes, log_prior)
+    return lookup(codes, log_prior[..., None])[..., 0]
 
 
 def per_image(x: jax.Array) -> jax.Array:

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from dvae.vq._products import matmul
+
 _BLOCK_SIZE = 2**17  # float32 numbers that stay in a core's cache, four times the speed
 # Codes are scaled to 2^44 and vectors to 2^82 / D at most. Squares of codes that are 2^100 times
 # smaller than the largest one are still normal numbers, and no product, 2^126, overflows.
@@ -18,9 +20,7 @@ CODE_EXPONENT, PRODUCT_EXPONENT = 44, 126
 
 def dot(vectors: jax.Array, codebook: jax.Array) -> jax.Array:
     """Returns the inner products [..., C] of vectors [..., D] and codes [C, D]."""
-    # Full precision: the TF32 or bfloat16 products that GPUs and TPUs use by default for float32
-    # have errors of 1e-3 |v| |m|, enough to pick a wrong code.
-    return jnp.matmul(vectors, codebook.T, precision=lax.Precision.HIGHEST)
+    return matmul(vectors, codebook.T)
 
 
 def per_code(values: jax.Array, ndim: int) -> jax.Array:

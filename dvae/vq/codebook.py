@@ -12,7 +12,7 @@ from jax import lax
 from jax.sharding import PartitionSpec
 
 from dvae._numerics import ArrayLike, as_float, partition, spec_of, upcast, wide_dtype
-from dvae.vq import _search
+from dvae.vq import _products, _search
 from dvae.vq._checks import check_codebook, check_dimensions, check_pair, code_index
 
 __all__ = [
@@ -103,10 +103,10 @@ def nearest_code(vectors: ArrayLike, codebook: ArrayLike) -> jax.Array:
 
 
 def lookup(codes: ArrayLike, codebook: ArrayLike) -> jax.Array:
-    """Gathers the code vectors m[codes]; the gradient is a scatter-add into the codebook.
+    """Gathers the code vectors m[codes]; the gradient adds the cotangents of each code.
 
-    The scatter-add is done in float32: in bfloat16 a code's gradient would stop growing after some
-    256 vectors. A negative code or one of C or more gives NaN, so that a bug shows in the loss, and
+    They are added in float32: in bfloat16 a code's gradient would stop growing after some 256
+    vectors. A negative code or one of C or more gives NaN, so that a bug shows in the loss, and
     passes no gradient.
 
     Args:
@@ -123,9 +123,8 @@ def lookup(codes: ArrayLike, codebook: ArrayLike) -> jax.Array:
     codebook = as_float(codebook)
     check_codebook(codebook)
     codes = code_index(codes, codebook.shape[0])
-    gather = lambda index, rows: jnp.take(rows, index, axis=0)
     out_spec = PartitionSpec(*spec_of(codes), None)
-    return partition(gather, out_spec, codes, upcast(codebook)).astype(codebook.dtype)
+    return partition(_products.take, out_spec, upcast(codebook), codes).astype(codebook.dtype)
 
 
 def straight_through(vectors: ArrayLike, quantized: ArrayLike) -> jax.Array:
@@ -231,8 +230,5 @@ def usage(codes: ArrayLike, num_codes: int) -> jax.Array:
         raise ValueError(f"num_codes must be at least 1, got {num_codes}")
     codes = code_index(codes, num_codes)
 
-    def count(codes: jax.Array) -> jax.Array:
-        codes = codes.reshape(-1)
-        return jax.ops.segment_sum(jnp.ones_like(codes), codes, num_segments=num_codes)
-
+    count = lambda codes: _products.count_by_code(codes.reshape(-1), num_codes)
     return partition(count, PartitionSpec(), codes)

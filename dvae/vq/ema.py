@@ -16,7 +16,7 @@ import numpy as np
 from jax import lax
 
 from dvae._numerics import ArrayLike, check_key, partition, spec_of, upcast
-from dvae.vq import _search
+from dvae.vq import _products, _search
 from dvae.vq._checks import check_codebook, check_dimensions, code_index
 from dvae.vq._common import is_dead
 from dvae.vq.codebook import usage
@@ -120,7 +120,7 @@ def ema_update(
         # Far from the origin a sum of many vectors would lose the digits in which they differ. So
         # it would without the barrier: XLA adds the vectors one by one to what is added after them.
         origin = _search.origin(state.codebook)
-        moved = jax.ops.segment_sum(vectors - origin[None], codes, num_segments=num_codes)
+        moved = _products.sum_by_code(vectors - origin[None], codes, num_codes)
         batch_sums = lax.optimization_barrier(moved) + batch_counts[:, None] * origin[None]
         counts = past * state.counts + new * batch_counts
         sums = past * state.sums + new * batch_sums
