@@ -32,7 +32,6 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from dvae._numerics import wide_dtype
 from dvae.models import checks
 from dvae.models._bilinear import Bilinear
 from dvae.models._products import matmul
@@ -43,32 +42,6 @@ _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 def use_matmul() -> bool:
     """Tells whether convolutions are matrix products on this platform."""
     return jax.default_backend() == "cpu"
-
-
-def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
-    """Adds a bias over the last axes, in x's dtype, with sums (its gradient's too) in float32."""
-    dtype, leading = wide_dtype(x), x.ndim - bias.ndim
-    bias = bias.astype(dtype)
-    if use_matmul() or leading < 2:
-        expanded = jnp.expand_dims(bias, range(leading))
-    else:
-        expanded = _repeat(jnp.ones(x.shape[:leading], dtype), bias)
-    return (x.astype(dtype) + expanded).astype(x.dtype)
-
-
-def _sum_in_two(ones: jax.Array, y: jax.Array) -> jax.Array:
-    """Adds y over the leading axes, those of `ones`: first over all but one, then over that."""
-    rows = jnp.expand_dims(ones, range(ones.ndim, y.ndim)) * y
-    return lax.optimization_barrier(rows.sum(tuple(range(1, ones.ndim)))).sum(0)
-
-
-# On GPUs XLA adds up to 4,096 rows in one go, by as many blocks of threads as 128 columns make: two
-# of them for 256 maps, where the chip has 132 cores. The image's axis keeps them all busy.
-_repeat = Bilinear(
-    lambda ones, bias: jnp.expand_dims(ones, range(ones.ndim, ones.ndim + bias.ndim)) * bias,
-    lambda bias, y: (y * bias).sum(tuple(range(y.ndim - bias.ndim, y.ndim))),
-    _sum_in_two,
-)
 
 
 def _patches(x: jax.Array, size: int, height: int, width: int) -> jax.Array:

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from dvae.models import checks
-from dvae.models._convolution import add_bias, conv, conv_transpose
+from dvae.models._bias import add_bias
+from dvae.models._convolution import conv, conv_transpose
 
 __all__ = ["Conv", "ConvTranspose", "ResidualBlock"]
 

@@ -22,6 +22,7 @@ from jax.typing import DTypeLike
 from dvae._numerics import partition, spec_of, vary_like, wide_dtype
 from dvae.distributions import categorical
 from dvae.models import _convolution, checks
+from dvae.models._bias import add_bias
 from dvae.models._products import matmul_transposed
 
 __all__ = ["NUM_LEVELS", "PixelHead"]
@@ -53,10 +54,7 @@ class PixelHead(nn.Module):
     def _logits(self, x: jax.Array) -> list[jax.Array]:
         """Computes logits [..., C, 256] in the pieces in which the platform makes them."""
         pieces = _convolution.conv_transpose_pieces(x.astype(self.dtype), self.kernel)
-        return [
-            _convolution.add_bias(y.reshape(*y.shape[:-1], *self.bias.shape), self.bias)
-            for y in pieces
-        ]
+        return [add_bias(y.reshape(*y.shape[:-1], *self.bias.shape), self.bias) for y in pieces]
 
     def log_likelihood(self, x: jax.Array, images: jax.Array) -> jax.Array:
         """Returns log p(image) in nats, [B].

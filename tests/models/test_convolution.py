@@ -4,8 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from dvae.models import _convolution as convolution
+from dvae.models._bias import add_bias
 
 
 def both_forms(monkeypatch, function, *args):
@@ -115,10 +117,34 @@ def test_bfloat16_products_accumulate_in_float32() -> None:
     np.testing.assert_allclose(gradient, expected, atol=0.02 * float(jnp.abs(expected).max()))
 
 
-def test_bias_gradient_is_not_rounded() -> None:
+@pytest.mark.parametrize("bias_shape", [(4,), (2, 4)])
+def test_bias_in_both_forms(monkeypatch, bias_shape) -> None:
+    x = jax.random.normal(jax.random.key(0), (2, 3, 5, *bias_shape))
+    bias = jax.random.normal(jax.random.key(1), bias_shape)
+    once, twice = both_forms(monkeypatch, add_bias, x, bias)
+    np.testing.assert_array_equal(twice[0], once[0])
+    np.testing.assert_array_equal(twice[1], once[1])
+    np.testing.assert_allclose(twice[2], once[2], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit])
+def test_bias_gradient_of_a_sharded_batch(monkeypatch, axis_type) -> None:
+    monkeypatch.setattr(convolution, "use_matmul", lambda: False)
+    x = jnp.arange(4 * 2 * 3 * 5, dtype=jnp.float32).reshape(4, 2, 3, 5)
+    square = lambda x, b: (add_bias(x, b) ** 2).sum()
+    mesh = jax.make_mesh((2,), ("batch",), axis_types=(axis_type,))
+    with jax.set_mesh(mesh):
+        sharded = jax.device_put(x, NamedSharding(mesh, PartitionSpec("batch")))
+        gradient = jax.jit(jax.grad(square, 1))(sharded, jnp.ones(5))
+    np.testing.assert_array_equal(gradient, 2 * (x + 1).sum((0, 1, 2)))
+
+
+@pytest.mark.parametrize("use_matmul", [True, False])
+def test_bias_gradient_is_not_rounded(monkeypatch, use_matmul) -> None:
     """A bfloat16 sum of 4,096 ones stops growing at 256."""
+    monkeypatch.setattr(convolution, "use_matmul", lambda: use_matmul)
     x = jnp.zeros((64, 8, 8, 3), jnp.bfloat16)
-    total = lambda b: convolution.add_bias(x, b).astype(jnp.float32).sum()
+    total = lambda b: add_bias(x, b).astype(jnp.float32).sum()
     gradient = jax.grad(total)(jnp.zeros(3))
     np.testing.assert_array_equal(gradient, 4096.0)
 
