@@ -2,12 +2,15 @@
 
     python benchmarks/gpu.py vq                # one row: floors, vq, seeds or dvaepp
     python benchmarks/gpu.py vq --trace=DIR    # with a profile of the step, for ui.perfetto.dev
+    python benchmarks/gpu.py vq --peer         # beside the same gs_soft model in PyTorch
 
 Prints one line of JSON a measurement; `--out=FILE` appends it there. `--smoke` runs tiny sizes, to
 try the program anywhere.
 """
 
 import argparse
+import importlib.util
+import itertools
 import json
 import statistics
 import time
@@ -83,16 +86,20 @@ def timed(task: Task, num_steps: int, trace: str = "") -> Record:
     }
 
 
+def vq_config_of(estimator: str, smoke: bool) -> vq_config.Config:
+    """The paper preset, or the smallest one."""
+    preset = vq_presets.PRESETS["smoke" if smoke else "paper"]
+    overrides = dict(estimator=estimator, num_steps=1_000, log_interval=100)
+    return vq_config.Config(**{**preset, **overrides})
+
+
 def vq(smoke: bool, trace: str) -> Iterator[Record]:
     """The paper preset of cifar_vq."""
     rules = ("gs_soft", "vq_ema", "vimco") if not trace else ("gs_soft",)
     for estimator in rules:
-        preset = vq_presets.PRESETS["smoke" if smoke else "paper"]
-        overrides = dict(estimator=estimator, num_steps=1_000, log_interval=100)
-        config = vq_config.Config(**{**preset, **overrides})
-        task = cifar_vq.make_task(
-            config, noise((32, 32, 3), 256, 50_000 if not smoke else 64), sharding.make_mesh(1)
-        )
+        images = noise((32, 32, 3), 256, 50_000 if not smoke else 64)
+        config = vq_config_of(estimator, smoke)
+        task = cifar_vq.make_task(config, images, sharding.make_mesh(1))
         found = timed(task, 4 if smoke else 50, trace)
         yield {
             "row": "vq",
@@ -100,6 +107,17 @@ def vq(smoke: bool, trace: str) -> Iterator[Record]:
             **found,
             "of_mark": found["images_per_s"] / MARK,
         }
+
+
+def vq_peer(smoke: bool) -> Iterator[Record]:
+    """The gs_soft step of that preset in PyTorch."""
+    import cifar_vq_torch
+
+    images = noise((32, 32, 3), 256, 50_000 if not smoke else 64).train
+    for compiled in (False, True) if not smoke else (False,):
+        config = vq_config_of("gs_soft", smoke)
+        found = cifar_vq_torch.timed(config, images, 4 if smoke else 50, compiled=compiled)
+        yield {"row": "vq", "estimator": "gs_soft", **found}
 
 
 def seeds(smoke: bool, trace: str) -> Iterator[Record]:
@@ -147,9 +165,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("/dev/null"))
     parser.add_argument("--trace", default="", help="folder for a profile")
     parser.add_argument("--smoke", action="store_true")
+    parser.add_argument("--peer", action="store_true", help="vq: PyTorch too")
     options = parser.parse_args()
+    if options.peer and options.row != "vq":
+        parser.error(f"--peer is read with vq, got {options.row}")
+    if options.peer and importlib.util.find_spec("torch") is None:
+        parser.error("--peer needs PyTorch: pip install torch")
     hardware = records.describe_hardware()
-    for record in rows[options.row](options.smoke, options.trace):
+    found = rows[options.row](options.smoke, options.trace)
+    for record in itertools.chain(found, vq_peer(options.smoke) if options.peer else ()):
         line = json.dumps({**record, "hardware": hardware, "jax": jax.__version__})
         print(line, flush=True)
         with options.out.open("a") as file:
