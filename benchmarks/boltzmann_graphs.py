@@ -158,8 +158,9 @@ def peers(m: int = 8, chains: int = CHAINS, sweeps: int = SWEEPS) -> Comparison:
         "PyTorch, sparse product": pytorch_sparse,
         "rbm.graph, dense": dense,
     }
+    few = min(chains, 200)  # enough for an error, and a hundred sweeps of all would take long
+    check(params, {label: make(params, few) for label, make in forms.items()}, few)
     samplers = {label: make(params, chains) for label, make in forms.items()}
-    check(params, samplers, chains)
     calls = {label: lambda s=s: s(sweeps) for label, s in samplers.items()}
     title = f"chromatic Gibbs, Zephyr m = {m}, {params.graph}, {chains} chains, {sweeps} sweeps"
     mark = "2 times the best of thrml and PyTorch's gather"

@@ -16,6 +16,7 @@ OUT = Path(__file__).parents[1] / "docs" / "results" / "benchmarks"
 MODULES = (
     "noise",
     "gibbs",
+    "boltzmann_graphs",
     "binary_vae",
     "cifar_vq",
     "gumbel_softmax",
