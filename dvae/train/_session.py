@@ -244,9 +244,19 @@ def _check_continues(saved: int, config: LoopConfig, workdir: Path) -> None:
 
 def _initialize(task: Task, key: jax.Array, data: PyTree, mesh: Mesh) -> _Start:
     everywhere = sharding.replicated(mesh)
-    state = jax.jit(task.init, out_shardings=everywhere)(key, data)
+    state = initial_state(task, key, data, mesh)
     init_best = jax.jit(best_params.init, out_shardings=everywhere)
     return _Start(state, init_best(state) if task.monitor else None)
+
+
+def initial_state(task: Task, key: jax.Array, data: PyTree, mesh: Mesh) -> TrainState:
+    """Compiles the initialization, which runs once, with few optimizations, and runs it."""
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
+    return jax.jit(
+        task.init,
+        out_shardings=sharding.replicated(mesh),
+        compiler_options={"xla_backend_optimization_level": 1} if on_cpu else None,
+    )(key, data)
 
 
 def _restore(
