@@ -8,7 +8,6 @@ are those of JAX.
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from dvae._numerics import is_staged, threefry
 
@@ -56,7 +55,7 @@ def _written_out(key: jax.Array) -> bool:
 @jax.jit
 def _cipher(data: jax.Array, low: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Encrypts positions whose high word is 0."""
-    return threefry(data[0], data[1], np.uint32(0), low)
+    return threefry(data[0], data[1], low)
 
 
 def _wrap(x: jax.Array, y: jax.Array) -> jax.Array:

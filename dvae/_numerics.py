@@ -210,16 +210,14 @@ def random_bits(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         index = jax.lax.broadcasted_iota(jnp.uint32, shape, axis)
         position = position * np.uint32(length) + index
     data = jax.random.key_data(key)
-    x, y = threefry(data[0], data[1], np.uint32(0), position)
+    x, y = threefry(data[0], data[1], position)
     return x ^ y
 
 
-def threefry(
-    k0: jax.Array, k1: jax.Array, x: jax.typing.ArrayLike, y: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """Encrypts words (x, y) by Threefry-2x32 with 20 rounds, all uint32."""
+def threefry(k0: jax.Array, k1: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Encrypts words (0, y) by Threefry-2x32 with 20 rounds, all uint32."""
     schedule = (k0, k1, k0 ^ k1 ^ np.uint32(0x1BD11BDA))
-    x, y = x + schedule[0], y + schedule[1]
+    x, y = schedule[0], y + schedule[1]
     for block in range(5):
         for rotation in _THREEFRY_ROTATIONS[block % 2]:
             x = x + y

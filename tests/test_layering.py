@@ -68,7 +68,11 @@ def breaches(own: str, names: set[str]) -> list[str]:
             found.append(name)
         elif name.startswith("dvae."):
             other = subpackage(name)
-            if other != own and LAYER_OF[other] >= LAYER_OF[own] and other not in ("_keys", "_numerics"):
+            if (
+                other != own
+                and LAYER_OF[other] >= LAYER_OF[own]
+                and other not in ("_keys", "_numerics")
+            ):
                 found.append(name)
     return found
 

@@ -131,10 +131,10 @@ def optimizer(config: Config) -> optax.GradientTransformation:
     adam = optax.adam(rate)
     if not config.clip_norm:
         return adam
-    return optax.chain(_clip(config.clip_norm), adam)
+    return optax.chain(clip(config.clip_norm), adam)
 
 
-def _clip(max_norm: float) -> optax.GradientTransformation:
+def clip(max_norm: float) -> optax.GradientTransformation:
     """Cuts gradients to a norm, like `optax.clip_by_global_norm`, by one factor for all arrays.
 
     A quotient of every array would be a kernel more to compile for each shape.
