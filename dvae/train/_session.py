@@ -31,7 +31,7 @@ from dvae.train.checkpoint import Checkpoints
 from dvae.train.metrics import MetricsWriter, NoMetrics, Progress, has_validation
 from dvae.train.state import Metrics, TrainState, scan_batches, scan_steps
 
-__all__ = ["NonFiniteError", "Session", "start_or_restore"]
+__all__ = ["NonFiniteError", "Session", "initial_options", "start_or_restore"]
 
 PyTree = Any
 
@@ -244,9 +244,17 @@ def _check_continues(saved: int, config: LoopConfig, workdir: Path) -> None:
 
 def _initialize(task: Task, key: jax.Array, data: PyTree, mesh: Mesh) -> _Start:
     everywhere = sharding.replicated(mesh)
-    state = jax.jit(task.init, out_shardings=everywhere)(key, data)
+    options = initial_options(mesh)
+    init = jax.jit(task.init, out_shardings=everywhere, compiler_options=options)
+    state = init(key, data)
     init_best = jax.jit(best_params.init, out_shardings=everywhere)
     return _Start(state, init_best(state) if task.monitor else None)
+
+
+def initial_options(mesh: Mesh) -> dict[str, Any] | None:
+    """Returns how an initialization is compiled: it runs once, so that code is not polished."""
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
+    return {"xla_backend_optimization_level": 1} if on_cpu else None
 
 
 def _restore(

@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 
 from dvae.train import sharding, status
 from dvae.train._schedule import LoopConfig
+from dvae.train._session import initial_options
 from dvae.train._task import Task
 from dvae.train.state import scan_batches, scan_steps
 
@@ -74,7 +75,9 @@ def measure(task: Task, config: LoopConfig, mesh: Mesh) -> Measured:
     data = jax.tree.map(on_devices, task.data)
     key_init, key_train = sharding.replicate(mesh, (task.key_init, task.key_train))
     with status.phase("compiling the step", silent=silent):
-        state = jax.jit(task.init, out_shardings=everywhere)(key_init, data)
+        options = initial_options(mesh)
+        init = jax.jit(task.init, out_shardings=everywhere, compiler_options=options)
+        state = init(key_init, data)
         num_steps, fed = config.steps_per_call, task.feed is not None
         scan = scan_batches if fed else scan_steps
         step = scan(task.step, num_steps) if num_steps > 1 else task.step
