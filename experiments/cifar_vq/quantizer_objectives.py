@@ -145,7 +145,7 @@ def residual(
 
     The rate is the sum of those of n R codes. Zeghidour et al. (2021), section III.C.
     """
-    split = jax.vmap(vq.residual.quantize, in_axes=(-2, 0), out_axes=vq.Quantized(-2, -2))
+    split = jax.vmap(lambda v, m: tuple(vq.residual.quantize(v, m)), (-2, 0), (-2, -2))
     q, codes = split(vectors, codebooks)
     losses = jax.vmap(vq.residual.losses, in_axes=(-2, -2, 0))(vectors, codes, codebooks)
     losses = jax.tree.map(lambda of_stages: of_stages.sum(-1), losses)
@@ -158,8 +158,9 @@ def _quantize_each(
     quantize: Callable[..., vq.Quantized], vectors: jax.Array, *books: jax.Array
 ) -> vq.Quantized:
     """Quantizes each latent variable's vectors: q [B, h, w, n, D] and codes [B, h, w, n]."""
-    each = jax.vmap(quantize, in_axes=(-2, *(0 for _ in books)), out_axes=vq.Quantized(-2, -1))
-    return each(vectors, *books)
+    both = lambda *args: tuple(quantize(*args))
+    each = jax.vmap(both, in_axes=(-2, *(0 for _ in books)), out_axes=(-2, -1))
+    return vq.Quantized(*each(vectors, *books))
 
 
 def _of_each_latent(losses: Callable[..., Any], vectors: jax.Array, *rest: jax.Array) -> Any:
