@@ -42,8 +42,8 @@ def random_codes(count):
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-@pytest.mark.parametrize(("grid", "num_latents", "size"), [((1, 2), 3, 3), ((2, 2), 2, 2)])
-def test_all_codes_have_a_probability_of_one(network, grid, num_latents, size) -> None:
+def test_all_codes_have_a_probability_of_one(network) -> None:
+    grid, num_latents, size = (2, 2), 2, 2
     module, params = make(network, grid, num_latents, size)
     count = grid[0] * grid[1] * num_latents
     codes = categorical.all_codes(count, size).reshape(-1, *grid, num_latents)
@@ -66,6 +66,7 @@ def test_logits_depend_on_the_codes_before_and_on_all_of_them(network) -> None:
     np.testing.assert_array_equal(differ, ~np.tri(LENGTH, dtype=bool))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("network", NETWORKS)
 def test_sampling_from_a_cache_is_plain_sampling(network) -> None:
     """The codes of the sampler that evaluates the whole network for each, at the same key."""
@@ -89,6 +90,7 @@ def test_sampling_from_a_cache_is_plain_sampling(network) -> None:
     np.testing.assert_array_equal(cache.codes, sampled)
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("network", NETWORKS)
 def test_it_starts_at_a_factorial_prior_and_drops_in_training_alone(network) -> None:
     module, moved = make(network)
