@@ -57,17 +57,19 @@ __all__ = [
 ]
 
 
-def load(path: Any, *, seed: int | None = None) -> "trained.Model":
+def load(path: Any, *, seed: int | None = None, learned_prior: bool = True) -> "trained.Model":
     """Reads a trained model; see `trained.load`.
 
     Args:
         path: folder of a run, or of a model.
         seed: which of a run's models to take, where it trained several seeds.
+        learned_prior: False leaves out a prior that was learned over the model's codes.
 
     Raises:
         ValueError: there is no model, or it is damaged or of another version.
     """
-    return importlib.import_module("dvae.trained").load(path, seed=seed)
+    package = importlib.import_module("dvae.trained")
+    return package.load(path, seed=seed, learned_prior=learned_prior)
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -1,6 +1,7 @@
 """The programs that reproduce the papers; each runs as `python -m experiments.NAME --help`.
 
     cifar_vq            codebook models of color images: Gumbel-Softmax, VIMCO, the VQ-VAE's rules
+    code_prior          a learned prior over the codes of a finished `cifar_vq` run
     binary_vae          binary latents under directed and Boltzmann priors, by any estimator
     dvaepp              DVAE++: global discrete latents over a hierarchy of local ones
     joint_vae           JointVAE: continuous and discrete latents together

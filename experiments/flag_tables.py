@@ -71,7 +71,7 @@ def markdown(program: str) -> str:
     if config is None:
         raise ValueError(f"experiments.{program} has no configuration of its own")
     rules = flags.rules_of(config)
-    fields = dataclasses.fields(config)
+    fields = flags.flag_fields(config)
     rank = lambda field: flag_help.GROUPS.index(field.metadata["group"])
     parts = []
     for group, members in groupby(sorted(fields, key=rank), key=lambda f: f.metadata["group"]):

@@ -8,16 +8,20 @@ images), explained_variance.png (Fig. 1b) and codebooks.png (Fig. 2). Runs that 
 seeds alone are averaged; others are labeled by the settings in which they differ.
 """
 
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from dvae.analysis import figures, tables
+from experiments.cifar_vq import names, sizes
 from experiments.cifar_vq import report as vq_report
 from experiments.cifar_vq.config import Config
 from experiments.common import groups as run_groups
+from experiments.common import models as run_models
 from experiments.common import records
 from experiments.common import tables as result_tables
 from experiments.common.groups import Group, Program, Summary
@@ -34,10 +38,13 @@ REFERENCES = {
     f"{_RULES[rule]}, C = {size}, published": bits for (rule, size), bits in PUBLISHED_BITS.items()
 }
 _SIZE = "codebook_size"
+_SIZES = (_SIZE, "levels")  # that make the number of codes
+LEARNED = "learned_bits_per_dim"  # of a run's test numbers, once `code_prior` has been there
+_LEARNED = "learned prior"
 _FIELDS = (
     run_groups.DATASET,
     "estimator",
-    _SIZE,
+    *_SIZES,
     "num_latents",
     "features",
     "crop",
@@ -54,16 +61,28 @@ _NEEDS = (
 )
 
 
+def num_codes(settings: Mapping[str, Any]) -> int:
+    """Returns the codes of each codebook, C; of several stages those of one.
+
+    Args:
+      settings: of a run, or of a group of runs.
+    """
+    if settings["estimator"] == names.FSQ:
+        return math.prod(sizes.levels_of(settings["levels"]))
+    return int(settings[_SIZE])
+
+
 def row(summary: Summary) -> dict[str, object]:
     """Returns one row of the table; several seeds are averaged."""
     config, test = summary["config"], summary["test"]
     mean = lambda name: float(np.mean(test[name]))
     several = len(summary["seeds"]) > 1
-    reference = PUBLISHED.get((summary["estimator"], config[_SIZE]), "")
+    size = num_codes({**config, "estimator": summary["estimator"]})
+    reference = PUBLISHED.get((summary["estimator"], size), "")
     return {
         "data set": summary["dataset"],
         "estimator": summary["estimator"],
-        "C": config[_SIZE],
+        "C": size,
         "n": config["num_latents"],
         "maps": config["features"],
         "crop": config["crop"] or "whole",
@@ -73,6 +92,7 @@ def row(summary: Summary) -> dict[str, object]:
         "bits/dim": f"{mean('bits_per_dim'):.3f}",
         "± seeds": f"{np.std(test['bits_per_dim'], ddof=1):.3f}" if several else "",
         "± SE": result_tables.standard_error(test, "bits_per_dim", "{:.3f}"),
+        _LEARNED: f"{mean(LEARNED):.3f}" if LEARNED in test else "",
         "rate": f"{mean('rate_nats'):.0f}",
         "distortion": f"{mean('distortion_nats'):.0f}",
         "perplexity": f"{mean('perplexity'):.1f}",
@@ -88,8 +108,9 @@ def lay_out(groups: Sequence[Group]) -> str:
     if others := run_groups.differing(groups, but=_FIELDS):
         for cells, group in zip(rows, groups, strict=True):
             cells["other settings"] = run_groups.describe(group, others)
-    if not any(cells["± seeds"] for cells in rows):
-        rows = [{k: v for k, v in cells.items() if k != "± seeds"} for cells in rows]
+    for column in ("± seeds", _LEARNED):
+        if not any(cells[column] for cells in rows):
+            rows = [{k: v for k, v in cells.items() if k != column} for cells in rows]
     return tables.markdown(tuple(rows[0]), [list(cells.values()) for cells in rows])
 
 
@@ -97,7 +118,7 @@ def by_size(groups: Sequence[Group]) -> dict[str, list[tuple[int, float]]]:
     """Returns label -> (C, bits/dim): a curve joins what differs in the codebook's size alone."""
     curves: list[list[Group]] = []
     for group in groups:
-        alike = lambda curve, group=group: not run_groups.differing([curve[0], group], but=(_SIZE,))
+        alike = lambda curve, group=group: not run_groups.differing([curve[0], group], but=_SIZES)
         curve = next(filter(alike, curves), None)
         if curve is None:
             curves.append(curve := [])
@@ -105,7 +126,7 @@ def by_size(groups: Sequence[Group]) -> dict[str, list[tuple[int, float]]]:
     labels = label([curve[0] for curve in curves])
     bits = lambda group: float(np.mean(group.summary["test"]["bits_per_dim"]))
     return {
-        name: [(group.settings[_SIZE], bits(group)) for group in curve]
+        name: [(num_codes(group.settings), bits(group)) for group in curve]
         for name, curve in zip(labels, curves, strict=True)
     }
 
@@ -113,7 +134,7 @@ def by_size(groups: Sequence[Group]) -> dict[str, list[tuple[int, float]]]:
 def label(groups: Sequence[Group]) -> list[str]:
     """Names groups by their estimators and whatever else they differ in but the codebook's size."""
     stems = [group.settings["estimator"] for group in groups]
-    return run_groups.label(groups, stems, but=("estimator", _SIZE))
+    return run_groups.label(groups, stems, but=("estimator", *_SIZES))
 
 
 def draw(groups: Sequence[Group]) -> dict[str, figures.Figure]:
@@ -126,16 +147,16 @@ def draw(groups: Sequence[Group]) -> dict[str, figures.Figure]:
         )
     }
     # In the figures of paths and codebooks one size: the one that most groups share.
-    sizes = Counter(group.settings[_SIZE] for group in groups)
-    shared = max(sorted(sizes), key=lambda size: sizes[size])
-    alike = [group for group in groups if group.settings[_SIZE] == shared]
+    counts = Counter(num_codes(group.settings) for group in groups)
+    shared = max(sorted(counts), key=lambda size: counts[size])
+    alike = [group for group in groups if num_codes(group.settings) == shared]
     paths, codebooks = {}, {}
     for name, group in zip(label(alike), alike, strict=True):
         steps, rate, distortion = _validation_path(group)
         if len(steps) > 1:
             paths[name] = (rate, distortion, steps)
         file = group.runs[0].directory / vq_report.CODEBOOK_FILE
-        if file.exists():
+        if file.exists() and group.settings["estimator"] not in names.GRIDS:
             codebooks[name] = np.load(file)
     if paths:
         num_dims = alike[0].summary.get("num_dims", _CIFAR_DIMS)
@@ -144,6 +165,18 @@ def draw(groups: Sequence[Group]) -> dict[str, figures.Figure]:
         pictures["explained_variance"] = figures.explained_variance(codebooks)
         pictures["codebooks"] = figures.codebook_pca(codebooks)
     return pictures
+
+
+def _with_learned_prior(group: Group) -> Group:
+    """Adds to each run's numbers the bound under the prior that was learned over its codes."""
+    runs = []
+    for run in group.runs:
+        bits = [run_models.learned_prior(run.directory, seed) for seed in run.summary["seeds"]]
+        if None not in bits:
+            test = {**run.summary["test"], LEARNED: bits if len(bits) > 1 else bits[0]}
+            run = run._replace(summary={**run.summary, "test": test})
+        runs.append(run)
+    return group._replace(runs=runs)
 
 
 def _validation_path(group: Group) -> tuple[np.ndarray, ...]:
@@ -168,8 +201,12 @@ def compare(directories: list[Path], out: Path) -> str:
 
 def write(groups: Sequence[Group], out: Path) -> str:
     """Writes the report of groups of runs; see `compare`."""
-    order = lambda group: [group.settings[k] for k in (run_groups.DATASET, "estimator", _SIZE)]
-    groups = sorted(groups, key=order)
+    order = lambda group: (
+        group.settings[run_groups.DATASET],
+        group.settings["estimator"],
+        num_codes(group.settings),
+    )
+    groups = sorted(map(_with_learned_prior, groups), key=order)
     table = lay_out(groups)
     summaries = run_groups.summaries_of(groups)
     baselines = {s["dataset"]: f"{s['baseline']['bits_per_dim']:.3f}" for s in summaries}

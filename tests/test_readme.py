@@ -37,7 +37,7 @@ PROGRAMS = sorted(
     for path in (ROOT / "experiments").rglob("*.py")
     if '\nif __name__ == "__main__":' in path.read_text()
 )
-WITH_WORDS = {"compare_samplers", "encode", "export", "reproduce", "vq_compress"}
+WITH_WORDS = {"code_prior", "compare_samplers", "encode", "export", "reproduce", "vq_compress"}
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 COMMAND = re.compile(r"python -m experiments\.(\w+)((?:\\\n|[^`\n#|&\"])*)")
 

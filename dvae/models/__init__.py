@@ -6,6 +6,7 @@
 *   `dvaepp`: images by global bits over groups of local variables (DVAE++); `multiscale` has its
     decoders, `dvaepp_latents` the draws of its variables.
 *   `boltzmann`: a restricted Boltzmann machine as the prior of bits.
+*   `code_prior`: autoregressive priors of codes, by gated convolutions or a causal transformer.
 
 What they are made of: `layers` (convolutions in the form that each platform runs fastest),
 `se_resnet`, `pixel_head` (the likelihood of 256 levels) and `checks` (of arguments).
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
         binary,
         boltzmann,
         checks,
+        code_prior,
         dvaepp,
         dvaepp_latents,
         joint,
@@ -50,6 +52,7 @@ __all__ = [
     "binary",
     "boltzmann",
     "checks",
+    "code_prior",
     "dvaepp",
     "dvaepp_latents",
     "joint",

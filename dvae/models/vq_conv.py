@@ -56,6 +56,7 @@ class VQConvConfig:
     num_residual_blocks: int = 4  # "two layers of two residual blocks"
     dtype: DTypeLike = jnp.float32
     channels: int = 3  # of images: 3 for color, 1 for gray
+    num_stages: int = 1  # codes of a latent variable: the stages of a residual quantizer
 
     def __post_init__(self) -> None:
         """Raises ValueError for sizes that make no model."""
@@ -65,6 +66,7 @@ class VQConvConfig:
             code_dim=self.code_dim,
             features=self.features,
             channels=self.channels,
+            num_stages=self.num_stages,
         )
         if self.num_residual_blocks < 0 or not jnp.issubdtype(self.dtype, jnp.floating):
             raise ValueError(
@@ -122,11 +124,11 @@ class VQConv(nn.Module):
         self.head = PixelHead(c.features, c.dtype, c.channels)
         zeros = nn.initializers.zeros
         self.log_scale = self.param("log_scale", zeros, (c.num_latents,), jnp.float32)
-        shape = (c.num_latents, c.codebook_size)
+        shape = (c.num_latents * c.num_stages, c.codebook_size)
         self.prior_logits = self.param("prior_logits", zeros, shape, jnp.float32)
 
     def __call__(self, images: jax.Array, codebook: jax.Array) -> jax.Array:
-        """Touches every parameter once; only for `init`."""
+        """Touches every parameter once; only for `init`, with the codebooks of first stages."""
         vectors = self.encode(images)
         logits = self.posterior_logits(vectors, codebook)
         return self.log_likelihood(vectors + 0.0 * logits.sum(), images) + self.log_prior().sum()
@@ -174,7 +176,7 @@ class VQConv(nn.Module):
         return self.head.mean(self.decoder(codes))
 
     def log_prior(self) -> jax.Array:
-        """Returns log p(z = k) of each latent variable, [n, C]."""
+        """Returns log p(z = k) of each latent variable, [n, C]; of R stages [n R, C]."""
         return nn.log_softmax(self.prior_logits)
 
 

@@ -10,24 +10,29 @@
     model.apply(params, "elbo", key, images)         # the same at other parameters
 
 Each kind of model has a module with its `Functions`, pure ones that take the parameters first, and
-its latent variables: `cifar_vq`, `binary_vae`, `joint_vae`, `dvaepp`. Loading reads JSON and
-safetensors and executes nothing.
+its latent variables: `cifar_vq`, `binary_vae`, `joint_vae`, `dvaepp`. `code_prior` has those of a
+`cifar_vq` model once a prior over its codes was learned. Loading reads JSON and safetensors and
+executes nothing.
 """
 
 from dvae import _extras
 
 with _extras.needed(__name__, "train"):
-    from dvae.trained import binary_vae, cifar_vq, dvaepp, joint_vae
+    from dvae.trained import binary_vae, cifar_vq, code_prior, dvaepp, joint_vae
+    from dvae.trained._arrays import identity
     from dvae.trained._files import (
         MODEL_FOLDER,
         RECORD_FILE,
         Card,
         ModelError,
+        find,
         load,
         save,
+        save_prior,
         seed_folder,
     )
     from dvae.trained._model import Functions, Model
+    from dvae.trained._prior import prior_record
 
 __all__ = [
     "MODEL_FOLDER",
@@ -38,9 +43,14 @@ __all__ = [
     "ModelError",
     "binary_vae",
     "cifar_vq",
+    "code_prior",
     "dvaepp",
+    "find",
+    "identity",
     "joint_vae",
     "load",
+    "prior_record",
     "save",
+    "save_prior",
     "seed_folder",
 ]

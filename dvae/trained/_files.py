@@ -2,6 +2,7 @@
 
     model.safetensors   the arrays, by names such as network/encoder/Conv_0/kernel
     README.md           the model's card
+    prior/              of `cifar_vq`, a prior over the codes that was learned: see `_prior`
     model.json          everything else; written last, so that a folder with it is whole
 
 A run's folder has it as model/; of several seeds there is a folder for each, model/seed_0/ ...
@@ -16,16 +17,26 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-import safetensors
 import safetensors.numpy
 
 import dvae
-from dvae.trained import _card, binary_vae, cifar_vq, dvaepp, joint_vae
+from dvae.trained import _card, _prior, binary_vae, cifar_vq, code_prior, dvaepp, joint_vae
+from dvae.trained._arrays import ModelError, check_arrays, flatten, line, read_arrays
+from dvae.trained._arrays import replace as _replace
 from dvae.trained._model import Functions, Model
 from dvae.trained._settings import from_json, to_json
 
-__all__ = ["MODEL_FOLDER", "RECORD_FILE", "Card", "ModelError", "load", "save", "seed_folder"]
+__all__ = [
+    "MODEL_FOLDER",
+    "RECORD_FILE",
+    "Card",
+    "ModelError",
+    "find",
+    "load",
+    "save",
+    "save_prior",
+    "seed_folder",
+]
 
 PyTree = Any
 FORMAT, FORMAT_VERSION = "dvae model", 1
@@ -35,10 +46,6 @@ _ARRAYS, _README, _SEED = "model.safetensors", "README.md", "seed_"
 _FUNCTIONS: dict[str, Callable[..., Functions]] = {
     module.Functions.kind: module.Functions for module in (binary_vae, cifar_vq, dvaepp, joint_vae)
 }
-
-
-class ModelError(ValueError):
-    """A folder holds no model that can be read; one line says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +75,13 @@ def save(folder: str | os.PathLike[str], functions: Functions, params: PyTree, c
         ValueError: arrays do not fit the settings, or a number of the card is not finite.
         OSError: a file cannot be written.
     """
-    arrays = _flatten(jax.device_get(params))
-    _check_arrays(arrays, _flatten(functions.abstract_params()), "params")
+    if isinstance(functions, code_prior.Functions):
+        model = {name: x for name, x in params.items() if name != code_prior.PRIOR}
+        save(folder, functions.model, model, card)
+        save_prior(folder, functions, params, card)
+        return
+    arrays = flatten(jax.device_get(params))
+    check_arrays(arrays, flatten(functions.abstract_params()), "params")
     record = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -99,25 +111,50 @@ def save(folder: str | os.PathLike[str], functions: Functions, params: PyTree, c
     _replace(folder / RECORD_FILE, text.encode())
 
 
+def save_prior(
+    folder: str | os.PathLike[str], functions: code_prior.Functions, params: PyTree, card: Card
+) -> None:
+    """Writes the prior of a model into that model's folder; one that is there is replaced.
+
+    Args:
+        folder: of the model.
+        functions: of model and prior.
+        params: of both.
+        card: what is told of the prior.
+
+    Raises:
+        ValueError: arrays do not fit the settings.
+        OSError: a file cannot be written.
+    """
+    told = {name: getattr(card, name) for name in ("dataset", "seed", "step", "license")}
+    _prior.save(Path(folder), functions, params, {**told, "metrics": dict(card.metrics)})
+
+
 def seed_folder(seed: int) -> str:
     """Returns the name of the folder of a seed's model, in the folder of a run's models."""
     return f"{_SEED}{seed}"
 
 
-def load(path: str | os.PathLike[str], *, seed: int | None = None) -> Model:
+def load(
+    path: str | os.PathLike[str], *, seed: int | None = None, learned_prior: bool = True
+) -> Model:
     """Reads a trained model; executes nothing that is in its files.
+
+    A `cifar_vq` model whose folder has a prior that was learned over its codes comes with it.
 
     Args:
         path: folder of a run, or of a model.
         seed: which of a run's models to take, where it trained several seeds.
+        learned_prior: False leaves such a prior out, for the factorial one of the model.
 
     Returns:
         The model, with its arrays on the default device.
 
     Raises:
-        ModelError: there is no model, or it is damaged or of another version.
+        ModelError: there is no model, or it is damaged or of another version; or the prior is of
+            other codes than the model's.
     """
-    folder = _find(Path(path).expanduser(), seed)
+    folder = find(path, seed=seed)
     record = _read_record(folder / RECORD_FILE)
     settings_of = _FUNCTIONS[record["kind"]]
     try:
@@ -125,20 +162,31 @@ def load(path: str | os.PathLike[str], *, seed: int | None = None) -> Model:
         abstract = functions.abstract_params()
     except (ValueError, TypeError, OverflowError, MemoryError) as error:
         raise ModelError(
-            f"{folder / RECORD_FILE} holds no settings of a model: {_line(error)}"
+            f"{folder / RECORD_FILE} holds no settings of a model: {line(error)}"
         ) from error
-    arrays, expected = _read_arrays(folder / _ARRAYS), _flatten(abstract)
+    arrays, expected = read_arrays(folder / _ARRAYS), flatten(abstract)
     try:
-        _check_arrays(arrays, expected, str(folder / _ARRAYS))
+        check_arrays(arrays, expected, str(folder / _ARRAYS))
     except ValueError as error:
         raise ModelError(f"{error}; export the run again: python -m experiments.export") from error
     ordered = [jnp.asarray(arrays[name]) for name in expected]
     params = jax.tree.unflatten(jax.tree.structure(abstract), ordered)
+    if learned_prior and isinstance(functions, cifar_vq.Functions) and _prior.is_in(folder):
+        return Model(*_prior.load(folder, functions, params, record))
     return Model(functions, params, record)
 
 
-def _find(path: Path, seed: int | None) -> Path:
-    """Returns the folder that holds model.json."""
+def find(path: str | os.PathLike[str], *, seed: int | None = None) -> Path:
+    """Returns the folder that holds a model's files.
+
+    Args:
+        path: folder of a run, or of a model.
+        seed: which of a run's models to take, where it trained several seeds.
+
+    Raises:
+        ModelError: there is no model.
+    """
+    path = Path(path).expanduser()
     if not path.exists():
         raise ModelError(f"{path} does not exist; name the folder of a run, or of a model")
     if not path.is_dir():
@@ -170,7 +218,7 @@ def _read_record(path: Path) -> dict[str, Any]:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"{path} cannot be read: {_line(error)}") from error
+        raise ModelError(f"{path} cannot be read: {line(error)}") from error
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise ModelError(f"{path} is not the description of a dvae model")
     version = record.get("format_version")
@@ -187,45 +235,3 @@ def _read_record(path: Path) -> dict[str, Any]:
             f"{', '.join(_FUNCTIONS)}"
         )
     return record
-
-
-def _read_arrays(path: Path) -> dict[str, np.ndarray]:
-    try:
-        return safetensors.numpy.load_file(path)
-    except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise ModelError(f"{path} cannot be read as safetensors: {_line(error)}") from error
-
-
-def _flatten(tree: PyTree) -> dict[str, Any]:
-    """Names the arrays of a tree by their path, in its order."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): x for path, x in leaves}
-
-
-def _check_arrays(arrays: Mapping[str, Any], expected: Mapping[str, Any], where: str) -> None:
-    """Raises ValueError unless arrays are those that the settings ask for."""
-    for word, names in (
-        ("lacks", expected.keys() - arrays.keys()),
-        ("has, beyond the settings,", arrays.keys() - expected.keys()),
-    ):
-        if names:
-            more = f" and {len(names) - 1} more arrays" if len(names) > 1 else ""
-            raise ValueError(f"{where} {word} the array {min(names)}{more}")
-    for name, like in expected.items():
-        array = arrays[name]
-        if array.shape != like.shape or array.dtype != like.dtype:
-            raise ValueError(
-                f"{where}: {name} must be {like.dtype} {like.shape} by the settings, got "
-                f"{array.dtype} {array.shape}"
-            )
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Writes a file that is either complete or not there."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
-
-
-def _line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

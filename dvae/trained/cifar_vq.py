@@ -3,23 +3,49 @@
 Codes are int32 [N, h, w, n], one of each of n codebooks at every fourth pixel. The parameters are
 {"network": those of `models.vq_conv`, "codebook": [n, C, D]}. The model is convolutional: it takes
 images of any height and width that are multiples of 4.
+
+How codes are chosen is the `posterior`. Of each latent variable, with vectors v of the encoder,
+
+    CATEGORICAL  a draw of q(z|x)
+    NEAREST      the nearest code
+    LEVELS       the digits of `vq.fsq` for v, at `levels`; the codebook is the grid
+    SIGNS        the signs of v, as `vq.lfq` and `vq.bsq` have them; the codebook is the grid
+    RESIDUAL     R codes, as `vq.residual` has them, and their sum: codes [N, h, w, n R],
+                 codebooks [n R, C, D]
 """
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from dvae import bounds
+from dvae import bounds, vq
 from dvae.distributions import categorical
 from dvae.models import checks, vq_conv
 from dvae.trained._checks import check_shape
 
-__all__ = ["CATEGORICAL", "NEAREST", "Functions", "Terms"]
+__all__ = [
+    "CATEGORICAL",
+    "LEVELS",
+    "NEAREST",
+    "POSTERIORS",
+    "RESIDUAL",
+    "SIGNS",
+    "Functions",
+    "Terms",
+]
 
 PyTree = Any
-CATEGORICAL, NEAREST = "categorical", "nearest"
+POSTERIORS = CATEGORICAL, NEAREST, LEVELS, SIGNS, RESIDUAL = (
+    "categorical",
+    "nearest",
+    "levels",
+    "signs",
+    "residual",
+)
 
 
 class Terms(NamedTuple):
@@ -39,7 +65,8 @@ class Functions:
 
     network: vq_conv.VQConvConfig
     image_shape: tuple[int, int, int]  # of the data set: those of samples
-    posterior: str = CATEGORICAL  # over the codes; or the nearest one alone
+    posterior: str = CATEGORICAL  # over the codes; all others are one code each
+    levels: tuple[int, ...] = ()  # of LEVELS: L_i, of D components, with a product of C
 
     def __post_init__(self) -> None:
         """Raises ValueError for settings that make no model."""
@@ -49,14 +76,43 @@ class Functions:
                 f"images of shape {self.image_shape} do not have the {self.network.channels} "
                 "channels of the network"
             )
-        if self.posterior not in (CATEGORICAL, NEAREST):
-            raise ValueError(f"posterior must be categorical or nearest, got {self.posterior}")
+        c = self.network
+        if self.posterior not in POSTERIORS:
+            raise ValueError(
+                f"posterior must be one of {', '.join(POSTERIORS)}, got {self.posterior}"
+            )
+        if c.num_stages > 1 and self.posterior != RESIDUAL:
+            raise ValueError(
+                f"{c.num_stages} stages are of a residual posterior, got {self.posterior}"
+            )
+        sizes = (c.code_dim, c.codebook_size)
+        if self.posterior == LEVELS and sizes != (len(self.levels), math.prod(self.levels)):
+            raise ValueError(
+                f"levels must be of {c.code_dim} components and {c.codebook_size} codes, got "
+                f"{self.levels}"
+            )
+        if self.posterior == SIGNS and c.codebook_size != 2**c.code_dim:
+            raise ValueError(
+                f"signs of {c.code_dim} components are {2**c.code_dim} codes, got {c.codebook_size}"
+            )
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the codes of an image of `image_shape`."""
+        height, width, _ = self.image_shape
+        return height // vq_conv.DOWNSAMPLING, width // vq_conv.DOWNSAMPLING
+
+    @property
+    def code_sizes(self) -> tuple[int, int]:
+        """How many codes a position has, n, and how many values each of them, C."""
+        return self.network.num_latents * self.network.num_stages, self.network.codebook_size
 
     def abstract_params(self) -> PyTree:
         """Returns shapes and dtypes of the parameters."""
         c, images = self.network, jnp.zeros((1, *self.image_shape), jnp.uint8)
-        codebook = jnp.zeros((c.num_latents, c.codebook_size, c.code_dim))
-        init = lambda key: vq_conv.VQConv(c).init(key, images, codebook)["params"]
+        codebook = jnp.zeros((self.code_sizes[0], c.codebook_size, c.code_dim))
+        first = codebook[: c.num_latents]
+        init = lambda key: vq_conv.VQConv(c).init(key, images, first)["params"]
         return {
             "network": jax.eval_shape(init, jax.random.key(0)),
             "codebook": jax.eval_shape(lambda: codebook),
@@ -70,12 +126,16 @@ class Functions:
 
     def check_codes(self, codes: Any) -> None:
         """Raises ValueError unless codes are integers [N, h, w, n] below C."""
-        shape = ("N", "h", "w", self.network.num_latents)
-        checks.check_codes("codes", codes, shape, self.network.codebook_size)
+        num_codes, size = self.code_sizes
+        checks.check_codes("codes", codes, ("N", "h", "w", num_codes), size)
 
     def _run(self, params: PyTree, method: str, *args: jax.Array) -> Any:
         module = vq_conv.VQConv(self.network)
         return module.apply({"params": params["network"]}, *args, method=method)
+
+    def log_prior(self, params: PyTree) -> jax.Array:
+        """Returns log p(z = k) of each latent variable, [n, C], the same at all positions."""
+        return jnp.asarray(self._run(params, "log_prior"))
 
     def posterior_logits(self, params: PyTree, images: jax.Array) -> jax.Array:
         """Evaluates the logits of q(z | x) of uint8 images [N, H, W, C]: [N, h, w, n, C]."""
@@ -85,7 +145,7 @@ class Functions:
     def encode(self, params: PyTree, key: jax.Array | None, images: jax.Array) -> jax.Array:
         """Draws codes of images from their posterior; without a key takes the likeliest.
 
-        The code of image i is drawn with `fold_in(key, i)`. Where the posterior is the nearest code
+        The code of image i is drawn with `fold_in(key, i)`. Where the posterior is a single code
         the key is not read.
 
         Args:
@@ -96,17 +156,39 @@ class Functions:
         Returns:
             int32 [N, h, w, n].
         """
-        if self.posterior == NEAREST:
-            vectors = self._run(params, "encode", images)
-            return vq_conv.nearest_codes(vectors, params["codebook"])
+        if self.posterior != CATEGORICAL:
+            return self._quantize(self._run(params, "encode", images), params["codebook"])
         logits = self.posterior_logits(params, images)
         if key is None:
             return logits.argmax(-1).astype(jnp.int32)
         return _sample_each(key, logits, jnp.arange(len(images)))
 
+    def _quantize(self, vectors: jax.Array, codebook: jax.Array) -> jax.Array:
+        """Returns the codes of vectors [N, h, w, n, D] under a posterior that is one code."""
+        if self.posterior == LEVELS:
+            return vq.fsq.quantize(vectors, self.levels).codes
+        if self.posterior == SIGNS:
+            return vq.lfq.quantize(vectors).codes
+        if self.posterior == RESIDUAL:
+            stages = codebook.reshape(self.network.num_latents, -1, *codebook.shape[1:])
+            split = jax.vmap(vq.residual.quantize, in_axes=(-2, 0), out_axes=-2)
+            codes = split(vectors, stages).codes
+            return codes.reshape(*codes.shape[:-2], -1)
+        return vq_conv.nearest_codes(vectors, codebook)
+
+    def quantized(self, params: PyTree, codes: jax.Array) -> jax.Array:
+        """Returns what the decoder reads of codes [N, h, w, n]: float32 [N, h, w, n, D].
+
+        Of a residual quantizer it is the sum over the stages.
+        """
+        rows = vq_conv.lookup(codes, params["codebook"])
+        if self.posterior != RESIDUAL:
+            return rows
+        return rows.reshape(*rows.shape[:-2], self.network.num_latents, -1, rows.shape[-1]).sum(-2)
+
     def mean_image(self, params: PyTree, codes: jax.Array) -> jax.Array:
         """Evaluates E[x | z], differentiable in the parameters: float32 levels [N, H, W, C]."""
-        return self._run(params, "mean_image", vq_conv.lookup(codes, params["codebook"]))
+        return self._run(params, "mean_image", self.quantized(params, codes))
 
     def decode(self, params: PyTree, codes: jax.Array) -> jax.Array:
         """Rounds E[x | z] of codes [N, h, w, n] to levels, uint8 [N, H, W, C]."""
@@ -118,10 +200,15 @@ class Functions:
 
     def sample(self, params: PyTree, key: jax.Array, *, num_images: int) -> jax.Array:
         """Decodes codes drawn from the prior: uint8 [num_images, *image_shape]."""
-        height, width = (side // vq_conv.DOWNSAMPLING for side in self.image_shape[:2])
-        log_prior = self._run(params, "log_prior")
-        codes = categorical.sample_codes(key, log_prior, (num_images, height, width))
+        log_prior = self.log_prior(params)
+        codes = categorical.sample_codes(key, log_prior, (num_images, *self.grid))
         return self.decode(params, codes)
+
+    def entropy(self, params: PyTree, images: jax.Array) -> jax.Array:
+        """Evaluates H(q(z | x)), nats [N]; 0 where the posterior is a single code."""
+        if self.posterior != CATEGORICAL:
+            return jnp.zeros(len(images))
+        return vq_conv.per_image(categorical.entropy(self.posterior_logits(params, images)))
 
     def evaluate(
         self,
@@ -140,8 +227,8 @@ class Functions:
                 codes depend neither on the batch nor on the number of devices; 0, 1, ... by
                 default.
         """
-        log_prior = self._run(params, "log_prior")
-        if self.posterior == NEAREST:
+        log_prior = self.log_prior(params)
+        if self.posterior != CATEGORICAL:
             codes = self.encode(params, None, images)
             rate = -vq_conv.per_image(vq_conv.log_prior_of(codes, log_prior))
         else:
@@ -167,7 +254,7 @@ class Functions:
     ) -> jax.Array:
         """Estimates log p(x) by importance samples, nats [N]: at most log p(x) in the mean.
 
-        Where the posterior is the nearest code alone, all samples are that code, and the estimate
+        Where the posterior is a single code, all samples are that code, and the estimate
         is the ELBO.
 
         Args:
@@ -177,23 +264,48 @@ class Functions:
             num_samples: K.
             indices: int [N], numbers of the images; see `evaluate`.
         """
-        if self.posterior == NEAREST:
-            return self.elbo(params, key, images)
-        logits, log_prior = self.posterior_logits(params, images), self._run(params, "log_prior")
+        log_prior = self.log_prior(params)
+        of_codes = lambda codes: vq_conv.per_image(vq_conv.log_prior_of(codes, log_prior))
+        return self.importance_bound(
+            params, key, images, of_codes, num_samples=num_samples, indices=indices
+        )
+
+    def importance_bound(
+        self,
+        params: PyTree,
+        key: jax.Array,
+        images: jax.Array,
+        log_prior: Callable[[jax.Array], jax.Array],
+        *,
+        num_samples: int,
+        indices: jax.Array | None = None,
+    ) -> jax.Array:
+        """Estimates log p(x) under a prior of one's own, as `log_likelihood` does: nats [N].
+
+        Args:
+            params: of the model.
+            key: typed PRNG key.
+            images: uint8 [N, H, W, C].
+            log_prior: maps codes [N, h, w, n] to log p(z), nats [N].
+            num_samples: K.
+            indices: int [N], numbers of the images; see `evaluate`.
+        """
+        if self.posterior != CATEGORICAL:
+            codes = self.encode(params, None, images)
+            return log_prior(codes) - self.distortion(params, codes, images)
+        logits = self.posterior_logits(params, images)
         indices = jnp.arange(len(images)) if indices is None else indices
 
         def log_weight(key: jax.Array) -> jax.Array:
             codes = _sample_each(key, logits, indices)
             log_q = vq_conv.per_image(categorical.log_prob_of_codes(codes, logits))
-            log_p = vq_conv.per_image(vq_conv.log_prior_of(codes, log_prior))
-            return log_p - log_q - self.distortion(params, codes, images)
+            return log_prior(codes) - log_q - self.distortion(params, codes, images)
 
         return bounds.log_likelihood(key, log_weight, num_samples=num_samples, chunk_size=1).value
 
     def distortion(self, params: PyTree, codes: jax.Array, images: jax.Array) -> jax.Array:
         """Evaluates -log p(x | z) of uint8 images at codes [N, h, w, n], nats [N]."""
-        quantized = vq_conv.lookup(codes, params["codebook"])
-        return -self._run(params, "log_likelihood", quantized, images)
+        return -self._run(params, "log_likelihood", self.quantized(params, codes), images)
 
 
 def _sample_each(key: jax.Array, logits: jax.Array, indices: jax.Array) -> jax.Array:

@@ -1,5 +1,6 @@
 """The configuration of `cifar_vq` and its checks."""
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 
 from dvae import data
 from dvae.models import vq_conv
-from experiments.cifar_vq import names
+from experiments.cifar_vq import names, sizes
 from experiments.common import names as run_names
 from experiments.common import schedules
 from experiments.common.config import FILES, RunConfig, dataset_option, dataset_word
@@ -31,6 +32,15 @@ class Config(RunConfig):
     )
     codebook_size: int = option(512, "Codes of each latent variable, C.", minimum=2, group="model")
     num_latents: int = option(8, "Latent variables at each position, n.", minimum=1, group="model")
+    levels: str = option(
+        "8,5,5,5",
+        "Levels of each component of a vector, with commas; their product is the number of codes.",
+        group="model",
+        former="8,5,5,5",
+    )
+    num_stages: int = option(
+        2, "Stages of a latent variable, of C codes each.", minimum=1, group="model", former=2
+    )
     code_dim: int = option(64, "Dimension of a code vector, D.", minimum=1, group="model")
     features: int = option(256, "Feature maps of every convolution.", minimum=1, group="model")
     num_residual_blocks: int = option(
@@ -77,6 +87,20 @@ class Config(RunConfig):
     )
     commitment: float = option(
         0.25, "Weight of the commitment loss, a mean over D.", minimum=0, group="objective"
+    )
+    entropy_weight: float = option(
+        0.1,
+        "Weight of a code's mean entropy less that of the mean, nats.",
+        minimum=0,
+        group="objective",
+        former=0.1,
+    )
+    inverse_temperature: float = option(
+        100.0,
+        "Inverse temperature of the soft assignment whose entropies these are.",
+        above=0,
+        group="objective",
+        former=100.0,
     )
     ema_decay: float = option(
         0.99, "Decay of the codebook's moving averages, a step.", minimum=0, group="objective"
@@ -152,7 +176,14 @@ class Config(RunConfig):
         "test_samples": [{"estimator": one_of(*names.PROBABILISTIC)}],
         "num_samples": [{"estimator": one_of(names.VIMCO)}],
         "initial_logit_std": [{"estimator": one_of(*names.PROBABILISTIC)}],
-        "commitment": [{"estimator": one_of(names.VQ, names.VQ_EMA)}],
+        "commitment": [{"estimator": one_of(*names.COMMITTED)}],
+        "codebook_size": [{"estimator": one_of(*(n for n in names.ESTIMATORS if n != names.FSQ))}],
+        "code_dim": [{"estimator": one_of(*(n for n in names.ESTIMATORS if n not in names.GRIDS))}],
+        "codebook_init": [{"estimator": one_of(*names.STARTED)}],
+        "levels": [{"estimator": one_of(names.FSQ)}],
+        "num_stages": [{"estimator": one_of(names.RESIDUAL)}],
+        "entropy_weight": [{"estimator": one_of(*names.SIGNS)}],
+        "inverse_temperature": [{"estimator": one_of(*names.SIGNS)}],
         "ema_decay": [{"estimator": one_of(names.VQ_EMA)}],
         "restart_threshold": [{"estimator": one_of(names.VQ_EMA)}],
         "eval_interval": [{"validation": TRUE}],
@@ -162,6 +193,7 @@ class Config(RunConfig):
     def __post_init__(self) -> None:
         """Raises ValueError for settings that do not fit each other."""
         super().__post_init__()
+        _ = self.num_codes, self.vector_dim  # raise for what is no size
         if not self.validation:
             object.__setattr__(self, "eval_interval", 0)
             if self.data_on == FILES:
@@ -194,6 +226,22 @@ class Config(RunConfig):
         if self.crop > self.image_size > 0:
             raise ValueError(f"--crop={self.crop} exceeds --image_size={self.image_size}")
 
+    @property
+    def num_codes(self) -> int:
+        """Codes of each codebook, C."""
+        if self.estimator == names.FSQ:
+            return math.prod(sizes.levels_of(self.levels))
+        return self.codebook_size
+
+    @property
+    def vector_dim(self) -> int:
+        """Dimension of a code vector, D: that of the grid where codes are one."""
+        if self.estimator == names.FSQ:
+            return len(sizes.levels_of(self.levels))
+        if self.estimator in names.SIGNS:
+            return sizes.bits_of(self.estimator, self.codebook_size)
+        return self.code_dim
+
     def check_images(self, images: data.Dataset) -> None:
         """Raises ValueError unless the model takes the images, and crops fit into them."""
         height, width, _ = images.train.shape[1:]
@@ -214,13 +262,14 @@ class Config(RunConfig):
         """Returns the network of these sizes for images of so many channels."""
         return vq_conv.VQConv(
             vq_conv.VQConvConfig(
-                codebook_size=self.codebook_size,
+                codebook_size=self.num_codes,
                 num_latents=self.num_latents,
-                code_dim=self.code_dim,
+                code_dim=self.vector_dim,
                 features=self.features,
                 num_residual_blocks=self.num_residual_blocks,
                 dtype=jnp.dtype(self.dtype),
                 channels=channels,
+                num_stages=self.num_stages if self.estimator == names.RESIDUAL else 1,
             )
         )
 
@@ -245,6 +294,6 @@ class Config(RunConfig):
         return run_names.default_workdir(
             "cifar_vq",
             self,
-            [dataset_word(self.dataset), self.estimator, f"C{self.codebook_size}"],
+            [dataset_word(self.dataset), self.estimator, f"C{self.num_codes}"],
             told=("dataset", "estimator", "codebook_size"),
         )

@@ -118,7 +118,7 @@ class Evaluator:
         model = vq_model.arrays(params, model_state)
         terms = self._functions.evaluate(model, key, images, indices)
         # Padding images count as an extra class that is cut off.
-        size = self._config.codebook_size
+        size = self._config.num_codes
         counted = jnp.where(mask[:, None, None, None], terms.codes, size)
         counts = objectives.usage(counted, size + 1)[:, :size]
         return terms.rate, terms.distortion, counts

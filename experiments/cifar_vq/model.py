@@ -4,10 +4,10 @@ from typing import Any
 
 import jax
 
-from dvae import trained
+from dvae import trained, vq
 from dvae.train import averaging
 from dvae.train.state import TrainState
-from experiments.cifar_vq import names
+from experiments.cifar_vq import names, sizes
 from experiments.cifar_vq.config import Config
 
 PyTree = Any
@@ -15,16 +15,27 @@ PyTree = Any
 
 def functions(config: Config, image_shape: tuple[int, int, int]) -> trained.cifar_vq.Functions:
     """Returns the model's functions, for samples of a shape [H, W, C]."""
-    nearest = config.estimator in names.DETERMINISTIC
     kinds = trained.cifar_vq
-    posterior = kinds.NEAREST if nearest else kinds.CATEGORICAL
-    return kinds.Functions(config.model(image_shape[-1]).config, image_shape, posterior)
+    posteriors = {
+        **dict.fromkeys(names.PROBABILISTIC, kinds.CATEGORICAL),
+        **dict.fromkeys(names.SIGNS, kinds.SIGNS),
+        names.FSQ: kinds.LEVELS,
+        names.RESIDUAL: kinds.RESIDUAL,
+    }
+    posterior = posteriors.get(config.estimator, kinds.NEAREST)
+    levels = sizes.levels_of(config.levels) if posterior == kinds.LEVELS else ()
+    return kinds.Functions(config.model(image_shape[-1]).config, image_shape, posterior, levels)
 
 
 def codebook_of(params: PyTree, model_state: PyTree) -> jax.Array:
-    """Returns the codebooks [n, C, D], whoever owns them."""
+    """Returns the codebooks [n, C, D], whoever owns them; of R stages [n R, C, D]."""
+    if "directions" in params:  # of `cosine`; nearest by angle is nearest on the unit sphere
+        return vq.cosine.unit(params["directions"])
+    if "weights" in params:  # of `simvq`
+        return jax.vmap(vq.simvq.codebook)(model_state.basis, params["weights"])
     if "codebook" in params:
-        return params["codebook"]
+        codebook: jax.Array = params["codebook"]
+        return codebook.reshape(-1, *codebook.shape[-2:])
     return model_state.codebook
 
 

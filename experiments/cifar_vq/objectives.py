@@ -26,6 +26,7 @@ TRAINING_OBJECTIVE = {
     names.VIMCO: "importance-weighted bound of num_samples samples",
     names.VQ: "discrete ELBO of the nearest codes: a bound",
     names.VQ_EMA: "discrete ELBO of the nearest codes: a bound",
+    **dict.fromkeys(names.QUANTIZERS, "discrete ELBO of the quantizer's codes: a bound"),
 }
 
 

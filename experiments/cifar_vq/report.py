@@ -32,7 +32,7 @@ STRIP_WIDTH = 64  # pixels of a photograph that are reconstructed together
 _MODE = "rate of samples with the distortion of the likeliest codes: no bound"
 _RATE_OF = {
     False: "KL(q(z|x) || p(z)), analytic",
-    True: "-log p(z) of the nearest codes",
+    True: "-log p(z) of the codes, one of each image",
 }
 
 
@@ -125,7 +125,7 @@ def report(
         (
             "code perplexity",
             np.mean(test["perplexity"]),
-            f"of {config.codebook_size} codes, mean",
+            f"of {config.num_codes} codes, mean",
         ),
         ("dead codes", np.mean(test["dead_codes"]), "mean over latent variables"),
     ]
@@ -166,9 +166,10 @@ def _pictures(
     pictures = {
         "reconstructions": figures.reconstructions(originals, reconstructions),
         "samples": figures.samples(samples),
-        "codebooks": figures.codebook_pca({name: codebook}),
-        "explained_variance": figures.explained_variance({name: codebook}),
     }
+    if config.estimator not in names.GRIDS:
+        pictures["codebooks"] = figures.codebook_pca({name: codebook})
+        pictures["explained_variance"] = figures.explained_variance({name: codebook})
     steps, bits = records.read_curve(workdir, "train", "bits_per_dim")
     held_steps, held_bits = records.read_curve(workdir, "validation", "bits_per_dim")
     if len(steps):

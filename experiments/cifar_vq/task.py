@@ -15,7 +15,7 @@ from dvae.data import batches
 from dvae.models import checks, vq_conv
 from dvae.train import distributed, loop, sharding, state
 from experiments.cifar_vq import model as vq_model
-from experiments.cifar_vq import names, objectives
+from experiments.cifar_vq import names, objectives, quantizers
 from experiments.cifar_vq.config import Config
 from experiments.common import batches as common_batches
 from experiments.common import half_precision, schedules
@@ -24,7 +24,6 @@ from experiments.common.config import DEVICE
 
 PyTree = Any
 NUM_INIT_IMAGES = 256  # images whose encodings the first codebook is fitted to
-KMEANS_ITERATIONS = 5
 
 
 def log_pixel_histogram(images: np.ndarray) -> np.ndarray:
@@ -96,7 +95,7 @@ def first_images(
     sides = (config.crop, config.crop) if config.crop else image_shape[:2]
     positions = math.prod(side // vq_conv.DOWNSAMPLING for side in sides)
     # As many vectors as codes at the least, however small the crop.
-    count = max(NUM_INIT_IMAGES, math.ceil(config.codebook_size / positions))
+    count = max(NUM_INIT_IMAGES, math.ceil(config.num_codes / positions))
     return jax.random.randint(key, (count,), 0, num_train)
 
 
@@ -112,27 +111,23 @@ def init_fn(config: Config, log_histogram: np.ndarray, num_train: int) -> state.
 
     def init(key: jax.Array, train_images: jax.Array) -> tuple[PyTree, PyTree]:
         key_network, key_codebook, key_images, key_crop, key_kmeans = jax.random.split(key, 5)
-        num_latents, size, dim = config.num_latents, config.codebook_size, config.code_dim
-        codebook = jax.random.normal(key_codebook, (num_latents, size, dim))
+        shape = (config.num_latents, config.num_codes, config.vector_dim)
+        drawn = jax.random.normal(key_codebook, shape)
         if config.data_on == DEVICE:  # else the host has chosen
-            shape = train_images.shape[1:]
-            train_images = train_images[first_images(config, num_train, shape, key_images)]
+            image_shape = train_images.shape[1:]
+            chosen = first_images(config, num_train, image_shape, key_images)
+            train_images = train_images[chosen]
         images = cropped(config, key_crop, train_images)
-        network = module.init(key_network, images[:1], codebook)["params"]
+        network = module.init(key_network, images[:1], drawn)["params"]
         if config.output_bias_init == names.HISTOGRAM:
             network["head"]["bias"] = jnp.asarray(log_histogram)
         vectors = objectives.apply(module, network, "encode", images)
-        if config.codebook_init == names.DATA:
-            points = jnp.moveaxis(vectors.reshape(-1, num_latents, dim), 1, 0)
-            keys = jax.random.split(key_kmeans, num_latents)
-            fit = lambda k, p: vq.kmeans(k, p, num_codes=size, num_iters=KMEANS_ITERATIONS)[0]
-            codebook = jax.vmap(fit)(keys, points)
+        own, model_state = quantizers.start(config, key_kmeans, vectors, drawn)
         if config.estimator in names.PROBABILISTIC:
             spread = config.initial_logit_std
+            codebook = own["codebook"]
             network["log_scale"] = vq_conv.calibrated_log_scale(vectors, codebook, spread)
-        if config.estimator == names.VQ_EMA:
-            return {"network": network}, jax.vmap(vq.ema_init)(codebook)
-        return {"network": network, "codebook": codebook}, ()
+        return {"network": network, **own}, model_state
 
     return init
 
@@ -162,6 +157,10 @@ def loss_fn(config: Config, channels: int = 3) -> state.LossFn:
             terms = objectives.vimco(
                 key_latent, *inputs, kl_weight=kl_weight, num_samples=config.num_samples
             )
+        elif config.estimator in names.QUANTIZERS:
+            terms = quantizers.objective(
+                config, params, model_state, model, vectors, images, kl_weight
+            )
         else:
             learned = config.estimator == names.VQ
             terms = objectives.nearest_code(
@@ -180,7 +179,7 @@ def loss_fn(config: Config, channels: int = 3) -> state.LossFn:
                 restart_threshold=config.restart_threshold,
             )
         num_dims = images[0].size
-        counts = objectives.usage(terms.codes, config.codebook_size)
+        counts = objectives.usage(terms.codes, config.num_codes)
         metrics = {
             "bits_per_dim": bounds.bits_per_dim(terms.objective.mean(), num_dims),
             "rate": terms.rate.mean(),

@@ -89,8 +89,12 @@ def check_count(name: str, count: int) -> None:
 
 def seed_keys(config: RunConfig) -> list[jax.Array]:
     """Returns one key a seed, apart from those of its training."""
-    seeds = range(config.seed, config.seed + config.num_seeds)
-    return [jax.random.fold_in(jax.random.key(seed), _EVALUATION) for seed in seeds]
+    return [key_of_seed(seed) for seed in range(config.seed, config.seed + config.num_seeds)]
+
+
+def key_of_seed(seed: int) -> jax.Array:
+    """Returns the key that a seed's evaluations have in every run."""
+    return jax.random.fold_in(jax.random.key(seed), _EVALUATION)
 
 
 def stacked_keys(config: RunConfig, mesh: Mesh) -> jax.Array:

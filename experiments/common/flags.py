@@ -48,6 +48,7 @@ def option(
     alias: str = "",
     source: bool = False,
     former: Any = None,
+    flag: bool = True,
 ) -> Any:
     """Declares a field: its default, its help text and what is checked.
 
@@ -64,10 +65,12 @@ def option(
       alias: another name of the flag.
       source: whether the value names a data set: one of the choices, or own images.
       former: what runs had that are older than the field, where they may go on; None: they may not.
+      flag: False for what no command line says: the program fills it in.
     """
     metadata = {"help": help, "choices": choices, "minimum": minimum, "above": above}
     metadata |= {"maximum": maximum, "identity": identity, "path": path}
     metadata |= {"group": group, "alias": alias, "source": source, "former": former}
+    metadata |= {"flag": flag}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -75,6 +78,17 @@ def changed(base: type, name: str, default: Any) -> Any:
     """Redeclares the field `name` of a base configuration with another default."""
     field = next(field for field in dataclasses.fields(base) if field.name == name)
     return dataclasses.field(default=default, metadata=field.metadata)
+
+
+def unflagged(base: type, name: str) -> Any:
+    """Redeclares the field `name` of a base configuration as one that is no flag."""
+    field = next(field for field in dataclasses.fields(base) if field.name == name)
+    return dataclasses.field(default=field.default, metadata={**field.metadata, "flag": False})
+
+
+def flag_fields(config_class: Any) -> list[dataclasses.Field[Any]]:
+    """Returns the fields of a configuration that are flags."""
+    return [field for field in dataclasses.fields(config_class) if field.metadata["flag"]]
 
 
 def check_fields(config: Any) -> None:
@@ -137,7 +151,7 @@ def define(config_class: type, presets: Presets | None = None) -> None:
         else:
             absl_flags.DEFINE(parser, name, None, text, module_name=group)
 
-    for field in dataclasses.fields(config_class):
+    for field in flag_fields(config_class):
         parser = parsers[type(field.default)]()
         text = flag_help.describe(field, rules_of(config_class).get(field.name, ()))
         define_one(field.name, parser, text, field.metadata["group"])
@@ -169,7 +183,7 @@ def parse(config_class: type[Config], presets: Presets | None = None) -> Config:
     """
     values = absl_flags.FLAGS
     chosen = {} if presets is None else _choose(config_class, presets)
-    fields = dataclasses.fields(config_class)  # type: ignore[arg-type]
+    fields = flag_fields(config_class)
     typed = {f.name: values[f.name].value for f in fields if values[f.name].value is not None}
     config = config_class(**beside(config_class, chosen, typed))
     settled = {field.name: getattr(config, field.name) for field in fields}

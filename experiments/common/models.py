@@ -69,6 +69,25 @@ def of_seeds(
     return models
 
 
+def learned_prior(directory: Path, seed: int) -> float | None:
+    """Returns the test bits/dim under the prior that was learned over the codes of a run's model.
+
+    Args:
+      directory: of the run.
+      seed: of the model.
+
+    Returns:
+      None where there is no such prior, or it is of other codes.
+    """
+    try:
+        info = trained.load(directory, seed=seed).info
+    except trained.ModelError:
+        return None
+    metrics = info.get("prior", {}).get("metrics", {})
+    bits = metrics.get("bits_per_dim")
+    return bits if isinstance(bits, float) else None
+
+
 def save(models: Sequence[Trained], folder: Path) -> list[str]:
     """Writes models to a folder, and of several each to a folder of its seed in there.
 

@@ -15,6 +15,8 @@ the mean:
     rate_nats                what the codes cost
     distortion_nats          -log p(x | z): what the pixels cost
     bits_per_dim             of the bound, or of nll_nats: bits a sub-pixel
+    factorial_bits_per_dim   of a model with a learned prior, under its factorial one
+    factorial_rate_nats      likewise
     nll_bits_per_dim         of nll_nats, beside that of the ELBO
     mode_bits_per_dim        with the posterior's likeliest codes: no bound
     rmse                     root mean squared error of pixels in [0, 1]

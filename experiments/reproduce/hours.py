@@ -12,7 +12,16 @@ from experiments.reproduce.manifest import PAPER, Cell, Table
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 # Settings of each program that a step's time depends on.
 _COST = {
-    "cifar_vq": ("estimator", "codebook_size", "num_latents", "features", "crop", "batch_size"),
+    "cifar_vq": (
+        "estimator",
+        "codebook_size",
+        "levels",
+        "num_stages",
+        "num_latents",
+        "features",
+        "crop",
+        "batch_size",
+    ),
     "binary_vae": (
         "prior",
         "method",

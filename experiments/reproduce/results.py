@@ -28,6 +28,7 @@ WRITE: dict[str, Write] = {
     "table2": _published(table2.TABLE),
     "table3": _published(table3.TABLE),
     "joint_vae": joint_table.write,
+    "quantizers": report.write,
 }
 
 

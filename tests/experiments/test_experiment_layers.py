@@ -17,7 +17,14 @@ ROOMS = (
     ("presets",),
     ("model", "latents"),
     ("objectives", "measurement"),
-    ("relaxed_objectives", "score_objectives", "rebar_objectives", "boltzmann_objectives"),
+    (
+        "relaxed_objectives",
+        "score_objectives",
+        "rebar_objectives",
+        "boltzmann_objectives",
+        "quantizer_objectives",
+    ),
+    ("quantizers",),
     ("task",),
     ("evaluation",),
     ("report",),
@@ -30,7 +37,10 @@ ROOMS = (
 )
 FLOOR = {room: floor for floor, rooms in enumerate(ROOMS) for room in rooms}
 # What an experiment on another experiment's model takes from it.
-READS = {("gradient_variance", "binary_vae"): {"names", "config", "model", "objectives", "task"}}
+READS = {
+    ("gradient_variance", "binary_vae"): {"names", "config", "model", "objectives", "task"},
+    ("code_prior", "cifar_vq"): {"config", "task"},
+}
 
 
 def module_name(path: Path) -> str:

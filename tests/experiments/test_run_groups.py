@@ -25,7 +25,7 @@ def other_value(field):
     """A value of a field other than its default."""
     if field.metadata["choices"]:
         return next(c for c in field.metadata["choices"] if c not in (field.default, ""))
-    return type(field.default)(7)
+    return not field.default if type(field.default) is bool else type(field.default)(7)
 
 
 @pytest.mark.parametrize("program", finished_runs.CONFIGS)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dvae import trained
-from dvae.models import dvaepp, joint, mlp, multiscale, vq_conv
+from dvae.models import code_prior, dvaepp, joint, mlp, multiscale, vq_conv
 
 VQ = vq_conv.VQConvConfig(
     codebook_size=4, num_latents=2, code_dim=2, features=2, num_residual_blocks=1
@@ -15,6 +15,10 @@ VQ = vq_conv.VQConvConfig(
 FUNCTIONS = {
     "cifar_vq": trained.cifar_vq.Functions(VQ, (8, 4, 3)),
     "nearest": trained.cifar_vq.Functions(VQ, (8, 4, 3), "nearest"),
+    "code_prior": trained.code_prior.Functions(
+        trained.cifar_vq.Functions(VQ, (8, 4, 3)),
+        code_prior.CodePriorConfig((2, 1), 2, 4, features=2, num_layers=1),
+    ),
     "directed": trained.binary_vae.Functions(
         mlp.BinaryVAEConfig(group_sizes=(2, 2), hidden=(3,), num_pixels=6, batch_norm=True),
         (3, 2, 1),

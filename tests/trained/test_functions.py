@@ -16,6 +16,7 @@ NAMES = sorted(models.FUNCTIONS)
 CODES = {
     "cifar_vq": [((3, 2, 1, 2), "int32")],
     "nearest": [((3, 2, 1, 2), "int32")],
+    "code_prior": [((3, 2, 1, 2), "int32")],
     "directed": [((3, 4), "uint8")],
     "machine": [((3, 4), "uint8")],
     "joint_vae": [((3, 2), "int32"), ((3, 2), "float32")],

@@ -1,0 +1,1 @@
+"""Priors over the codes of a trained `cifar_vq` model, learned autoregressively."""

@@ -1,0 +1,177 @@
+"""What a `code_prior` run leaves behind: summary.json, the model with its prior, and pictures."""
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jax.sharding import Mesh
+from matplotlib.figure import Figure
+
+from dvae import analysis, trained
+from dvae.data import Dataset
+from dvae.train import distributed, loop, status
+from dvae.train.best import Best
+from dvae.train.state import TrainState
+from experiments.code_prior import model as prior_model
+from experiments.code_prior.config import Config
+from experiments.code_prior.evaluation import Evaluation, Evaluator
+from experiments.common import evaluation, records
+from experiments.common import models as run_models
+from experiments.common import report as run_report
+
+NUM_PICTURES = 16
+VALIDATION_RATE = "validation_rate_nats"  # of a prior's record: the priors of a model go by it
+LEARNED, FACTORIAL = "learned prior", "factorial prior"
+
+
+def summarize(
+    config: Config,
+    result: loop.Result,
+    state: Best | TrainState,
+    images: Dataset,
+    sets: dict[str, Evaluation],
+) -> dict[str, Any]:
+    """Returns the record of a finished run; several seeds give lists in their order."""
+    return {
+        "dataset": images.name,
+        "num_dims": images.test[0].size,
+        "network": config.network,
+        "bound": "discrete ELBO with hard codes: at least the negative log-likelihood",
+        "rate_is": "E_q[log q(z|x) - log p(z)], the entropy of q exact, one draw of z an image",
+        **{name: _of_set(of_set) for name, of_set in sets.items()},
+        "evaluated_step": np.asarray(state.step).tolist(),
+        **run_report.of_run(config, result, result.state.params),
+    }
+
+
+def _of_set(of_set: Evaluation) -> dict[str, Any]:
+    """Numbers of one set of images."""
+    return {
+        "num_images": of_set.rate.shape[1],
+        **run_report.over_images("bits_per_dim", of_set.bits_per_dim),
+        **run_report.over_images("factorial_bits_per_dim", of_set.factorial_bits_per_dim),
+        "rate_nats": records.per_seed(of_set.rate.mean(1)),
+        "factorial_rate_nats": records.per_seed(of_set.factorial_rate.mean(1)),
+        "distortion_nats": records.per_seed(of_set.distortion.mean(1)),
+        **run_report.over_seeds("bits_per_dim", of_set.bits_per_dim.mean(1)),
+    }
+
+
+def report(
+    config: Config, result: loop.Result, images: Dataset, workdir: Path, mesh: Mesh
+) -> run_report.Report:
+    """Evaluates validation and test images with both priors."""
+    evaluator = Evaluator(config, mesh)
+    state: Best | TrainState = result.state
+    if config.eval_interval:
+        assert result.best is not None
+        state = result.best
+    sets = {
+        name: evaluator.evaluate(
+            state.params, evaluation.spread(getattr(images, name), config.num_test_images)
+        )
+        for name in records.SETS
+    }
+    summary = summarize(config, result, state, images, sets)
+    test = summary["test"]
+    rows = [
+        ("bits/dim", test["bits_per_dim"], "test, with the learned prior: a bound"),
+        ("  factorial", test["factorial_bits_per_dim"], "the same with the model's own prior"),
+        ("rate", test["rate_nats"], "nats an image: what the codes cost"),
+        ("  factorial", test["factorial_rate_nats"], "the same with the model's own prior"),
+        ("distortion", test["distortion_nats"], "nats an image: what pixels cost given the codes"),
+        ("validation rate", summary["validation"]["rate_nats"], "nats an image"),
+    ]
+    first = run_report.first_seed(config, state.params)
+    return run_report.Report(
+        summary,
+        f"{config.network} prior over the codes of {config.run_dir}",
+        rows,
+        draw=lambda: _pictures(config, first, workdir, evaluator, sets["validation"]),
+        models=models(config, state, images, summary),
+    )
+
+
+def models(
+    config: Config, state: Best | TrainState, images: Dataset, summary: dict[str, Any]
+) -> list[run_models.Trained]:
+    """Returns the model with the priors of all seeds, with what the summary says of them."""
+    model = prior_model.load(config)
+    made = run_models.of_seeds(
+        config,
+        prior_model.functions(config, model),
+        lambda params, _: prior_model.arrays(model, params),
+        state,
+        images,
+        {**summary["test"], VALIDATION_RATE: summary["validation"]["rate_nats"]},
+        preparation=model.info["images"]["preparation"],
+    )
+    license = model.info["license"]
+    return [m._replace(card=dataclasses.replace(m.card, license=license)) for m in made]
+
+
+def hand_over(config: Config, workdir: Path, summary: dict[str, Any]) -> None:
+    """Puts the best of the run's priors beside the model, unless there is a better one.
+
+    `dvae.load` of the model's run then samples with it.
+
+    Args:
+      config: of the finished run.
+      workdir: of the run.
+      summary: of the run.
+    """
+    if not distributed.is_main():
+        return
+    rates = np.ravel(summary["validation"]["rate_nats"])
+    best = int(rates.argmin())
+    seed = summary["seeds"][best] if len(rates) > 1 else None
+    prior_model.load(config)  # raises if the model has changed meanwhile
+    folder = trained.find(config.run_dir, seed=config.seed_of_model)
+    rate = _rate_there(config, folder)
+    if rate < rates[best]:
+        status.say(
+            f"{folder} keeps its prior, of {rate:.4f} nats on validation images; this one has "
+            f"{rates[best]:.4f}"
+        )
+        return
+    learned = trained.load(workdir, seed=seed)
+    functions, record = learned.functions, learned.info["prior"]
+    assert isinstance(functions, trained.code_prior.Functions)
+    names = ("dataset", "seed", "step", "metrics", "license")
+    card = trained.Card(**{name: record[name] for name in names})
+    trained.save_prior(folder, functions, learned.params, card)
+    status.say(f"{folder} has this prior now: dvae.load({config.run_dir!r}) samples with it")
+
+
+def _rate_there(config: Config, folder: Path) -> float:
+    """Returns the validation rate of the prior in a model's folder; infinite: there is none."""
+    try:
+        record = trained.prior_record(folder)
+    except trained.ModelError:
+        return math.inf
+    is_of_model = record["model_sha256"] == config.model_sha256
+    return record["metrics"].get(VALIDATION_RATE, math.inf) if is_of_model else math.inf
+
+
+def _pictures(
+    config: Config, params: Any, workdir: Path, evaluator: Evaluator, held_out: Evaluation
+) -> dict[str, Figure]:
+    """Draws samples of the first seed under both priors, and how the bound fell."""
+    figures = analysis.figures
+    pictures = {
+        "samples": figures.samples(evaluator.sample_prior(params, 2 * NUM_PICTURES)),
+        "samples_factorial": figures.samples(evaluator.sample_factorial(2 * NUM_PICTURES)),
+    }
+    steps, rate = records.read_curve(workdir, "train", "rate")
+    if len(steps):
+        held_steps, held_rate = records.read_curve(workdir, "validation", "rate")
+        before = np.full(2, held_out.factorial_rate.mean())
+        validation = {FACTORIAL: (np.array([0, steps[-1]]), before)}
+        if len(held_steps):
+            validation[LEARNED] = (held_steps, held_rate)
+        pictures["learning_curve"] = figures.learning_curve(
+            {LEARNED: (steps, rate)}, validation, unit="rate, nats an image"
+        )
+    return pictures

@@ -1,0 +1,170 @@
+"""`code_prior`: a run beside the model of another one, and what `dvae.load` makes of both."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+import dvae
+from dvae import trained
+from experiments.cifar_vq import config as cifar_vq
+from experiments.cifar_vq import model as cifar_vq_model
+from experiments.code_prior import __main__ as code_prior
+from experiments.code_prior import evaluation, model, task
+from experiments.code_prior.config import Config
+
+RUN = dict(
+    dataset="digits",
+    image_size=8,
+    codebook_size=4,
+    num_latents=2,
+    code_dim=2,
+    features=2,
+    num_residual_blocks=0,
+)
+TINY = dict(
+    features=4,
+    num_layers=1,
+    batch_size=8,
+    num_steps=4,
+    log_interval=2,
+    eval_interval=2,
+    checkpoint_interval=2,
+    num_eval_images=16,
+    num_test_images=16,
+    eval_batch_size=8,
+)
+
+
+def make_run(folder, estimator="gs_soft", seed=0):
+    """A run's folder with a model of random parameters, and no training."""
+    config = cifar_vq.Config(**RUN, estimator=estimator)
+    folder.mkdir()
+    record = {"program": "cifar_vq", **dataclasses.asdict(config)}
+    (folder / "config.json").write_text(json.dumps(record))
+    functions = cifar_vq_model.functions(config, (8, 8, 1))
+    rng = np.random.default_rng(seed)
+    draw = lambda x: (0.5 * rng.normal(size=x.shape)).astype(x.dtype)
+    params = jax.tree.map(draw, functions.abstract_params())
+    params["network"]["encoder"] = jax.tree.map(lambda x: 4 * x, params["network"]["encoder"])
+    card = trained.Card("digits", seed=seed, step=9)
+    trained.save(folder / "model", functions, params, card)
+    return folder
+
+
+def config_of(run, workdir, **settings):
+    return code_prior.of_run(Config(**{**TINY, **settings}, workdir=str(workdir)), run)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("estimator", [pytest.param("gs_soft", marks=pytest.mark.slow), "vq"])
+def test_a_run_gives_its_model_a_prior(tmp_path, one_device, capsys, estimator) -> None:
+    run = make_run(tmp_path / "run", estimator)
+    network = "transformer" if estimator == "vq" else "gated"
+    config = config_of(run, tmp_path / "prior", network=network, schedule="constant")
+    resumed = dataclasses.replace(config, workdir=str(tmp_path / "resumed"))
+    if estimator == "gs_soft":
+        code_prior.run(dataclasses.replace(resumed, num_steps=2))
+    summary = code_prior.run(config)
+    test = summary["test"]
+    # What the summary says is what the models say that are left.
+    images = task.prepare(config).test
+    images = images[np.linspace(0, len(images) - 1, 16).astype(int)]
+    key = jax.random.fold_in(jax.random.key(0), 2)
+    for learned, name in ((True, "bits_per_dim"), (False, "factorial_bits_per_dim")):
+        for folder in (run, tmp_path / "prior"):
+            bound = dvae.load(folder, learned_prior=learned).elbo(jax.random.clone(key), images)
+            np.testing.assert_allclose(-bound.mean() / 64 / np.log(2), test[name], atol=1e-4)
+    assert test["rate_nats"] != test["factorial_rate_nats"]
+    assert dvae.load(run).sample(key, 2).shape == (2, 8, 8, 1)
+    expected = {"summary.json", "samples.png", "samples_factorial.png", "learning_curve.png"}
+    assert expected <= {path.name for path in (tmp_path / "prior").iterdir()}
+    if estimator == "gs_soft":  # two steps and two more are four
+        code_prior.run(resumed)
+        file = "model/prior/prior.safetensors"
+        assert (tmp_path / "prior" / file).read_bytes() == (
+            tmp_path / "resumed" / file
+        ).read_bytes()
+    code_prior.run(config)
+    assert "this run is finished" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_best_prior_stays_with_the_model(tmp_path, one_device, capsys) -> None:
+    run = make_run(tmp_path / "run")
+    config = config_of(run, tmp_path / "two", num_seeds=2, schedule="constant", dropout=0.0)
+    summary = code_prior.run(config)
+    rates = summary["validation"]["rate_nats"]
+    best = int(np.argmin(rates))
+    there = dvae.load(run).info["prior"]
+    assert (there["seed"], there["metrics"]["validation_rate_nats"]) == (best, rates[best])
+    own = dvae.load(tmp_path / "two", seed=1)
+    np.testing.assert_array_equal(own.params["codebook"], dvae.load(run).params["codebook"])
+    capsys.readouterr()
+    worse = config_of(run, tmp_path / "worse", num_steps=2, learning_rate=1e-9)
+    code_prior.run(worse)
+    assert f"keeps its prior, of {rates[best]:.4f} nats" in capsys.readouterr().err
+    assert dvae.load(run).info["prior"] == there
+    # Another model: its codes are others, the prior is refused, and so is the workdir.
+    path = tmp_path / "run" / "model"
+    other = make_run(tmp_path / "other", seed=1)
+    plain = dvae.load(other)
+    trained.save(path, plain.functions, plain.params, trained.Card("digits", seed=1))
+    with pytest.raises(trained.ModelError, match="prior for codes of another model"):
+        dvae.load(run)
+    with pytest.raises(SystemExit):
+        code_prior.run(
+            config_of(run, tmp_path / "two", num_seeds=2, schedule="constant", dropout=0.0)
+        )
+    assert "model_sha256" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="is another than that of this prior"):
+        model.load(config)
+
+
+def test_training_starts_at_the_factorial_prior(tmp_path, one_device) -> None:
+    """Of a single code an image, rates are equal; in general their means over draws are."""
+    config = config_of(make_run(tmp_path / "run", "vq"), tmp_path / "prior", eval_interval=0)
+    images = task.prepare(config)
+    mesh = evaluation.sharding.make_mesh(1)
+    job = code_prior.make_task(config, images, mesh)
+    state = jax.jit(job.init)(job.key_init, job.data)
+    found = evaluation.Evaluator(config, mesh).evaluate(state.params, images.test[:12])
+    assert found.factorial_rate.std() > 0
+    np.testing.assert_allclose(found.rate, found.factorial_rate, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (dict(dropout=1.0), "--dropout=1 must be below 1"),
+        (dict(network="transformer", features=6), "--features=6 must be a multiple of --num_heads"),
+        (dict(model_seed="one"), "--model_seed=one must be a number"),
+    ],
+)
+def test_settings_that_are_refused(settings, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        Config(**settings)
+
+
+def test_places_that_are_refused(tmp_path, monkeypatch, capsys) -> None:
+    run = make_run(tmp_path / "run")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bits").mkdir()
+    (tmp_path / "bits" / "config.json").write_text('{"structure": "linear"}')
+    for words, message in (
+        ([], "name the folder of one run: python -m experiments.code_prior RUN_DIR; got none"),
+        ([str(tmp_path / "empty")], "holds no run of cifar_vq"),
+        ([str(tmp_path / "bits")], "is an unfinished binary_vae run"),
+    ):
+        monkeypatch.setattr(code_prior.flags, "parse", lambda _: Config())
+        with pytest.raises(SystemExit):
+            code_prior.main(["program", *words])
+        assert message in capsys.readouterr().err
+    for seed, message in (("3", "holds one model, and not that of seed 3"),):
+        with pytest.raises(ValueError, match=message):
+            config_of(run, tmp_path / "prior", model_seed=seed)
+    (run / "model" / "model.json").unlink()
+    with pytest.raises(ValueError, match="holds no trained model"):
+        config_of(run, tmp_path / "prior")
