@@ -210,21 +210,16 @@ def random_bits(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         index = jax.lax.broadcasted_iota(jnp.uint32, shape, axis)
         position = position * np.uint32(length) + index
     data = jax.random.key_data(key)
-    x, y = threefry(data[0], data[1], position)
-    return x ^ y
-
-
-def threefry(k0: jax.Array, k1: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Encrypts words (0, y) by Threefry-2x32 with 20 rounds, all uint32."""
+    k0, k1 = data[0], data[1]
     schedule = (k0, k1, k0 ^ k1 ^ np.uint32(0x1BD11BDA))
-    x, y = schedule[0], y + schedule[1]
+    x, y = schedule[0], position + schedule[1]
     for block in range(5):
         for rotation in _THREEFRY_ROTATIONS[block % 2]:
             x = x + y
             y = x ^ (y << np.uint32(rotation) | y >> np.uint32(32 - rotation))
         x = x + schedule[(block + 1) % 3]
         y = y + (schedule[(block + 2) % 3] + np.uint32(block + 1))
-    return x, y
+    return x ^ y
 
 
 def standard_gumbel(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:

@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LAYERS = [
-    {"_extras", "_keys", "_numerics", "distributions"},
+    {"_extras", "_numerics", "distributions"},
     {"relax", "estimators", "rbm", "vq", "bounds"},
     {"boltzmann"},  # builds on rbm
     {"models", "data", "analysis", "train"},
@@ -68,11 +68,7 @@ def breaches(own: str, names: set[str]) -> list[str]:
             found.append(name)
         elif name.startswith("dvae."):
             other = subpackage(name)
-            if (
-                other != own
-                and LAYER_OF[other] >= LAYER_OF[own]
-                and other not in ("_keys", "_numerics")
-            ):
+            if other != own and LAYER_OF[other] >= LAYER_OF[own] and other != "_numerics":
                 found.append(name)
     return found
 

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dvae import _keys
 from dvae._numerics import as_float, check_key, is_staged, upcast, wide_dtype
 
 __all__ = [
@@ -90,7 +89,7 @@ def log_likelihood(
     num_chunks = -(-num_samples // chunk_size)
 
     def draw_chunk(samples: jax.typing.ArrayLike) -> jax.Array:
-        keys = jax.vmap(lambda sample: _keys.fold_in(key, sample))(samples)
+        keys = jax.vmap(lambda sample: jax.random.fold_in(key, sample))(samples)
         return upcast(jax.vmap(lambda key: _checked(log_weight_fn(key)))(keys))
 
     if is_staged():

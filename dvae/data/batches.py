@@ -17,7 +17,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dvae import _keys
 from dvae._numerics import open_uniform
 
 __all__ = ["binarize", "draw", "epoch_indices", "padded_batches", "random_crop", "random_flip"]
@@ -54,7 +53,7 @@ def epoch_indices(
         )
     epoch, position = jnp.divmod(jnp.asarray(step, jnp.int32), num_examples // batch_size)
     positions = position * batch_size + jnp.arange(batch_size, dtype=jnp.int32)
-    return _permute(_keys.fold_in(key, epoch), positions, num_examples)
+    return _permute(jax.random.fold_in(key, epoch), positions, num_examples)
 
 
 def draw(
@@ -107,7 +106,7 @@ def random_crop(key: jax.Array, images: jax.Array, *, size: int) -> jax.Array:
         raise ValueError(f"size must be between 1 and the image's {height}x{width}, got {size}")
     if size == height == width:
         return images
-    key_row, key_column = _keys.split(key)
+    key_row, key_column = jax.random.split(key)
     rows = jax.random.randint(key_row, (batch,), 0, height - size + 1)
     columns = jax.random.randint(key_column, (batch,), 0, width - size + 1)
     return jax.vmap(

@@ -24,7 +24,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from dvae import _keys
 from dvae.models import checks, layers, se_resnet
 from dvae.models.multiscale import MultiscaleConfig, MultiscaleDecoder, center
 
@@ -266,7 +265,7 @@ class DVAEPP(nn.Module):
         def step(
             group: LocalGroup, context: jax.Array, index: jax.Array
         ) -> tuple[jax.Array, jax.Array]:
-            return group(_keys.fold_in(key, index), context, local, draw)
+            return group(jax.random.fold_in(key, index), context, local, draw)
 
         scan = nn.scan(step, variable_axes={"params": 0}, split_rngs={"params": True})
         return scan(self.group, context, jnp.arange(local_groups))

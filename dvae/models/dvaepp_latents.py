@@ -9,7 +9,6 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
-from dvae import _keys
 from dvae.distributions import bernoulli, normal
 from dvae.models import boltzmann
 from dvae.models.dvaepp import LocalDraw
@@ -110,7 +109,7 @@ def draw_globals(
     seen: list[jax.Array] = []
     bits: list[jax.Array] = []
     total = jnp.zeros(())
-    keys = [None] * kinds.num_groups if key is None else _keys.split(key, kinds.num_groups)
+    keys = [None] * kinds.num_groups if key is None else jax.random.split(key, kinds.num_groups)
     for layer, k in enumerate(keys):
         params = posterior(seen)
         if kinds.global_latents == NORMAL:
@@ -139,7 +138,7 @@ def prior_globals(
         assert chains is not None
         groups = boltzmann.sample(key, prior, chains, count, num_groups=kinds.num_groups)
         return [2 * z - 1 for z in groups]
-    keys = _keys.split(key, kinds.num_groups)
+    keys = jax.random.split(key, kinds.num_groups)
     if kinds.global_latents == BERNOULLI:
         return [2 * bernoulli.sample(k, p, (count,)) - 1 for k, p in zip(keys, prior, strict=True)]
     return [jax.random.normal(k, (count, kinds.num_latents)) for k in keys]

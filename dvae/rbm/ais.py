@@ -20,7 +20,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec, Sharding
 
-from dvae import _keys
 from dvae._numerics import ArrayLike, as_float, partition, upcast, vary_like
 from dvae.rbm._checks import check_count, check_finite
 from dvae.rbm._estimates import LogZ, estimate, place
@@ -84,7 +83,7 @@ def _log_z(
     sharding: Sharding | None,
 ) -> LogZ:
     params, (c1, c2) = jax.lax.stop_gradient((params, _logits(params, base)))
-    key_start, key_chain = _keys.split(key)
+    key_start, key_chain = jax.random.split(key)
     z1 = draw(key_start, jnp.broadcast_to(c1, (num_chains, c1.shape[0])))
     z1 = place(z1.astype(params.weights.dtype), sharding)
     forward = functools.partial(_anneal, num_temperatures=num_temperatures, reverse=False)
@@ -188,7 +187,7 @@ def _anneal(
         term = term - chain.lost
         total = chain.log_weight + term
         lost = (total - chain.log_weight) - term
-        key_2, key_1 = _keys.split(_keys.fold_in(key, index))
+        key_2, key_1 = jax.random.split(jax.random.fold_in(key, index))
         z2 = draw(key_2, new).astype(z1.dtype)
         back = product(z2, transposed)
         z1 = draw(key_1, (1 - after) * c1 + after * (a1 + back)).astype(z1.dtype)

@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from dvae import _keys
 from dvae._numerics import as_float, open_uniform, partition, spec_of, vary_like
 from dvae.rbm._bits import flip_rate, from_noise
 from dvae.rbm._checks import check_chains, check_count
@@ -58,7 +57,7 @@ def init(key: jax.Array, params: RBM, num_chains: int) -> GibbsState:
     biases = (
         jnp.broadcast_to(bias, (num_chains, bias.shape[0])) for bias in (params.bias1, params.bias2)
     )
-    keys = _keys.split(key)
+    keys = jax.random.split(key)
     return GibbsState(*(draw(k, b).astype(dtype) for k, b in zip(keys, biases, strict=True)))
 
 
@@ -105,7 +104,7 @@ def _sweeps(
     flipped = jax.lax.optimization_barrier(transpose(params))
 
     def sweep(i: jax.Array, state: GibbsState) -> GibbsState:
-        key_1, key_2 = _keys.split(_keys.fold_in(key, i))
+        key_1, key_2 = jax.random.split(jax.random.fold_in(key, i))
         z1 = draw(key_1, logits_2(flipped, state.z2)).astype(state.z1.dtype)
         z2 = draw(key_2, logits_2(params, z1)).astype(state.z2.dtype)
         return GibbsState(z1, z2)

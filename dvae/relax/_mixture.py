@@ -13,13 +13,11 @@ of rho, zeta and logits (beta follows them), computed in float32 at least.
 """
 
 import dataclasses
-import math
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
-from dvae import _keys
 from dvae._numerics import (
     ArrayLike,
     check_positive,
@@ -75,10 +73,10 @@ def ancestral_sample(
 ) -> jax.Array:
     """Draws z ~ Bernoulli(q), then zeta ~ r(zeta|z)."""
     (logits,), beta, dtype = prepare((logits,), beta)
-    key_z, key_zeta = _keys.split(key)
+    key_z, key_zeta = jax.random.split(key)
     z = uniform_like(key_z, logits, beta) < jax.nn.sigmoid(logits)
     # `ndtri` takes no sharded noise on a mesh with explicit axes.
-    u = _noise(key_zeta, z.shape).astype(logits.dtype)
+    u = open_uniform(key_zeta, z.shape).astype(logits.dtype)
     zeta = meet(family.quantile_0(u, jax.lax.stop_gradient(beta)), logits, beta)
     logits = meet(logits, zeta)
     inner = zeta <= 0.5  # zeta is on the side of its z
@@ -175,19 +173,5 @@ def prepare(
 
 def uniform_like(key: jax.Array, *xs: jax.Array) -> jax.Array:
     """Draws uniforms strictly inside (0, 1), one for each element of the arrays, broadcast."""
-    u = _noise(key, jnp.broadcast_shapes(*(x.shape for x in xs)))
+    u = open_uniform(key, jnp.broadcast_shapes(*(x.shape for x in xs)))
     return meet(u.astype(xs[0].dtype), *xs)
-
-
-def _noise(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Draws `open_uniform(key, shape)`, which value and gradient read a dozen times.
-
-    XLA on CPUs computes the generator's rounds again in every loop that reads a draw, even behind a
-    barrier. What is joined of two parts it keeps.
-    """
-    size = math.prod(shape)
-    if size < 2 or jax.default_backend() != "cpu":
-        return open_uniform(key, shape)
-    u = open_uniform(key, (size,))  # an element's position in the array decides, not its shape
-    parts = jax.lax.optimization_barrier((u[: size // 2], u[size // 2 :]))
-    return jnp.concatenate(parts).reshape(shape)

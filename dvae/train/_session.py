@@ -11,6 +11,7 @@ Every method is one of the things that `loop.fit` does between two calls of the 
 """
 
 import itertools
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -34,6 +35,7 @@ from dvae.train.state import Metrics, TrainState, scan_batches, scan_steps
 __all__ = ["NonFiniteError", "Session", "initial_options", "start_or_restore"]
 
 PyTree = Any
+_LEVEL = "xla_backend_optimization_level"
 
 
 class NonFiniteError(RuntimeError):
@@ -252,9 +254,13 @@ def _initialize(task: Task, key: jax.Array, data: PyTree, mesh: Mesh) -> _Start:
 
 
 def initial_options(mesh: Mesh) -> dict[str, Any] | None:
-    """Returns how an initialization is compiled: it runs once, so that code is not polished."""
+    """Returns how an initialization is compiled: it runs once, so that code is not polished.
+
+    A level that XLA_FLAGS asks for stays.
+    """
+    chosen = _LEVEL in os.environ.get("XLA_FLAGS", "")
     on_cpu = mesh.devices.flat[0].platform == "cpu"
-    return {"xla_backend_optimization_level": 1} if on_cpu else None
+    return {_LEVEL: 1} if on_cpu and not chosen else None
 
 
 def _restore(

@@ -20,8 +20,6 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from dvae import _keys
-
 __all__ = [
     "DrawFn",
     "InitFn",
@@ -88,14 +86,14 @@ def make_step(loss_fn: LossFn, draw_fn: DrawFn, optimizer: optax.GradientTransfo
     def step(state: TrainState, data: PyTree, key: jax.Array) -> tuple[TrainState, Metrics]:
         # Folded rather than split: the same key comes with every step, and only the folds are used
         # up.
-        key_batch, key_loss = draw_key(key), _keys.fold_in(key, 1)
+        key_batch, key_loss = draw_key(key), jax.random.fold_in(key, 1)
         batch = draw_fn(key_batch, data, state.step)
         grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
         (loss, (model_state, metrics)), grads = grad_fn(
             state.params,
             state.model_state,
             batch,
-            _keys.fold_in(key_loss, state.step),
+            jax.random.fold_in(key_loss, state.step),
             state.step,
         )
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -108,7 +106,7 @@ def make_step(loss_fn: LossFn, draw_fn: DrawFn, optimizer: optax.GradientTransfo
 
 def draw_key(key: jax.Array) -> jax.Array:
     """Returns the key that `draw_fn` is given at every step of a run with this key."""
-    return _keys.fold_in(key, 0)
+    return jax.random.fold_in(key, 0)
 
 
 def scan_batches(step_fn: StepFn, num_steps: int) -> StepFn:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dvae import _keys, bounds
+from dvae import bounds
 from dvae.models import checks, dvaepp, dvaepp_latents
 from dvae.models.dvaepp_latents import BERNOULLI, BOLTZMANN, NORMAL, RBM_ROLFE
 from dvae.trained._machine import abstract_machine, check_chains
@@ -178,7 +178,7 @@ class Functions:
             key: typed PRNG key, or None.
             images: [N, *image_shape].
         """
-        keys = (None, None) if key is None else _keys.split(key)
+        keys = (None, None) if key is None else jax.random.split(key)
         return self._infer(params, keys[0], keys[1], images)[1]
 
     def decode(self, params: PyTree, codes: Latents, *, key: jax.Array | None = None) -> jax.Array:
@@ -206,7 +206,7 @@ class Functions:
 
     def reconstruct(self, params: PyTree, key: jax.Array, images: jax.Array) -> jax.Array:
         """Draws p(x | z, h) at z, h ~ q: uint8 levels [N, *image_shape]."""
-        key_global, key_local, key_image = _keys.split(key, 3)
+        key_global, key_local, key_image = jax.random.split(key, 3)
         context, _ = self._infer(params, key_global, key_local, images)
         return self._picture(params, key_image, context)
 
@@ -224,7 +224,7 @@ class Functions:
             num_each: images of each, which differ in all else.
         """
         run = self._run(params)
-        key_global, key_local, key_image = _keys.split(key, 3)
+        key_global, key_local, key_image = jax.random.split(key, 3)
         prior, chains = params.get("prior", ()), params.get("chains")
         seen = dvaepp_latents.prior_globals(key_global, self, prior, chains, num_images)
         repeated = [jnp.repeat(values, num_each, axis=0) for values in seen]
@@ -242,7 +242,7 @@ class Functions:
         draw_local, prior = dvaepp_latents.draw_local(self), params.get("prior", ())
 
         def draw(key: jax.Array) -> tuple[jax.Array, jax.Array]:
-            key_global, key_local = _keys.split(key)
+            key_global, key_local = jax.random.split(key)
             drawn = dvaepp_latents.draw_globals(
                 key_global, self, posterior, prior, params.get("log_z")
             )
@@ -267,7 +267,7 @@ class Functions:
             num_samples: K, importance samples of the log-likelihood.
         """
         draw = self._log_weights(params, images)
-        key_weights, key_elbo = _keys.split(key)
+        key_weights, key_elbo = jax.random.split(key)
         estimate = bounds.log_likelihood(
             key_weights, lambda key: draw(key)[0], num_samples=num_samples, chunk_size=1
         )
@@ -276,7 +276,7 @@ class Functions:
 
     def elbo(self, params: PyTree, key: jax.Array, images: jax.Array) -> jax.Array:
         """Estimates the ELBO with one sample, nats [N]; see `evaluate`, whose it is."""
-        return self._log_weights(params, images)(_keys.split(key)[1])[0]
+        return self._log_weights(params, images)(jax.random.split(key)[1])[0]
 
     def log_likelihood(
         self, params: PyTree, key: jax.Array, images: jax.Array, *, num_samples: int

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dvae import _keys, bounds, rbm, relax
+from dvae import bounds, rbm, relax
 from dvae.distributions import bernoulli
 from dvae.models.binary import Networks
 from experiments.binary_vae import names
@@ -58,7 +58,7 @@ def _sample(key: jax.Array, model: Networks, batch: Batch, config: Config) -> _S
     """Draws zeta_1 ~ q(.|x), zeta_2 ~ q(.|x, zeta_1), ..."""
     smoothing = relax.SMOOTHINGS[config.smoothing]
     sample = _Sample([], [], beta_at(config, batch.step))
-    for key_group in _keys.split(key, config.num_groups):
+    for key_group in jax.random.split(key, config.num_groups):
         sample.logits.append(model.posterior_logits(sample.zetas))
         sample.zetas.append(smoothing.sample(key_group, sample.logits[-1], sample.beta))
     return sample
@@ -107,7 +107,7 @@ def dvaes(key: jax.Array, model: Networks, prior: Prior, batch: Batch, config: C
     zetas: list[jax.Array] = []
     logits: list[jax.Array] = []
     log_q: list[jax.Array] = []
-    for group, key_group in enumerate(_keys.split(key, config.num_groups)):
+    for group, key_group in enumerate(jax.random.split(key, config.num_groups)):
         # The first group's logits are those of the images, the others' of each sample too.
         of_images = model.posterior_logits(zetas)
         shape = of_images.shape if group else (num_samples, *of_images.shape)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dvae import _keys, bounds, relax
+from dvae import bounds, relax
 from dvae.distributions import bernoulli
 from dvae.models.binary import Networks
 from experiments.binary_vae import names
@@ -36,7 +36,7 @@ def _relaxed(
     zetas: list[jax.Array] = []
     q: list[jax.Array] = []  # logits of bits, or log-densities of y
     p: list[jax.Array] = []
-    for key_group in _keys.split(key, config.num_groups):
+    for key_group in jax.random.split(key, config.num_groups):
         logits_q = model.posterior_logits(zetas)
         logits_p = jnp.broadcast_to(model.prior_logits(zetas), logits_q.shape)
         y = relaxation.sample(key_group, logits_q)

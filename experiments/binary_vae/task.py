@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from dvae import _keys, bounds, data, estimators
+from dvae import bounds, data, estimators
 from dvae.models import binary as binary_model
 from dvae.train import distributed, loop, state, status
 from experiments.binary_vae import boltzmann_objectives as boltzmann
@@ -94,7 +94,7 @@ def init_fn(config: Config, pixel_mean: np.ndarray) -> state.InitFn:
 
     def init(key: jax.Array, images: jax.Array) -> tuple[PyTree, PyTree]:
         del images
-        key_network, key_rest = _keys.split(key)
+        key_network, key_rest = jax.random.split(key)
         variables = module.init(key_network, jnp.zeros((1, len(pixel_mean))))
         network = variables["params"]
         if config.initial_variance != 1:
@@ -184,7 +184,7 @@ def _boltzmann(config: Config, mesh: Mesh | None) -> _Objective:
         model_state: PyTree,
         batch: objectives.Batch,
     ) -> objectives.Terms:
-        key_chains, key_latent = _keys.split(key)
+        key_chains, key_latent = jax.random.split(key)
         machine, chains, log_z = params["prior"], model_state["chains"], model_state["log_z"]
         phase = boltzmann_prior.negative_phase(
             key_chains, config, machine, chains, log_z, batch.step, mesh

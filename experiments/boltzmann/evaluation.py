@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from dvae import _keys, rbm
+from dvae import rbm
 from dvae.train import distributed, sharding, status
 from experiments.boltzmann import prior as boltzmann_prior
 from experiments.boltzmann.config import BoltzmannConfig
@@ -85,7 +85,7 @@ class Likelihood:
 
     def _log_z_of_seed(self, key: jax.Array, prior: rbm.RBM) -> rbm.ais.LogZ:
         assert self._machine is not None
-        key = _keys.fold_in(key, LOG_Z)
+        key = jax.random.fold_in(key, LOG_Z)
         return boltzmann_prior.evaluate_log_z(key, self._machine, prior, self._mesh)
 
     def _log_z(self, params: PyTree) -> rbm.ais.LogZ | None:
@@ -118,7 +118,7 @@ class Likelihood:
         """Evaluates a batch under parameters and keys [S, ...], its images over the devices."""
         x = sharding.shard_batch(self._mesh, images)
         one_seed = lambda params, model_state, log_z, key: self._batch(
-            params, model_state, log_z, _keys.fold_in(key, index), x, num_samples=num_samples
+            params, model_state, log_z, jax.random.fold_in(key, index), x, num_samples=num_samples
         )
         return jax.vmap(one_seed)(params, model_state, log_z, keys)
 
@@ -167,4 +167,4 @@ def reliable(machine: BoltzmannConfig, log_z: rbm.ais.LogZ) -> np.ndarray:
 
 def picture_key(config: LikelihoodConfig, role: int) -> jax.Array:
     """Returns the first seed's key for `RECONSTRUCTIONS` or `SAMPLES`."""
-    return _keys.fold_in(evaluation.seed_keys(config)[0], role)
+    return jax.random.fold_in(evaluation.seed_keys(config)[0], role)

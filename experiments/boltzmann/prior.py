@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 
-from dvae import _keys, rbm
+from dvae import rbm
 from dvae.models import boltzmann
 from dvae.train.sharding import by_rows, replicated
 from experiments.boltzmann import names
@@ -84,7 +84,7 @@ def negative_phase(
         names.TEMPERING: _tempering,
         names.ANNEALING: _annealing,
     }
-    key_chains, key_log_z = _keys.split(key)
+    key_chains, key_log_z = jax.random.split(key)
     fixed = jax.lax.stop_gradient(params)
     if shared := _by_chains(mesh, config.num_chains):
         chains = _share(chains, config.num_chains, shared)

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from dvae import _keys
 from dvae.data import batches
 from dvae.train import feeding, sharding, state
 from experiments.common.config import DEVICE, RunConfig
@@ -18,7 +17,7 @@ _PART = 4_096  # images read at a time, where a number is made of all of them
 
 def order_key(key: jax.Array) -> jax.Array:
     """Returns the key of the order that `draw_fn` goes by."""
-    return _keys.fold_in(key, 0)
+    return jax.random.fold_in(key, 0)
 
 
 class Rows(NamedTuple):
@@ -90,10 +89,10 @@ def draw_fn(config: RunConfig, mesh: Mesh, num_train: int, *, dynamic: bool) -> 
     """
 
     def draw(key: jax.Array, images: Any, step: jax.Array) -> jax.Array:
-        key_pixels = _keys.fold_in(key, 1)
+        key_pixels = jax.random.fold_in(key, 1)
         batch = take(config, order_key(key), images, step, num_train)
         if dynamic:
-            batch = batches.binarize(_keys.fold_in(key_pixels, step), batch)
+            batch = batches.binarize(jax.random.fold_in(key_pixels, step), batch)
         return sharding.shard_batch(mesh, batch)
 
     return draw

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from dvae import _keys, rbm, relax
+from dvae import rbm, relax
 from dvae.distributions import bernoulli, normal
 from dvae.models.dvaepp import LocalDraw
 from dvae.models.dvaepp_latents import Globals, Posterior, layer_logits, split_normal, split_pair
@@ -31,7 +31,7 @@ def train_globals(
     key: jax.Array, config: Config, posterior: Posterior, prior: PyTree, log_z: jax.Array
 ) -> Globals:
     """Draws the global variables with their gradient; the KL of a machine needs its log Z."""
-    keys = _keys.split(key, config.num_groups)
+    keys = jax.random.split(key, config.num_groups)
     seen: list[jax.Array] = []
     if config.global_latents == NORMAL:
         kl = jnp.zeros(())

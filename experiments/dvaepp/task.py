@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from dvae import _keys, bounds, data
+from dvae import bounds, data
 from dvae.models import dvaepp
 from dvae.train import loop, state
 from experiments.boltzmann import prior as boltzmann_prior
@@ -42,7 +42,7 @@ def init_fn(config: Config, module: dvaepp.DVAEPP) -> state.InitFn:
     """Returns the function that makes the parameters, and the chains of a Boltzmann prior."""
 
     def init(key: jax.Array, images: jax.Array) -> tuple[PyTree, PyTree]:
-        key_network, key_chains = _keys.split(key)
+        key_network, key_chains = jax.random.split(key)
         blank = jnp.zeros((1, *images.shape[1:]), jnp.uint8)
         prior = dvaepp_latents.init_prior(config)
         params = {"network": module.init(key_network, blank)["params"], "prior": prior}
@@ -73,7 +73,7 @@ def loss_fn(config: Config, module: dvaepp.DVAEPP, mesh: Mesh | None = None) -> 
     def loss(
         params: PyTree, model_state: PyTree, images: jax.Array, key: jax.Array, step: jax.Array
     ) -> tuple[jax.Array, tuple[PyTree, state.Metrics]]:
-        key_chains, key_global, key_local = _keys.split(key, 3)
+        key_chains, key_global, key_local = jax.random.split(key, 3)
         log_z, metrics = jnp.zeros(()), {}
         if config.global_latents in BOLTZMANN:
             phase = boltzmann_prior.negative_phase(
@@ -131,22 +131,7 @@ def optimizer(config: Config) -> optax.GradientTransformation:
     adam = optax.adam(rate)
     if not config.clip_norm:
         return adam
-    return optax.chain(clip(config.clip_norm), adam)
-
-
-def clip(max_norm: float) -> optax.GradientTransformation:
-    """Cuts gradients to a norm, like `optax.clip_by_global_norm`, by one factor for all arrays.
-
-    A quotient of every array would be a kernel more to compile for each shape.
-    """
-
-    def update(grads: PyTree, state: PyTree, params: PyTree = None) -> tuple[PyTree, PyTree]:
-        del params
-        norm = optax.tree.norm(grads)
-        factor = jnp.where(norm < max_norm, 1.0, max_norm / norm)
-        return jax.tree.map(lambda g: g * factor, grads), state
-
-    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+    return optax.chain(optax.clip_by_global_norm(config.clip_norm), adam)
 
 
 def make_task(
