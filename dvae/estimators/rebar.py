@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dvae._numerics import check_positive, upcast, wide_dtype
+from dvae._numerics import as_float, check_positive, upcast, wide_dtype
 from dvae.estimators._estimate import (
     Estimate,
     as_logits,
@@ -190,7 +190,7 @@ def rebar_gradients(
             neither a scalar nor one value for each example.
     """
     name = "rebar_gradients"
-    params = jax.lax.stop_gradient(params)
+    params = jax.tree.map(as_float, jax.lax.stop_gradient(params))
     logits = as_logits(name, logits_fn(params))
     temperature, _ = _scalars(name, temperature, 0.0, logits)
     draw = draw_relaxed(key, logits)
