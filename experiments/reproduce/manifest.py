@@ -195,7 +195,7 @@ TABLES = {
         ),
         Table(
             "best",
-            "bits/dim on CIFAR-10 with the preset of all options that help",
+            "bits/dim on CIFAR-10 with the preset best",
             "bits_per_dim",
             "bits/dim",
             "results.json",

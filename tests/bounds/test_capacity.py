@@ -62,6 +62,7 @@ def test_schedule_of_more_steps_than_an_int32_can_count():
         np.testing.assert_allclose(found, 5.0 * step / 3_000_000_000, rtol=1e-6)
 
 
+@pytest.mark.thorough
 def test_max_discrete_capacity_is_the_kl_of_certainty_from_uniform():
     sizes = (2, 3, 10)
     certain = [jnp.where(jnp.arange(n) == 0, 100.0, 0.0) for n in sizes]

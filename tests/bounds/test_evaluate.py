@@ -160,6 +160,7 @@ def test_without_jit_the_result_is_the_same(chunk_size):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.thorough
 def test_without_jit_nothing_is_left_behind():
     def live(count):
         for i in range(count):

@@ -99,6 +99,7 @@ def test_positions_and_neighbors_are_uniform_over_epochs():
         assert chi_square < cells - 1 + 5 * np.sqrt(2 * (cells - 1))
 
 
+@pytest.mark.thorough
 def test_traced_steps_equal_eager_ones():
     key = jax.random.key(4)
     images = jnp.arange(53 * 4, dtype=jnp.uint8).reshape(53, 2, 2, 1)

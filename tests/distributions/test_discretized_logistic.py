@@ -203,6 +203,7 @@ def test_color_samples_follow_the_joint_masses():
         assert_frequencies(counts.sum(pair), masses.sum(pair), num_samples)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_half_precision_parameters_give_float32(dtype):
     pixels, params = random_case(3, 20, scales=(-6, 2))

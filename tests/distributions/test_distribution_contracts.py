@@ -38,6 +38,7 @@ def assert_same(actual, expected, rtol=1e-5, atol=1e-6):
         np.testing.assert_allclose(actual[name], value, rtol=rtol, atol=atol, err_msg=name)
 
 
+@pytest.mark.thorough
 @pytest.mark.many_cases
 @FAMILIES
 def test_jit_equals_eager(family):

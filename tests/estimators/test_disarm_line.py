@@ -86,6 +86,7 @@ def test_a_linear_f_leaves_double_cv_without_variance(num_samples):
     np.testing.assert_allclose(draws, np.tile(slopes * mean * (1 - mean), (50, 1)), rtol=1e-5)
 
 
+@pytest.mark.thorough
 def test_no_scale_leaves_the_leave_one_out_estimate():
     f = lambda z: (z @ WEIGHTS).sum(-1) ** 2
     ours = lambda x: estimators.double_cv(new_key(), f, x, num_samples=4, scale=0.0).surrogate
@@ -93,6 +94,7 @@ def test_no_scale_leaves_the_leave_one_out_estimate():
     np.testing.assert_allclose(jax.grad(ours)(LOGITS), jax.grad(plain)(LOGITS), rtol=1e-5)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["double_cv", "rodeo"])
 def test_descending_the_variance_lowers_it(name):
     f = lambda z: value_of(z, LOGITS, WEIGHTS)

@@ -156,6 +156,7 @@ WRONG = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("wrong", WRONG)
 @pytest.mark.parametrize("name", ALL)
 def test_one_value_for_each_example_is_needed(name, wrong):

@@ -71,6 +71,7 @@ def test_relaxed_draws(logit):
     np.testing.assert_allclose(draw.slopes[1], slope, atol=3e-3)
 
 
+@pytest.mark.thorough
 def test_without_control_variate_it_is_reinforce():
     key = jax.random.key(1)
     bits = draw_relaxed(jax.random.clone(key), LOGITS).bits

@@ -96,6 +96,7 @@ def test_gradients_go_where_they_belong():
         assert np.any(np.asarray(leaf) != 0)
 
 
+@pytest.mark.thorough
 def test_descending_the_variance_lowers_the_measured_variance():
     def loss(phi, key):
         return estimators.relax_variance(key, f, LOGITS, control_variate=control(phi)).mean()

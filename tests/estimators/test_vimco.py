@@ -118,6 +118,7 @@ def test_memory_grows_linearly_with_the_number_of_samples():
     assert max(sizes(jaxpr.jaxpr)) == x.size  # K numbers for each of 3 examples, at most
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("family", ["bernoulli", "categorical"])
 def test_sampled_gradient_is_unbiased(family):
     family = getattr(distributions, family)

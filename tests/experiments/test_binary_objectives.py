@@ -194,6 +194,7 @@ def bind(config, params, state):
     return model, averages, objectives.Batch(X - MEAN, jnp.int32(0), jnp.ones(()))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", [pytest.param(names.REBAR, marks=pytest.mark.slow), names.RELAX])
 def test_the_variance_moves_only_the_control_variate(name):
     config = Config(**{**TINY, "estimator": name})
@@ -252,6 +253,7 @@ def test_every_estimator_is_an_objective_of_its_own():
         assert len({str(inspect.signature(function)) for function in table.values()}) == 1
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", [names.RELAX, names.EXPONENTIAL])
 def test_the_networks_are_made_once(name, monkeypatch):
     config = Config(**{**TINY, "estimator": name})

@@ -78,6 +78,7 @@ def test_evaluation_approaches_the_enumerated_log_likelihood(images) -> None:
     assert set(results.means()) >= {"nll", "elbo", "kl", "active_units", "log_z", "log_z_ess"}
 
 
+@pytest.mark.thorough
 def test_pictures_of_the_prior_come_from_its_chains(images) -> None:
     config = Config(**{**TINY, "num_chains": 40})
     _, first, prior = start(config, images)

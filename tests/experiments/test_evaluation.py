@@ -159,6 +159,7 @@ def test_images_that_are_no_bits(binary, hierarchy, images, message) -> None:
             call()
 
 
+@pytest.mark.thorough
 def test_images_of_another_size(binary, hierarchy, joint) -> None:
     evaluator, trained = binary
     with pytest.raises(ValueError, match=r"the 64 pixels that the model.*got uint8 \(5, 4, 8, 1\)"):

@@ -66,6 +66,7 @@ def test_enumeration_has_neither_bias_nor_variance():
         assert error.variance < 1e-9
 
 
+@pytest.mark.thorough
 def test_reinforce_has_the_enumerated_variance_and_no_bias():
     module = TINY.experiment().model(NUM_PIXELS)
     elbo, exact = exact_gradient()

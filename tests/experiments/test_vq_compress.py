@@ -44,6 +44,7 @@ def test_quality_grows_with_the_codebook():
     assert results[1].codebook.shape == (16, 1, 1, 3)
 
 
+@pytest.mark.thorough
 def test_as_many_codes_as_colors_is_lossless():
     assert len(np.unique(TINY.reshape(-1, 3), axis=0)) == 8
     result = compress(TINY, 11)
@@ -72,6 +73,7 @@ def test_rates_count_codes_entropy_and_codebook():
     np.testing.assert_allclose(rate.codebook, 4 * 12 * 8 / 24)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("num_codes", "mode"), [(5, "P"), (300, "RGB")])
 def test_compressed_png_shows_the_compressed_image(tmp_path, num_codes, mode):
     result = by_hand(num_codes, 1, (30, 40))

@@ -85,6 +85,7 @@ def test_a_finished_run_of_an_older_version_is_finished(
     assert json.loads(path.read_text()) == former, "nothing was written"
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("lost", ["summary.json", "line.png"])
 def test_what_is_lost_of_a_finished_run_is_made_again(tmp_path, train, lost) -> None:
     first = train()
@@ -104,6 +105,7 @@ def test_a_run_whose_drawing_was_cut_off_is_not_finished(tmp_path, train) -> Non
     assert json.loads(path.read_text())[records.FILES] == ["line.png"]
 
 
+@pytest.mark.thorough
 def test_a_longer_run_ends_like_one_from_the_start(tmp_path, train) -> None:
     train(num_steps=14)  # the last step is the best one, but no multiple of eval_interval
     longer = train(num_steps=20)

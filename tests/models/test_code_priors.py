@@ -41,6 +41,7 @@ def random_codes(count):
     return np.random.default_rng(0).integers(0, SIZE, (count, *GRID, NUM_LATENTS), np.int32)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("network", NETWORKS)
 def test_all_codes_have_a_probability_of_one(network) -> None:
     grid, num_latents, size = (2, 2), 2, 2

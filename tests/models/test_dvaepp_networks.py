@@ -114,6 +114,7 @@ def test_no_groups_is_a_model_too() -> None:
     assert "group" not in params
 
 
+@pytest.mark.thorough
 def test_a_residual_block_starts_as_the_identity() -> None:
     x = jax.random.normal(jax.random.key(0), (2, 3, 5, 4))
     block = se_resnet.SEResidualBlock(4)
@@ -121,6 +122,7 @@ def test_a_residual_block_starts_as_the_identity() -> None:
     np.testing.assert_array_equal(block.apply(params, x), x)
 
 
+@pytest.mark.thorough
 def test_gates_are_squeezed_over_positions() -> None:
     """One pixel's change reaches all positions through the gates alone."""
     x = jax.random.normal(jax.random.key(0), (1, 9, 9, 4))

@@ -18,6 +18,7 @@ def make(config):
     return lambda method, *args: module.apply({"params": params}, *args, method=method), params
 
 
+@pytest.mark.thorough
 def test_shapes_of_two_groups_and_of_samples():
     apply, params = make(CONFIG)
     x, zeta1, zeta2 = jnp.ones((7, 5)), jnp.ones((4, 7, 3)), jnp.ones((4, 7, 2))

@@ -93,6 +93,7 @@ def test_samples_have_the_probabilities() -> None:
     assert (np.abs(found.mean(0) - expected) < 5 * error).all()
 
 
+@pytest.mark.thorough
 def test_mean_of_the_last_scale_given_the_same_coarser_pixels() -> None:
     module, params, context = make(num_scales=2)
     generate = jax.jit(lambda k: module.apply(params, k, context, method="generate"))
@@ -129,6 +130,7 @@ def test_levels_of_a_pixel_sum_to_one_and_are_drawn_in_color() -> None:
         module.apply(params, jax.random.key(6), context, method="generate_mean")
 
 
+@pytest.mark.thorough
 @pytest.mark.many_cases
 @pytest.mark.parametrize("context_side", [2, 8])
 def test_contexts_of_other_sizes_are_brought_to_the_first_scale(context_side) -> None:

@@ -53,6 +53,7 @@ def test_log_likelihood_and_mean(monkeypatch, problem, use_matmul) -> None:
     np.testing.assert_allclose(mean, p @ np.arange(256.0), rtol=1e-4)
 
 
+@pytest.mark.thorough
 @pytest.mark.many_cases
 @pytest.mark.parametrize("rows", [1, 2 * SIZE * SIZE, 1024], ids=lambda n: f"{n}rows")
 def test_total_has_the_gradient_of_the_sum(monkeypatch, problem, rows) -> None:

@@ -90,6 +90,7 @@ def test_calibrated_scale_sets_the_spread(model) -> None:
     np.testing.assert_allclose(logits.std(-1).mean((0, 1, 2)), 1.5, rtol=1e-4)
 
 
+@pytest.mark.thorough
 def test_model_is_fully_convolutional(model) -> None:
     """Far from the border, an image's codes are those of a crop of it."""
     module, params, _, _ = model

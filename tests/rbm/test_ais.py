@@ -14,6 +14,7 @@ log_z = jax.jit(ais.log_z, static_argnames=STATIC)
 reverse_log_z = jax.jit(ais.reverse_log_z, static_argnames="num_temperatures")
 
 
+@pytest.mark.thorough
 @pytest.mark.many_cases
 @pytest.mark.parametrize("sizes", [(5, 7), (6, 3)])
 def test_agrees_with_enumeration_within_its_error(sizes):
@@ -32,6 +33,7 @@ def test_any_base_gives_the_same_log_z():
     assert abs(found.value - exact.log_z(params)) < 5 * found.std_error
 
 
+@pytest.mark.thorough
 def test_both_modes_of_a_balanced_machine_are_found():
     # From the machine's own biases, which hold every unit at 0, half of Z would stay unseen.
     weights = jnp.ones((10, 10))
@@ -58,6 +60,7 @@ def test_few_temperatures_bracket_log_z_from_both_sides():
         assert gap > 5 * np.std(values) / np.sqrt(len(keys))
 
 
+@pytest.mark.thorough
 def test_reverse_agrees_with_enumeration_within_its_error():
     params = machine(5, 6, seed=5)
     z1, _ = exact.sample(jax.random.key(3), params, 2_000)
@@ -65,6 +68,7 @@ def test_reverse_agrees_with_enumeration_within_its_error():
     assert abs(found.value - exact.log_z(params)) < 5 * found.std_error
 
 
+@pytest.mark.thorough
 @pytest.mark.many_cases
 @pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit], ids=str)
 def test_devices_share_the_chains_and_change_nothing(axis_type):
@@ -96,6 +100,7 @@ def test_a_collapse_shows_in_the_effective_sample_size():
     assert np.isfinite(found.value)
 
 
+@pytest.mark.thorough
 def test_long_sums_keep_their_digits():
     # 20,000 equal terms: plain float32 sums would be off by more than the tolerance.
     params = machine(3, 3)._replace(weights=jnp.zeros((3, 3)))

@@ -59,6 +59,7 @@ def test_draws_have_their_probability():
     assert np.all(np.abs(np.asarray(bits).mean(0) - p) <= 5 * error)
 
 
+@pytest.mark.thorough
 def test_logits_that_are_nan_give_bits_that_are_nan():
     logits = jnp.array([[0.0, jnp.nan, 300.0], [-jnp.inf, jnp.inf, jnp.nan]])
     for dtype in (jnp.float32, jnp.bfloat16):

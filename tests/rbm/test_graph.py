@@ -70,6 +70,7 @@ def test_energy_log_z_and_moments():
     np.testing.assert_allclose(found.z_z, STATES.T @ (p[:, None] * STATES), rtol=1e-4)
 
 
+@pytest.mark.thorough
 def test_chains_start_from_the_biases_and_reach_the_law():
     start = jax.jit(graph.init, static_argnums=2)(jax.random.key(0), PARAMS, NUM_CHAINS)
     error = np.std(start.z, 0) / np.sqrt(NUM_CHAINS)

@@ -110,6 +110,7 @@ def test_half_precision_is_summed_in_float32(groups, dtype):
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
+@pytest.mark.thorough
 def test_what_is_documented_as_unused_is_unused():
     params, logits = machine(2, 2), [jnp.ones((3, 1)), jnp.ones((3, 2)), jnp.zeros((3, 1))]
     nan = jnp.full(7, jnp.nan)

@@ -45,6 +45,7 @@ def test_reinmax_bernoulli_is_exact_for_a_quadratic():
         np.testing.assert_allclose(ours, q * (1 - q) * 2)
 
 
+@pytest.mark.thorough
 def test_reinmax_categorical_is_exact_for_a_quadratic():
     z, matrices = (np.asarray(x) for x in jacobians(reinmax.categorical, LOGITS, 300))
     assert np.all(np.sort(z, axis=-1) == [0, 0, 0, 1])

@@ -183,6 +183,7 @@ def test_temperature_must_be_positive(temperature):
             call()
 
 
+@pytest.mark.thorough
 def test_hardness_may_be_an_array():
     logits = jnp.linspace(-1.0, 2.0, 12).reshape(3, 4)
     draw = lambda hard: lambda x: gumbel_softmax.sample(jax.random.key(3), x, 0.5, hard=hard)

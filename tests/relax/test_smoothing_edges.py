@@ -72,6 +72,7 @@ def test_power_density_is_finite_at_zeta_that_rounded_to_the_ends():
     np.testing.assert_array_equal(relax.power.cdf(ends, jnp.ones(2), 50.0), [0, 1])
 
 
+@pytest.mark.thorough
 def test_step_is_hard_and_passes_no_gradient():
     rho, logits = jnp.float32([0.1, 0.5, 0.9]), jnp.float32([3.0, 0.0, -4.0])
     np.testing.assert_array_equal(relax.step.icdf(rho, logits, 8.0), [1, 1, 0])

@@ -292,6 +292,7 @@ def test_dtypes_are_kept(name, dtype):
     assert {x.dtype for x in outputs} == {jnp.dtype(dtype)}
 
 
+@pytest.mark.thorough
 @EACH
 def test_half_precision_is_rounded_once_at_the_end(name):
     rho, logits, beta = points(seed=11)

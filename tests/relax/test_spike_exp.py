@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from dvae.relax import spike_exp
 
@@ -26,6 +27,7 @@ def test_icdf_is_the_formula_of_the_paper():
     np.testing.assert_allclose(zeta, expected, rtol=1e-5)
 
 
+@pytest.mark.thorough
 def test_frequency_of_the_spike():
     draws = spike_exp.sample(jax.random.key(0), jnp.full(50_000, -0.5), 5.0)
     p = 1 / (1 + np.exp(-0.5))

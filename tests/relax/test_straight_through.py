@@ -41,6 +41,7 @@ def test_forward_is_the_hard_sample_and_backward_the_gradient_of_the_mean(
     np.testing.assert_allclose(np.float32(gradient), np.float32(expected), rtol=1e-6)
 
 
+@pytest.mark.thorough
 @PAIRS
 def test_gradient_is_exact_in_expectation_for_a_linear_function(estimator, mean, family):
     # E[w . z] = w . p, whose gradient is what every single draw returns.

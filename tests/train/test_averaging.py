@@ -56,6 +56,7 @@ def test_average_is_that_of_its_recursion_and_training_the_same_as_without() -> 
         np.testing.assert_allclose(value, expected[name], rtol=1e-5)
 
 
+@pytest.mark.thorough
 def test_seeds_have_averages_of_their_own() -> None:
     one = [averaging.start(initial(seed), of=of) for seed in (0, 1)]
     both = jax.tree.map(lambda *x: jnp.stack(x), *one)

@@ -150,6 +150,7 @@ except checkpoint.CheckpointError as error:
 """
 
 
+@pytest.mark.thorough
 def test_a_full_disk_leaves_the_last_checkpoint(tmp_path) -> None:
     ran = subprocess.run(
         [sys.executable, "-c", FULL_DISK, str(tmp_path)],

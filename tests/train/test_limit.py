@@ -22,6 +22,7 @@ NO_STEP = Due(call=1, log=False, validate=False, lasting=False, save=False)
 make_task = functools.partial(walk, OPTIMIZER)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("monitor", [None, "norm"])
 def test_a_run_that_is_always_late_ends_like_one_without_a_limit(tmp_path, monitor) -> None:
     mesh, task = sharding.make_mesh(1), make_task(monitor)

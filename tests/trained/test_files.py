@@ -145,6 +145,7 @@ def test_arrays_that_do_not_fit_are_not_written(tmp_path) -> None:
     assert not (tmp_path / "model").exists()
 
 
+@pytest.mark.thorough
 def test_loading_needs_neither_the_programs_nor_the_training(tmp_path) -> None:
     write(tmp_path)
     code = (

@@ -74,6 +74,7 @@ def test_usage_of_every_digit():
     np.testing.assert_array_equal(vq.digit_usage(np.array([[2, -1, 6]]), radices)[2][6], 1)
 
 
+@pytest.mark.thorough
 def test_masked_codes_count_nowhere():
     codes = np.array([[0, 2, 2], [1, 0, 2]])
     mask = np.array([[True, True, False], [False, False, True]])

@@ -123,6 +123,7 @@ def test_the_codebook_stays_where_nothing_is_known(decay):
     np.testing.assert_array_equal(state.counts, 0)
 
 
+@pytest.mark.thorough
 def test_decay_and_smoothing_are_numbers_of_any_kind():
     vectors, codebook = draw(17, (9, 4), 3)
     state, codes = ema_init(codebook), jnp.arange(9) % 3

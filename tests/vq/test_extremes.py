@@ -38,6 +38,7 @@ def excess(codes, vectors, codebook):
     return distances[np.arange(len(codes)), codes] - distances.min(-1)
 
 
+@pytest.mark.thorough
 @pytest.mark.many_cases
 @pytest.mark.parametrize("offset", [0, 3, 100, 300, 1000, 1e4])
 def test_offsets_cost_no_digits(offset):
@@ -57,6 +58,7 @@ def test_offsets_cost_no_digits(offset):
     np.testing.assert_allclose(tangent, want, rtol=1e-5, atol=1e-2 + 1e-4 * offset)
 
 
+@pytest.mark.thorough
 @pytest.mark.many_cases
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 @pytest.mark.parametrize("offset", [0, 100, 1000])
@@ -112,6 +114,7 @@ def test_of_a_very_long_vector_the_direction_counts():
     np.testing.assert_array_equal(nearest_code(v * 0, m), np.square(m).sum(-1).argmin())
 
 
+@pytest.mark.thorough
 def test_a_code_that_is_not_finite_is_never_the_nearest():
     v, m = (np.float32(x) for x in draw(6, 300, 16, 4))
     bad = m.copy()
@@ -136,6 +139,7 @@ def test_a_vector_that_is_not_finite_has_no_code():
             np.testing.assert_array_equal(np.isnan(vq.lookup(codes, m)).all(-1), np.arange(3) == i)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("num_codes", [1, 49, 500])
 def test_scalars_have_a_code(num_codes):
     for num_vectors in (1, 997):
@@ -156,6 +160,7 @@ def test_the_last_of_more_codes_than_float32_can_count():
     np.testing.assert_array_equal(codes, [2**24 + 1, 0])
 
 
+@pytest.mark.thorough
 def test_double_precision_is_used():
     with jax.enable_x64(True):
         v, m = (x + 1e8 for x in draw(8, 300, 64, 8))
@@ -165,6 +170,7 @@ def test_double_precision_is_used():
         assert codes.dtype == jnp.int32
 
 
+@pytest.mark.thorough
 @pytest.mark.many_cases
 @pytest.mark.parametrize("shape", [(0, 3), (2, 0, 3), (3,)])
 def test_empty_batches_and_single_vectors(shape):

@@ -72,6 +72,7 @@ def test_lloyd_iterations_match_numpy_from_the_same_seeds():
     assert inertia(points, codebook, codes) < inertias[-1] < inertias[0]
 
 
+@pytest.mark.thorough
 def test_an_empty_cluster_moves_to_the_farthest_point():
     from dvae.vq.kmeans import _blocks, _lloyd
 
@@ -106,6 +107,7 @@ def test_seeds_are_distinct_points_drawn_by_squared_distance():
 GRID = np.stack(np.meshgrid([-1, 0, 1], [-1, 0, 1], [0]), -1).reshape(9, 3)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "distinct",
     [
@@ -182,6 +184,7 @@ def test_points_that_are_not_finite_are_left_out_under_jit():
     np.testing.assert_array_equal(codes, 8)
 
 
+@pytest.mark.thorough
 def test_one_code_and_equal_points():
     points = np.full((50, 2), 0.1, np.float32)
     codebook, codes = run(0, points, num_codes=50, num_iters=2, chunk_size=7)

@@ -147,6 +147,7 @@ def test_probabilities_that_underflow():
     np.testing.assert_allclose(found.conditional_entropy, want, rtol=1e-4)
 
 
+@pytest.mark.thorough
 @pytest.mark.many_cases
 @pytest.mark.parametrize("name", MODULES)
 def test_masked_positions_count_nowhere(name):

@@ -43,6 +43,7 @@ def test_stages_quantize_what_is_left():
     np.testing.assert_array_equal(quantize(v, codebooks[:2]).codes, codes[:, :2])
 
 
+@pytest.mark.thorough
 def test_stages_of_different_sizes_and_one_stage():
     v, codebooks = draw(1)
     stages = (codebooks[0], codebooks[1][:1], codebooks[2][:4])
@@ -107,6 +108,7 @@ def test_dropped_stages():
         np.testing.assert_array_equal(np.any(gradient[r] != 0, axis=-1), counts > 0)
 
 
+@pytest.mark.thorough
 def test_depth_of_every_example_broadcasts_over_its_positions():
     v, codebooks = draw(4)
     v = v.reshape(5, 8, 4)
@@ -182,6 +184,7 @@ def test_masked_positions_count_nowhere():
     assert all(np.all(x == 0) for x in gradients)
 
 
+@pytest.mark.thorough
 def test_half_precision_residuals_are_float32():
     v, codebooks = draw(8, num=200)
     v, half = v.astype(jnp.bfloat16), codebooks.astype(jnp.bfloat16)

@@ -93,6 +93,7 @@ def check(function, spec, inputs, *, in_mesh, jitted):
         assert leaf.sharding.is_equivalent_to(NamedSharding(mesh, leaf_spec), leaf.ndim)
 
 
+@pytest.mark.thorough
 @pytest.mark.many_cases
 @pytest.mark.parametrize(("shape", "in_mesh"), [((32, 4), False), ((8, 3, 2, 4), True)])
 @pytest.mark.parametrize("name", FUNCTIONS)
