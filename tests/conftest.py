@@ -1,4 +1,4 @@
-"""Test configuration: eight virtual CPU devices, strict shapes and strict keys."""
+"""Test configuration: eight virtual CPU devices, strict shapes and, in thorough runs, strict keys."""
 
 import os
 from collections import Counter
@@ -21,7 +21,6 @@ import jax
 import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-jax.config.update("jax_debug_key_reuse", True)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -30,6 +29,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # The check of keys takes a fourteenth of the time.
+    jax.config.update("jax_debug_key_reuse", config.getoption("--thorough"))
     # One program is compiled by many tests, by all workers, and again in the next run.
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ and hasattr(config, "cache"):
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(config.cache.mkdir("xla"))

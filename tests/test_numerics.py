@@ -158,9 +158,10 @@ def test_random_bits_refuse_what_is_no_single_key():
 
 def test_a_key_used_twice_is_noticed():
     key = jax.random.key(0)
-    _numerics.random_bits(key, (3,))
-    with pytest.raises(jax.errors.KeyReuseError):
+    with jax.debug_key_reuse(True):
         _numerics.random_bits(key, (3,))
+        with pytest.raises(jax.errors.KeyReuseError):
+            _numerics.random_bits(key, (3,))
 
 
 def test_vary_like_types_the_start_of_a_loop_inside_shard_map():

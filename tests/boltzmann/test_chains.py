@@ -35,6 +35,7 @@ def test_one_sweep_leaves_the_law_invariant(form, monkeypatch):
     assert info.flips > 0.1
 
 
+@pytest.mark.thorough
 def test_chains_start_from_the_biases_and_reach_the_law():
     state = gibbs.init(jax.random.key(0), PARAMS, NUM_CHAINS)
     assert_law(table(PARAMS._replace(weights=jnp.zeros(9)))[0], state.z)

@@ -12,6 +12,7 @@ from dvae.boltzmann import ais, annealing, exact, graphs
 STATIC = ("num_temperatures", "num_chains")
 
 
+@pytest.mark.thorough
 @pytest.mark.many_cases
 @pytest.mark.parametrize("form", [by_lists, by_products])
 def test_ais_agrees_with_enumeration_within_its_error(form, monkeypatch):
@@ -60,6 +61,7 @@ def test_log_z_given_some_units_is_that_of_the_conditioned_machine():
     assert abs(found.value - constant - expected) < 5 * found.std_error
 
 
+@pytest.mark.thorough
 @pytest.mark.many_cases
 @pytest.mark.parametrize("form", [by_lists, by_products])
 def test_annealing_has_the_moments_and_log_z(form, monkeypatch):

@@ -12,6 +12,7 @@ from dvae.boltzmann import exact, graphs
 FORMS = [by_lists, by_products]
 
 
+@pytest.mark.thorough
 @pytest.mark.many_cases
 @pytest.mark.parametrize("form", FORMS)
 def test_energies_and_logits(form, monkeypatch):

@@ -163,6 +163,7 @@ def test_groups_that_do_not_fit_are_named(bound, q, p):
         bound(jnp.zeros(4), [fits, jnp.zeros(q)], [fits, jnp.zeros(p)])
 
 
+@pytest.mark.thorough
 def test_groups_may_share_batch_axes():
     rng = np.random.default_rng(0)
     log_px, q = np.float32(rng.normal(size=(5, 4))), np.float32(rng.normal(size=(1, 4, 2)))

@@ -48,6 +48,7 @@ def test_one_sample_is_the_weight_itself():
     np.testing.assert_array_equal(result.ess, 1.0)
 
 
+@pytest.mark.thorough
 def test_bitwise_the_same_for_any_chunk_size():
     expected = evaluate(elementwise_weights, 50, 5)
     for chunk_size in (1, 7, 50, 1000):

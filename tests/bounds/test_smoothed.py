@@ -73,6 +73,7 @@ def test_marginal_bound_exceeds_joint_by_the_divergence_of_z_given_zeta(groups, 
     np.testing.assert_allclose(marginal - joint, gap, rtol=5e-3)
 
 
+@pytest.mark.thorough
 @pytest.mark.many_cases
 @GROUPS
 def test_both_lie_below_the_evidence_of_the_relaxed_model(groups):

@@ -77,6 +77,7 @@ def test_all_orders_of_a_small_set_are_equally_likely(num_examples):
         assert chi_square < degrees + 5 * np.sqrt(2 * degrees)
 
 
+@pytest.mark.thorough
 def test_positions_and_neighbors_are_uniform_over_epochs():
     num_examples, num_epochs = 50, 20_000
     key = jax.random.key(3)

@@ -50,6 +50,7 @@ def test_patches_are_crops_of_the_photographs():
         assert any(owners[y // 48, x // 48] == split for y, x in inside)
 
 
+@pytest.mark.thorough
 def test_patch_splits_share_no_pixel(monkeypatch):
     """Photographs whose colors spell coordinates show where every crop came from."""
 

@@ -45,6 +45,7 @@ def test_entropy_of_a_certain_bit(logit):
     assert slopes == (0,)
 
 
+@pytest.mark.thorough
 @pytest.mark.many_cases
 @pytest.mark.parametrize(
     ("q", "p", "expected", "by_q", "by_p"),
@@ -198,6 +199,7 @@ def test_dropped_codes_can_be_masked_out():
     np.testing.assert_allclose(gradient[1], np.eye(3)[2] - jax.nn.softmax(logits[1]), atol=1e-6)
 
 
+@pytest.mark.thorough
 def test_log_prob_of_codes_has_forward_mode_and_hessian_vector_products():
     rng = np.random.default_rng(2)
     logits, along = np.float32(rng.normal(size=(2, 5, 7)))

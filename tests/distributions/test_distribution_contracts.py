@@ -47,6 +47,7 @@ def test_jit_equals_eager(family):
     assert_same(jitted(family, jax.random.key(1), logits, other), eager)
 
 
+@pytest.mark.thorough
 @FAMILIES
 def test_vmap_equals_loop(family):
     logits, other = inputs()
@@ -57,6 +58,7 @@ def test_vmap_equals_loop(family):
         assert_same({k: v[i] for k, v in mapped.items()}, one(seed, logits[i], other[i]))
 
 
+@pytest.mark.thorough
 @FAMILIES
 @DTYPES
 def test_dtype_is_kept_and_rounded_once(family, dtype):

@@ -58,6 +58,7 @@ def run(estimator, seed, logits, family=distributions.bernoulli):
 jitted = jax.jit(run, static_argnums=(0, 3))
 
 
+@pytest.mark.thorough
 @pytest.mark.many_cases
 @ALL
 def test_jit_equals_eager(estimator):

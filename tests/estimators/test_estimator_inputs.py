@@ -120,6 +120,7 @@ def test_integer_logits_count_as_floats(name):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["rebar", "rebar_variance"])
 def test_rebar_refuses_integers_which_have_no_derivative(name):
     with pytest.raises(ValueError, match=rf"{name} differentiates f .*got int32; .* take disarm"):
@@ -167,6 +168,7 @@ def test_one_value_for_each_example_is_needed(name, wrong):
         jax.eval_shape(lambda x: ALL[name](jax.random.key(0), WRONG[wrong], x), jnp.zeros((5, 3)))
 
 
+@pytest.mark.thorough
 @pytest.mark.many_cases
 @pytest.mark.parametrize("name", ALL)
 def test_a_pair_of_outputs_is_refused(name):

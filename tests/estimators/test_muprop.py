@@ -61,6 +61,7 @@ def test_parameters_receive_only_the_gradient_at_the_sample():
     np.testing.assert_allclose(by_theta, expected(theta), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.thorough
 def test_the_residual_is_linear_in_its_scales():
     f = lambda z: value_of(z, LOGITS, THETA)
     key, rows = jax.random.key(4), np.broadcast_to(LOGITS, (5, 3))

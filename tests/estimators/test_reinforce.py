@@ -38,6 +38,7 @@ def expected_gradient(surrogate, num_samples):
     return jax.jit(jax.value_and_grad(total, (0, 1)))(LOGITS, THETA)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("baseline", [0.0, 3.7])
 def test_reinforce_is_exactly_unbiased(baseline):
     def surrogate(values, log_q):

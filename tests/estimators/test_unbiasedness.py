@@ -100,6 +100,7 @@ def exact():
     return jax.jit(jax.vmap(one))(np.float32([0.0, 1.0]))
 
 
+@pytest.mark.thorough
 @pytest.mark.many_cases
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_mean_is_the_exact_gradient(name):

@@ -116,6 +116,7 @@ def test_gradient_of_unbiased_estimators_is_that_of_the_exact_bound(settings):
         assert_mean(-samples, expected, jax.tree_util.keystr(path))
 
 
+@pytest.mark.thorough
 def test_enumerating_estimator_is_exact():
     config = Config(**{**TINY, "estimator": names.EXACT})
     params, state = make(config)
@@ -215,6 +216,7 @@ def test_the_variance_moves_only_the_control_variate(name):
         assert constant or np.any(np.asarray(leaf) != 0), path
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("normalization", [names.NONE, names.BATCH])
 def test_the_frozen_likelihood_has_a_gradient_in_the_latents_alone(normalization):
     config = Config(**{**TINY, "normalization": normalization})

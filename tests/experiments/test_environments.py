@@ -59,6 +59,7 @@ def run(*command, **changes):
 ASCII = dict(LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
 
 
+@pytest.mark.thorough
 def test_a_thread_may_run_an_experiment(tmp_path, monkeypatch) -> None:
     mesh = sharding.make_mesh(1)
     monkeypatch.setattr(runner.sharding, "make_mesh", lambda *_: mesh)

@@ -53,6 +53,7 @@ def aged(program):
     return lambda part: {former.get(name, name): value for name, value in part.items()}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("program", finished_runs.CONFIGS)
 @pytest.mark.parametrize("num_seeds", [1, 2])
 def test_runs_with_former_names_are_read_like_new_ones(tmp_path, program, num_seeds) -> None:

@@ -52,6 +52,7 @@ def test_as_many_codes_as_colors_is_lossless():
     assert vq_compress.psnr(TINY, result.image) == math.inf
 
 
+@pytest.mark.thorough
 def test_patches_are_put_back_where_they_were():  # the width, 7, needs padding
     result = compress(TINY, num_codes=9, patch_size=3)  # one code per patch
     assert result.codes.shape == (3, 3)
@@ -84,6 +85,7 @@ def test_compressed_png_shows_the_compressed_image(tmp_path, num_codes, mode):
         np.testing.assert_array_equal(np.asarray(picture.convert("RGB")), result.image)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("patch_size", [1, 3])
 def test_the_drawing_shows_every_code(patch_size):
     result = by_hand(8, patch_size, (9, 7))
@@ -136,6 +138,7 @@ TRANSPARENT = np.dstack([TINY, np.where(TINY[..., :1] > 0, 255, 100).astype(np.u
 GRAY16 = (np.arange(63, dtype=np.uint16) * 1040).reshape(9, 7)
 
 
+@pytest.mark.thorough
 @pytest.mark.many_cases
 @pytest.mark.parametrize(
     ("picture", "suffix", "notes"),

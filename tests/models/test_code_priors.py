@@ -91,6 +91,7 @@ def test_sampling_from_a_cache_is_plain_sampling(network) -> None:
     np.testing.assert_array_equal(cache.codes, sampled)
 
 
+@pytest.mark.thorough
 @pytest.mark.many_cases
 @pytest.mark.parametrize("network", NETWORKS)
 def test_it_starts_at_a_factorial_prior_and_drops_in_training_alone(network) -> None:

@@ -41,6 +41,7 @@ def test_convolutions_agree(monkeypatch, size, stride, shape) -> None:
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("features_in", "features"), [(4, 6), (9, 2)])
 def test_transposed_convolutions_agree(monkeypatch, features_in, features) -> None:
     x = jax.random.normal(jax.random.key(0), (2, 3, 5, features_in))
@@ -139,6 +140,7 @@ def test_bias_gradient_of_a_sharded_batch(monkeypatch, axis_type) -> None:
     np.testing.assert_array_equal(gradient, 2 * (x + 1).sum((0, 1, 2)))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("use_matmul", [True, False])
 def test_bias_gradient_is_not_rounded(monkeypatch, use_matmul) -> None:
     """A bfloat16 sum of 4,096 ones stops growing at 256."""

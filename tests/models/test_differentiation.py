@@ -89,6 +89,7 @@ def arguments(name, dtype=jnp.float64):
     return [jnp.asarray(rng.normal(size=shape), dtype) for shape in (*shapes, *shapes)]
 
 
+@pytest.mark.thorough
 @pytest.mark.many_cases
 @pytest.mark.parametrize("use_matmul", [True, False], ids=["matrix", "ordinary"])
 @pytest.mark.parametrize("name", CASES)
@@ -117,6 +118,7 @@ def test_derivatives_without_jit() -> None:
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4, err_msg=kind)
 
 
+@pytest.mark.thorough
 @pytest.mark.many_cases
 @pytest.mark.parametrize("use_matmul", [True, False], ids=["matrix", "ordinary"])
 @pytest.mark.parametrize("name", ["3x3", "transposed"])

@@ -79,6 +79,7 @@ def test_likelihood_of_grey_levels_is_a_cross_entropy() -> None:
     np.testing.assert_allclose(found, [expected], rtol=1e-6)
 
 
+@pytest.mark.thorough
 def test_divergences_against_their_definitions() -> None:
     mean, log_scale = np.array([[0.5, -1.0]]), np.array([[0.2, -0.7]])
     logits = np.array([[1.0, 0.0, -2.0]])

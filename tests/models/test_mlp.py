@@ -31,6 +31,7 @@ def test_shapes_of_two_groups_and_of_samples():
     np.testing.assert_array_equal(params["prior_logits"], 0)
 
 
+@pytest.mark.thorough
 def test_a_group_depends_on_the_images_and_on_earlier_groups():
     apply, _ = make(CONFIG)
 

@@ -29,6 +29,7 @@ def floats(tree):
     return {x.dtype for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)}
 
 
+@pytest.mark.thorough
 @pytest.mark.many_cases
 @pytest.mark.parametrize("name", CASES)
 def test_nothing_turns_double_where_doubles_are_enabled(name) -> None:
@@ -40,6 +41,7 @@ def test_nothing_turns_double_where_doubles_are_enabled(name) -> None:
     assert floats(found) == {jnp.dtype(jnp.float32)}
 
 
+@pytest.mark.thorough
 @pytest.mark.many_cases
 @pytest.mark.parametrize("name", CASES)
 def test_strict_promotion(name) -> None:
@@ -56,6 +58,7 @@ def in_shards(function, out_specs):
     return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=out_specs)
 
 
+@pytest.mark.thorough
 @pytest.mark.many_cases
 @pytest.mark.parametrize("name", CASES)
 def test_inside_shard_map(name) -> None:
@@ -78,6 +81,7 @@ def test_gradients_inside_shard_map_are_those_of_the_whole_batch() -> None:
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4 * float(jnp.abs(b).max()))
 
 
+@pytest.mark.thorough
 @pytest.mark.many_cases
 @pytest.mark.parametrize("name", CASES)
 def test_a_mesh_with_explicit_axes(name) -> None:

@@ -76,6 +76,7 @@ def test_total_has_the_gradient_of_the_sum(monkeypatch, problem, rows) -> None:
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.thorough
 def test_total_under_vmap(problem) -> None:
     head, params, x, images = problem
 

@@ -51,6 +51,7 @@ def test_posterior_logits_against_the_definition(model) -> None:
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.thorough
 def test_codes_of_each_latent_variable_come_from_its_own_codebook(model) -> None:
     _, _, _, codebook = model
     codes = jnp.array([[1, 4], [5, 0]])
@@ -100,6 +101,7 @@ def test_model_is_fully_convolutional(model) -> None:
     np.testing.assert_allclose(crop[:, 3:-3, 3:-3], whole[:, 7:9, 7:9], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.thorough
 def test_bfloat16_keeps_float32_parameters_and_likelihood(model) -> None:
     _, params, images, codebook = model
     module = vq_conv.VQConv(vq_conv.VQConvConfig(**{**vars(CONFIG), "dtype": jnp.bfloat16}))

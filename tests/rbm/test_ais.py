@@ -25,6 +25,7 @@ def test_agrees_with_enumeration_within_its_error(sizes):
     assert 500 < found.ess <= 2_000
 
 
+@pytest.mark.thorough
 def test_any_base_gives_the_same_log_z():
     params = machine(5, 7, seed=3)
     base = (jnp.full(5, 0.5), jnp.full(7, -0.5))

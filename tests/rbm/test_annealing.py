@@ -109,6 +109,7 @@ def large_run(params):
     return anneal(jax.random.key(1), params, num_chains=1_000, num_temperatures=30, num_sweeps=3)
 
 
+@pytest.mark.thorough
 def test_one_large_run_agrees_within_its_error():
     params = machine(6, 8, seed=3, scale=1.2)
     state, info = large_run(params)
@@ -131,6 +132,7 @@ def test_independent_units_have_no_error():
     assert info.std_error < 1e-4
 
 
+@pytest.mark.thorough
 def test_small_changes_of_a_large_log_z_are_not_lost():
     # Each update adds 1e-4 to a log Z of 5,000, whose neighbors in float32 are 5e-4 away.
     params = rbm.RBM(jnp.zeros(2), jnp.array([5_000.0]), jnp.zeros((2, 1)))

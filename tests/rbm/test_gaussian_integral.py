@@ -46,6 +46,7 @@ def test_gaussian_integral_is_the_enumerated_mixture(sizes):
         np.testing.assert_allclose(eager, found, rtol=1e-6)
 
 
+@pytest.mark.thorough
 def test_gaussian_integral_gradients_are_those_of_enumeration():
     n1, n2 = 2, 3
     params, zeta = machine(n1, n2, seed=6), noise((5, 5), seed=6)

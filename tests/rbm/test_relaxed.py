@@ -48,6 +48,7 @@ def mean_field_terms(smoothing, zeta, beta):
     return smoothing.log_ratio(zeta, beta), smoothing.log_prob_0(zeta, beta)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("smoothing", [relax.exponential, relax.power, relax.gaussian])
 def test_mean_field_is_never_above_enumeration_and_close_for_weak_couplings(smoothing):
     @jax.jit
@@ -96,6 +97,7 @@ def test_bound_is_the_mean_field_bound_with_one_side_summed_out():
             assert np.max(found - stale) > 0.01
 
 
+@pytest.mark.thorough
 def test_gradients_are_those_of_the_converged_bound_and_near_those_of_enumeration():
     zeta = noise((4, 7), seed=2)
     terms = mean_field_terms(relax.exponential, zeta, 2.0)
@@ -165,6 +167,7 @@ def test_zeta_outside_the_support_is_impossible():
     assert np.isfinite(found[1])
 
 
+@pytest.mark.thorough
 def test_half_precision_strong_couplings_and_single_points():
     params = RBM(*(jnp.asarray(p, jnp.bfloat16) for p in machine(3, 2, scale=30.0)))
     zeta = jnp.asarray(noise(5), jnp.bfloat16)

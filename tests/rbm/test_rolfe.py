@@ -160,6 +160,7 @@ def test_log_z_brings_its_own_gradient_and_half_precision_is_kept_in_the_logits(
     assert_close(by_params, expected)
 
 
+@pytest.mark.thorough
 def test_a_zeta_that_is_nan_stays_visible():
     group, nan = jnp.zeros((5, 2)), jnp.full((5, 2), jnp.nan)
     assert np.all(np.isnan(rolfe.kl_surrogate(PARAMS, [group, group], [nan, group], 0.0)))

@@ -85,6 +85,7 @@ def test_gumbel_rao_bernoulli_averages_the_conditional_slope(z, logit):
     assert abs(mean - expected) < 5 * error
 
 
+@pytest.mark.thorough
 def test_gumbel_rao_categorical_has_the_mean_of_straight_through_and_less_variance():
     def slope(sampler):
         run = jax.vmap(lambda key: jax.grad(lambda x: quadratic(sampler(key, x)))(LOGITS))
@@ -110,6 +111,7 @@ def test_gumbel_rao_of_one_sample_is_straight_through_in_law():
         assert np.all(np.abs(a - b) < 5 * np.hypot(sa, sb))
 
 
+@pytest.mark.thorough
 def test_two_classes_are_a_bit():
     logits = np.float32([0.8, 0.0])
     by_class = partial(gumbel_rao.categorical, temperature=0.7, num_samples=5)

@@ -93,6 +93,7 @@ def test_nan_stays_visible_in_the_step_and_concrete_densities():
     np.testing.assert_array_equal(np.isnan(log_p), [True, False])
 
 
+@pytest.mark.thorough
 @pytest.mark.many_cases
 @BITS
 def test_logits_may_be_numbers_and_lists(sample):
@@ -133,6 +134,7 @@ def test_sample_shapes_may_be_integers(shape):
     assert pixels.shape == (5, 1)
 
 
+@pytest.mark.thorough
 def test_numbers_and_lists_of_integers_count_as_floats():
     y = relax.logistic.log_ratio([0, 1], 4)
     np.testing.assert_allclose(y, [-2.6500055, 2.6500055], rtol=1e-6)

@@ -66,6 +66,7 @@ def test_values_and_slopes_are_accurate_over_the_whole_range(name):
     assert_accurate(zeta, slope, *expected, rho, beta, least_density=least)
 
 
+@pytest.mark.thorough
 def test_a_likely_bit_at_a_tiny_rho():
     # 50 digits: 0.79276563, 9.3586e-7. At 1 - rho = 1 the cliff would be taken, of slope 4.9e6.
     zeta, slope = jax.value_and_grad(relax.exponential.icdf, 1)(1e-9, 30.0, 100.0)

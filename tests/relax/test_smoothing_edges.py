@@ -63,6 +63,7 @@ def test_uniform_exp_log_prob_is_finite_at_both_limits():
         assert np.all(np.isfinite(run(np.float32(0.3), np.float32(1.0), np.float32(4.0))))
 
 
+@pytest.mark.thorough
 def test_power_density_is_finite_at_zeta_that_rounded_to_the_ends():
     ends = jnp.float32([0.0, 1.0])
     for function in (relax.power.log_prob, relax.power.posterior_logits):

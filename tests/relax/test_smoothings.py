@@ -237,6 +237,7 @@ def test_large_beta_is_the_step(name):
     np.testing.assert_allclose(zeta, relax.step.icdf(rho, logits), atol=0.02)
 
 
+@pytest.mark.thorough
 @pytest.mark.many_cases
 @EACH
 def test_jit_equals_eager_and_vmap_equals_the_whole(name):

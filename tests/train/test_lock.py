@@ -54,6 +54,7 @@ def names(workdir):
     return sorted(path.name for path in workdir.iterdir())
 
 
+@pytest.mark.thorough
 def test_another_process_is_named_until_it_is_killed(tmp_path) -> None:
     command = [sys.executable, "-c", HOLDS, str(tmp_path)]
     other = subprocess.Popen(

@@ -215,6 +215,7 @@ def test_calls_that_pass_by_the_saved_step_are_refused(tmp_path, mesh) -> None:
     loop.fit(make_task(), loop.LoopConfig(12, steps_per_call=3, log_interval=3), tmp_path, mesh)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("num_devices", "expected"), [(1, 1), (2, 12)])
 def test_calls_wait_for_each_other_on_several_cpu_devices_alone(
     tmp_path, monkeypatch, num_devices, expected
@@ -245,6 +246,7 @@ def test_step_is_traced_once(tmp_path, mesh) -> None:
     assert len(traces) == 1
 
 
+@pytest.mark.thorough
 def test_eight_devices_equal_one(tmp_path, mesh) -> None:
     one = loop.fit(make_task(), CONFIG, tmp_path / "one", mesh)
     eight = loop.fit(make_task(), CONFIG, tmp_path / "eight", sharding.make_mesh(8))

@@ -74,6 +74,7 @@ def test_squared_distances_accept_mixed_dtypes():
     assert [x.dtype for x in gradients] == [jnp.bfloat16, jnp.float32]
 
 
+@pytest.mark.thorough
 def test_cancellation_is_clipped_at_zero():
     vectors, _ = draw(2, (200, 64), 1, scale=100.0)
     norms = jnp.sum(jnp.square(vectors), axis=-1)
@@ -177,6 +178,7 @@ def test_marks_of_no_code_are_no_codes():
     np.testing.assert_array_equal(vq.usage(codes, 5), [1, 0, 0, 0, 1])
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("dtype", [np.bool_, np.int8, np.uint8, np.uint32])
 def test_codes_of_every_integer_type(dtype):
     codebook = np.arange(300, dtype=np.float32)[:, None]

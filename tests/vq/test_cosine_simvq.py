@@ -120,6 +120,7 @@ def test_simvq_is_the_nearest_row_of_the_product():
         np.testing.assert_array_equal(gradient, value)
 
 
+@pytest.mark.thorough
 def test_both_losses_of_simvq_reach_the_matrix_and_neither_the_basis():
     v, basis, weights = draw(6, (30, 4), (8, 4), (4, 4))
     codes = simvq.quantize(v, basis, weights).codes
@@ -170,6 +171,7 @@ def test_masked_positions_count_nowhere(name):
     assert all(np.all(x == 0) for x in gradients)
 
 
+@pytest.mark.thorough
 def test_bad_input_is_refused():
     v, codebook, weights = draw(8, (4, 3), (5, 3), (3, 3))
     codes = np.zeros(4, int)

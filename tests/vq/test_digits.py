@@ -10,6 +10,7 @@ from dvae import vq
 RADICES = [(2,), (1,), (8, 6, 5), (7, 5, 5, 5, 5), (2,) * 10, (1, 3, 1, 4), (46340, 46340)]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("radices", RADICES)
 def test_integers_and_digits_are_one_to_one(radices):
     size = int(np.prod(radices))

@@ -159,6 +159,7 @@ def test_ema_update_refuses_bad_settings():
             vq.restart_dead_codes(jax.random.key(0), bad, vectors, threshold=1.0)
 
 
+@pytest.mark.thorough
 def test_ema_sums_are_global_under_sharding():
     vectors, codebook = draw(18, (64, 4), 5)
     vectors += jnp.arange(64.0)[:, None] / 16  # every device sees other vectors
@@ -231,6 +232,7 @@ def test_restart_with_fewer_vectors_than_codes_repeats_them():
             vq.restart_dead_codes(key, state, vectors, threshold=0.1)
 
 
+@pytest.mark.thorough
 def test_a_restart_draws_no_vector_that_is_not_finite():
     vectors = np.ones((6, 2), np.float32)
     vectors[0, 1], vectors[3], vectors[4, 0] = np.nan, np.inf, -np.inf

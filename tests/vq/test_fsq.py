@@ -29,6 +29,7 @@ def all_digits(grid):
     return np.stack(np.unravel_index(np.arange(np.prod(grid)), grid, order="F"), axis=-1)
 
 
+@pytest.mark.thorough
 @pytest.mark.many_cases
 @pytest.mark.parametrize("grid", GRIDS)
 def test_codes_to_values_to_codes_over_all_codes(grid):
@@ -114,6 +115,7 @@ def test_derivatives_of_any_order():
         np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_half_precision_is_rounded_in_float32(dtype):
     grid = (8, 255, 257)

@@ -83,12 +83,14 @@ def test_an_empty_cluster_moves_to_the_farthest_point():
     np.testing.assert_allclose(codebook[:, 0], [113 / 6, 50, 30], rtol=1e-6)
 
 
+@pytest.mark.thorough
 def test_chunks_bound_the_memory():
     points = jax.ShapeDtypeStruct((273_280, 3), jnp.float32)
     compiled = kmeans.lower(jax.random.key(0), points, num_codes=256, num_iters=2).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < 40e6  # all distances: 280 MB
 
 
+@pytest.mark.thorough
 def test_seeds_are_distinct_points_drawn_by_squared_distance():
     points = jnp.array([[0.0], [0.0], [1.0], [3.0]])
     keys = jax.random.split(jax.random.key(6), 8000)
@@ -194,6 +196,7 @@ def test_one_code_and_equal_points():
     np.testing.assert_array_equal(codebook, [[0, 0]])
 
 
+@pytest.mark.thorough
 def test_kmeans_vmaps_over_latent_variables():
     points = normal(10, (3, 97, 3))
     options = {"num_codes": 6, "num_iters": 4, "chunk_size": 10}

@@ -94,6 +94,7 @@ def test_marginal_entropy_is_exact_where_bits_are_independent(dim):
     np.testing.assert_allclose(found.conditional_entropy, entropy(p).mean(), rtol=1e-5)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", MODULES)
 def test_gradients_are_those_over_all_codes(name):
     dim, beta = 5, 0.8
@@ -185,6 +186,7 @@ def test_zeros_and_nan():
     np.testing.assert_array_equal(jax.grad(lambda v: vq.bsq.quantize(v).q.sum())(zero), 0)
 
 
+@pytest.mark.thorough
 def test_straight_through_gradients():
     v, weights = draw(4, (6, 3)), draw(5, (6, 3))
     gradient = lambda module: jax.grad(lambda v: jnp.sum(weights * module.quantize(v).q))(v)
@@ -198,6 +200,7 @@ def test_straight_through_gradients():
         np.testing.assert_allclose(jnp.linalg.norm(q, axis=-1), 1, rtol=1e-6)
 
 
+@pytest.mark.thorough
 def test_bad_input_is_refused():
     v = jnp.ones((2, 31))
     for module in MODULES.values():

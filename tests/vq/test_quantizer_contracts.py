@@ -77,6 +77,7 @@ def close(found, expected):
         np.testing.assert_allclose(a, b, rtol=2e-6, atol=1e-6)
 
 
+@pytest.mark.thorough
 @pytest.mark.many_cases
 @every
 def test_codes_give_back_the_values(name):
@@ -182,6 +183,7 @@ def test_over_an_explicit_mesh(name):
         close(found, expected)
 
 
+@pytest.mark.thorough
 @each_once
 def test_double_precision(name):
     v = draw((50, 3), np.float64)

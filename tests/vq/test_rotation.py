@@ -25,6 +25,7 @@ def dense(v, q):
 jacobian = jax.jit(jax.vmap(jax.jacrev(vq.rotation_trick)))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
 def test_forward_is_the_code_bit_for_bit(dtype):
     v, q = pairs(0, 100, 7)
