@@ -1,4 +1,4 @@
-"""Test configuration: eight virtual CPU devices, strict shapes and, in thorough runs, strict keys."""
+"""Test configuration: eight virtual CPU devices, strict shapes; thorough runs have strict keys."""
 
 import os
 from collections import Counter
