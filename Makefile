@@ -35,7 +35,7 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY) ## Train a small model on embedded photographs (four and a half minutes on two cores) and draw what it learned
 	@$(BIN)/python -m experiments.cifar_vq --preset=demo --workdir=$(DEMO_DIR)
 
-test: $(READY) ## Run the tests (eight minutes on two cores); TFDS_DATA_DIR=... adds those on real data sets, ARGS=--thorough all cases, ARGS=--slow the long ones
+test: $(READY) ## Run the tests (five minutes on two cores); TFDS_DATA_DIR=... adds those on real data sets, ARGS=--thorough all cases, ARGS=--slow the long ones
 	@$(BIN)/python -m pytest -q -n auto --dist worksteal $(ARGS)
 
 lint: $(READY) ## Check style, formatting and types
