@@ -31,6 +31,7 @@ from dvae.boltzmann._machine import (
 )
 from dvae.boltzmann._sweep import BIT, are_bits
 from dvae.distributions import bernoulli
+from dvae.rbm._estimates import with_negative_phase
 from dvae.rbm.gibbs import draw
 
 __all__ = ["coverage", "hierarchical", "log_z_with_gradient", "sample_bits"]
@@ -222,20 +223,7 @@ def log_z_with_gradient(
     z = check_chains(params.graph, z)
     spec = PartitionSpec(*spec_of(z)[:-1])
     energies = partition(_energies, spec, params, jax.lax.stop_gradient(z))
-    if log_weights is None:
-        negative_phase = -jnp.mean(energies)
-    else:
-        if np.shape(log_weights) != energies.shape:
-            raise ValueError(
-                f"log_weights must have one entry for each of the {energies.shape} chains, got "
-                f"shape {np.shape(log_weights)}"
-            )
-        weights = jax.nn.softmax(jax.lax.stop_gradient(upcast(log_weights)))
-        negative_phase = -jnp.sum(weights * energies)
-    # The difference is exactly 0, so it must be formed before it is added.
-    return jax.lax.stop_gradient(upcast(log_z)) + (
-        negative_phase - jax.lax.stop_gradient(negative_phase)
-    )
+    return with_negative_phase(log_z, energies, log_weights)
 
 
 def _energies(params: Machine, z: jax.Array) -> jax.Array:

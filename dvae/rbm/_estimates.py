@@ -5,7 +5,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import AxisType, NamedSharding, Sharding
+
+from dvae._numerics import ArrayLike, upcast
 
 
 class LogZ(NamedTuple):
@@ -25,6 +28,35 @@ def estimate(log_weights: jax.Array, *, sign: float, log_base: jax.Array) -> Log
     std_error = jnp.std(relative, ddof=1) / (mean * math.sqrt(num_chains))
     ess = jnp.sum(relative) ** 2 / jnp.sum(relative**2)
     return LogZ(log_base + sign * log_mean, std_error, ess)
+
+
+def with_negative_phase(
+    log_z: ArrayLike, energies: jax.Array, log_weights: ArrayLike | None
+) -> jax.Array:
+    """Returns log Z, [] nats, with the gradient of minus the mean energy of chains.
+
+    Args:
+        log_z: [] nats; receives no gradient.
+        energies: [chains] nats, of samples of the machine; receive the gradient.
+        log_weights: [chains], the mean's; None: equal ones. Receive no gradient.
+
+    Raises:
+        ValueError: if there are not as many weights as chains.
+    """
+    if log_weights is None:
+        negative_phase = -jnp.mean(energies)
+    else:
+        if np.shape(log_weights) != energies.shape:
+            raise ValueError(
+                f"log_weights must have one entry for each of the {energies.shape} chains, got "
+                f"shape {np.shape(log_weights)}"
+            )
+        weights = jax.nn.softmax(jax.lax.stop_gradient(upcast(log_weights)))
+        negative_phase = -jnp.sum(weights * energies)
+    # The difference is exactly 0, so it must be formed before it is added.
+    return jax.lax.stop_gradient(upcast(log_z)) + (
+        negative_phase - jax.lax.stop_gradient(negative_phase)
+    )
 
 
 def place(z: jax.Array, sharding: Sharding | None) -> jax.Array:

@@ -7,12 +7,11 @@ of the left side z1 first. A group may end anywhere, and have units of both side
 from collections.abc import Sequence
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
 from dvae._numerics import ArrayLike, as_float, upcast
 from dvae.distributions import bernoulli
 from dvae.rbm import _groups
+from dvae.rbm._estimates import with_negative_phase
 from dvae.rbm._rbm import RBM, check_rbm
 from dvae.rbm.energy import energy
 
@@ -97,17 +96,4 @@ def log_z_with_gradient(
             f"z1 and z2 must hold at least one sample of the machine, got shapes {z1.shape} and "
             f"{z2.shape}"
         )
-    if log_weights is None:
-        negative_phase = -jnp.mean(energies)
-    else:
-        if np.shape(log_weights) != energies.shape:
-            raise ValueError(
-                f"log_weights must have one entry for each of the {energies.shape} chains, got "
-                f"shape {np.shape(log_weights)}"
-            )
-        weights = jax.nn.softmax(jax.lax.stop_gradient(upcast(log_weights)))
-        negative_phase = -jnp.sum(weights * energies)
-    # The difference is exactly 0, so it must be formed before it is added.
-    return jax.lax.stop_gradient(upcast(log_z)) + (
-        negative_phase - jax.lax.stop_gradient(negative_phase)
-    )
+    return with_negative_phase(log_z, energies, log_weights)
