@@ -25,7 +25,7 @@ def states(n):
 
 def table(params):
     """-E of every pair of states, float64 [2^n1, 2^n2], and the states."""
-    a1, a2, w = (np.float64(p) for p in params)
+    a1, a2, w = (np.asarray(p, np.float64) for p in params)
     z1, z2 = states(len(a1)), states(len(a2))
     return (z1 @ a1)[:, None] + (z2 @ a2)[None] + z1 @ w @ z2.T, z1, z2
 
