@@ -8,7 +8,6 @@ figure: `gs_soft`, `gs_hard`, `vimco`, `vq` and `vq_ema` their own, other labels
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -24,8 +23,6 @@ from dvae.analysis._convergence import convergence
 from dvae.analysis._drawing import (
     INK,
     beside_or_inside,
-    draw_arrows,
-    draw_bits_per_dim,
     label_beside,
     looks,
     new_figure,
@@ -35,6 +32,7 @@ from dvae.analysis._drawing import (
 )
 from dvae.analysis._images import image_grid, image_rows, reconstructions, samples
 from dvae.analysis._latents import confusion_matrices, kl_per_dimension, traversals
+from dvae.analysis._rate_distortion import rate_distortion, rate_distortion_path
 from dvae.analysis._relaxations import (
     RelaxedBit,
     inverse_cdfs,
@@ -43,8 +41,6 @@ from dvae.analysis._relaxations import (
     smoothing_densities,
 )
 from dvae.analysis._variance import GradientError, bias_and_variance
-
-_PATH_LABEL = 32  # characters of a legend's entry where there are several in a line
 
 __all__ = [
     "GradientError",
@@ -62,6 +58,7 @@ __all__ = [
     "kl_per_dimension",
     "learning_curve",
     "mixture_densities",
+    "rate_distortion",
     "rate_distortion_path",
     "reconstructions",
     "relaxed_bits",
@@ -97,74 +94,6 @@ def save(figure: Figure, path: str | os.PathLike[str], *, dpi: int = 150) -> Non
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
-
-
-@styled
-def rate_distortion_path(
-    points: Mapping[str, tuple[ArrayLike, ...]], *, num_dims: int | None = None
-) -> Figure:
-    """Draws how rate and distortion move during training (Sønderby et al. 2017, fig. 1c).
-
-    A path runs from its hollow marker along the arrows to the filled one. On a faint diagonal,
-    rate + distortion, and so the bound in bits/dim, is constant.
-
-    Args:
-        points: label -> (rate, distortion) or (rate, distortion, step): arrays [T] in the order of
-            training; rate = KL(q, p) and distortion = -log p(x|z), both in nats an image. With
-            steps, the legend names the last one.
-        num_dims: number of dimensions of an image, for the diagonals; None for none.
-
-    Returns:
-        A figure with one set of axes; the path of a label is the line of that label.
-
-    Raises:
-        ValueError: if there are no points, or the arrays of a label differ in length.
-    """
-    paths = {label: [np.asarray(values) for values in arrays] for label, arrays in points.items()}
-    for label, arrays in paths.items():
-        lengths = [len(values) for values in arrays]
-        if len(arrays) not in (2, 3) or len(set(lengths)) != 1 or lengths[0] < 1:
-            raise ValueError(
-                f"points[{label!r}] must be (rate, distortion) or (rate, distortion, step), all of "
-                f"one length, got lengths {lengths}"
-            )
-    require(paths, "points")
-    figure = new_figure(6.4, 5.0)
-    axes = figure.add_subplot()
-    names = [
-        f"{label}, {int(arrays[2][-1]):,} steps" if len(arrays) == 3 else label
-        for label, arrays in paths.items()
-    ]
-    short = max(map(len, names)) <= _PATH_LABEL
-    for name, arrays, (color, marker) in zip(
-        names, paths.values(), looks(paths).values(), strict=True
-    ):
-        rate, distortion = arrays[:2]
-        name = wrapped(name, _PATH_LABEL if short else 2 * _PATH_LABEL)
-        look: dict[str, Any] = {"color": color, "marker": marker, "markersize": 8.0}
-        axes.plot(rate, distortion, label=name, markevery=[len(rate) - 1], **look)
-        axes.plot(rate[0], distortion[0], markerfacecolor="white", zorder=3, **look)
-        axes.plot(rate[-1], distortion[-1], zorder=3, **look)  # no path covers an end
-    axes.set_xlabel("rate: KL(q, p) [nats per image]")
-    axes.set_ylabel("distortion: $-$log p(x|z) [nats per image]")
-    axes.yaxis.set_major_formatter("{x:,.6g}")
-    axes.xaxis.set_major_formatter("{x:,.6g}")
-    axes.margins(0.06)
-    axes.grid(False)
-    axes.axis(axes.axis())  # the diagonals must not widen the view
-    if num_dims is not None:
-        draw_bits_per_dim(axes, num_dims)
-    for arrays, (color, _) in zip(paths.values(), looks(paths).values(), strict=True):
-        draw_arrows(axes, arrays[0], arrays[1], color)
-    texts = axes.get_legend_handles_labels()[1]
-    longest = max((len(line) for text in texts for line in text.split("\n")), default=0)
-    columns = max(1, min(3, 75 // (longest + 7)))
-    lines = max(sum(t.count("\n") + 1 for t in texts[i::columns]) for i in range(columns))
-    figure.set_size_inches(6.4, 4.6 + 0.2 * max(2, lines))
-    figure.legend(
-        loc="outside upper center", ncols=columns, title="hollow: start of training, filled: end"
-    )
-    return figure
 
 
 @styled

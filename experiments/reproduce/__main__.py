@@ -7,9 +7,10 @@
 
 Tables are figure1, best, table1, table1_settings, table2, table3, joint_vae and quantizers. Cells
 are trained in their order, several at once if so asked; with a time limit each stops in time, is
-evaluated as far as it came, and goes on when the same command is given again. The results are those
-that the table's own program writes; they are small, are read again when only they are left, and may
-be given to that program in place of run directories. Words behind -- are flags of every run.
+evaluated as far as it came, and goes on when the same command is given again. After each cell of
+`quantizers` a prior over its codes is learned. The results are those that the table's own program
+writes; they are small, are read again when only they are left, and may be given to that program in
+place of run directories. Words behind -- are flags of every run, but not of priors.
 """
 
 import dataclasses
@@ -89,20 +90,41 @@ def queue(
     waiting = []
     for seed in range(config.seeds):
         for cell in cells:
-            done = results.read(place, before, cell)
-            if any(
-                one.budget == config.budget and one.is_finished and seed in one.run.summary["seeds"]
-                for one in done
-            ):
-                continue
             workdir = place.workdir(cell, config.budget, seed)
-            where = [f"--workdir={workdir}", f"--seed={seed}"]
-            where += [f"--data_dir={config.data_dir}"] if config.data_dir else []
+            prior = prior_job(config, place, cell, seed)
+            done = [
+                one
+                for one in results.read(place, before, cell)
+                if (one.budget, one.is_finished) == (config.budget, True)
+                and seed in one.run.summary["seeds"]
+            ]
+            if any(prior is None or one.has_prior for one in done):
+                continue
+            if prior is not None and any(one.run.directory == workdir for one in done):
+                waiting.append(prior)
+                continue
             own = [f"--dataset={config.dataset}"] if config.dataset else []
+            where = _where(config, workdir, seed)
             arguments = [*cell.arguments(config.budget), *own, *where, *more]
             name = f"{cell.name}, seed {seed}"
-            waiting.append(jobs.Job(name, arguments, workdir.with_suffix(".log")))
+            waiting.append(jobs.Job(name, arguments, workdir.with_suffix(".log"), prior))
     return waiting
+
+
+def prior_job(config: Config, place: results.Place, cell: Cell, seed: int) -> jobs.Job | None:
+    """Returns what learns a prior over the codes of a cell's run, if the cell has one."""
+    workdir = place.prior_workdir(cell, config.budget, seed)
+    arguments = cell.prior_arguments(config.budget, place.workdir(cell, config.budget, seed))
+    if not arguments:
+        return None
+    words = [*arguments, *_where(config, workdir, seed)]
+    return jobs.Job(f"prior of {cell.name}, seed {seed}", words, workdir.with_suffix(".log"))
+
+
+def _where(config: Config, workdir: Path, seed: int) -> list[str]:
+    """Returns the flags of places and seed."""
+    data_dir = [f"--data_dir={config.data_dir}"] if config.data_dir else []
+    return [f"--workdir={workdir}", f"--seed={seed}", *data_dir]
 
 
 def train(config: Config, place: results.Place, waiting: list[jobs.Job]) -> list[str]:
@@ -114,16 +136,20 @@ def train(config: Config, place: results.Place, waiting: list[jobs.Job]) -> list
         shortest = min(shortest, max(0.0, until - time.perf_counter() - 1.0))
     failed = []
 
-    def ended(job: jobs.Job, code: int) -> None:
+    def ended(job: jobs.Job, code: int) -> jobs.Job | None:
         workdir = job.log.with_suffix("")
         said = job.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        following = None
         if code == 0:
-            how = f"{records.steps(records.read_summary(workdir))} steps"
+            summary = records.read_summary(workdir)
+            following = None if records.is_unfinished(summary) else job.following
+            how = f"{records.steps(summary)} steps"
         else:
             how = f"status {code}, {said[-1] if said else 'nothing was said'} (see {job.log})"
         if code not in (0, signals.STATUS, -signal.SIGTERM):  # what asking it to stop may give
             failed.append(job.name)
         status.say(f"{job.name}: {how}")
+        return following
 
     left = jobs.run_all(
         waiting, parallel=config.parallel, until=until, shortest=shortest, ended=ended

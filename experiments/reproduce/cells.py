@@ -1,6 +1,7 @@
 """A cell of a published table, with its budgets and how it is trained."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments.binary_vae import presets as binary_presets
@@ -26,6 +27,7 @@ class Recipe(NamedTuple):
 
     preset: str
     flags: Settings  # beside the preset
+    prior: Settings | None = None  # flags of `code_prior`, which then learns one over the codes
 
 
 class Cell(NamedTuple):
@@ -42,8 +44,9 @@ class Cell(NamedTuple):
 
     def settings(self, budget: str) -> Settings:
         """Returns all settings that differ from the program's defaults."""
-        preset, more = self.recipes[budget]
-        return flags.beside(self.program.config_class, PRESETS[self.program.name][preset], more)
+        recipe = self.recipes[budget]
+        preset = PRESETS[self.program.name][recipe.preset]
+        return flags.beside(self.program.config_class, preset, recipe.flags)
 
     def config(self, budget: str) -> Any:
         """Returns the configuration of its run, of seed 0."""
@@ -51,9 +54,20 @@ class Cell(NamedTuple):
 
     def arguments(self, budget: str) -> list[str]:
         """Returns the command's words after `python -m`."""
-        preset, more = self.recipes[budget]
-        overrides = [f"--{name}={value}" for name, value in more.items()]
-        return [f"experiments.{self.program.name}", f"--preset={preset}", *overrides]
+        recipe = self.recipes[budget]
+        preset = f"--preset={recipe.preset}"
+        return [f"experiments.{self.program.name}", preset, *_words(recipe.flags)]
+
+    def prior_arguments(self, budget: str, workdir: Path) -> list[str]:
+        """Returns the words of the command that learns a prior over a run's codes; none: empty."""
+        flags_of_prior = self.recipes[budget].prior
+        if flags_of_prior is None:
+            return []
+        return ["experiments.code_prior", str(workdir), *_words(flags_of_prior)]
+
+
+def _words(settings: Settings) -> list[str]:
+    return [f"--{name}={value}" for name, value in settings.items()]
 
 
 class Table(NamedTuple):

@@ -32,6 +32,7 @@ class Job(NamedTuple):
     name: str
     arguments: Sequence[str]  # after `python -m`
     log: Path  # of its output
+    following: "Job | None" = None  # what goes on from its result
 
 
 class _Running(NamedTuple):
@@ -48,7 +49,7 @@ def run_all(
     parallel: int,
     until: float | None,
     shortest: float,
-    ended: Callable[[Job, int], None],
+    ended: Callable[[Job, int], Job | None],
 ) -> int:
     """Runs jobs in their order.
 
@@ -58,7 +59,8 @@ def run_all(
       until: when all must be over, on `time.perf_counter`, of which each is told by a flag; None:
         they may take any time.
       shortest: seconds; with less time left none is begun.
-      ended: takes every job that is over, and its status.
+      ended: takes every job that is over, and its status; gives what comes next on its result, if
+        anything does, which is run before all that wait.
 
     Returns:
       How many were not begun.
@@ -76,7 +78,8 @@ def run_all(
                 running.append(_start(waiting.pop(0), place, parallel, left()))
             for one in [one for one in running if one.process.poll() is not None]:
                 running.remove(one)
-                ended(one.job, one.process.returncode)
+                if (following := ended(one.job, one.process.returncode)) is not None:
+                    waiting.insert(0, following)
             if stop.received is not None or left() <= 0:
                 break
             time.sleep(_POLL_SECONDS)

@@ -11,6 +11,7 @@ from experiments import joint_table, report, table1, table2, table3
 from experiments.common import groups, records
 from experiments.common import tables as result_tables
 from experiments.common.groups import Run
+from experiments.reproduce import quantizer_table
 from experiments.reproduce.manifest import BUDGETS, Cell, Table
 
 Write = Callable[[Sequence[groups.Group], Path], str]
@@ -28,7 +29,7 @@ WRITE: dict[str, Write] = {
     "table2": _published(table2.TABLE),
     "table3": _published(table3.TABLE),
     "joint_vae": joint_table.write,
-    "quantizers": report.write,
+    "quantizers": quantizer_table.write,
 }
 
 
@@ -48,6 +49,10 @@ class Place(NamedTuple):
         """Returns the folder of a run."""
         return self.runs / self.table.name / f"{cell.name}-{budget}" / f"seed{seed}"
 
+    def prior_workdir(self, cell: Cell, budget: str, seed: int) -> Path:
+        """Returns the folder of the prior that is learned over the codes of a run."""
+        return self.workdir(cell, budget, seed).with_name(f"prior{seed}")
+
 
 class Done(NamedTuple):
     """A run of a cell, finished or not."""
@@ -65,6 +70,12 @@ class Done(NamedTuple):
     def is_finished(self) -> bool:
         """Whether it has trained all of them."""
         return not records.is_unfinished(self.run.summary)
+
+    @property
+    def has_prior(self) -> bool:
+        """Whether the prior over its codes is learned."""
+        prior = self.run.summary.get(quantizer_table.PRIOR)
+        return prior is not None and not records.is_unfinished(prior)
 
 
 def read(place: Place, recorded: Sequence[groups.Summary], cell: Cell) -> list[Done]:
@@ -147,6 +158,11 @@ def _in_folders(place: Place, cell: Cell, budget: str) -> list[Run]:
     for path in sorted((place.runs / place.table.name).glob(pattern)):
         summary = records.read_summary(path.parent)
         summary["config"] = {**summary["config"], groups.DATASET: cell.dataset}
+        if cell.recipes[budget].prior is not None:
+            seed = summary["seeds"][0]
+            summary = quantizer_table.complete(
+                summary, path.parent, place.prior_workdir(cell, budget, seed)
+            )
         runs.append(Run(path.parent, summary))
     return runs
 

@@ -167,6 +167,22 @@ def test_rate_distortion_misuse():
         figures.rate_distortion_path({})
 
 
+def test_rate_distortion_joins_sizes_and_shows_both_prices():
+    results = {"vq": [(900.0, 12_000.0, 1300.0), (1000.0, 11_500.0, 1600.0)], "fsq": [(1.0, 9.0)]}
+    figure = figures.rate_distortion(results, num_dims=3072)
+    drawn = lines(figure)
+    assert set(drawn) == {"vq", "fsq"}
+    np.testing.assert_array_equal(drawn["vq"].get_xydata(), [p[:2] for p in results["vq"]])
+    (axes,) = figure.axes
+    hollow = [line for line in axes.lines if line.get_fillstyle() == "none"]
+    assert [line.get_xydata()[0].tolist() for line in hollow] == [[1300, 12_000], [1600, 11_500]]
+    assert figure.legends[0].get_title().get_text() == "hollow: simple prior, filled: learned prior"
+    one_price = figures.rate_distortion({"fsq": [(1.0, 9.0)]})
+    assert one_price.legends[0].get_title().get_text() == ""
+    with pytest.raises(ValueError, match=r"results\['vq'\] must be pairs .* got \[\]"):
+        figures.rate_distortion({"vq": []})
+
+
 # Codebooks
 
 

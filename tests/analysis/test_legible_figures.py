@@ -74,6 +74,10 @@ DRAWINGS = {
     "short path": lambda: figures.rate_distortion_path(
         {n: ([100, 300], [13_000, 11_000], [5, 2250]) for n in ("gs_soft", "gs_hard", "vq_ema")}
     ),
+    "rate and distortion": lambda: figures.rate_distortion(
+        {n: [(900 + 40 * i, 12_000 - 90 * i, 1300)] * 2 for i, n in enumerate(LABELS)},
+        num_dims=3072,
+    ),
     "learning curve": lambda: figures.learning_curve(
         {LONG: ([1, 20_000], [3, 2])}, {n: ([1, 20_000], [3, 2]) for n in LABELS[:2]}
     ),

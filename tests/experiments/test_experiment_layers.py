@@ -31,6 +31,7 @@ ROOMS = (
     ("cells",),
     ("pairs",),
     ("manifest", "jobs"),
+    ("quantizer_table",),
     ("results", "hours"),
     ("listing",),
     ("__main__",),

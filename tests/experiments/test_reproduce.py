@@ -120,6 +120,18 @@ def test_jobs_run_in_their_order_and_a_failure_ends_none(make_job) -> None:
     assert queue[0].log.read_text() == "['0', '0'] None\n"
 
 
+def test_what_goes_on_from_a_result_comes_before_all_that_wait(make_job) -> None:
+    queue, over = [make_job("a"), make_job("b")], []
+    following = make_job("after a")
+
+    def ended(job, code):
+        over.append(job.name)
+        return following if job is queue[0] else None
+
+    assert jobs.run_all(queue, parallel=1, until=None, shortest=0.0, ended=ended) == 0
+    assert over == ["a", "after a", "b"]
+
+
 def test_at_the_end_of_the_time_jobs_save_and_no_other_begins(make_job) -> None:
     over = []
     queue = [make_job("a", 60), make_job("b", 60), make_job("c")]

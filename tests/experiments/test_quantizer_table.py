@@ -1,0 +1,103 @@
+"""The table of all quantizers: the priors learned after their runs, and what is written."""
+
+import json
+import shutil
+
+import finished_runs
+import pytest
+
+from experiments.common import groups
+from experiments.report import PROGRAM
+from experiments.reproduce import __main__ as reproduce
+from experiments.reproduce import manifest, quantizer_table, results
+
+
+@pytest.fixture(name="quantizers")
+def make_quantizers(tmp_path):
+    return results.Place(manifest.TABLES["quantizers"], tmp_path / "runs", tmp_path / "out")
+
+
+def leave_code_run(place, cell, *, seed=0, steps=None, bits=6.2, prior=None):
+    """A run of a quantizer on the CPU, and a prior after so many steps of its 500."""
+    workdir = place.workdir(cell, "cpu", seed)
+    test = {"bits_per_dim": bits, "rate_nats": 1000.0 + 100 * seed, "distortion_nats": 12_000.0}
+    test |= {"perplexity": 100.0, "dead_codes": 7.0}
+    finished_runs.make(workdir, "cifar_vq", test, **{**cell.settings("cpu"), "seed": seed})
+    speeds = [{"step": i, "train/images_per_second": 100.0 * i} for i in (1, 2)]
+    (workdir / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in speeds))
+    path = workdir / "summary.json"
+    whole = json.loads(path.read_text()) | {"num_dims": 3072}
+    path.write_text(json.dumps(whole | ({} if steps is None else {"steps": steps})))
+    if prior is not None:
+        leave_prior(place, cell, seed=seed, steps=prior, bits=bits - 0.1)
+
+
+def leave_prior(place, cell, *, seed=0, steps, bits=6.0):
+    """A run of `code_prior`, as far as the table reads it."""
+    folder = place.prior_workdir(cell, "cpu", seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    summary = {
+        "config": {"network": "gated", "features": 32, "num_layers": 4, "num_steps": 500},
+        "num_steps": 500,
+        "steps": steps,
+        "wall_seconds": 60.0,
+        "test": {"bits_per_dim": bits, "rate_nats": 800.0},
+    }
+    (folder / "summary.json").write_text(json.dumps(summary))
+
+
+def test_after_a_quantizer_its_prior_is_learned(quantizers) -> None:
+    config = reproduce.Config(budget="cpu", cells="fsq_8x6x5,vq_256,vq_1024", data_dir="data")
+    place, cells, _ = reproduce.choose(config, ["quantizers"])
+    place = quantizers
+    trained, unfinished, untouched = cells
+    leave_code_run(place, trained)
+    leave_code_run(place, unfinished, steps=100)
+    first, second, third = reproduce.queue(config, place, cells, ["--mesh=1"])
+    of = lambda cell, name: str(place.runs / "quantizers" / f"{cell.name}-cpu" / name)
+    assert first.following is None
+    assert first.name == f"prior of {trained.name}, seed 0"
+    assert first.arguments == [
+        "experiments.code_prior",
+        of(trained, "seed0"),
+        *(f"--{name}={value}" for name, value in trained.recipes["cpu"].prior.items()),
+        f"--workdir={of(trained, 'prior0')}",
+        "--seed=0",
+        "--data_dir=data",
+    ]
+    for job, cell in ((second, unfinished), (third, untouched)):
+        assert job.arguments[0] == "experiments.cifar_vq"
+        assert job.arguments[-1] == "--mesh=1"
+        assert job.following.arguments[1] == of(cell, "seed0")
+    leave_prior(place, trained, steps=200)
+    assert len(reproduce.queue(config, place, cells, [])) == 3, "the prior is not finished"
+    leave_prior(place, trained, steps=500)
+    assert len(reproduce.queue(config, place, cells, [])) == 2
+    results.write(place)
+    shutil.rmtree(place.runs)
+    assert len(reproduce.queue(config, place, cells, [])) == 2, "the results are left"
+
+
+def test_the_table_of_quantizers_has_both_prices_of_the_codes(quantizers) -> None:
+    cells = {cell.name: cell for cell in quantizers.table.cells}
+    leave_code_run(quantizers, cells["fsq_8x6x5"], bits=6.4)
+    leave_code_run(quantizers, cells["residual_16"], bits=6.2, prior=500)
+    leave_code_run(quantizers, cells["residual_16"], bits=6.25, prior=500, seed=1)
+    text = results.write(quantizers)
+    header, _, first, second = (
+        [word.strip() for word in line.split("|")[1:-1]] for line in text.splitlines()
+    )
+    shown = dict(zip(header, first, strict=True))
+    assert (shown["quantizer"], shown["codes"]) == ("residual", "256 = 16^2")
+    assert shown["bits/dim"] == "6.200 / 6.250"
+    assert shown["with a learned prior"] == "6.100 / 6.150"
+    assert (shown["rate"], shown["learned rate"]) == ("1,050", "800")
+    assert shown["images/s"] == "200"
+    shown = dict(zip(header, second, strict=True))
+    assert (shown["codes"], shown["with a learned prior"]) == ("240 = 8 x 6 x 5", "")
+    page = (quantizers.out / "quantizers.md").read_text()
+    assert "Two seeds of a row differ by 0.050 bits/dim at most" in page
+    assert "gated, 4 layers of 32 features, 500 steps." in page
+    points = quantizer_table.points(groups.read_groups([quantizers.records], PROGRAM, "a test"))
+    assert points == {"fsq": [(1000.0, 12_000.0)], "residual": [(800.0, 12_000.0, 1050.0)]}
+    assert (quantizers.out / "quantizers.png").exists()
