@@ -18,8 +18,7 @@ import jax
 import jax.numpy as jnp
 from _timing import noise
 
-from dvae.train import sharding
-from dvae.train._session import initial_options
+from dvae.train import _compiler, sharding
 from dvae.train.state import scan_steps
 from experiments.common import records
 from experiments.dvaepp import __main__ as dvaepp
@@ -56,9 +55,10 @@ def programs() -> dict[str, Callable[[], dict[str, Any]]]:
     task = dvaepp.make_task(config, images, mesh)
     everywhere = sharding.replicated(mesh)
     state = jax.eval_shape(task.init, task.key_init, task.data)
-    init = jax.jit(task.init, out_shardings=everywhere, compiler_options=initial_options(mesh))
+    quick, of_step = _compiler.quick(mesh), _compiler.of_step(task, mesh)
+    init = jax.jit(task.init, out_shardings=everywhere, compiler_options=quick)
     steps = scan_steps(task.step, config.steps_per_call)
-    step = jax.jit(steps, donate_argnums=0, out_shardings=everywhere)
+    step = jax.jit(steps, donate_argnums=0, out_shardings=everywhere, compiler_options=of_step)
 
     def validation() -> dict[str, Any]:
         functions = evaluation.Evaluator(config, images, mesh)._functions

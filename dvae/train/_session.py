@@ -11,7 +11,6 @@ Every method is one of the things that `loop.fit` does between two calls of the 
 """
 
 import itertools
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,8 +22,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from dvae.train import _compiler, distributed, sharding, status
 from dvae.train import best as best_params
-from dvae.train import distributed, sharding, status
 from dvae.train._schedule import LoopConfig
 from dvae.train._task import Task
 from dvae.train.best import Best
@@ -32,10 +31,9 @@ from dvae.train.checkpoint import Checkpoints
 from dvae.train.metrics import MetricsWriter, NoMetrics, Progress, has_validation
 from dvae.train.state import Metrics, TrainState, scan_batches, scan_steps
 
-__all__ = ["NonFiniteError", "Session", "initial_options", "start_or_restore"]
+__all__ = ["NonFiniteError", "Session", "start_or_restore"]
 
 PyTree = Any
-_LEVEL = "xla_backend_optimization_level"
 
 
 class NonFiniteError(RuntimeError):
@@ -246,21 +244,11 @@ def _check_continues(saved: int, config: LoopConfig, workdir: Path) -> None:
 
 def _initialize(task: Task, key: jax.Array, data: PyTree, mesh: Mesh) -> _Start:
     everywhere = sharding.replicated(mesh)
-    options = initial_options(mesh)
+    options = _compiler.quick(mesh)  # it runs once, so that code is not polished
     init = jax.jit(task.init, out_shardings=everywhere, compiler_options=options)
     state = init(key, data)
     init_best = jax.jit(best_params.init, out_shardings=everywhere)
     return _Start(state, init_best(state) if task.monitor else None)
-
-
-def initial_options(mesh: Mesh) -> dict[str, Any] | None:
-    """Returns how an initialization is compiled: it runs once, so that code is not polished.
-
-    A level that XLA_FLAGS asks for stays.
-    """
-    chosen = _LEVEL in os.environ.get("XLA_FLAGS", "")
-    on_cpu = mesh.devices.flat[0].platform == "cpu"
-    return {_LEVEL: 1} if on_cpu and not chosen else None
 
 
 def _restore(
@@ -282,7 +270,9 @@ def _compiled(
     scan = scan_steps if task.feed is None else scan_batches
     step_fn = scan(task.step, num_steps) if num_steps > 1 else task.step
     feed = itertools.repeat(data) if task.feed is None else task.feed(step, num_steps)
-    run = jax.jit(step_fn, donate_argnums=0, out_shardings=sharding.replicated(mesh))
+    options = _compiler.of_step(task, mesh)
+    everywhere = sharding.replicated(mesh)
+    run = jax.jit(step_fn, donate_argnums=0, out_shardings=everywhere, compiler_options=options)
     must_wait = sharding.must_wait(mesh)
     first = True
 

@@ -29,3 +29,6 @@ class Task(NamedTuple):
     # (step, steps in a call) -> what each call from there on has as data; `data` is then for
     # `init` alone. See `feeding`.
     feed: Callable[[int, int], Iterator[PyTree]] | None = None
+    # Code of the step for CPUs is compiled soon rather than polished. For large programs whose time
+    # is that of convolutions and products, which are compiled already.
+    quick_to_compile: bool = False

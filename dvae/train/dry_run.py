@@ -13,9 +13,8 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import Mesh
 
-from dvae.train import sharding, status
+from dvae.train import _compiler, sharding, status
 from dvae.train._schedule import LoopConfig
-from dvae.train._session import initial_options
 from dvae.train._task import Task
 from dvae.train.state import scan_batches, scan_steps
 
@@ -75,7 +74,7 @@ def measure(task: Task, config: LoopConfig, mesh: Mesh) -> Measured:
     data = jax.tree.map(on_devices, task.data)
     key_init, key_train = sharding.replicate(mesh, (task.key_init, task.key_train))
     with status.phase("compiling the step", silent=silent):
-        options = initial_options(mesh)
+        options = _compiler.quick(mesh)
         init = jax.jit(task.init, out_shardings=everywhere, compiler_options=options)
         state = init(key_init, data)
         num_steps, fed = config.steps_per_call, task.feed is not None
@@ -84,7 +83,8 @@ def measure(task: Task, config: LoopConfig, mesh: Mesh) -> Measured:
         feed = itertools.repeat(data) if task.feed is None else task.feed(0, num_steps)
         data = next(feed)
         of_step = jax.tree.map(lambda x: x[0], data) if fed and num_steps > 1 else data
-        run = jax.jit(step, donate_argnums=0, out_shardings=everywhere)
+        options = _compiler.of_step(task, mesh)
+        run = jax.jit(step, donate_argnums=0, out_shardings=everywhere, compiler_options=options)
         compiled = run.lower(state, data, key_train).compile()
         flops = _flops(jax.jit(task.step).lower(state, of_step, key_train))
     memory = Memory.of(compiled, state, data)

@@ -150,4 +150,5 @@ def make_task(
         rows=batches.Rows(mesh, images.train, images.num_train),
         shown=("objective", "distortion", "kl", "kl_global"),
         monitor=boltzmann_prior.TRUSTED_NLL if boltzmann else "nll",
+        quick_to_compile=True,
     )

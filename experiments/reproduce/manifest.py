@@ -67,13 +67,14 @@ _QUANTIZERS: Mapping[str, Sequence[Settings]] = {
     "fsq": ({"levels": "8,6,5"}, {"levels": "8,5,5,5"}),
     "residual": ({"codebook_size": 16}, {"codebook_size": 32}),  # of two stages each
 }
-# Two seeds of all take about ten hours of a core.
+# Two seeds of all take about five hours of a core.
 _SHORT: Settings = {"num_steps": 2_000, "num_test_images": 1_000}
 _PRIOR_ON_CPU: Settings = {
     "features": 32,
     "num_layers": 4,
-    "num_steps": 500,
-    "eval_interval": 100,
+    "batch_size": 16,
+    "num_steps": 600,
+    "eval_interval": 200,
     "num_eval_images": 200,
     "num_test_images": 1_000,
 }

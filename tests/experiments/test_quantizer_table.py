@@ -18,7 +18,7 @@ def make_quantizers(tmp_path):
 
 
 def leave_code_run(place, cell, *, seed=0, steps=None, bits=6.2, prior=None):
-    """A run of a quantizer on the CPU, and a prior after so many steps of its 500."""
+    """A run of a quantizer on the CPU, and a prior after so many steps of its 600."""
     workdir = place.workdir(cell, "cpu", seed)
     test = {"bits_per_dim": bits, "rate_nats": 1000.0 + 100 * seed, "distortion_nats": 12_000.0}
     test |= {"perplexity": 100.0, "dead_codes": 7.0}
@@ -37,8 +37,8 @@ def leave_prior(place, cell, *, seed=0, steps, bits=6.0):
     folder = place.prior_workdir(cell, "cpu", seed)
     folder.mkdir(parents=True, exist_ok=True)
     summary = {
-        "config": {"network": "gated", "features": 32, "num_layers": 4, "num_steps": 500},
-        "num_steps": 500,
+        "config": {"network": "gated", "features": 32, "num_layers": 4, "num_steps": 600},
+        "num_steps": 600,
         "steps": steps,
         "wall_seconds": 60.0,
         "test": {"bits_per_dim": bits, "rate_nats": 800.0},
@@ -71,7 +71,7 @@ def test_after_a_quantizer_its_prior_is_learned(quantizers) -> None:
         assert job.following.arguments[1] == of(cell, "seed0")
     leave_prior(place, trained, steps=200)
     assert len(reproduce.queue(config, place, cells, [])) == 3, "the prior is not finished"
-    leave_prior(place, trained, steps=500)
+    leave_prior(place, trained, steps=600)
     assert len(reproduce.queue(config, place, cells, [])) == 2
     results.write(place)
     shutil.rmtree(place.runs)
@@ -81,8 +81,8 @@ def test_after_a_quantizer_its_prior_is_learned(quantizers) -> None:
 def test_the_table_of_quantizers_has_both_prices_of_the_codes(quantizers) -> None:
     cells = {cell.name: cell for cell in quantizers.table.cells}
     leave_code_run(quantizers, cells["fsq_8x6x5"], bits=6.4)
-    leave_code_run(quantizers, cells["residual_16"], bits=6.2, prior=500)
-    leave_code_run(quantizers, cells["residual_16"], bits=6.25, prior=500, seed=1)
+    leave_code_run(quantizers, cells["residual_16"], bits=6.2, prior=600)
+    leave_code_run(quantizers, cells["residual_16"], bits=6.25, prior=600, seed=1)
     text = results.write(quantizers)
     header, _, first, second = (
         [word.strip() for word in line.split("|")[1:-1]] for line in text.splitlines()
@@ -97,7 +97,7 @@ def test_the_table_of_quantizers_has_both_prices_of_the_codes(quantizers) -> Non
     assert (shown["codes"], shown["with a learned prior"]) == ("240 = 8 x 6 x 5", "")
     page = (quantizers.out / "quantizers.md").read_text()
     assert "Two seeds of a row differ by 0.050 bits/dim at most" in page
-    assert "gated, 4 layers of 32 features, 500 steps." in page
+    assert "gated, 4 layers of 32 features, 600 steps." in page
     points = quantizer_table.points(groups.read_groups([quantizers.records], PROGRAM, "a test"))
     assert points == {"fsq": [(1000.0, 12_000.0)], "residual": [(800.0, 12_000.0, 1050.0)]}
     assert (quantizers.out / "quantizers.png").exists()
