@@ -48,21 +48,26 @@ class Comparison(NamedTuple):
 
     def markdown(self) -> str:
         """Returns the table, and the mark."""
-        record = self.record()
-        rows = [
-            [
-                label,
-                f"{form['median_ms']:.1f}",
-                "{:.1f} to {:.1f}".format(*form["range_ms"]),
-                f"{form['ratio']:.2f}",
-                *([f"{form['temporary_megabytes']:.1f}"] if self.megabytes else []),
-            ]
-            for label, form in record["forms"].items()
+        return markdown(self.record())
+
+
+def markdown(record: Mapping[str, Any]) -> str:
+    """Returns the table of a comparison's record, and the mark."""
+    memory = any("temporary_megabytes" in form for form in record["forms"].values())
+    rows = [
+        [
+            label,
+            f"{form['median_ms']:.1f}",
+            "{:.1f} to {:.1f}".format(*form["range_ms"]),
+            f"{form['ratio']:.2f}",
+            *([f"{form['temporary_megabytes']:.1f}"] if memory else []),
         ]
-        memory = ["temporary memory, MB"] if self.megabytes else []
-        table = tables.markdown(("form", "median, ms", "range, ms", "ratio", *memory), rows)
-        mark = f"Mark: {self.mark}.\n" if self.mark else ""
-        return f"**{self.title}** ({record['runs']} runs in turn)\n\n{table}\n{mark}"
+        for label, form in record["forms"].items()
+    ]
+    titles = ("form", "median, ms", "range, ms", "ratio")
+    table = tables.markdown((*titles, "temporary memory, MB") if memory else titles, rows)
+    mark = f"Mark: {record['mark']}.\n" if record["mark"] else ""
+    return f"**{record['title']}** ({record['runs']} runs in turn)\n\n{table}\n{mark}"
 
 
 def compare(
