@@ -1,6 +1,7 @@
 """What `--list` prints: every cell with its published number, what is done, and its command."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from dvae.analysis import tables
 from experiments.reproduce import hours, results
@@ -28,7 +29,11 @@ def describe(place: results.Place, cells: Sequence[Cell], budget: str) -> str:
     """
     before = results.recorded(place)
     rows = [_row(place, cell, budget, results.read(place, before, cell)) for cell in cells]
-    commands = [f"python -m {' '.join(cell.arguments(budget))}" for cell in cells]
+    of_cells = [cell.arguments(budget) for cell in cells]
+    # One command for all priors: the flags are those of the table.
+    of_priors = {tuple(cell.prior_arguments(budget, Path("RUN_DIR"))) for cell in cells}
+    words = [*of_cells, *sorted(filter(None, of_priors))]
+    commands = [f"python -m {' '.join(command)}" for command in words]
     table = place.table
     unit = f", {table.unit}" if table.unit else ""
     notes = (

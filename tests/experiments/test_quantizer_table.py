@@ -9,7 +9,7 @@ import pytest
 from experiments.common import groups
 from experiments.report import PROGRAM
 from experiments.reproduce import __main__ as reproduce
-from experiments.reproduce import manifest, quantizer_table, results
+from experiments.reproduce import listing, manifest, quantizer_table, results
 
 
 @pytest.fixture(name="quantizers")
@@ -65,6 +65,9 @@ def test_after_a_quantizer_its_prior_is_learned(quantizers) -> None:
         "--seed=0",
         "--data_dir=data",
     ]
+    listed = listing.describe(place, cells, "cpu").splitlines()
+    assert listed[-1].startswith("python -m experiments.code_prior RUN_DIR --features=32")
+    assert len([line for line in listed if line.startswith("python -m")]) == 4
     for job, cell in ((second, unfinished), (third, untouched)):
         assert job.arguments[0] == "experiments.cifar_vq"
         assert job.arguments[-1] == "--mesh=1"
