@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from dvae import bounds
 from dvae.models import checks, dvaepp, dvaepp_latents
 from dvae.models.dvaepp_latents import BERNOULLI, BOLTZMANN, NORMAL, RBM_ROLFE
-from dvae.trained._machine import abstract_machine, check_chains
+from dvae.trained._machine import NO_GRAPH, abstract_machine, check_chains
 
 __all__ = ["Functions", "Latents", "Terms"]
 
@@ -94,7 +94,8 @@ class Functions:
         params = {"network": jax.eval_shape(init, jax.random.key(0))}
         layers, n = self.num_groups, self.num_latents
         if self.global_latents in BOLTZMANN:
-            params |= abstract_machine(layers * n, self.num_chains, weighted=self.weighted_chains)
+            weighted = self.weighted_chains
+            params |= abstract_machine(layers * n, self.num_chains, NO_GRAPH, weighted=weighted)
         elif self.global_latents == BERNOULLI:
             params["prior"] = jax.ShapeDtypeStruct((layers, n), jnp.float32)
         return params

@@ -6,7 +6,7 @@ from typing import ClassVar
 from dvae import data
 from dvae.models import dvaepp, multiscale
 from dvae.models.dvaepp_latents import BERNOULLI, BOLTZMANN, NORMAL, RBM, RBM_ROLFE
-from experiments.boltzmann.config import USUAL, BoltzmannConfig, check_machine, rules
+from experiments.boltzmann.config import USUAL, BoltzmannConfig, check_sampler, check_sides, rules
 from experiments.boltzmann.names import EXPONENTIAL, OVERLAPPING, PCD
 from experiments.common import flags, pixels, schedules
 from experiments.common import names as run_names
@@ -150,7 +150,8 @@ class Config(BoltzmannConfig, LikelihoodConfig):
         super().__post_init__()
         if self.global_latents in BOLTZMANN:
             flags.settle(self, sampler=PCD)
-            check_machine(self)
+            check_sides(self)
+            check_sampler(self)
         elif self.sampler:
             raise ValueError(
                 f"--sampler={self.sampler} goes with --global_latents=rbm or rbm_rolfe, got "

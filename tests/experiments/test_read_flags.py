@@ -52,6 +52,7 @@ CHOICES = {
         {**RBM, "method": "dvaes", "bound": "elbo"},
         {**RBM, "method": "dvaes", "beta_final": 9.0, "smoothing": "power"},
         {**RBM, "method": "dvaes", "smoothing": "gaussian_integral"},
+        {"prior": "boltzmann", "num_chains": 4, "graph": "complete", "sampler": "annealing"},
         {"eval_interval": 0},
     ],
     "joint_vae": [
@@ -73,7 +74,7 @@ CHOICES = {
 # One choice of each kind; the others take as long again each.
 QUICK = {
     "cifar_vq": (0, 2, 4, 5, 6, 11, 12, 13, 14),
-    "binary_vae": (0, 6, 9, 12, 15, 20, 21, 22, 25, 27),
+    "binary_vae": (0, 6, 9, 12, 15, 20, 21, 22, 25, 27, 29),
     "joint_vae": range(7),
     "dvaepp": (0, 4),
 }
@@ -85,7 +86,7 @@ CASES = [
 # Valid beside anything, where twice the value or another choice is not.
 OTHER = {"ema_decay": 0.5, "num_scales": 1, "restart_threshold": 0.5, "hidden_layers": 3}
 OTHER |= {"adapt_interval": 3, "beta_steps": 3, "kl_warmup_steps": 3, "num_mixtures": 3}
-OTHER |= {"levels": "4,4"}
+OTHER |= {"levels": "4,4", "graph": "four_partite"}
 QUIET = (
     "dataclasses",
     *(f"experiments.common.{name}" for name in ("flags", "flag_rules", "names")),
