@@ -24,6 +24,7 @@ _COST = {
     ),
     "binary_vae": (
         "prior",
+        "graph",
         "method",
         "estimator",
         "bound",

@@ -29,7 +29,7 @@ ROOMS = (
     ("evaluation",),
     ("report",),
     ("cells",),
-    ("pairs",),
+    ("pairs", "priors"),
     ("manifest", "jobs"),
     ("results", "hours"),
     ("listing",),
