@@ -227,7 +227,7 @@ OVERRIDES = {
         "--discrete=",
     ],
     "dvaepp": [
-        *(f"--global_latents={name}" for name in ("rbm", "rbm_rolfe", "bernoulli", "normal")),
+        *(f"--global_latents={name}" for name in dvaepp_config.GLOBAL_LATENTS),
         *(f"--local_latents={name}" for name in ("normal", "bernoulli")),
         "--eval_interval=0",
     ],

@@ -25,6 +25,7 @@ from experiments.cifar_vq import names as vq
 from experiments.common import flag_rules, flags
 from experiments.dvaepp import __main__ as dvaepp
 from experiments.dvaepp import evaluation as dvaepp_evaluation
+from experiments.dvaepp.config import GLOBAL_LATENTS
 from experiments.gradient_variance import config as gradient_variance_config
 from experiments.joint_vae import __main__ as joint_vae
 from experiments.joint_vae import evaluation as joint_evaluation
@@ -63,7 +64,7 @@ CHOICES = {
         {"validation": False},
     ],
     "dvaepp": [
-        *({"global_latents": name} for name in ("rbm", "rbm_rolfe", "bernoulli", "normal")),
+        *({"global_latents": name} for name in GLOBAL_LATENTS),
         {"global_latents": "normal", "local_latents": "bernoulli"},
         {"global_latents": "rbm", "sampler": "tempering", "num_chains": 4},
         {"local_groups": 0, "global_latents": "normal"},
@@ -76,7 +77,7 @@ QUICK = {
     "cifar_vq": (0, 2, 4, 5, 6, 11, 12, 13, 14),
     "binary_vae": (0, 6, 9, 12, 15, 20, 21, 22, 25, 27, 29),
     "joint_vae": range(7),
-    "dvaepp": (0, 4),
+    "dvaepp": (0, 2, 5),
 }
 CASES = [
     pytest.param(program, i, marks=[] if i in QUICK[program] else [pytest.mark.slow])
