@@ -232,7 +232,8 @@ class Config(graphs.GraphConfig, ProtocolConfig):
         kind = [self.relaxation]
         if self.has_machine:
             importance = self.bound == names.IW
-            kind = [self.method, *kind, f"{self.bound}{self.num_samples if importance else ''}"]
+            method = self.prior if self.prior == names.GENERAL else self.method
+            kind = [method, *kind, f"{self.bound}{self.num_samples if importance else ''}"]
             told += ["num_samples"] if importance else []
         elif self.estimator in names.WITH_DENSITY:
             kind.append(self.bound)

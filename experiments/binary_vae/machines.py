@@ -34,12 +34,12 @@ def check(
     Raises:
       ValueError: they do not fit each other.
     """
+    general = prior == names.GENERAL
     if estimator != names.EXPONENTIAL:
         raise ValueError(
             f"--estimator={estimator} goes with --prior=directed; with --prior={prior} choose "
-            "--method and --smoothing"
+            f"{'' if general else '--method and '}--smoothing"
         )
-    general = prior == names.GENERAL
     if general and method != names.DVAEPP:
         raise ValueError(
             f"--method={method} goes with --prior=rbm: its gradient, or its relaxation of the "

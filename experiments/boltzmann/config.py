@@ -6,7 +6,8 @@ from experiments.boltzmann import names
 from experiments.common.flag_rules import Alternative, Rules, one_of
 from experiments.common.flags import option
 
-USUAL = {"sampler": names.PCD}  # what a field left open is settled to, where there is a machine
+# What a field left open is settled to, where there is a machine.
+USUAL = {"sampler": names.PCD, "graph": names.COMPLETE}
 
 
 @dataclass(frozen=True)

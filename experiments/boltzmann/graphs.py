@@ -12,11 +12,11 @@ from dvae import boltzmann, trained
 from dvae.boltzmann import edge_lists, graphs
 from dvae.train import paths
 from experiments.boltzmann.config import BoltzmannConfig
+from experiments.boltzmann.names import COMPLETE
 from experiments.common import flags
 from experiments.common.flags import option
 
 Graph = boltzmann.Graph
-COMPLETE = "complete"
 _PARTS = {"bipartite": 2, "four_partite": 4}  # of equal sizes, up to one unit
 # Of annealers, by their size m: graph and number of units.
 _ANNEALERS: dict[str, tuple[Callable[[int], Graph], Callable[[int], int]]] = {
@@ -53,7 +53,7 @@ def settle(config: GraphConfig) -> None:
       ValueError: there is no such graph, or it has not as many units as the model has bits.
     """
     flags.settle(config, graph=COMPLETE)
-    if Path(config.graph).suffix.lower() in _FILES:
+    if _is_file(config.graph):
         path = str(paths.local(config.graph, "--graph").absolute())
         object.__setattr__(config, "graph", path)
         if not config.graph_sha256:
@@ -109,7 +109,7 @@ _topology = functools.lru_cache(maxsize=16)(trained.Topology.of)
 @functools.lru_cache(maxsize=16)
 def _make(name: str, num_units: int, sha256: str) -> Graph:
     """Makes a graph, once: equal graphs are then one, which is compared at no cost."""
-    if sha256:
+    if _is_file(name):
         graph = _read(name)
         if _identity(graph) != sha256:
             raise ValueError(
@@ -123,6 +123,10 @@ def _make(name: str, num_units: int, sha256: str) -> Graph:
         return graphs.k_partite(*(len(p) for p in np.array_split(range(num_units), _PARTS[name])))
     kind, _, size = name.partition(":")
     return _ANNEALERS[kind][0](int(size))
+
+
+def _is_file(name: str) -> bool:
+    return Path(name).suffix.lower() in _FILES
 
 
 def _read(path: str) -> Graph:

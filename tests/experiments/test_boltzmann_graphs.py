@@ -176,6 +176,26 @@ def test_mistakes_end_in_one_line(tmp_path, monkeypatch, capsys, arguments, mess
     assert not (tmp_path / "run").exists()
 
 
+def test_graphs_have_folders_of_their_own(tmp_path) -> None:
+    write_ring(tmp_path / "ring.csv")
+    given = [
+        ("complete", 6),
+        ("four_partite", 6),
+        ("chimera:1", 8),
+        (str(tmp_path / "ring.csv"), 6),
+    ]
+    names = [
+        Config(prior="boltzmann", graph=graph, num_latents=n).default_workdir()
+        for graph, n in given
+    ]
+    names.append(Config(prior="rbm", num_latents=6).default_workdir())
+    assert len({*names}) == len(names)
+    assert not any("/" in name.removeprefix("runs/") for name in names)
+    assert Config(prior="boltzmann").default_workdir() == (
+        "runs/binary_vae-mnist_static-1nonlinear-boltzmann-exponential-elbo-seed0"
+    )
+
+
 def write_ring(path, shift=1):
     """An edge list of six units."""
     graph = boltzmann.Graph(6, [(i, (i + shift) % 6) for i in range(6)])
