@@ -4,9 +4,11 @@
 
 writes table2.md and table2.json: Boltzmann and directed priors under one and two groups of bits,
 the test NLL in nats beside the published value where model and evaluation are the paper's, with
-log Z, its error and the sampler's effort on the same line. Runs of DVAE# (relaxed priors) come
-with them; the paper has no column for those.
+log Z, its error and the sampler's effort on the same line. Runs of DVAE# (relaxed priors) and
+of machines on other graphs come with them; the paper has no column for those.
 """
+
+from pathlib import Path
 
 from experiments.binary_vae import names, report
 from experiments.common import tables as result_tables
@@ -65,6 +67,8 @@ def column(summary: Summary) -> str:
         return f"directed, {summary['bound']}"
     if config["method"] == names.DVAE:
         return ROLFE
+    if config["prior"] == names.GENERAL:
+        return f"boltzmann, {Path(config['graph']).name}, {config['smoothing']}"
     if config["method"] == names.DVAEPP:
         return f"rbm, {config['smoothing']}"
     samples = config["num_samples"] if config["bound"] == names.IW else 1

@@ -11,6 +11,7 @@ from dvae.boltzmann import _coloring
 from dvae.rbm._checks import check_count
 
 MAX_ENTRIES = 1 << 27  # of neighbor lists: two tables of int32, 1 GiB in all
+MAX_COLORED = 1 << 22  # units that DSATUR, in Python, colors within about 2 GiB
 MAX_UNROLLED = 8  # colors that a compiled sweep writes out; more of them are a loop
 _DENSITY = 1 / 16  # of the couplings from which on products are faster than gathers, on CPUs
 
@@ -42,16 +43,21 @@ class Graph:
 
         Raises:
             ValueError: if an edge is a loop, double or out of range, colors are improper, or the
-                neighbor lists would not fit into memory.
+                neighbor lists, or the search for colors, would not fit into memory.
         """
         self.num_units = check_count("num_units", num_units)
         self.edges = _check_edges(self.num_units, edges)
-        _check_entries(self.num_units, len(self.edges), 2 * len(self.edges))
+        check_entries(self.num_units, len(self.edges), 2 * len(self.edges))
         if colors is None:
+            if self.num_units > MAX_COLORED:
+                raise ValueError(
+                    f"a graph of {self.num_units} units takes too much memory to be colored, which "
+                    f"is for at most {MAX_COLORED}: pass colors=, or use fewer units"
+                )
             self.colors = _coloring.color(self.num_units, self.edges)
         else:
             self.colors = _check_colors(self.num_units, self.edges, colors)
-        _check_entries(self.num_units, len(self.edges), _padded(self), self.num_colors)
+        check_entries(self.num_units, len(self.edges), _padded(self), self.num_colors)
         for array in (self.edges, self.colors):
             array.flags.writeable = False
         self._hash = hash((self.num_units, self.edges.tobytes(), self.colors.tobytes()))
@@ -161,7 +167,7 @@ def _padded(graph: Graph) -> int:
     return int(sizes @ longest)
 
 
-def _check_entries(num_units: int, num_edges: int, entries: int, num_colors: int = 0) -> None:
+def check_entries(num_units: int, num_edges: int, entries: int, num_colors: int = 0) -> None:
     """Raises ValueError if neighbor lists would not fit into memory."""
     if entries > MAX_ENTRIES:
         colors = f", {num_colors} colors" if num_colors else ""

@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from dvae.boltzmann._graph import Graph
+from dvae.boltzmann._graph import MAX_COLORED, Graph
 from dvae.boltzmann._machine import Machine, check_machine
 
 __all__ = ["read", "write"]
@@ -130,6 +130,8 @@ def _entry(path: Path, line: int, row: list[str]) -> tuple[int, int, float]:
         raise ValueError(f"{where}: expected i,j,value, got {','.join(row)}") from None
     if min(i, j) < 0:
         raise ValueError(f"{where}: unit {min(i, j)} is below 0")
+    if max(i, j) >= MAX_COLORED:  # the arrays of all units before it would fill the memory
+        raise ValueError(f"{where}: unit {max(i, j)} is above {MAX_COLORED - 1}, the largest read")
     with np.errstate(over="ignore"):
         if not np.isfinite(np.float32(value)):
             raise ValueError(f"{where}: the value {row[2]} is NaN or infinite")

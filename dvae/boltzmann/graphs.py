@@ -9,12 +9,13 @@ its labels.
 
 import importlib
 import itertools
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from dvae import _extras
-from dvae.boltzmann._graph import Graph
+from dvae.boltzmann._graph import Graph, check_entries
 from dvae.rbm._checks import check_count
 
 __all__ = [
@@ -36,9 +37,10 @@ def complete(num_units: int) -> Graph:
         num_units: n, at least 1.
 
     Raises:
-        ValueError: if there is no unit.
+        ValueError: if there is no unit, or there are too many for the memory.
     """
     num_units = check_count("num_units", num_units)
+    check_entries(num_units, num_units * (num_units - 1) // 2, num_units**2, num_units)
     edges = np.stack(np.triu_indices(num_units, 1), 1)
     return Graph(num_units, edges, colors=np.arange(num_units))
 
@@ -51,7 +53,7 @@ def bipartite(num_left: int, num_right: int) -> Graph:
         num_right: the units after them, at least 1.
 
     Raises:
-        ValueError: if a side has no unit.
+        ValueError: if a side has no unit, or too many for the memory.
     """
     return k_partite(check_count("num_left", num_left), check_count("num_right", num_right))
 
@@ -63,11 +65,14 @@ def k_partite(*sizes: int) -> Graph:
         *sizes: units of each part, in order, at least 1 each.
 
     Raises:
-        ValueError: if there is no part, or one without units.
+        ValueError: if there is no part, one without units, or too many units for the memory.
     """
     if not sizes:
         raise ValueError("k_partite needs the sizes of its parts, such as k_partite(50, 50)")
     counts = [check_count("a part's size", size) for size in sizes]
+    total = sum(counts)
+    ends = total**2 - sum(count**2 for count in counts)  # of edges, two each
+    check_entries(total, ends // 2, ends, len(counts))
     starts = np.cumsum([0, *counts])
     units = [np.arange(a, b) for a, b in itertools.pairwise(starts)]
     edges = [
@@ -86,14 +91,16 @@ def grid(*shape: int, periodic: bool = False) -> Graph:
         periodic: whether each axis closes to a ring; then its length must be 1 or at least 3.
 
     Raises:
-        ValueError: if there is no axis, or one is too short.
+        ValueError: if there is no axis, one is too short, or there are too many units.
     """
     if not shape:
         raise ValueError("grid needs the lengths of its axes, such as grid(28, 28)")
     lengths = [check_count("an axis's length", length) for length in shape]
     if periodic and 2 in lengths:
         raise ValueError(f"a ring of 2 units would have its edge twice, got the shape {shape}")
-    units = np.arange(np.prod(lengths)).reshape(lengths)
+    total = math.prod(lengths)
+    check_entries(total, len(lengths) * total, 2 * len(lengths) * total)
+    units = np.arange(total).reshape(lengths)
     edges = []
     for axis, length in enumerate(lengths):
         inner = np.stack([units.take(range(length - 1), axis), units.take(range(1, length), axis)])
@@ -114,10 +121,11 @@ def chimera(m: int, n: int | None = None, t: int | None = None) -> Graph:
 
     Raises:
         MissingExtraError: without dwave-networkx.
-        ValueError: if a number is below 1.
+        ValueError: if a number is below 1, or there are too many units for the memory.
     """
     sizes = [check_count("m", m), check_count("n", m if n is None else n)]
     sizes.append(check_count("t", 4 if t is None else t))
+    _check_size(2 * math.prod(sizes), sizes[-1] + 2)
     return _annealer("chimera", sizes, lambda q: (q[0] + q[1] + q[2]) % 2)
 
 
@@ -129,9 +137,10 @@ def pegasus(m: int) -> Graph:
 
     Raises:
         MissingExtraError: without dwave-networkx.
-        ValueError: if m is below 2.
+        ValueError: if m is below 2, or there are too many units for the memory.
     """
     sizes = [check_count("m", m, minimum=2)]
+    _check_size(24 * sizes[0] * (sizes[0] - 1), 15)
     return _annealer("pegasus", sizes, lambda q: 2 * q[0] + (q[2] + q[3]) % 2)
 
 
@@ -144,10 +153,16 @@ def zephyr(m: int, t: int | None = None) -> Graph:
 
     Raises:
         MissingExtraError: without dwave-networkx.
-        ValueError: if a number is below 1.
+        ValueError: if a number is below 1, or there are too many units for the memory.
     """
     sizes = [check_count("m", m), check_count("t", 4 if t is None else t)]
+    _check_size(4 * sizes[1] * sizes[0] * (2 * sizes[0] + 1), 4 * sizes[1] + 4)
     return _annealer("zephyr", sizes, lambda q: (2 * q[0] + q[1] + q[3] + 2 * q[4]) % 4)
+
+
+def _check_size(num_units: int, degree: int) -> None:
+    """Raises ValueError for an annealer's graph that is too large, before it is made."""
+    check_entries(num_units, num_units * degree // 2, num_units * degree)
 
 
 def _annealer(name: str, sizes: Sequence[int], color: Callable[[tuple[int, ...]], int]) -> Graph:

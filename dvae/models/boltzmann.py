@@ -1,8 +1,11 @@
 """A Boltzmann machine as the prior of groups of bits: its density, and samples by Gibbs chains.
 
-The groups fill the machine's units in order, those of the left side z1 first:
+The groups fill the machine's units in order, in an RBM those of the left side z1 first:
 
-    log p(z) = -E(z1, z2) - log Z
+    log p(z) = -E(z) - log Z
+
+The machine is an `rbm.RBM`, or on a graph a `boltzmann.Machine`; both libraries have functions of
+the same names.
 """
 
 from collections.abc import Sequence
@@ -11,11 +14,23 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dvae import rbm
+from dvae import boltzmann, rbm
 
-__all__ = ["SAMPLE_SWEEPS", "Chains", "chains_of", "log_prob", "sample", "split"]
+__all__ = [
+    "SAMPLE_SWEEPS",
+    "Chains",
+    "GraphChains",
+    "Machine",
+    "bits_of",
+    "chains_of",
+    "library",
+    "log_prob",
+    "sample",
+    "split",
+]
 
 PyTree = Any
+Machine = rbm.RBM | boltzmann.Machine
 SAMPLE_SWEEPS = 1_000  # from the training's chains to samples
 
 
@@ -27,12 +42,32 @@ class Chains(NamedTuple):
     log_weights: jax.Array | None  # [chains], of population annealing alone
 
 
-def chains_of(state: PyTree) -> Chains:
-    """Returns the chains of a state of `rbm.gibbs`, `rbm.tempering` or `rbm.annealing`."""
-    return Chains(state.z1, state.z2, getattr(state, "log_weights", None))
+class GraphChains(NamedTuple):
+    """What remains of it where the machine is on a graph."""
+
+    z: jax.Array  # [chains, n] bits
+    log_weights: jax.Array | None  # [chains], of population annealing alone
 
 
-def log_prob(params: rbm.RBM, log_z: jax.Array, groups: Sequence[jax.Array]) -> jax.Array:
+def library(params: Machine) -> Any:
+    """Returns the package whose machine this is: `rbm` or `boltzmann`."""
+    return rbm if isinstance(params, rbm.RBM) else boltzmann
+
+
+def bits_of(state: PyTree) -> tuple[jax.Array, ...]:
+    """Returns the bits of a sampler's state: z1 and z2 of an RBM, z of a machine on a graph."""
+    return (state.z,) if hasattr(state, "z") else (state.z1, state.z2)
+
+
+def chains_of(state: PyTree) -> Chains | GraphChains:
+    """Returns the chains of a state of `gibbs`, `tempering` or `annealing`, of either library."""
+    log_weights = getattr(state, "log_weights", None)
+    if hasattr(state, "z"):
+        return GraphChains(state.z, log_weights)
+    return Chains(state.z1, state.z2, log_weights)
+
+
+def log_prob(params: Machine, log_z: jax.Array, groups: Sequence[jax.Array]) -> jax.Array:
     """Evaluates log p(z) of bits, nats [...].
 
     Args:
@@ -40,28 +75,32 @@ def log_prob(params: rbm.RBM, log_z: jax.Array, groups: Sequence[jax.Array]) -> 
         log_z: [] its log Z, nats.
         groups: one float [..., n] a group, as many bits as the machine has units.
     """
-    z1, z2 = split(params, groups)
-    return -rbm.energy(params, z1, z2) - log_z
+    return -library(params).energy(params, *split(params, groups)) - log_z
 
 
-def split(params: rbm.RBM, groups: Sequence[jax.Array]) -> tuple[jax.Array, jax.Array]:
-    """Joins the groups and cuts them into the machine's sides.
+def split(params: Machine, groups: Sequence[jax.Array]) -> tuple[jax.Array, ...]:
+    """Joins the groups, and for an RBM cuts them into its sides.
 
     Raises:
         ValueError: the groups have not as many bits as the machine has units.
     """
     z = jnp.concatenate(list(groups), axis=-1)
-    n1, n2 = params.weights.shape
-    if z.shape[-1] != n1 + n2:
+    sides = params.weights.shape if isinstance(params, rbm.RBM) else params.bias.shape
+    if z.shape[-1] != sum(sides):
         raise ValueError(
-            f"groups must have as many bits as the machine has units, {n1} + {n2}, got "
-            f"{[group.shape[-1] for group in groups]}"
+            f"groups must have as many bits as the machine has units, "
+            f"{' + '.join(map(str, sides))}, got {[group.shape[-1] for group in groups]}"
         )
-    return z[..., :n1], z[..., n1:]
+    return tuple(jnp.split(z, [sides[0]], axis=-1)) if len(sides) > 1 else (z,)
 
 
 def sample(
-    key: jax.Array, params: rbm.RBM, chains: Chains, num_samples: int, *, num_groups: int
+    key: jax.Array,
+    params: Machine,
+    chains: Chains | GraphChains,
+    num_samples: int,
+    *,
+    num_groups: int,
 ) -> list[jax.Array]:
     """Continues chains of the training by `SAMPLE_SWEEPS` Gibbs sweeps.
 
@@ -79,10 +118,12 @@ def sample(
         Bits [num_samples, n] of each group.
     """
     key_resample, key_sweep = jax.random.split(key)
-    index = jnp.arange(num_samples) % len(chains.z1)
+    bits = bits_of(chains)
+    index = jnp.arange(num_samples) % len(bits[0])
     if chains.log_weights is not None:
         index = rbm.annealing.systematic_resample(key_resample, chains.log_weights)[index]
-    start = rbm.gibbs.GibbsState(chains.z1[index], chains.z2[index])
-    after, _ = rbm.gibbs.step(key_sweep, params, start, num_sweeps=SAMPLE_SWEEPS)
-    joined = jnp.concatenate([after.z1, after.z2], axis=-1)
+    gibbs = library(params).gibbs
+    start = gibbs.GibbsState(*(z[index] for z in bits))
+    after, _ = gibbs.step(key_sweep, params, start, num_sweeps=SAMPLE_SWEEPS)
+    joined = jnp.concatenate(bits_of(after), axis=-1)
     return jnp.split(joined, num_groups, axis=-1)

@@ -16,6 +16,7 @@ from dvae.models.dvaepp import LocalDraw
 __all__ = [
     "BERNOULLI",
     "BOLTZMANN",
+    "GENERAL",
     "MAX_LOG_SCALE",
     "NORMAL",
     "RBM",
@@ -34,7 +35,8 @@ __all__ = [
 
 PyTree = Any
 NORMAL, BERNOULLI, RBM, RBM_ROLFE = "normal", "bernoulli", "rbm", "rbm_rolfe"
-BOLTZMANN = (RBM, RBM_ROLFE)  # they differ in how they are trained
+GENERAL = "boltzmann"  # a machine on any graph
+BOLTZMANN = (RBM, RBM_ROLFE, GENERAL)  # the first two differ in how they are trained
 MAX_LOG_SCALE = 5.0  # of normal variables: where tanh bends what networks give
 Posterior = Callable[[list[jax.Array]], jax.Array]  # earlier layers -> parameters [B, n P]
 
@@ -44,7 +46,7 @@ class Kinds(Protocol):
 
     @property
     def global_latents(self) -> str:
-        """NORMAL, BERNOULLI, RBM or RBM_ROLFE."""
+        """NORMAL, BERNOULLI, RBM, RBM_ROLFE or GENERAL."""
 
     @property
     def local_latents(self) -> str:
@@ -131,7 +133,7 @@ def draw_globals(
 
 
 def prior_globals(
-    key: jax.Array, kinds: Kinds, prior: PyTree, chains: boltzmann.Chains | None, count: int
+    key: jax.Array, kinds: Kinds, prior: PyTree, chains: PyTree, count: int
 ) -> list[jax.Array]:
     """Draws global variables from p(z), [count, n] a layer, as networks see them."""
     if kinds.global_latents in BOLTZMANN:

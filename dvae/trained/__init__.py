@@ -31,16 +31,19 @@ with _extras.needed(__name__, "train"):
         save_prior,
         seed_folder,
     )
+    from dvae.trained._machine import MACHINE_FILES, Topology
     from dvae.trained._model import Functions, Model
     from dvae.trained._prior import prior_record
 
 __all__ = [
+    "MACHINE_FILES",
     "MODEL_FOLDER",
     "RECORD_FILE",
     "Card",
     "Functions",
     "Model",
     "ModelError",
+    "Topology",
     "binary_vae",
     "cifar_vq",
     "code_prior",

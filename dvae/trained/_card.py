@@ -40,6 +40,12 @@ def describe(record: Mapping[str, Any], arrays: Mapping[str, Any]) -> str:
         f"- License: {record['license']}",
         f"- Written by dvae {record['dvae_version']}",
     ]
+    if (graph := record["settings"].get("topology", {})) and graph["num_units"]:
+        edges = len(graph["edges"].split())
+        lines.append(
+            f"- Prior: a Boltzmann machine of {graph['num_units']} units and {edges:,} edges on "
+            f"the graph {graph['name']}"
+        )
     if log_z := record.get("log_z"):
         lines.append(
             f"- log Z of the prior: {log_z['nats']:.4f} +- {log_z['standard_error']:.4f} nats"

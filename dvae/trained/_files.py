@@ -2,6 +2,7 @@
 
     model.safetensors   the arrays, by names such as network/encoder/Conv_0/kernel
     README.md           the model's card
+    machine.csv, .npz   a Boltzmann prior as an edge list, see `boltzmann.edge_lists`
     prior/              of `cifar_vq`, a prior over the codes that was learned: see `_prior`
     model.json          everything else; written last, so that a folder with it is whole
 
@@ -23,6 +24,7 @@ import dvae
 from dvae.trained import _card, _prior, binary_vae, cifar_vq, code_prior, dvaepp, joint_vae
 from dvae.trained._arrays import ModelError, check_arrays, flatten, line, read_arrays
 from dvae.trained._arrays import replace as _replace
+from dvae.trained._machine import write_machine
 from dvae.trained._model import Functions, Model
 from dvae.trained._settings import from_json, to_json
 
@@ -108,6 +110,7 @@ def save(folder: str | os.PathLike[str], functions: Functions, params: PyTree, c
     (folder / RECORD_FILE).unlink(missing_ok=True)
     _replace(folder / _ARRAYS, safetensors.numpy.save(arrays))
     _replace(folder / _README, _card.describe(record, arrays).encode())
+    write_machine(folder, params)
     _replace(folder / RECORD_FILE, text.encode())
 
 

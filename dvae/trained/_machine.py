@@ -1,14 +1,64 @@
-"""The arrays of a Boltzmann prior among a trained model's parameters."""
+"""The Boltzmann prior of a trained model: its arrays among the parameters, graph, and edge list."""
 
+import functools
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from dvae import rbm
-from dvae.models import boltzmann
+from dvae import boltzmann, rbm
+from dvae.models import boltzmann as machines
 
-__all__ = ["abstract_machine", "check_chains"]
+__all__ = [
+    "MACHINE_FILES",
+    "NO_GRAPH",
+    "Topology",
+    "abstract_machine",
+    "check_chains",
+    "write_machine",
+]
+
+MACHINE_FILES = ("machine.csv", "machine.npz")
+
+
+@dataclass(frozen=True)
+class Topology:
+    """The graph of a machine as settings have it; without units that of an RBM, its sides."""
+
+    name: str = ""  # what it was made by
+    num_units: int = 0  # n
+    edges: str = ""  # pairs of units, "0-1 0-2", in the order of the weights
+    colors: str = ""  # of the units, "0 1 1"
+
+    @classmethod
+    def of(cls, name: str, graph: boltzmann.Graph) -> "Topology":
+        """Describes a graph."""
+        edges = " ".join(f"{i}-{j}" for i, j in graph.edges.tolist())
+        return cls(name, graph.num_units, edges, " ".join(map(str, graph.colors.tolist())))
+
+    def graph(self) -> boltzmann.Graph | None:
+        """Makes the graph, once for equal settings; None without units.
+
+        Raises:
+            ValueError: the settings describe no graph.
+        """
+        return _graph(self) if self.num_units else None
+
+
+NO_GRAPH = Topology()
+
+
+@functools.lru_cache(maxsize=16)
+def _graph(topology: Topology) -> boltzmann.Graph:
+    pairs = [pair.split("-") for pair in topology.edges.split()]
+    if any(len(pair) != 2 for pair in pairs):
+        raise ValueError("edges must be pairs of units such as 0-1")
+    edges = np.array([[int(i), int(j)] for i, j in pairs], np.int64)
+    colors = np.array([int(c) for c in topology.colors.split()], np.int64)
+    return boltzmann.Graph(topology.num_units, edges, colors=colors)
 
 
 def check_chains(num_chains: int, *, needed: bool) -> None:
@@ -18,23 +68,60 @@ def check_chains(num_chains: int, *, needed: bool) -> None:
         raise ValueError(f"num_chains must be {wanted}, got {num_chains}")
 
 
-def abstract_machine(num_units: int, num_chains: int, *, weighted: bool) -> dict[str, Any]:
-    """Returns shapes and dtypes of machine, log Z and chains; half of the units are on each side.
+def abstract_machine(
+    num_units: int, num_chains: int, topology: Topology, *, weighted: bool
+) -> dict[str, Any]:
+    """Returns shapes and dtypes of machine, log Z and chains.
 
     Args:
-        num_units: of both sides.
+        num_units: of the machine; half of those of an RBM are on each side.
         num_chains: at least 1.
+        topology: of the machine.
         weighted: whether chains have weights.
+
+    Raises:
+        ValueError: the graph has another number of units.
     """
+    graph = topology.graph()
+    if graph is not None and graph.num_units != num_units:
+        raise ValueError(f"the graph must have {num_units} units, got {graph.num_units}")
 
     def make() -> dict[str, Any]:
-        n = num_units // 2
-        side = jnp.zeros((num_chains, n))
         log_weights = jnp.zeros(num_chains) if weighted else None
-        return {
-            "prior": rbm.RBM(jnp.zeros(n), jnp.zeros(n), jnp.zeros((n, n))),
-            "log_z": jnp.zeros(()),
-            "chains": boltzmann.Chains(side, side, log_weights),
-        }
+        prior: machines.Machine
+        chains: machines.Chains | machines.GraphChains
+        if graph is None:
+            n = num_units // 2
+            side = jnp.zeros((num_chains, n))
+            prior = rbm.RBM(jnp.zeros(n), jnp.zeros(n), jnp.zeros((n, n)))
+            chains = machines.Chains(side, side, log_weights)
+        else:
+            weights = jnp.zeros(graph.num_edges)
+            prior = boltzmann.Machine(jnp.zeros(num_units), weights, graph)
+            chains = machines.GraphChains(jnp.zeros((num_chains, num_units)), log_weights)
+        return {"prior": prior, "log_z": jnp.zeros(()), "chains": chains}
 
     return jax.eval_shape(make)
+
+
+def write_machine(folder: Path, params: Any) -> None:
+    """Writes a Boltzmann prior as an edge list, `MACHINE_FILES`; without one they are removed.
+
+    Units are the bits in the order of the codes.
+
+    Args:
+        folder: of the model.
+        params: of the model.
+
+    Raises:
+        ValueError: a parameter is not finite.
+        OSError: a file cannot be written.
+    """
+    prior = params.get("prior") if isinstance(params, dict) else None
+    if isinstance(prior, rbm.RBM):
+        prior = boltzmann.from_rbm(prior)
+    for name in MACHINE_FILES:
+        if isinstance(prior, boltzmann.Machine):
+            boltzmann.edge_lists.write(folder / name, prior)
+        else:
+            (folder / name).unlink(missing_ok=True)

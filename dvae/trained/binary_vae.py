@@ -9,9 +9,10 @@ whatever relaxation trained them. The parameters are
 
 and under a Boltzmann prior
 
-    prior        bias1, bias2 and weights of the machine
+    prior        bias1, bias2 and weights of an RBM, or bias and weights of a machine on a graph,
+                 which is in the settings
     log_z        [] its log Z, an estimate; after a change of the prior take another one, such as
-                 `rbm.ais.log_z(key, params["prior"]).value`
+                 `rbm.ais.log_z(key, params["prior"]).value`, on a graph `boltzmann.ais`
     chains       those of the training, from which samples start
 """
 
@@ -28,7 +29,7 @@ from dvae import bounds
 from dvae.distributions import bernoulli
 from dvae.models import binary, boltzmann, checks, mlp
 from dvae.trained._checks import check_shape
-from dvae.trained._machine import abstract_machine, check_chains
+from dvae.trained._machine import NO_GRAPH, Topology, abstract_machine, check_chains
 
 __all__ = ["Functions", "Terms"]
 
@@ -57,6 +58,7 @@ class Functions:
     image_shape: tuple[int, int, int]
     num_chains: int = 0  # of a Boltzmann prior
     weighted_chains: bool = False  # they are those of population annealing
+    topology: Topology = NO_GRAPH  # of the machine
 
     def __post_init__(self) -> None:
         """Raises ValueError for settings that make no model."""
@@ -67,6 +69,8 @@ class Functions:
                 "pixels of the network"
             )
         check_chains(self.num_chains, needed=not self.network.directed)
+        if self.network.directed and self.topology != NO_GRAPH:
+            raise ValueError("a directed prior has no graph")
 
     def abstract_params(self) -> PyTree:
         """Returns shapes and dtypes of the parameters."""
@@ -81,7 +85,7 @@ class Functions:
         if c.directed:
             return params
         return params | abstract_machine(
-            sum(c.group_sizes), self.num_chains, weighted=self.weighted_chains
+            sum(c.group_sizes), self.num_chains, self.topology, weighted=self.weighted_chains
         )
 
     def check_images(self, images: Any) -> None:

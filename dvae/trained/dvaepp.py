@@ -14,8 +14,8 @@ import jax.numpy as jnp
 
 from dvae import bounds
 from dvae.models import checks, dvaepp, dvaepp_latents
-from dvae.models.dvaepp_latents import BERNOULLI, BOLTZMANN, NORMAL, RBM_ROLFE
-from dvae.trained._machine import abstract_machine, check_chains
+from dvae.models.dvaepp_latents import BERNOULLI, BOLTZMANN, GENERAL, NORMAL
+from dvae.trained._machine import NO_GRAPH, Topology, abstract_machine, check_chains
 
 __all__ = ["Functions", "Latents", "Terms"]
 
@@ -50,13 +50,14 @@ class Functions:
     local_latents: str
     num_chains: int = 0  # of a Boltzmann prior
     weighted_chains: bool = False  # they are those of population annealing
+    topology: Topology = NO_GRAPH  # of a machine on a graph
 
     def __post_init__(self) -> None:
         """Raises ValueError for settings that make no model."""
         if self.global_latents not in (NORMAL, BERNOULLI, *BOLTZMANN):
             raise ValueError(
-                f"global_latents must be normal, bernoulli, rbm or {RBM_ROLFE}, got "
-                f"{self.global_latents}"
+                f"global_latents must be normal, bernoulli, {', '.join(BOLTZMANN[:-1])} or "
+                f"{BOLTZMANN[-1]}, got {self.global_latents}"
             )
         if self.local_latents not in (NORMAL, BERNOULLI):
             raise ValueError(f"local_latents must be normal or bernoulli, got {self.local_latents}")
@@ -65,6 +66,8 @@ class Functions:
                 f"layers of global variables must be alike, got {self.network.global_sizes}"
             )
         check_chains(self.num_chains, needed=self.global_latents in BOLTZMANN)
+        if (self.topology == NO_GRAPH) == (self.global_latents == GENERAL):
+            raise ValueError(f"global_latents={GENERAL} has a graph, and nothing else has")
 
     @property
     def pixels(self) -> str:
@@ -94,7 +97,9 @@ class Functions:
         params = {"network": jax.eval_shape(init, jax.random.key(0))}
         layers, n = self.num_groups, self.num_latents
         if self.global_latents in BOLTZMANN:
-            params |= abstract_machine(layers * n, self.num_chains, weighted=self.weighted_chains)
+            params |= abstract_machine(
+                layers * n, self.num_chains, self.topology, weighted=self.weighted_chains
+            )
         elif self.global_latents == BERNOULLI:
             params["prior"] = jax.ShapeDtypeStruct((layers, n), jnp.float32)
         return params

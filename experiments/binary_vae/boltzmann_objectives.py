@@ -1,8 +1,8 @@
 """Training objectives of `binary_vae` under Boltzmann priors: one function a method.
 
 Each is an objective as in `objectives`, with the machine in place of `auxiliary`. The posterior's
-groups fill the machine in order, the first half of all units its left side. The machine has biases
-a1 and a2, couplings W and the normalizer Z.
+groups fill the machine in order, in an RBM the first half of all units its left side. An RBM has
+biases a1 and a2, couplings W and the normalizer Z; machines on graphs are trained by `dvaepp`.
 """
 
 import math
@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from dvae import bounds, rbm, relax
 from dvae.distributions import bernoulli
+from dvae.models import boltzmann
 from dvae.models.binary import Networks
 from experiments.binary_vae import names
 from experiments.binary_vae.config import Config
@@ -38,7 +39,7 @@ def init_posterior(config: Config) -> PyTree:
 class Prior(NamedTuple):
     """A machine in training, and what relaxes its units."""
 
-    machine: rbm.RBM
+    machine: Any  # RBM, or of dvaepp a machine on a graph
     log_z: jax.Array  # [] nats, with the gradient of the negative phase
     components: PyTree  # see `init_posterior`; None where nothing is learned
 
@@ -88,11 +89,14 @@ def dvaepp(key: jax.Array, model: Networks, prior: Prior, batch: Batch, config: 
     """Maximizes log p(x|zeta) - w KL, zeta overlapping (Vahdat et al., "DVAE++", 2018).
 
     KL = log Z - sum_g H(q_g) - a1.q1 - a2.q2 - nu1^T W q2, nu1 = q(z1|x, zeta1)
+
+    of two groups under an RBM; `dvae.boltzmann.kl.hierarchical` has it for any groups and graph.
     """
     sample = _sample(key, model, batch, config)
     log_ratio = relax.SMOOTHINGS[config.smoothing].log_ratio
     log_ratios = [log_ratio(zeta, sample.beta) for zeta in sample.zetas]
-    kl = rbm.kl.hierarchical(prior.machine, sample.logits, log_ratios, prior.log_z)
+    hierarchical = boltzmann.library(prior.machine).kl.hierarchical
+    kl = hierarchical(prior.machine, sample.logits, log_ratios, prior.log_z)
     return _elbo(sample, model, kl, batch)
 
 
@@ -129,6 +133,11 @@ def dvaes(key: jax.Array, model: Networks, prior: Prior, batch: Batch, config: C
 
 
 METHODS: dict[str, Method] = {names.DVAE: dvae, names.DVAEPP: dvaepp, names.DVAES: dvaes}
+
+
+def method_of(config: Config) -> Method:
+    """Returns how a configuration trains; a general machine leaves one choice."""
+    return dvaepp if config.prior == names.GENERAL else METHODS[config.method]
 
 
 class _Posterior(NamedTuple):

@@ -6,10 +6,11 @@ from typing import ClassVar
 from jax.typing import DTypeLike
 
 from dvae.models import mlp
-from experiments.binary_vae import names, sizes
+from experiments.binary_vae import machines, names, sizes
 from experiments.binary_vae import rules as binary_rules
 from experiments.binary_vae.protocol import ProtocolConfig
-from experiments.boltzmann.config import USUAL, BoltzmannConfig, check_machine
+from experiments.boltzmann import graphs
+from experiments.boltzmann.config import USUAL
 from experiments.boltzmann.names import PCD
 from experiments.common import flags, schedules
 from experiments.common import names as run_names
@@ -17,25 +18,18 @@ from experiments.common.config import RunConfig, dataset_option, dataset_word
 from experiments.common.flag_rules import Rules
 from experiments.common.flags import changed, option
 
-_WHY_SMOOTHING = {
-    names.DVAE: "its gradient is made for a spike at zero; use --method=dvaepp for the others",
-    names.DVAEPP: "the smooth posterior of a bit given zeta carries the gradient, and spikes have "
-    "none; use --method=dvae for spike_exp, --method=dvaes for gaussian_integral",
-    names.DVAES: "it needs the density of zeta, and spikes have none; use --method=dvae for them",
-}
-
 
 @dataclass(frozen=True)
-class Config(BoltzmannConfig, ProtocolConfig):
+class Config(graphs.GraphConfig, ProtocolConfig):
     """Everything that determines a run; sizes default to those of the paper's Table 1."""
 
     program = "binary_vae"
 
     prior: str = option(
         names.DIRECTED,
-        "Prior of the bits: factorial groups, each given the ones before, or a restricted "
-        "Boltzmann machine.",
-        choices=(names.DIRECTED, names.BOLTZMANN),
+        "Prior of the bits: factorial groups, each given the ones before; a restricted "
+        "Boltzmann machine; or a Boltzmann machine on any graph.",
+        choices=(names.DIRECTED, *names.MACHINES),
         group="model",
     )
     estimator: str = option(
@@ -164,7 +158,7 @@ class Config(BoltzmannConfig, ProtocolConfig):
         super().__post_init__()
         layers = 0 if self.structure == names.LINEAR else self.hidden_layers
         sizes.check_compilation(self.num_groups, layers)
-        if self.prior == names.BOLTZMANN:
+        if self.has_machine:
             flags.settle(self, method=names.DVAEPP, sampler=PCD)
             spikes, relaxed = self.method == names.DVAE, self.method == names.DVAES
             flags.settle(
@@ -172,7 +166,8 @@ class Config(BoltzmannConfig, ProtocolConfig):
                 smoothing=names.SPIKE_EXP if spikes else names.EXPONENTIAL,
                 bound=names.IW if relaxed else names.ELBO,
             )
-            _check_boltzmann(self)
+            chosen = ("prior", "estimator", "method", "smoothing", "bound")
+            machines.check(self, **{name: getattr(self, name) for name in chosen})
         else:
             flags.settle(self, bound=names.JOINT)
             _check_directed(self)
@@ -186,6 +181,16 @@ class Config(BoltzmannConfig, ProtocolConfig):
                 "--normalization=batch goes before a tanh, and --structure=linear has none; use "
                 "--structure=nonlinear"
             )
+
+    @property
+    def has_machine(self) -> bool:
+        """Whether the prior is a Boltzmann machine."""
+        return self.prior in names.MACHINES
+
+    @property
+    def machine_graph(self) -> str:
+        """The graph of a general machine; empty of an RBM."""
+        return self.graph if self.prior == names.GENERAL else ""
 
     @property
     def hidden(self) -> tuple[int, ...]:
@@ -225,9 +230,10 @@ class Config(BoltzmannConfig, ProtocolConfig):
         told = ["dataset", "num_groups", "structure", "prior", "estimator", "method", "smoothing"]
         told += ["bound"]
         kind = [self.relaxation]
-        if self.prior == names.BOLTZMANN:
+        if self.has_machine:
             importance = self.bound == names.IW
-            kind = [self.method, *kind, f"{self.bound}{self.num_samples if importance else ''}"]
+            method = self.prior if self.prior == names.GENERAL else self.method
+            kind = [method, *kind, f"{self.bound}{self.num_samples if importance else ''}"]
             told += ["num_samples"] if importance else []
         elif self.estimator in names.WITH_DENSITY:
             kind.append(self.bound)
@@ -237,11 +243,11 @@ class Config(BoltzmannConfig, ProtocolConfig):
 
 def _check_directed(config: Config) -> None:
     """Raises ValueError for what a directed prior cannot be trained with."""
-    for name in ("method", "smoothing", "sampler"):
+    for name in ("method", "smoothing", "sampler", "graph"):
         if value := getattr(config, name):
             directed = "; --estimator names the smoothing of a directed prior"
             raise ValueError(
-                f"--{name}={value} goes with --prior=rbm"
+                f"--{name}={value} goes with --prior={'boltzmann' if name == 'graph' else 'rbm'}"
                 f"{directed if value in names.SMOOTHINGS else ''}"
             )
     if config.bound not in (names.JOINT, names.MARGINAL):
@@ -271,29 +277,3 @@ def _check_directed(config: Config) -> None:
             f"--normalization=batch makes an image's likelihood depend on the other images' bits, "
             f"which biases --estimator={config.estimator}; use a relaxation"
         )
-
-
-def _check_boltzmann(config: Config) -> None:
-    """Raises ValueError for what a Boltzmann prior cannot be trained with."""
-    if config.estimator != names.EXPONENTIAL:
-        raise ValueError(
-            f"--estimator={config.estimator} goes with --prior=directed; with --prior=rbm choose "
-            "--method and --smoothing"
-        )
-    allowed = names.SMOOTHINGS_OF[config.method]
-    if config.smoothing not in allowed:
-        raise ValueError(
-            f"--method={config.method} takes --smoothing={' or '.join(allowed)}, got "
-            f"{config.smoothing}: {_WHY_SMOOTHING[config.method]}"
-        )
-    if config.bound not in (names.ELBO, names.IW):
-        raise ValueError(
-            f"--bound={config.bound} goes with --prior=directed; use --bound=elbo or iw"
-        )
-    if config.bound == names.IW and config.method != names.DVAES:
-        raise ValueError(
-            f"--method={config.method} trains by the ELBO alone: its KL is a mean in closed form, "
-            "and importance weights need log p(zeta) of a sample; use --method=dvaes, or "
-            "--bound=elbo"
-        )
-    check_machine(config)

@@ -11,7 +11,6 @@ from jax.sharding import Mesh
 from dvae.data import Dataset
 from dvae.models import checks
 from experiments.binary_vae import model as binary_model
-from experiments.binary_vae import names
 from experiments.binary_vae.config import Config
 from experiments.boltzmann import evaluation as boltzmann_evaluation
 from experiments.boltzmann.config import BoltzmannConfig
@@ -44,7 +43,7 @@ class Evaluation(boltzmann_evaluation.Evaluation):
 
 def machine(config: Config) -> BoltzmannConfig | None:
     """Returns the settings of the Boltzmann prior, if that is the prior."""
-    return config if config.prior == names.BOLTZMANN else None
+    return config if config.has_machine else None
 
 
 def validator(config: Config, images: Dataset, mesh: Mesh) -> ValidateFn:

@@ -6,8 +6,8 @@ from typing import Any
 import jax
 
 from dvae import trained
-from experiments.binary_vae import names
 from experiments.binary_vae.config import Config
+from experiments.boltzmann import graphs
 from experiments.boltzmann import prior as boltzmann_prior
 from experiments.boltzmann.names import ANNEALING
 
@@ -18,12 +18,13 @@ def functions(config: Config, image_shape: tuple[int, int, int]) -> trained.bina
     """Returns the model's functions, with the products that evaluations take."""
     dtype = None if config.eval_dtype == "float32" else config.eval_dtype
     network = config.model(math.prod(image_shape), product_dtype=dtype).config
-    machine = config.prior == names.BOLTZMANN
+    machine = config.has_machine
     return trained.binary_vae.Functions(
         network,
         image_shape,
         num_chains=config.num_chains if machine else 0,
         weighted_chains=machine and config.sampler == ANNEALING,
+        topology=graphs.topology(config),
     )
 
 

@@ -41,6 +41,8 @@ LEARNED_CONTROL = (*RELAXED_CONTROL, DOUBLE_CV, RODEO)
 JOINT, MARGINAL = "joint", "marginal"
 ELBO, IW = "elbo", "iw"
 DIRECTED, BOLTZMANN = "directed", "rbm"
+GENERAL = "boltzmann"  # a machine on any graph
+MACHINES = (BOLTZMANN, GENERAL)
 DVAE, DVAEPP, DVAES = "dvae", "dvaepp", "dvaes"
 # What a method can train through.
 SMOOTHINGS_OF = {

@@ -145,6 +145,20 @@ PRESETS |= {
     )
     for cell in _TABLE2_CELLS
 }
+# 200 units on graphs from sparse to complete, trained alike: one group of the nonlinear model. Of
+# the annealers' graphs chimera:5 alone has 200 units.
+BOLTZMANN_GRAPHS = {
+    "bipartite": "bipartite",
+    "four_partite": "four_partite",
+    "complete": "complete",
+    "chimera": "chimera:5",
+}
+_OF_RBM = _table2("table2_cpu", "nonlinear", 1, "rbm")
+del _OF_RBM["method"]  # there is one
+PRESETS |= {
+    f"boltzmann_mnist_{name}": dict(_OF_RBM, prior="boltzmann", graph=graph)
+    for name, graph in BOLTZMANN_GRAPHS.items()
+}
 PRESETS |= {
     "demo": dict(
         dataset="digits",

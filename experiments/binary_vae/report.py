@@ -98,6 +98,8 @@ def _method(config: Config) -> str:
     """Names how the run is trained."""
     if config.prior == names.DIRECTED:
         return config.estimator
+    if config.machine_graph:
+        return f"boltzmann on {Path(config.machine_graph).name}, {config.smoothing}"
     samples = f" of {config.num_samples} samples" if config.bound == names.IW else ""
     return f"{config.method}, {config.smoothing}{samples}"
 

@@ -4,7 +4,8 @@ from experiments.binary_vae import names
 from experiments.boltzmann import config as boltzmann_config
 from experiments.common.flag_rules import POSITIVE, VALIDATED, Alternative, Rules, one_of
 
-_MACHINE: Alternative = {"prior": one_of(names.BOLTZMANN)}
+_MACHINE: Alternative = {"prior": one_of(*names.MACHINES)}
+_RBM: Alternative = {"prior": one_of(names.BOLTZMANN)}
 _DEEP = [{"structure": one_of(names.NONLINEAR)}]
 _IMPORTANCE = {"method": one_of(names.DVAES), "bound": one_of("", names.IW)}
 _WITH_TEMPERATURE = (names.CONCRETE, names.GUMBEL_RAO, *names.RELAXED_CONTROL)
@@ -18,12 +19,13 @@ _SMOOTHED = [_trained_by(*names.SMOOTHINGS), _MACHINE]
 READ_WITH: Rules = {
     **boltzmann_config.rules(_MACHINE),
     "estimator": [{"prior": one_of(names.DIRECTED)}],
-    "method": [_MACHINE],
+    "graph": [{"prior": one_of(names.GENERAL)}],
+    "method": [_RBM],
     "smoothing": [_MACHINE],
     # Elsewhere a bound leaves no choice.
     "bound": [
         _trained_by(*names.WITH_DENSITY),
-        {**_MACHINE, "method": one_of(names.DVAES)},
+        {**_RBM, "method": one_of(names.DVAES)},
     ],
     "beta": _SMOOTHED,
     "beta_final": _SMOOTHED,
@@ -31,7 +33,7 @@ READ_WITH: Rules = {
     "temperature": [_trained_by(*_WITH_TEMPERATURE)],
     "num_samples": [
         _trained_by(*names.MULTI_SAMPLE, names.GUMBEL_RAO),
-        {**_MACHINE, **_IMPORTANCE},
+        {**_RBM, **_IMPORTANCE},
     ],
     "control_rate": [_trained_by(*names.LEARNED_CONTROL)],
     "concrete_kl": [{**_trained_by(names.CONCRETE), "bound": one_of("", names.JOINT)}],

@@ -23,6 +23,7 @@ from experiments.binary_vae import (
     sizes,
 )
 from experiments.binary_vae.config import Config
+from experiments.boltzmann import graphs
 from experiments.boltzmann import prior as boltzmann_prior
 from experiments.common import batches, half_precision, pixels, schedules
 from experiments.common import run as runner
@@ -46,9 +47,12 @@ def prepare(config: Config, keep: data.KeepRows = data.whole) -> data.Dataset:
     """Loads the data set, with grey levels turned into binary pixels where that was asked for.
 
     Raises:
-      ValueError: pixels are not binary, or already are where sampling was asked for.
+      ValueError: pixels are not binary, or already are where sampling was asked for; or the
+        file of a graph holds another one than it did.
+      MissingExtraError: a graph needs dwave-networkx.
       DataUnavailableError: see `data.load`.
     """
+    graphs.of(config)  # said before anything else if it cannot be made
     images = pixels.load(config, config.dataset, config.binarization, keep)
     check_images(images)
     return images
@@ -106,7 +110,7 @@ def init_fn(config: Config, pixel_mean: np.ndarray) -> state.InitFn:
             "batch_stats": variables.get("batch_stats", {}),
             "signal": (),
         }
-        if config.prior == names.BOLTZMANN:
+        if config.has_machine:
             params |= {"prior": boltzmann_prior.init(config), **boltzmann.init_posterior(config)}
             model_state["chains"] = boltzmann_prior.init_chains(key_rest, config, params["prior"])
             model_state["log_z"] = boltzmann_prior.init_log_z(params["prior"])
@@ -135,7 +139,7 @@ def loss_fn(config: Config, num_pixels: int, mesh: Mesh | None = None) -> state.
       mesh: whose devices share the chains of a Boltzmann prior; without one nothing is shared.
     """
     module = config.model(num_pixels)
-    objective = _boltzmann(config, mesh) if config.prior == names.BOLTZMANN else _directed(config)
+    objective = _boltzmann(config, mesh) if config.has_machine else _directed(config)
 
     def loss(
         params: PyTree, model_state: PyTree, x: jax.Array, key: jax.Array, step: jax.Array
@@ -174,7 +178,7 @@ def _boltzmann(config: Config, mesh: Mesh | None) -> _Objective:
 
     It moves the machine's chains, whose devices are those of the mesh.
     """
-    method = boltzmann.METHODS[config.method]
+    method = boltzmann.method_of(config)
 
     def objective(
         key: jax.Array,
@@ -271,6 +275,6 @@ def make_task(
         evaluate=validate,
         rows=batches.Rows(mesh, train, images.num_train),
         shown=("objective", "distortion", "kl"),
-        monitor=boltzmann_prior.TRUSTED_NLL if config.prior == names.BOLTZMANN else "nll",
+        monitor=boltzmann_prior.TRUSTED_NLL if config.has_machine else "nll",
         advice=ADVICE[config.smoothing == names.GAUSSIAN_INTEGRAL],
     )

@@ -6,12 +6,13 @@ from experiments.boltzmann import names
 from experiments.common.flag_rules import Alternative, Rules, one_of
 from experiments.common.flags import option
 
-USUAL = {"sampler": names.PCD}  # what a field left open is settled to, where there is a machine
+# What a field left open is settled to, where there is a machine.
+USUAL = {"sampler": names.PCD, "graph": names.COMPLETE}
 
 
 @dataclass(frozen=True)
 class BoltzmannConfig:
-    """Groups of bits, half of all on each side of the machine, and how its chains are run."""
+    """Groups of bits, of an RBM half of all on each side, and how its chains are run."""
 
     num_groups: int = option(1, "Groups of latent bits.", minimum=1, group="model")
     num_latents: int = option(200, "Bits of each group.", minimum=1, group="model")
@@ -48,6 +49,11 @@ class BoltzmannConfig:
     )
     ais_chains: int = option(1_024, "Chains of the annealing that evaluates log Z.", minimum=2)
 
+    @property
+    def machine_graph(self) -> str:
+        """The graph of a general machine; empty of an RBM, whose sides say it all."""
+        return ""
+
 
 def rules(machine: Alternative) -> Rules:
     """Returns which fields the machine alone reads, given how it is chosen."""
@@ -60,8 +66,8 @@ def rules(machine: Alternative) -> Rules:
     }
 
 
-def check_machine(config: BoltzmannConfig) -> None:
-    """Raises ValueError unless the groups make two sides, and the sampler can run."""
+def check_sides(config: BoltzmannConfig) -> None:
+    """Raises ValueError unless the groups make the two sides of an RBM."""
     if config.num_groups > 1 and config.num_groups % 2:
         raise ValueError(
             f"--num_groups={config.num_groups}: half of the groups form each side of the machine; "
@@ -72,6 +78,10 @@ def check_machine(config: BoltzmannConfig) -> None:
             f"--num_latents={config.num_latents}: a single group is split into two sides of the "
             "machine; use an even number"
         )
+
+
+def check_sampler(config: BoltzmannConfig) -> None:
+    """Raises ValueError unless the sampler can run."""
     if config.adapt_interval and config.sampler != names.TEMPERING:
         raise ValueError(
             f"--adapt_interval={config.adapt_interval} adapts the ladder of --sampler=tempering, "

@@ -14,6 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from dvae import rbm
+from dvae.models.boltzmann import Machine
 from dvae.train import distributed, sharding, status
 from experiments.boltzmann import prior as boltzmann_prior
 from experiments.boltzmann.config import BoltzmannConfig
@@ -83,7 +84,7 @@ class Likelihood:
         self._evaluate_seeds = jax.jit(self._batch_of_seeds, static_argnames="num_samples")
         self._log_z_of_seeds = jax.jit(jax.vmap(self._log_z_of_seed))
 
-    def _log_z_of_seed(self, key: jax.Array, prior: rbm.RBM) -> rbm.ais.LogZ:
+    def _log_z_of_seed(self, key: jax.Array, prior: Machine) -> rbm.ais.LogZ:
         assert self._machine is not None
         key = jax.random.fold_in(key, LOG_Z)
         return boltzmann_prior.evaluate_log_z(key, self._machine, prior, self._mesh)

@@ -3,6 +3,7 @@
 from dvae import relax
 
 PCD, TEMPERING, ANNEALING = SAMPLERS = ("pcd", "tempering", "annealing")
+COMPLETE = "complete"  # the graph of a general machine, unless another one is named
 EXPONENTIAL, SPIKE_EXP = "exponential", "spike_exp"
 SMOOTHINGS = tuple(relax.SMOOTHINGS)
 # Overlapping components have the common support that densities and smooth posteriors of the bits

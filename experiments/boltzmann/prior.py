@@ -1,6 +1,6 @@
 """A Boltzmann prior in training: its chains in the train state, and log Z.
 
-    prior = init(config)                                   # parameters, an RBM
+    prior = init(config)                                   # an RBM, or a machine on a graph
     chains = init_chains(key, config, prior)               # kept in the model state, and
     log_z = init_log_z(prior)
     phase = negative_phase(key, config, prior, chains, log_z, step)        # phase.log_z: gradient
@@ -17,10 +17,11 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 
-from dvae import rbm
-from dvae.models import boltzmann
+from dvae import boltzmann, rbm
+from dvae.models import boltzmann as machines
+from dvae.models.boltzmann import Machine, bits_of, library
 from dvae.train.sharding import by_rows, replicated
-from experiments.boltzmann import names
+from experiments.boltzmann import graphs, names
 from experiments.boltzmann.config import BoltzmannConfig
 
 PyTree = Any
@@ -43,32 +44,40 @@ def side(config: BoltzmannConfig) -> int:
     return config.num_groups * config.num_latents // 2
 
 
-def init(config: BoltzmannConfig) -> rbm.RBM:
+def init(config: BoltzmannConfig) -> Machine:
     """Returns the first machine: fair independent bits, whose log Z is known."""
+    graph = graphs.of(config)
+    if graph is not None:
+        return boltzmann.Machine(jnp.zeros(graph.num_units), jnp.zeros(graph.num_edges), graph)
     n = side(config)
     return rbm.RBM(jnp.zeros(n), jnp.zeros(n), jnp.zeros((n, n)))
 
 
-def init_chains(key: jax.Array, config: BoltzmannConfig, params: rbm.RBM) -> PyTree:
+def init_chains(key: jax.Array, config: BoltzmannConfig, params: Machine) -> PyTree:
     """Returns the sampler's state; exact samples, as the first machine has no couplings."""
+    samplers = library(params)
     if config.sampler == names.TEMPERING:
-        return rbm.tempering.init(
+        return samplers.tempering.init(
             key, params, config.num_chains, num_temperatures=config.num_temperatures
         )
     if config.sampler == names.ANNEALING:
-        return rbm.annealing.init(key, params, config.num_chains, num_temperatures=1, num_sweeps=1)
-    return rbm.gibbs.init(key, params, config.num_chains)
+        return samplers.annealing.init(
+            key, params, config.num_chains, num_temperatures=1, num_sweeps=1
+        )
+    return samplers.gibbs.init(key, params, config.num_chains)
 
 
-def init_log_z(params: rbm.RBM) -> jax.Array:
+def init_log_z(params: Machine) -> jax.Array:
     """Returns log Z of a machine without couplings."""
-    return jax.nn.softplus(params.bias1).sum() + jax.nn.softplus(params.bias2).sum()
+    if isinstance(params, rbm.RBM):
+        return jax.nn.softplus(params.bias1).sum() + jax.nn.softplus(params.bias2).sum()
+    return jax.nn.softplus(params.bias).sum()
 
 
 def negative_phase(
     key: jax.Array,
     config: BoltzmannConfig,
-    params: rbm.RBM,
+    params: Machine,
     chains: PyTree,
     last_log_z: jax.Array,
     step: jax.Array,
@@ -92,7 +101,7 @@ def negative_phase(
     if mesh is not None:
         copies = _share(after.chains, config.num_chains, replicated(mesh))
         after = after._replace(chains=copies)
-    estimate = lambda: rbm.ais.log_z(
+    estimate = lambda: library(fixed).ais.log_z(
         key_log_z,
         fixed,
         num_temperatures=TRAIN_TEMPERATURES,
@@ -102,7 +111,8 @@ def negative_phase(
     due = step % config.log_z_interval == 0
     value = jax.lax.cond(due, lambda: estimate().value, lambda: last_log_z)
     metrics = {**after.metrics, "log_z": value, "coupling_norm": jnp.linalg.norm(fixed.weights)}
-    log_z = rbm.log_z_with_gradient(params, value, after.z1, after.z2, after.log_weights)
+    bits = bits_of(after.chains)
+    log_z = library(params).log_z_with_gradient(params, value, *bits, after.log_weights)
     return Phase(after.chains, log_z, value, metrics)
 
 
@@ -110,8 +120,6 @@ class _Transition(NamedTuple):
     """What a sampler returns."""
 
     chains: PyTree
-    z1: jax.Array
-    z2: jax.Array
     log_weights: jax.Array | None
     metrics: dict[str, jax.Array]
 
@@ -119,43 +127,52 @@ class _Transition(NamedTuple):
 def _gibbs(
     key: jax.Array,
     config: BoltzmannConfig,
-    params: rbm.RBM,
-    state: rbm.gibbs.GibbsState,
+    params: Machine,
+    state: PyTree,
     step: jax.Array,
 ) -> _Transition:
     del step
-    after, _ = rbm.gibbs.step(key, params, state, num_sweeps=config.num_sweeps)
-    energies = (rbm.free_energy_2(params, z2) for z2 in (state.z2, after.z2))
-    return _Transition(after, *after, None, {"autocorrelation": _correlation(*energies)})
+    after, _ = library(params).gibbs.step(key, params, state, num_sweeps=config.num_sweeps)
+    energies = (_energy(params, chains) for chains in (state, after))
+    return _Transition(after, None, {"autocorrelation": _correlation(*energies)})
+
+
+def _energy(params: Machine, chains: PyTree) -> jax.Array:
+    """Evaluates the energies of chains; of an RBM with the left side summed out."""
+    if isinstance(params, rbm.RBM):
+        return rbm.free_energy_2(params, chains.z2)
+    return boltzmann.energy(params, chains.z)
 
 
 def _tempering(
     key: jax.Array,
     config: BoltzmannConfig,
-    params: rbm.RBM,
-    state: rbm.tempering.TemperingState,
+    params: Machine,
+    state: PyTree,
     step: jax.Array,
 ) -> _Transition:
-    after, info = rbm.tempering.step(key, params, state, num_sweeps=config.num_sweeps)
+    tempering = library(params).tempering
+    after, info = tempering.step(key, params, state, num_sweeps=config.num_sweeps)
     rates = info.swap_rates
     if config.adapt_interval:
         # The machine moves anyway, so that replicas of a moved ladder are no further behind.
-        adapted = lambda: rbm.tempering.adapt(after, rates, rate=ADAPT_RATE)
+        adapted = lambda: tempering.adapt(after, rates, rate=ADAPT_RATE)
         after = jax.lax.cond(step % config.adapt_interval == 0, adapted, lambda: after)
     metrics = {"swap_rate": rates.mean(), "lowest_swap_rate": rates.min()}
     metrics |= {"flips": info.flips, "sampler_log_z": info.log_z}
-    return _Transition(after, after.z1, after.z2, None, metrics)
+    return _Transition(after, None, metrics)
 
 
 def _annealing(
     key: jax.Array,
     config: BoltzmannConfig,
-    params: rbm.RBM,
-    state: rbm.annealing.AnnealingState,
+    params: Machine,
+    state: PyTree,
     step: jax.Array,
 ) -> _Transition:
     del step
-    after, info = rbm.annealing.step(key, params, state, num_sweeps=config.num_sweeps)
+    annealing = library(params).annealing
+    after, info = annealing.step(key, params, state, num_sweeps=config.num_sweeps)
     metrics = {
         "population_ess": info.ess,
         "resampled": info.resampled,
@@ -163,7 +180,7 @@ def _annealing(
         "flips": info.flips,
         "sampler_log_z": info.log_z,
     }
-    return _Transition(after, after.z1, after.z2, after.log_weights, metrics)
+    return _Transition(after, after.log_weights, metrics)
 
 
 def _share(chains: PyTree, num_chains: int, layout: NamedSharding) -> PyTree:
@@ -181,10 +198,10 @@ def _correlation(x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def evaluate_log_z(
-    key: jax.Array, config: BoltzmannConfig, params: rbm.RBM, mesh: Mesh | None = None
+    key: jax.Array, config: BoltzmannConfig, params: Machine, mesh: Mesh | None = None
 ) -> rbm.ais.LogZ:
     """Estimates log Z by annealed importance sampling, with chains shared by a mesh's devices."""
-    return rbm.ais.log_z(
+    return library(params).ais.log_z(
         key,
         params,
         num_temperatures=config.ais_temperatures,
@@ -212,5 +229,5 @@ def arrays(params: PyTree, model_state: PyTree, log_z: jax.Array | None) -> PyTr
     if log_z is not None:
         model["log_z"] = log_z
     if "chains" in model_state:
-        model["chains"] = boltzmann.chains_of(model_state["chains"])
+        model["chains"] = machines.chains_of(model_state["chains"])
     return model

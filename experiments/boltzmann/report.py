@@ -163,8 +163,11 @@ def warnings(summary: Record) -> list[str]:
 
 
 def arrays(machine: BoltzmannConfig | None, state: Best | TrainState) -> dict[str, Any]:
-    """Returns the file of a Boltzmann prior: bias1, bias2 and weights, seeds first if several."""
-    if machine is None:
+    """Returns the file of an RBM: bias1, bias2 and weights, seeds first if several.
+
+    As an edge list every machine is beside its model: `trained.MACHINE_FILES`.
+    """
+    if machine is None or machine.machine_graph:
         return {}
     return {records.PRIOR_FILE: sharding.fetch(state.params["prior"])._asdict()}
 

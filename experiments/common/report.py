@@ -102,7 +102,9 @@ def save(report: Report, workdir: Path, *, began: float) -> dict[str, Any]:
         else:
             np.save(workdir / name, array)
     for name in run_models.save(report.models, workdir / trained.MODEL_FOLDER):
-        files.append(str(Path(trained.MODEL_FOLDER, name, trained.RECORD_FILE)))
+        folder = Path(trained.MODEL_FOLDER, name)
+        written = [name for name in trained.MACHINE_FILES if (workdir / folder / name).exists()]
+        files += [str(folder / name) for name in (trained.RECORD_FILE, *written)]
     with status.phase("drawing"):
         for title, figure in report.draw().items():
             files.append(f"{title}.png")

@@ -5,8 +5,9 @@ from typing import ClassVar
 
 from dvae import data
 from dvae.models import dvaepp, multiscale
-from dvae.models.dvaepp_latents import BERNOULLI, BOLTZMANN, NORMAL, RBM, RBM_ROLFE
-from experiments.boltzmann.config import USUAL, BoltzmannConfig, check_machine, rules
+from dvae.models.dvaepp_latents import BERNOULLI, BOLTZMANN, GENERAL, NORMAL, RBM, RBM_ROLFE
+from experiments.boltzmann import graphs
+from experiments.boltzmann.config import USUAL, BoltzmannConfig, check_sampler, check_sides, rules
 from experiments.boltzmann.names import EXPONENTIAL, OVERLAPPING, PCD
 from experiments.common import flags, pixels, schedules
 from experiments.common import names as run_names
@@ -14,7 +15,7 @@ from experiments.common.config import LikelihoodConfig, RunConfig, dataset_optio
 from experiments.common.flag_rules import POSITIVE, VALIDATED, Condition, Rules, one_of
 from experiments.common.flags import changed, option
 
-GLOBAL_LATENTS = (RBM, RBM_ROLFE, BERNOULLI, NORMAL)
+GLOBAL_LATENTS = (RBM, RBM_ROLFE, GENERAL, BERNOULLI, NORMAL)
 LOCAL_LATENTS = (NORMAL, BERNOULLI)
 UNCONDITIONAL, CONDITIONAL = "unconditional", "conditional"
 BINARY_DATASETS = ("mnist_static", "mnist_dynamic", "omniglot", "caltech101_silhouettes", "digits")
@@ -25,13 +26,13 @@ _OF_LEVELS = Condition(
 )
 _LOCAL = {"local_groups": POSITIVE}
 _SMOOTHED = [
-    {"global_latents": one_of(RBM, BERNOULLI)},
+    {"global_latents": one_of(RBM, GENERAL, BERNOULLI)},
     {**_LOCAL, "local_latents": one_of(BERNOULLI)},
 ]
 
 
 @dataclass(frozen=True)
-class Config(BoltzmannConfig, LikelihoodConfig):
+class Config(graphs.GraphConfig, LikelihoodConfig):
     """Everything that determines a run; the numbers of variables default to the paper's."""
 
     program = "dvaepp"
@@ -49,8 +50,9 @@ class Config(BoltzmannConfig, LikelihoodConfig):
     )
     global_latents: str = option(
         RBM,
-        "Global variables: bits under a Boltzmann machine, with overlapping smoothing or "
-        "with Rolfe's spikes and gradient; independent bits; or normal variables.",
+        "Global variables: bits under a restricted Boltzmann machine, with overlapping smoothing "
+        "or with Rolfe's spikes and gradient; under a machine on any graph; independent bits; or "
+        "normal variables.",
         choices=GLOBAL_LATENTS,
         group="model",
     )
@@ -133,6 +135,7 @@ class Config(BoltzmannConfig, LikelihoodConfig):
 
     READ_WITH: ClassVar[Rules] = {
         **rules({"global_latents": one_of(*BOLTZMANN)}),
+        "graph": [{"global_latents": one_of(GENERAL)}],
         "smoothing": _SMOOTHED,
         "beta": [*_SMOOTHED, {"global_latents": one_of(RBM_ROLFE)}],
         "local_size": [_LOCAL],
@@ -150,12 +153,21 @@ class Config(BoltzmannConfig, LikelihoodConfig):
         super().__post_init__()
         if self.global_latents in BOLTZMANN:
             flags.settle(self, sampler=PCD)
-            check_machine(self)
+            check_sampler(self)
         elif self.sampler:
             raise ValueError(
-                f"--sampler={self.sampler} goes with --global_latents=rbm or rbm_rolfe, got "
+                f"--sampler={self.sampler} goes with --global_latents=rbm, rbm_rolfe or boltzmann, "
+                f"got --global_latents={self.global_latents}"
+            )
+        if self.global_latents == GENERAL:
+            graphs.settle(self)
+        elif self.graph:
+            raise ValueError(
+                f"--graph={self.graph} goes with --global_latents=boltzmann, got "
                 f"--global_latents={self.global_latents}"
             )
+        elif self.global_latents in BOLTZMANN:
+            check_sides(self)
         if self.decoder == UNCONDITIONAL and self.num_scales > 1:
             raise ValueError(
                 f"--num_scales={self.num_scales} goes with --decoder=conditional; the "
@@ -175,6 +187,11 @@ class Config(BoltzmannConfig, LikelihoodConfig):
             )
 
     @property
+    def machine_graph(self) -> str:
+        """The graph of a general machine; empty of an RBM."""
+        return self.graph if self.global_latents == GENERAL else ""
+
+    @property
     def colored(self) -> bool:
         """Whether pixels are levels 0..255 rather than bits."""
         return self.dataset not in BINARY_DATASETS and self.binarization == pixels.AS_STORED
@@ -192,7 +209,7 @@ class Config(BoltzmannConfig, LikelihoodConfig):
                 f"multiples of {dvaepp.LOCAL_DOWNSAMPLING} (local variables live at a quarter of "
                 "the size): resize them by --image_size"
             )
-        numbers = {NORMAL: 2, BERNOULLI: 1, RBM: 1, RBM_ROLFE: 1}
+        parameters = lambda kind: 2 if kind == NORMAL else 1
         return dvaepp.DVAEPP(
             dvaepp.DVAEPPConfig(
                 decoder=multiscale.MultiscaleConfig(
@@ -204,10 +221,10 @@ class Config(BoltzmannConfig, LikelihoodConfig):
                     num_blocks=self.num_blocks,
                 ),
                 global_sizes=(self.num_latents,) * self.num_groups,
-                global_parameters=numbers[self.global_latents],
+                global_parameters=parameters(self.global_latents),
                 local_groups=self.local_groups,
                 local_size=self.local_size,
-                local_parameters=numbers[self.local_latents],
+                local_parameters=parameters(self.local_latents),
                 hidden=(self.hidden_units,),
                 remat=self.remat == "on",
             )

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from dvae import rbm, relax
 from dvae.distributions import bernoulli, normal
+from dvae.models import boltzmann as machines
 from dvae.models.dvaepp import LocalDraw
 from dvae.models.dvaepp_latents import Globals, Posterior, layer_logits, split_normal, split_pair
 from experiments.boltzmann import prior as boltzmann_prior
@@ -51,7 +52,7 @@ def train_globals(
         kl = rbm.rolfe.kl_surrogate(prior, logits, zetas, log_z)
     elif config.global_latents in BOLTZMANN:
         ratios = [smoothing.log_ratio(zeta, config.beta) for zeta in zetas]
-        kl = rbm.kl.hierarchical(prior, logits, ratios, log_z)
+        kl = machines.library(prior).kl.hierarchical(prior, logits, ratios, log_z)
     else:
         # The marginal divergence of the smoothed bits.
         terms = [

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 
 from dvae import trained
+from experiments.boltzmann import graphs
 from experiments.boltzmann import prior as boltzmann_prior
 from experiments.boltzmann.names import ANNEALING
 from experiments.dvaepp.config import BOLTZMANN, NORMAL, Config
@@ -21,6 +22,7 @@ def functions(config: Config, image_shape: tuple[int, int, int]) -> trained.dvae
         config.local_latents,
         num_chains=config.num_chains if machine else 0,
         weighted_chains=machine and config.sampler == ANNEALING,
+        topology=graphs.topology(config),
     )
 
 

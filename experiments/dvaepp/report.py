@@ -73,7 +73,9 @@ def report(
 
 
 def kind(config: Config) -> str:
-    """Names the row of Table 3."""
+    """Names the row of Table 3, or the graph of a machine that has none there."""
+    if config.machine_graph:
+        return f"Boltzmann, {Path(config.machine_graph).name} + {config.local_latents}"
     return f"{_GLOBAL.get(config.global_latents, 'normal')} + {config.local_latents}"
 
 

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from dvae import bounds, data
 from dvae.models import dvaepp
 from dvae.train import loop, state
+from experiments.boltzmann import graphs
 from experiments.boltzmann import prior as boltzmann_prior
 from experiments.common import batches, pixels, schedules
 from experiments.common import run as runner
@@ -27,7 +28,14 @@ def bind(module: dvaepp.DVAEPP, params: PyTree) -> Callable[..., Any]:
 
 
 def prepare(config: Config, keep: data.KeepRows = data.whole) -> data.Dataset:
-    """Loads the data set; ValueError if the model's sizes do not fit its images."""
+    """Loads the data set, after a look at the machine's graph.
+
+    Raises:
+      ValueError: the model's sizes do not fit the images, or a graph's file has changed.
+      DataUnavailableError: see `data.load`.
+      MissingExtraError: a graph needs dwave-networkx.
+    """
+    graphs.of(config)
     images = pixels.load(config, config.dataset, config.binarization, keep)
     if config.colored and images.binarization == "static":
         raise ValueError(

@@ -24,6 +24,7 @@ _COST = {
     ),
     "binary_vae": (
         "prior",
+        "graph",
         "method",
         "estimator",
         "bound",
@@ -38,6 +39,7 @@ _COST = {
     "joint_vae": ("image_size", "features", "batch_size"),
     "dvaepp": (
         "global_latents",
+        "graph",
         "local_latents",
         "local_groups",
         "local_size",

@@ -14,7 +14,7 @@ from experiments.common.groups import Program
 from experiments.dvaepp import config as dvaepp
 from experiments.dvaepp import presets as dvaepp_presets
 from experiments.joint_vae import config as joint_vae
-from experiments.reproduce import pairs
+from experiments.reproduce import pairs, priors
 from experiments.reproduce.cells import (
     BUDGETS,
     CPU,
@@ -256,6 +256,14 @@ TABLES = {
             "bits/dim",
             "quantizers.json",
             tuple(_quantizers()),
+        ),
+        Table(
+            "boltzmann",
+            "Boltzmann priors of 200 units by graph",
+            "nll_nats",
+            "nats",
+            "table2.json",
+            tuple(priors.boltzmann()),
         ),
     )
 }

@@ -30,6 +30,7 @@ WRITE: dict[str, Write] = {
     "table3": _published(table3.TABLE),
     "joint_vae": joint_table.write,
     "quantizers": quantizer_table.write,
+    "boltzmann": _published(table2.TABLE),
 }
 
 

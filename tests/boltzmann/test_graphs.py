@@ -131,12 +131,34 @@ def test_other_mistakes_are_named(monkeypatch):
         graphs.k_partite()
     with pytest.raises(ValueError, match="grid needs the lengths"):
         graphs.grid()
+    with pytest.raises(ValueError, match=r"10000000 units takes too much memory to be colored"):
+        Graph(10**7, [(0, 1)])
     monkeypatch.setattr(_graph, "MAX_ENTRIES", 40)
     with pytest.raises(ValueError, match="50 units, 49 edges needs neighbor lists of 1 GiB"):
         Graph(50, [(i, i + 1) for i in range(49)])
     # A hub beside others of its color pads their lists to its length.
     with pytest.raises(ValueError, match=r"50 units, 10 edges, 2 colors .* split units"):
         Graph(50, [(0, i) for i in range(1, 11)], colors=[0, *[1] * 10, *[0] * 39])
+
+
+@pytest.mark.parametrize(
+    ("make", "sizes"),
+    [
+        (graphs.complete, (10**6,)),
+        (graphs.bipartite, (10**5, 10**5)),
+        (graphs.k_partite, (10**5, 10**4, 10**5)),
+        (graphs.grid, (10**6, 10**6)),
+        (graphs.chimera, (10**5,)),
+        (graphs.pegasus, (10**5,)),
+        (graphs.zephyr, (10**5,)),
+    ],
+)
+def test_graphs_beyond_the_memory_are_refused_before_they_are_made(make, sizes):
+    with pytest.raises(
+        ValueError, match=r"needs neighbor lists of \d+ GiB, more than 1: "
+    ) as error:
+        make(*sizes)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("end", ["csv", "npz"])
@@ -174,6 +196,7 @@ def test_a_csv_file_is_read_in_any_order(tmp_path):
         ("i,j,value\n0,1,1\n0.5,1,1\n", r"machine\.csv, line 3: expected i,j,value"),
         ("i,j,value\n0,1,1\n1,0,1\n", r"machine\.csv, line 3: 1,0 was on line 2 already"),
         ("i,j,value\n0,-1,1\n", r"machine\.csv, line 2: unit -1 is below 0"),
+        ("i,j,value\n0,9999999999,1\n", r"line 2: unit 9999999999 is above 4194303"),
         ("i,j,value\n0,1,nan\n", r"machine\.csv, line 2: the value nan is NaN or infinite"),
         ("i,j,value\n0,1,1e39\n", r"machine\.csv, line 2: the value 1e39 is NaN or infinite"),
         ("i,j,value\n0,\xff,1\n", r"machine\.csv: not a CSV file"),

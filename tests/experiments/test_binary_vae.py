@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import trained_runs
 
+import dvae
 from dvae import data
+from dvae.boltzmann import edge_lists
 from dvae.distributions import bernoulli
 from dvae.models import binary as binary_model
 from dvae.train import sharding
@@ -189,6 +191,11 @@ BOLTZMANN |= dict(log_z_interval=3, normalization="batch")
             id=ANNEALING,
             marks=pytest.mark.slow,
         ),
+        pytest.param(
+            dict(BOLTZMANN, prior=names.GENERAL, graph="four_partite", sampler=ANNEALING),
+            id="graph",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_an_interrupted_run_of_seeds_ends_like_a_whole_one(tmp_path, monkeypatch, kind) -> None:
@@ -227,8 +234,19 @@ def test_an_interrupted_run_of_seeds_ends_like_a_whole_one(tmp_path, monkeypatch
     assert np.shape(test["kl_nats"]) == (2, 1 if "prior" in kind else 2)
     if "prior" in kind:
         assert np.shape(whole["log_z"]["nats"]) == (2,)
-        with np.load(tmp_path / "whole" / "prior.npz") as machine:
-            assert machine["weights"].shape == (2, 6, 6)
+        rbm = kind["prior"] == names.BOLTZMANN
+        if rbm:
+            with np.load(tmp_path / "whole" / "prior.npz") as machine:
+                assert machine["weights"].shape == (2, 6, 6)
+        for seed in range(2):
+            folder = tmp_path / "whole" / "model" / f"seed_{seed}"
+            machines = [edge_lists.read(folder / name) for name in ("machine.csv", "machine.npz")]
+            params = dvae.load(folder).params
+            for machine in machines:
+                np.testing.assert_array_equal(machine.weights, params["prior"].weights.ravel())
+                assert machine.graph.num_edges == (36 if rbm else 54)
+            again = dvae.load(tmp_path / "cut", seed=seed).params
+            jax.tree.map(np.testing.assert_array_equal, again, params)
     np.testing.assert_allclose(
         test["nll_nats_mean_over_seeds"], np.mean(test["nll_nats"]), atol=2e-4
     )

@@ -12,7 +12,7 @@ ROOF = "reproduce"  # the package that runs all programs and tables, and reads w
 # Rooms of a program's package, lowest first; a module imports from rooms before its own.
 ROOMS = (
     ("names",),
-    ("rules", "sizes", "protocol"),
+    ("rules", "sizes", "protocol", "machines"),
     ("config",),
     ("presets",),
     ("model", "latents"),
@@ -29,7 +29,7 @@ ROOMS = (
     ("evaluation",),
     ("report",),
     ("cells",),
-    ("pairs",),
+    ("pairs", "priors"),
     ("manifest", "jobs"),
     ("quantizer_table",),
     ("results", "hours"),

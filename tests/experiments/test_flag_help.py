@@ -11,7 +11,7 @@ from command_line import fresh_flags
 from test_fuzzed_configs import EXPERIMENTS
 
 from experiments import compare_samplers, plot_relaxations, vq_compress
-from experiments.common import flag_help
+from experiments.common import flag_help, flags
 
 PROGRAMS = {
     **EXPERIMENTS,
@@ -43,7 +43,7 @@ def test_help_lists_every_flag_once_in_its_group(program) -> None:
     config_class, presets = PROGRAMS[program]
     text = render(program, short=False)
     lines = text.splitlines()
-    for field in dataclasses.fields(config_class):
+    for field in flags.flag_fields(config_class):
         entry = re.compile(rf"  --{field.name}(\s|$)")  # further in are the lines of a text
         (place,) = (i for i, line in enumerate(lines) if entry.match(line))
         above = [line for line in lines[:place] if line.rstrip(":") in flag_help.GROUPS]
@@ -72,7 +72,7 @@ def test_no_two_flags_have_the_same_help(program) -> None:
 def test_short_help_is_short_and_names_all(program) -> None:
     text = render(program, short=True)
     assert len(text.splitlines()) <= 28
-    for field in dataclasses.fields(EXPERIMENTS[program][0]):
+    for field in flags.flag_fields(EXPERIMENTS[program][0]):
         assert f"--{field.name}" in text.split()
 
 

@@ -178,9 +178,11 @@ def test_setup_ends_in_one_line(capsys) -> None:
         ("cifar_vq", ["--eval_interval=0", "--num_eval_images=9"], "--eval_interval above 0, got"),
         ("binary_vae", ["--estimator=vimco", "--temperature=0.1"], "--temperature=0.1 goes with"),
         ("binary_vae", ["--beta_steps=10"], "goes with --beta_final above 0, "),
-        ("binary_vae", ["--num_chains=10"], "goes with --prior=rbm, got --prior=directed"),
+        ("binary_vae", ["--num_chains=10"], "with --prior=rbm or boltzmann, got --prior=directed"),
         ("binary_vae", ["--prior=rbm", "--estimator=exponential"], "goes with --prior=directed"),
         ("binary_vae", ["--prior=rbm", "--bound=elbo"], "goes with .*--method=dvaes"),
+        ("binary_vae", ["--prior=rbm", "--graph=complete"], "goes with --prior=boltzmann"),
+        ("binary_vae", ["--prior=boltzmann", "--method=dvaepp"], "goes with --prior=rbm"),
         ("binary_vae", ["--estimator=nvil", "--bound=joint"], "--bound=joint goes with"),
         ("binary_vae", ["--nvil_scale=none"], "goes with .*--estimator=nvil, got"),
         (
@@ -225,7 +227,7 @@ OVERRIDES = {
         "--discrete=",
     ],
     "dvaepp": [
-        *(f"--global_latents={name}" for name in ("rbm", "rbm_rolfe", "bernoulli", "normal")),
+        *(f"--global_latents={name}" for name in dvaepp_config.GLOBAL_LATENTS),
         *(f"--local_latents={name}" for name in ("normal", "bernoulli")),
         "--eval_interval=0",
     ],

@@ -25,6 +25,7 @@ from experiments.cifar_vq import names as vq
 from experiments.common import flag_rules, flags
 from experiments.dvaepp import __main__ as dvaepp
 from experiments.dvaepp import evaluation as dvaepp_evaluation
+from experiments.dvaepp.config import GLOBAL_LATENTS
 from experiments.gradient_variance import config as gradient_variance_config
 from experiments.joint_vae import __main__ as joint_vae
 from experiments.joint_vae import evaluation as joint_evaluation
@@ -52,6 +53,7 @@ CHOICES = {
         {**RBM, "method": "dvaes", "bound": "elbo"},
         {**RBM, "method": "dvaes", "beta_final": 9.0, "smoothing": "power"},
         {**RBM, "method": "dvaes", "smoothing": "gaussian_integral"},
+        {"prior": "boltzmann", "num_chains": 4, "graph": "complete", "sampler": "annealing"},
         {"eval_interval": 0},
     ],
     "joint_vae": [
@@ -62,7 +64,7 @@ CHOICES = {
         {"validation": False},
     ],
     "dvaepp": [
-        *({"global_latents": name} for name in ("rbm", "rbm_rolfe", "bernoulli", "normal")),
+        *({"global_latents": name} for name in GLOBAL_LATENTS),
         {"global_latents": "normal", "local_latents": "bernoulli"},
         {"global_latents": "rbm", "sampler": "tempering", "num_chains": 4},
         {"local_groups": 0, "global_latents": "normal"},
@@ -73,9 +75,9 @@ CHOICES = {
 # One choice of each kind; the others take as long again each.
 QUICK = {
     "cifar_vq": (0, 2, 4, 5, 6, 11, 12, 13, 14),
-    "binary_vae": (0, 6, 9, 12, 15, 20, 21, 22, 25, 27),
+    "binary_vae": (0, 6, 9, 12, 15, 20, 21, 22, 25, 27, 29),
     "joint_vae": range(7),
-    "dvaepp": (0, 4),
+    "dvaepp": (0, 2, 5),
 }
 CASES = [
     pytest.param(program, i, marks=[] if i in QUICK[program] else [pytest.mark.slow])
@@ -85,7 +87,7 @@ CASES = [
 # Valid beside anything, where twice the value or another choice is not.
 OTHER = {"ema_decay": 0.5, "num_scales": 1, "restart_threshold": 0.5, "hidden_layers": 3}
 OTHER |= {"adapt_interval": 3, "beta_steps": 3, "kl_warmup_steps": 3, "num_mixtures": 3}
-OTHER |= {"levels": "4,4"}
+OTHER |= {"levels": "4,4", "graph": "four_partite"}
 QUIET = (
     "dataclasses",
     *(f"experiments.common.{name}" for name in ("flags", "flag_rules", "names")),

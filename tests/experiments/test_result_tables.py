@@ -150,6 +150,7 @@ RBM |= dict(structure="nonlinear", test_samples=4_000, sampler="pcd", num_chains
         (RBM, "rbm, exponential", "85.41 ± 0.04"),
         ({**RBM, "num_groups": 2, "method": "dvae"}, "rbm, Rolfe", "84.52 ± 0.05"),
         ({**RBM, "smoothing": "power"}, "rbm, power", ""),
+        ({**RBM, "prior": "boltzmann", "graph": "/x/a.csv"}, "boltzmann, a.csv, exponential", ""),
         ({**RBM, "method": "dvaes"}, "relaxed rbm, exponential, K = 1", ""),
         ({**RBM, "method": "dvaes", "bound": "iw"}, "relaxed rbm, exponential, K = 5", ""),
     ],

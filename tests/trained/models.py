@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dvae import trained
+from dvae import boltzmann, trained
 from dvae.models import code_prior, dvaepp, joint, mlp, multiscale, vq_conv
 
 VQ = vq_conv.VQConvConfig(
@@ -25,6 +25,12 @@ FUNCTIONS = {
     ),
     "machine": trained.binary_vae.Functions(
         mlp.BinaryVAEConfig(group_sizes=(2, 2), num_pixels=6, directed=False), (3, 2, 1), 5, True
+    ),
+    "graph": trained.binary_vae.Functions(
+        mlp.BinaryVAEConfig(group_sizes=(5,), num_pixels=6, directed=False),
+        (3, 2, 1),
+        5,
+        topology=trained.Topology.of("grid", boltzmann.graphs.grid(5, periodic=True)),
     ),
     "joint_vae": trained.joint_vae.Functions(
         joint.JointConfig(image_size=8, num_continuous=2, discrete=(3, 2), features=2)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import models
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ import safetensors.numpy
 
 import dvae
 from dvae import trained
+from dvae.boltzmann import edge_lists, energy
+from dvae.models import boltzmann
 
 CARD = trained.Card("noise", step=7, seed=3, metrics={"elbo_nats": -1.5}, license="CC0-1.0")
 
@@ -33,11 +36,50 @@ def test_a_model_is_read_back(tmp_path, name) -> None:
     assert again.info["license"] == "CC0-1.0"
     files = {path.name for path in (tmp_path / "model").iterdir()}
     own = {"prior"} if name == "code_prior" else set()
+    own |= {"machine.csv", "machine.npz"} if name in ("machine", "graph", "dvaepp") else set()
     assert files == {"model.safetensors", "model.json", "README.md", *own}
     card = (tmp_path / "model" / "README.md").read_text()
     assert "elbo_nats: -1.5" in card
     assert "CC0-1.0" in card
     assert "noise" in repr(again)
+
+
+def test_a_machine_is_an_edge_list_beside_the_model(tmp_path) -> None:
+    for name in ("machine", "graph"):
+        model = write(tmp_path, name)
+        z = np.random.default_rng(0).integers(0, 2, (9, sum(model.functions.network.group_sizes)))
+        expected = -boltzmann.log_prob(model.params["prior"], 0.0, [jnp.asarray(z, jnp.float32)])
+        for file in trained.MACHINE_FILES:
+            machine = edge_lists.read(tmp_path / file)
+            found = energy(machine, jnp.asarray(z, jnp.float32))
+            np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
+    topology = json.loads((tmp_path / "model.json").read_text())["settings"]["topology"]
+    assert (topology["name"], topology["num_units"]) == ("grid", 5)
+    assert "5 units and 5 edges on the graph grid" in (tmp_path / "README.md").read_text()
+    write(tmp_path, "directed")
+    assert not any((tmp_path / file).exists() for file in trained.MACHINE_FILES)
+
+
+@pytest.mark.parametrize(
+    ("topology", "message"),
+    [
+        ({"num_units": 4}, "the graph must have 5 units, got 4"),
+        ({"edges": "0-1 2"}, "edges must be pairs of units such as 0-1"),
+        ({"edges": "0-1 1-0 2-3 3-4 0-4"}, "both join units 0 and 1"),
+        ({"colors": "0 0 1 0 1"}, "share an edge and color"),
+        ({"edges": "0-1"}, r"weights must be float32 \(1,\) by the settings"),
+    ],
+)
+def test_a_damaged_graph_is_named(tmp_path, topology, message) -> None:
+    write(tmp_path, "graph")
+    record = json.loads((tmp_path / "model.json").read_text())
+    if "num_units" in topology:
+        topology = {**topology, "edges": "0-1", "colors": "0 1 0 0"}
+    record["settings"]["topology"] |= topology
+    (tmp_path / "model.json").write_text(json.dumps(record))
+    with pytest.raises(trained.ModelError, match=message) as raised:
+        dvae.load(tmp_path)
+    assert "\n" not in str(raised.value)
 
 
 def test_a_model_of_each_seed(tmp_path) -> None:

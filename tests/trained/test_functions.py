@@ -19,6 +19,7 @@ CODES = {
     "code_prior": [((3, 2, 1, 2), "int32")],
     "directed": [((3, 4), "uint8")],
     "machine": [((3, 4), "uint8")],
+    "graph": [((3, 5), "uint8")],
     "joint_vae": [((3, 2), "int32"), ((3, 2), "float32")],
     "dvaepp": [((3, 4), "uint8"), ((3, 2, 2, 2, 1), "uint8")],
 }
