@@ -1,11 +1,11 @@
 """Compares the samplers of Boltzmann machines: error of moments and of log Z against sweeps.
 
-    python -m experiments.compare_samplers RUN_DIR [RUN_DIR ...] --out=docs/results
+    python -m experiments.compare_samplers RUN_DIR [FILE.csv ...] --out=docs/results
 
 The machines are a random one of 8x8 units, whose moments and log Z are known exactly, and the
-trained priors of finished `binary_vae --prior=rbm` runs (the first seed's). Theirs are estimated by
-annealing with many times the effort, whose own error is in the table. Writes samplers.md,
-samplers.json and samplers.png.
+trained priors of finished runs with `--prior=rbm` or `boltzmann` (the first seed's), or any machine
+in an edge list. Theirs are estimated by annealing with many times the effort, whose own error is in
+the table. Writes samplers.md, samplers.json and samplers.png.
 """
 
 import math
@@ -19,8 +19,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dvae import rbm
 from dvae.analysis import figures, tables
+from dvae.models.boltzmann import Machine, library
 from dvae.train import checkpoint, paths
 from experiments.boltzmann import machines as sampler_machines
 from experiments.common import flags, records
@@ -70,38 +70,42 @@ class Config:
 class Measured(NamedTuple):
     """Several runs of one sampler."""
 
-    moments: rbm.exact.Moments | None  # [runs, ...]
+    moments: sampler_machines.Moments | None  # [runs, ...]
     log_z: np.ndarray | None  # [runs]
 
 
-def gibbs(key: jax.Array, params: rbm.RBM, sweeps: int, chains: int) -> tuple[Any, Any]:
+def gibbs(key: jax.Array, params: Machine, sweeps: int, chains: int) -> tuple[Any, Any]:
     """Runs block Gibbs from independent units; it knows nothing of log Z."""
+    sampler = library(params).gibbs
     key_init, key_step = jax.random.split(key)
-    state = rbm.gibbs.init(key_init, params, chains)
-    state, _ = rbm.gibbs.step(key_step, params, state, num_sweeps=sweeps)
-    return sampler_machines.mean_moments(state.z1, state.z2, jnp.zeros(chains)), None
+    state = sampler.init(key_init, params, chains)
+    state, _ = sampler.step(key_step, params, state, num_sweeps=sweeps)
+    return sampler_machines.mean_moments(params, state, jnp.zeros(chains)), None
 
 
-def tempering(key: jax.Array, params: rbm.RBM, sweeps: int, chains: int) -> tuple[Any, Any]:
+def tempering(key: jax.Array, params: Machine, sweeps: int, chains: int) -> tuple[Any, Any]:
     """Runs parallel tempering: ten replicas share the sweeps; log Z is that of the second half."""
+    sampler = library(params).tempering
     key_init, key_burn, key_step = jax.random.split(key, 3)
-    state = rbm.tempering.init(key_init, params, chains, num_temperatures=NUM_REPLICAS)
+    state = sampler.init(key_init, params, chains, num_temperatures=NUM_REPLICAS)
     each = sweeps // NUM_REPLICAS
     if each > 1:
-        state, _ = rbm.tempering.step(key_burn, params, state, num_sweeps=each // 2)
-    state, info = rbm.tempering.step(key_step, params, state, num_sweeps=each - each // 2)
-    return sampler_machines.mean_moments(state.z1, state.z2, jnp.zeros(chains)), info.log_z
+        state, _ = sampler.step(key_burn, params, state, num_sweeps=each // 2)
+    state, info = sampler.step(key_step, params, state, num_sweeps=each - each // 2)
+    return sampler_machines.mean_moments(params, state, jnp.zeros(chains)), info.log_z
 
 
-def annealing(key: jax.Array, params: rbm.RBM, sweeps: int, chains: int) -> tuple[Any, Any]:
+def annealing(key: jax.Array, params: Machine, sweeps: int, chains: int) -> tuple[Any, Any]:
     """Runs population annealing, one sweep a temperature."""
-    state, info = rbm.annealing.anneal(key, params, chains, num_temperatures=sweeps)
-    return sampler_machines.mean_moments(state.z1, state.z2, state.log_weights), info.log_z
+    sampler = library(params).annealing
+    state, info = sampler.anneal(key, params, chains, num_temperatures=sweeps)
+    return sampler_machines.mean_moments(params, state, state.log_weights), info.log_z
 
 
-def ais(key: jax.Array, params: rbm.RBM, sweeps: int, chains: int) -> tuple[Any, Any]:
+def ais(key: jax.Array, params: Machine, sweeps: int, chains: int) -> tuple[Any, Any]:
     """Runs annealed importance sampling, one sweep a temperature, for log Z alone."""
-    return None, rbm.ais.log_z(key, params, num_temperatures=sweeps, num_chains=chains).value
+    log_z = library(params).ais.log_z
+    return None, log_z(key, params, num_temperatures=sweeps, num_chains=chains).value
 
 
 SAMPLERS: dict[str, Callable[..., tuple[Any, Any]]] = {
@@ -195,14 +199,14 @@ def compare(config: Config, directories: list[Path]) -> str:
         raise ValueError(f"cannot write to {config.out} ({error.strerror}); try --out") from error
     key_reference, key_runs = jax.random.split(jax.random.key(config.seed))
     machines = [sampler_machines.small(config.seed, config.small_scale)]
-    for directory in directories:
-        sampler_machines.read_prior(directory)  # before the first of them is measured
-    for i, (directory, name) in enumerate(zip(directories, names, strict=True)):
-        print(f"reference of {directory}", file=sys.stderr, flush=True)
+    # All are read before the first of them is measured.
+    read = [sampler_machines.read(directory) for directory in directories]
+    for i, (params, name) in enumerate(zip(read, names, strict=True)):
+        print(f"reference of {directories[i]}", file=sys.stderr, flush=True)
         key = jax.random.fold_in(key_reference, i)
         machines.append(
             sampler_machines.trained(
-                directory,
+                params,
                 name,
                 key,
                 num_temperatures=config.reference_temperatures,
@@ -223,8 +227,9 @@ def compare(config: Config, directories: list[Path]) -> str:
     notes = [
         f"{config.num_chains:,} chains, {config.num_runs} runs of each; {NUM_REPLICAS} replicas of "
         "tempering share a row's sweeps, so every row moves as many bits. Errors are root mean "
-        "squares over the runs, those of moments over all E[z1], E[z2] and E[z1 z2^T]; the error "
-        "of log Z is its mean with the standard error over runs.",
+        "squares over the runs, those of moments over the E[z_i] of all units and the "
+        "E[z_i z_j] of all couplings; the error of log Z is its mean with the standard error over "
+        "runs.",
         *(
             f"{m.name}: log Z {m.log_z:.3f}"
             + (f" ± {m.log_z_error:.3f}" if m.log_z_error else "")

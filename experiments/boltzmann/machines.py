@@ -1,35 +1,44 @@
-"""The machines of `compare_samplers`: a small random one, and trained priors of finished runs."""
+"""The machines of `compare_samplers`: a small random one, and trained ones of runs and files."""
 
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dvae import rbm
+from dvae import boltzmann, rbm
+from dvae.boltzmann import edge_lists
+from dvae.models import boltzmann as machines
 from experiments.common import groups as run_groups
 from experiments.common import records
+
+Moments = rbm.exact.Moments | boltzmann.exact.Moments
+_FILES = (".csv", ".npz")  # of edge lists
 
 
 class Machine(NamedTuple):
     """A machine and what is known of it."""
 
     name: str
-    params: rbm.RBM
-    moments: rbm.exact.Moments
+    params: machines.Machine
+    moments: Moments
     moments_error: float  # root mean square; 0 where they are exact
     log_z: float
     log_z_error: float  # likewise
     source: str
 
 
-def mean_moments(z1: jax.Array, z2: jax.Array, log_weights: jax.Array) -> rbm.exact.Moments:
-    """Estimates the moments from weighted chains."""
-    w = jax.nn.softmax(log_weights)
-    return rbm.exact.Moments(w @ z1, w @ z2, (w[:, None] * z1).T @ z2)
+def mean_moments(params: machines.Machine, state: Any, log_weights: jax.Array) -> Moments:
+    """Estimates the moments from a sampler's state, whose chains have weights."""
+    w, bits = jax.nn.softmax(log_weights), machines.bits_of(state)
+    if isinstance(params, rbm.RBM):
+        z1, z2 = bits
+        return rbm.exact.Moments(w @ z1, w @ z2, (w[:, None] * z1).T @ z2)
+    (z,), (i, j) = bits, params.graph.edges.T
+    return boltzmann.exact.Moments(w @ z, w @ (z[:, i] * z[:, j]))
 
 
 def small(seed: int, scale: float) -> Machine:
@@ -67,49 +76,60 @@ def name_directories(directories: Sequence[Path]) -> list[str]:
     return names
 
 
-def read_prior(directory: Path) -> list[np.ndarray]:
-    """Reads the biases and weights of a trained prior, of several seeds the first's.
+def read(place: Path) -> machines.Machine:
+    """Reads the trained machine of a run, of several seeds the first's, or an edge list.
+
+    Args:
+      place: the folder of the run, or a .csv or .npz file.
 
     Raises:
-      ValueError: the directory holds no Boltzmann prior; one line says what it holds.
+      ValueError: there is no machine; one line says what there is.
     """
-    path = directory / records.PRIOR_FILE
+    if place.suffix.lower() in _FILES:
+        return _read_file(place)
+    path = place / records.PRIOR_FILE
+    if not path.exists() and (lists := sorted(place.glob("model/**/machine.npz"))):
+        return _read_file(lists[0])
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = [file[name] for name in rbm.RBM._fields]
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ValueError(
-            f"{run_groups.what_is(directory)}; experiments.compare_samplers takes finished runs of "
-            "binary_vae --prior=rbm and of dvaepp --global_latents=rbm or rbm_rolfe"
+            f"{run_groups.what_is(place)}; experiments.compare_samplers takes finished runs of "
+            "binary_vae --prior=rbm or boltzmann and of dvaepp --global_latents=rbm, rbm_rolfe or "
+            "boltzmann, and edge lists"
         ) from error
     except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"{path} cannot be read ({error}): it must hold {', '.join(rbm.RBM._fields)}"
         ) from error
-    return [array[0] if arrays[0].ndim == 2 else array for array in arrays]
+    first = [array[0] if arrays[0].ndim == 2 else array for array in arrays]
+    return rbm.RBM(*map(jnp.asarray, first))
+
+
+def _read_file(path: Path) -> boltzmann.Machine:
+    try:
+        return jax.tree.map(jnp.asarray, edge_lists.read(path))
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def trained(
-    directory: Path, name: str, key: jax.Array, *, num_temperatures: int, num_chains: int
+    params: machines.Machine, name: str, key: jax.Array, *, num_temperatures: int, num_chains: int
 ) -> Machine:
-    """Estimates the moments and log Z of a trained prior with many times the effort.
-
-    Raises:
-      ValueError: the directory holds no Boltzmann prior.
-    """
-    params = rbm.RBM(*map(jnp.asarray, read_prior(directory)))
+    """Estimates the moments and log Z of a trained machine with many times the effort."""
     steps, chains = num_temperatures, num_chains
+    annealing = machines.library(params).annealing
 
-    def anneal(key: jax.Array) -> tuple[rbm.exact.Moments, jax.Array]:
-        state, info = rbm.annealing.anneal(key, params, chains, num_temperatures=steps)
-        return mean_moments(state.z1, state.z2, state.log_weights), info.log_z
+    def anneal(key: jax.Array) -> tuple[Moments, jax.Array]:
+        state, info = annealing.anneal(key, params, chains, num_temperatures=steps)
+        return mean_moments(params, state, state.log_weights), info.log_z
 
     one, other = (jax.device_get(jax.jit(anneal)(k)) for k in jax.random.split(key))
     # The mean of two is off by as much as they are from each other, over two.
     mean, half = (jax.tree.map(f, one, other) for f in (_mean, _half_difference))
-    n1, n2 = params.weights.shape
     return Machine(
-        f"{n1}x{n2}, {name}",
+        f"{_sizes(params)}, {name}",
         params,
         mean[0],
         float(np.sqrt(np.concatenate([x.ravel() ** 2 for x in half[0]]).mean())),
@@ -117,6 +137,12 @@ def trained(
         float(abs(half[1])),
         f"two population annealings, {steps:,} temperatures x {chains:,} chains",
     )
+
+
+def _sizes(params: machines.Machine) -> str:
+    if isinstance(params, rbm.RBM):
+        return "x".join(map(str, params.weights.shape))
+    return f"{params.graph.num_units} units, {params.graph.num_edges} edges"
 
 
 def _mean(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -3,10 +3,12 @@
 import json
 
 import finished_runs
+import jax
 import numpy as np
 import pytest
 
-from dvae import rbm
+from dvae import boltzmann, rbm
+from dvae.boltzmann import edge_lists
 from experiments import compare_samplers
 from experiments.boltzmann.machines import Machine
 from experiments.compare_samplers import Config, Measured
@@ -57,6 +59,37 @@ def test_files_of_a_small_comparison(tmp_path):
         if record["sweeps"] == 100 and "moments_rms" in record:
             assert record["moments_rms"] < 0.05, record
     assert (tmp_path / "out" / "samplers.png").stat().st_size > 10_000
+
+
+@pytest.mark.thorough
+def test_machines_on_graphs_are_measured_too(tmp_path):
+    graph = boltzmann.graphs.k_partite(2, 2, 2)
+    rng = np.random.default_rng(1)
+    machine = boltzmann.Machine(rng.normal(size=6), rng.normal(size=graph.num_edges), graph)
+    machine = jax.tree.map(np.float32, machine)
+    folder = tmp_path / "run" / "model" / "seed3"
+    folder.mkdir(parents=True)
+    edge_lists.write(folder / "machine.npz", machine)
+    edge_lists.write(tmp_path / "other.csv", machine)
+    config = Config(
+        out=str(tmp_path / "out"),
+        sweeps="100",
+        num_chains=1_000,
+        num_runs=2,
+        reference_temperatures=100,
+        reference_chains=1_000,
+    )
+    compare_samplers.compare(config, [tmp_path / "run", tmp_path / "other.csv"])
+    written = json.loads((tmp_path / "out" / "samplers.json").read_text())
+    names = ["8x8, random", "6 units, 12 edges, run", "6 units, 12 edges, other.csv"]
+    assert list(written["references"]) == names
+    exact = boltzmann.exact.log_z(jax.tree.map(np.asarray, machine))
+    for name in names[1:]:
+        assert abs(written["references"][name]["log_z"] - exact) < 0.02
+    of_graphs = [record for record in written["records"] if record["machine"] != names[0]]
+    assert len(of_graphs) == 2 * 4
+    assert max(record.get("moments_rms", 0) for record in of_graphs) < 0.03
+    assert max(record.get("log_z_rms", 0) for record in of_graphs) < 0.1
 
 
 def test_mistakes_are_named(tmp_path):
