@@ -1,4 +1,4 @@
-"""Binary VAEs on vectors of binary pixels: affine maps or tanh networks between groups of bits.
+"""Binary VAEs on vectors of binary pixels: affine maps or deep networks between groups of bits.
 
     x [..., D]  --posterior_logits-->  logits of q(z_1 | x), q(z_2 | x, zeta_1), ...   [..., n]
     zeta_1, zeta_2, ...  --prior_logits-->  logits of p(z_1), p(z_2 | zeta_1), ...     [..., n]
@@ -20,8 +20,13 @@ from jax.typing import DTypeLike
 
 from dvae.models import checks
 
-__all__ = ["BinaryVAE", "BinaryVAEConfig", "Mlp"]
+__all__ = ["ACTIVATIONS", "BinaryVAE", "BinaryVAEConfig", "Mlp"]
 
+# Of hidden layers, by name; the slope is that of the line of DisARM (Dong et al., 2020).
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "tanh": jnp.tanh,
+    "leaky_relu": lambda x: nn.leaky_relu(x, negative_slope=0.3),
+}
 BATCH_NORM_MOMENTUM, BATCH_NORM_EPSILON = 0.8, 1e-2  # of the published models
 
 
@@ -44,10 +49,10 @@ def _product_in(dtype: DTypeLike) -> Callable[..., jax.Array]:
 
 
 class Mlp(nn.Module):
-    """Tanh layers and an affine output named `output`; floats [..., I] to [..., num_outputs].
+    """Hidden layers and an affine output named `output`; floats [..., I] to [..., num_outputs].
 
-    With `batch_norm` each layer is normalized before its tanh, over all axes but the last: by the
-    batch's moments where `train`, else by their moving averages in `batch_stats`.
+    With `batch_norm` each layer is normalized before its activation, over all axes but the last: by
+    the batch's moments where `train`, else by their moving averages in `batch_stats`.
     """
 
     hidden: tuple[int, ...]
@@ -55,6 +60,7 @@ class Mlp(nn.Module):
     batch_norm: bool = False
     train: bool = False
     product_dtype: DTypeLike | None = None  # as in BinaryVAEConfig
+    activation: str = "tanh"  # of `ACTIVATIONS`
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -75,7 +81,7 @@ class Mlp(nn.Module):
                     epsilon=BATCH_NORM_EPSILON,
                     name=f"norm_{i}",
                 )(x)
-            x = jnp.tanh(x)
+            x = ACTIVATIONS[self.activation](x)
         return nn.Dense(self.num_outputs, dot_general=product, name="output")(x)
 
 
@@ -84,13 +90,14 @@ class BinaryVAEConfig:
     """Sizes of the model."""
 
     group_sizes: tuple[int, ...] = (200,)  # bits of each group, in the order of q and p
-    hidden: tuple[int, ...] = ()  # widths of the tanh layers of every network
+    hidden: tuple[int, ...] = ()  # widths of the hidden layers of every network
     num_pixels: int = 784
     signed_inputs: bool = True  # networks see 2 zeta - 1, centered like the pixels, or zeta itself
     directed: bool = True  # p(z) is a chain of networks; else it is not part of this model
-    batch_norm: bool = False  # before every tanh
+    batch_norm: bool = False  # before every activation
     # Of the operands of matrix products; sums, biases and activations stay float32. None: theirs.
     product_dtype: DTypeLike | None = None
+    activation: str = "tanh"  # of the hidden layers, a name of `ACTIVATIONS`
 
     def __post_init__(self) -> None:
         """Raises ValueError for sizes that make no model."""
@@ -100,6 +107,10 @@ class BinaryVAEConfig:
                 f"{self.group_sizes}"
             )
         checks.check_sizes(num_pixels=self.num_pixels, hidden=min(self.hidden, default=1))
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(
+                f"activation must be one of {', '.join(ACTIVATIONS)}, got {self.activation!r}"
+            )
 
 
 class BinaryVAE(nn.Module):
@@ -111,7 +122,9 @@ class BinaryVAE(nn.Module):
     def setup(self) -> None:
         """Makes a network for each group and the pixels, and for the prior where it is directed."""
         c = self.config
-        network = lambda size: Mlp(c.hidden, size, c.batch_norm, self.train, c.product_dtype)
+        network = lambda size: Mlp(
+            c.hidden, size, c.batch_norm, self.train, c.product_dtype, c.activation
+        )
         self.encoders = [network(size) for size in c.group_sizes]
         self.decoder = network(c.num_pixels)
         if c.directed:

@@ -76,12 +76,12 @@ class Config(BoltzmannConfig, ProtocolConfig):
     )
     structure: str = option(
         names.NONLINEAR,
-        "Networks between groups: affine maps, or tanh layers.",
+        "Networks between groups: affine maps, or layers of hidden units.",
         choices=(names.LINEAR, names.NONLINEAR),
         group="model",
     )
-    hidden_units: int = option(200, "Units of a tanh layer.", minimum=1, group="model")
-    hidden_layers: int = option(2, "Tanh layers of every network.", minimum=1, group="model")
+    hidden_units: int = option(200, "Units of a hidden layer.", minimum=1, group="model")
+    hidden_layers: int = option(2, "Hidden layers of every network.", minimum=1, group="model")
     latent_inputs: str = option(
         names.SIGNS,
         "Latents as networks see them: zeta as it is, or 2 zeta - 1.",
@@ -112,7 +112,7 @@ class Config(BoltzmannConfig, ProtocolConfig):
     num_samples: int = option(5, "Samples of an image, K.", minimum=1, group="objective")
     normalization: str = option(
         names.NONE,
-        "Normalization before every tanh, or none; of relaxations in tanh layers.",
+        "Normalization before every activation, or none; of relaxations in hidden layers.",
         choices=(names.NONE, names.BATCH),
         group="model",
     )
@@ -183,13 +183,13 @@ class Config(BoltzmannConfig, ProtocolConfig):
             )
         if self.normalization == names.BATCH and not self.hidden:
             raise ValueError(
-                "--normalization=batch goes before a tanh, and --structure=linear has none; use "
-                "--structure=nonlinear"
+                "--normalization=batch goes before an activation, and --structure=linear has none; "
+                "use --structure=nonlinear"
             )
 
     @property
     def hidden(self) -> tuple[int, ...]:
-        """Widths of the tanh layers."""
+        """Widths of the hidden layers."""
         return () if self.structure == names.LINEAR else (self.hidden_units,) * self.hidden_layers
 
     @property
@@ -208,6 +208,7 @@ class Config(BoltzmannConfig, ProtocolConfig):
                 directed=self.prior == names.DIRECTED,
                 batch_norm=self.normalization == names.BATCH,
                 product_dtype=product_dtype,
+                activation=self.activation,
             )
         )
 

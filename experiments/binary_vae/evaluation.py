@@ -10,8 +10,8 @@ from jax.sharding import Mesh
 
 from dvae.data import Dataset
 from dvae.models import checks
+from experiments.binary_vae import gradient_noise, names
 from experiments.binary_vae import model as binary_model
-from experiments.binary_vae import names
 from experiments.binary_vae.config import Config
 from experiments.boltzmann import evaluation as boltzmann_evaluation
 from experiments.boltzmann.config import BoltzmannConfig
@@ -51,7 +51,12 @@ def validator(config: Config, images: Dataset, mesh: Mesh) -> ValidateFn:
     """Returns the function that evaluates a state on validation images."""
     held_out = evaluation.spread(images.validation, config.num_eval_images)
     evaluator = Evaluator(config, images, mesh)
-    return evaluation.validator(evaluator, held_out, num_samples=config.eval_samples)
+    validate = evaluation.validator(evaluator, held_out, num_samples=config.eval_samples)
+    if not config.gradient_draws or config.prior != names.DIRECTED:
+        return validate
+    batch = evaluation.spread(images.validation, config.batch_size)
+    measure = gradient_noise.measure_fn(config, batch, mesh)
+    return lambda state: {**validate(state), **measure(state)}
 
 
 class Evaluator:

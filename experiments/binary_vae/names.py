@@ -50,6 +50,7 @@ SMOOTHINGS_OF = {
 }
 NONE, BATCH = "none", "batch"
 LINEAR, NONLINEAR = "linear", "nonlinear"
+TANH, LEAKY_RELU = ACTIVATIONS = "tanh", "leaky_relu"
 AS_STORED, DYNAMIC, THRESHOLD = pixels.BINARIZATIONS
 BITS, SIGNS = "bits", "signs"
 ANALYTIC, SAMPLE = "analytic", "sample"

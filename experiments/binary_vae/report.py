@@ -12,7 +12,7 @@ from dvae import analysis, rbm
 from dvae.data import Dataset
 from dvae.train import loop
 from experiments.binary_vae import model as binary_model
-from experiments.binary_vae import names
+from experiments.binary_vae import names, training
 from experiments.binary_vae.config import Config
 from experiments.binary_vae.evaluation import ACTIVE_VARIANCE, Evaluation, Evaluator, machine
 from experiments.boltzmann import report as boltzmann_report
@@ -62,13 +62,14 @@ def report(
         "bound": config.bound,
         "elbo_and_kl_are": "estimates from one sample an image, in the binary limit; nats an image",
         **boltzmann_report.summarize(config, prior, state, sets, _of_set),
+        **training.of_run(config, evaluator, result.state, images, workdir),
         **run_report.of_run(config, result, model),
     }
     params, model_state = run_report.first_seed(config, (state.params, state.model_state))
     return run_report.Report(
         summary,
         f"{summary['estimator']} ({config.bound} bound) on {images.name}",
-        boltzmann_report.rows(summary, _rows_of_set),
+        [*boltzmann_report.rows(summary, _rows_of_set), *training.rows(summary)],
         draw=lambda: _pictures(
             config, params, model_state, images, workdir, evaluator, sets["test"]
         ),

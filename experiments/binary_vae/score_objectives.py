@@ -45,10 +45,14 @@ def disarm(
 ) -> Terms:
     """Takes an antithetic pair of samples as each other's baseline (Dong et al., 2020).
 
-    1/2 (f(z) - f(z')) (z - z') sigmoid(|l|) grad l
+    1/2 (f(z) - f(z')) (z - z') sigmoid(|l|) grad l, averaged over pairs
     """
     group = one_group(model)
-    return group.terms(estimators.disarm(key, group.f, group.logits), batch)
+    of_pair = lambda key: estimators.disarm(key, group.f, group.logits)
+    if config.disarm_pairs == 1:
+        return group.terms(of_pair(key), batch)
+    pairs = jax.vmap(of_pair)(jax.random.split(key, config.disarm_pairs))
+    return group.terms(jax.tree.map(lambda x: x.mean(0), pairs), batch)
 
 
 def arms(

@@ -212,10 +212,24 @@ def _metrics(terms: objectives.Terms) -> state.Metrics:
 
 
 def optimizer(config: Config) -> optax.GradientTransformation:
-    """Returns Adam under the schedule.
+    """Returns Adam under the schedule, or plain SGD for the prior's logits beside it.
 
     A control variate has a learning rate of its own, and a baseline may have one.
     """
+    adam = _adam(config)
+    if not config.prior_learning_rate:
+        return adam
+
+    def is_prior(path: Any, _: Any) -> bool:
+        first, last = (getattr(k, "key", None) for k in (path[0], path[-1]))
+        return (first, last) == ("network", "prior_logits")
+
+    labels = lambda params: jax.tree_util.tree_map_with_path(is_prior, params)
+    return optax.multi_transform({False: adam, True: optax.sgd(config.prior_learning_rate)}, labels)
+
+
+def _adam(config: Config) -> optax.GradientTransformation:
+    """Returns Adam, with the parameters apart that have a rate of their own."""
     rates = schedules.learning_rates(config.schedule, config.learning_rate, config.num_steps)
     adam = lambda rates: optax.adam(rates, b2=config.adam_b2, eps=config.adam_eps)
     model = adam(rates)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments import joint_table, report, table1, table2, table3
+from experiments import disarm_table, joint_table, report, table1, table2, table3
 from experiments.common import groups, records
 from experiments.common import tables as result_tables
 from experiments.common.groups import Run
@@ -29,6 +29,7 @@ WRITE: dict[str, Write] = {
     "table3": _published(table3.TABLE),
     "joint_vae": joint_table.write,
     "quantizers": report.write,
+    "disarm": _published(disarm_table.TABLE),
 }
 
 
