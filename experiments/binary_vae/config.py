@@ -8,6 +8,7 @@ from jax.typing import DTypeLike
 from dvae.models import mlp
 from experiments.binary_vae import names, sizes
 from experiments.binary_vae import rules as binary_rules
+from experiments.binary_vae.conditions import ConditionConfig
 from experiments.binary_vae.protocol import ProtocolConfig
 from experiments.boltzmann.config import USUAL, BoltzmannConfig, check_machine
 from experiments.boltzmann.names import PCD
@@ -26,7 +27,7 @@ _WHY_SMOOTHING = {
 
 
 @dataclass(frozen=True)
-class Config(BoltzmannConfig, ProtocolConfig):
+class Config(BoltzmannConfig, ProtocolConfig, ConditionConfig):
     """Everything that determines a run; sizes default to those of the paper's Table 1."""
 
     program = "binary_vae"
@@ -162,6 +163,7 @@ class Config(BoltzmannConfig, ProtocolConfig):
     def __post_init__(self) -> None:
         """Raises ValueError for settings that do not fit each other."""
         super().__post_init__()
+        self.check_condition(self.prior)
         layers = 0 if self.structure == names.LINEAR else self.hidden_layers
         sizes.check_compilation(self.num_groups, layers)
         if self.prior == names.BOLTZMANN:
@@ -197,7 +199,9 @@ class Config(BoltzmannConfig, ProtocolConfig):
         """The estimator of directed priors, the smoothing of Boltzmann priors."""
         return self.estimator if self.prior == names.DIRECTED else self.smoothing
 
-    def model(self, num_pixels: int, *, product_dtype: DTypeLike | None = None) -> mlp.BinaryVAE:
+    def model(
+        self, num_pixels: int, *, num_labels: int = 0, product_dtype: DTypeLike | None = None
+    ) -> mlp.BinaryVAE:
         """Returns the networks of these sizes; see `mlp.BinaryVAEConfig` for the dtype."""
         return mlp.BinaryVAE(
             mlp.BinaryVAEConfig(
@@ -209,6 +213,7 @@ class Config(BoltzmannConfig, ProtocolConfig):
                 batch_norm=self.normalization == names.BATCH,
                 product_dtype=product_dtype,
                 activation=self.activation,
+                num_labels=num_labels,
             )
         )
 

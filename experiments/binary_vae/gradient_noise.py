@@ -8,6 +8,7 @@ where g is the gradient of the mean loss of the batch in the parameters of the e
 `gradient_variance` measures the same beside the bias, on models that are small enough.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -16,8 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from dvae.data import Dataset
 from dvae.train.state import TrainState
-from experiments.binary_vae import task
+from experiments.binary_vae import conditions, task
 from experiments.binary_vae.config import Config
 from experiments.common import evaluation
 
@@ -28,14 +30,15 @@ DRAWS = (
 METRIC = "gradient_variance"
 
 
-def variance_fn(config: Config, num_pixels: int) -> Callable[..., jax.Array]:
+def variance_fn(config: Config, num_pixels: int, num_labels: int = 0) -> Callable[..., jax.Array]:
     """Returns (params, model_state, x, key, step) -> the variance [], of one seed.
 
     Args:
       config: the estimator, and how many gradients are drawn, at least 2.
       num_pixels: of an image.
+      num_labels: that the model knows; above 0, rows x end in their label.
     """
-    loss = task.loss_fn(config, num_pixels)
+    loss = task.loss_fn(config, num_pixels, num_labels=num_labels)
     num_draws = config.gradient_draws
 
     def variance(
@@ -65,17 +68,20 @@ def variance_fn(config: Config, num_pixels: int) -> Callable[..., jax.Array]:
 
 
 def measure_fn(
-    config: Config, images: np.ndarray, mesh: Mesh
+    config: Config, images: Dataset, mesh: Mesh
 ) -> Callable[[TrainState], dict[str, np.ndarray]]:
     """Returns the function that measures a state of all seeds; the metric is [] or [S].
 
     Args:
       config: everything.
-      images: [B, ...] of one batch, pixels 0 or 1.
+      images: the data set, of whose validation images a batch is taken, evenly spaced.
       mesh: the devices.
     """
-    x = np.asarray(images, np.float32).reshape(len(images), -1)
-    one_seed = variance_fn(config, x.shape[1])
+    chosen = evaluation.spread_indices(len(images.validation), config.batch_size)
+    labels = conditions.labels_of(config, images, "validation", chosen)
+    x = conditions.rows(images.validation[chosen], labels.get("labels")).astype(np.float32)
+    num_pixels = math.prod(images.validation.shape[1:])
+    one_seed = variance_fn(config, num_pixels, conditions.num_labels(config, images))
     of_seeds = jax.jit(jax.vmap(one_seed, in_axes=(0, 0, None, 0, None)))
     of_draws = jax.vmap(lambda key: jax.random.fold_in(key, DRAWS))
 

@@ -48,7 +48,7 @@ SMOOTHINGS_OF = {
     DVAEPP: OVERLAPPING,
     DVAES: (*OVERLAPPING, GAUSSIAN_INTEGRAL),
 }
-NONE, BATCH = "none", "batch"
+NONE, BATCH, LABELS = "none", "batch", "labels"
 LINEAR, NONLINEAR = "linear", "nonlinear"
 TANH, LEAKY_RELU = ACTIVATIONS = "tanh", "leaky_relu"
 AS_STORED, DYNAMIC, THRESHOLD = pixels.BINARIZATIONS

@@ -8,7 +8,7 @@ import numpy as np
 from dvae import data
 from dvae.data import Dataset
 from dvae.train.state import TrainState
-from experiments.binary_vae import gradient_noise
+from experiments.binary_vae import conditions, gradient_noise
 from experiments.binary_vae.config import Config
 from experiments.binary_vae.evaluation import Evaluator
 from experiments.common import evaluation, records
@@ -36,7 +36,10 @@ def of_run(
         pixels = np.asarray(images.train[chosen])
         if images.binarization == "dynamic":
             pixels = data.sample_once(pixels, SEED)
-        results = evaluator.evaluate(state.params, state.model_state, pixels, num_samples=1)
+        labels = conditions.labels_of(config, images, "train", chosen)
+        results = evaluator.evaluate(
+            state.params, state.model_state, pixels, num_samples=1, **labels
+        )
         elbo = results.elbo.astype(np.float64)
         record[TRAINING] = {
             "step": int(np.max(np.asarray(state.step))),

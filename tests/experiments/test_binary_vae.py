@@ -178,6 +178,7 @@ BOLTZMANN |= dict(log_z_interval=3, normalization="batch")
             id=names.NVIL,
             marks=pytest.mark.slow,
         ),
+        pytest.param(dict(condition=names.LABELS), id=names.LABELS, marks=pytest.mark.slow),
         pytest.param(
             dict(BOLTZMANN, sampler=PCD),
             id=PCD,
@@ -215,7 +216,9 @@ def test_an_interrupted_run_of_seeds_ends_like_a_whole_one(tmp_path, monkeypatch
     assert not (tmp_path / "cut" / "summary.json").exists()
     resumed = binary_vae.run(cut)
     parts = ("validation", "test", "evaluated_step", "log_z", "training", "gradient_variance")
-    assert ("training" in whole) == ("gradient_variance" in whole) == ("prior" not in kind)
+    parts += ("classes",)
+    assert ("training" in whole) == ("gradient_variance" in whole) == ("estimator" in kind)
+    assert ("classes" in whole) == ("classes.png" in whole["files"]) == ("condition" in kind)
     for name in parts:
         assert resumed.get(name) == whole.get(name)
     files = {p.name for p in (tmp_path / "cut").iterdir()}
@@ -224,7 +227,9 @@ def test_an_interrupted_run_of_seeds_ends_like_a_whole_one(tmp_path, monkeypatch
         "reconstructions.png", "samples.png", "active_units.png", "bounds.png",
     }  # fmt: skip
 
-    trained_runs.check(tmp_path / "whole", whole, data.load("digits").test)
+    digits = data.load("digits")
+    labels = digits.test_labels if "condition" in kind else None
+    trained_runs.check(tmp_path / "whole", whole, digits.test, labels)
 
     # Two seeds, each evaluated at the step of its lowest validation NLL, and their spread.
     assert json.loads((tmp_path / "whole" / "summary.json").read_text()) == whole

@@ -12,7 +12,7 @@ ROOF = "reproduce"  # the package that runs all programs and tables, and reads w
 # Rooms of a program's package, lowest first; a module imports from rooms before its own.
 ROOMS = (
     ("names",),
-    ("rules", "sizes", "protocol"),
+    ("rules", "sizes", "protocol", "conditions"),
     ("config",),
     ("presets",),
     ("model", "latents"),
@@ -28,7 +28,7 @@ ROOMS = (
     ("task",),
     ("gradient_noise",),
     ("evaluation",),
-    ("training",),
+    ("training", "classes"),
     ("report",),
     ("cells",),
     ("pairs",),
