@@ -30,7 +30,7 @@ READ_WITH: Rules = {
     "beta_steps": [{**chosen, "beta_final": POSITIVE} for chosen in _SMOOTHED],
     "temperature": [_trained_by(*_WITH_TEMPERATURE)],
     "num_samples": [
-        _trained_by(*names.MULTI_SAMPLE, names.GUMBEL_RAO),
+        _trained_by(*names.MULTI_SAMPLE, names.LOCAL_DISARM, names.GUMBEL_RAO),
         {**_MACHINE, **_IMPORTANCE},
     ],
     "control_rate": [_trained_by(*names.LEARNED_CONTROL)],

@@ -15,7 +15,7 @@ STEPS_PER_CALL = 500
 NUM_GROUPS, CHUNK_SIZE = 20, 10  # groups of draws for standard errors; draws in memory at once
 MAX_LATENTS = names.MAX_EXACT_ROWS.bit_length() - 1  # the exact gradient is made image by image
 ALL = "all"
-MEASURED = tuple(n for n in names.ESTIMATORS if n not in (names.VIMCO, names.EXACT))
+MEASURED = tuple(n for n in names.ESTIMATORS if n not in (*names.BOUND_OF_SAMPLES, names.EXACT))
 
 
 @dataclass(frozen=True)
