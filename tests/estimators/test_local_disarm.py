@@ -1,5 +1,6 @@
 """`estimators.local_disarm`: exactly unbiased for the bound of K samples, over a grid of noise."""
 
+import functools
 import importlib
 import itertools
 
@@ -78,6 +79,19 @@ def test_log_weights_of_images_keep_their_digits():
     gradient = jax.jit(jax.grad(one))
     rows = np.tile(LOGITS, (9, 1))
     np.testing.assert_allclose(gradient(rows, -5000.0), gradient(rows, 0.0), rtol=1e-4, atol=1e-6)
+
+
+def test_integers_count_like_floats():
+    count = lambda z: (3 * z[..., 0] + z[..., 1]).astype(jnp.int32)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def gradient(f):
+        one = lambda x: estimators.local_disarm(jax.random.key(4), f, x, num_samples=3)
+        return jax.grad(lambda x: one(x).surrogate.sum())(np.tile(LOGITS, (9, 1)))
+
+    seen = gradient(count)
+    assert np.any(np.asarray(seen) != 0)
+    np.testing.assert_array_equal(seen, gradient(lambda z: count(z).astype(jnp.float32)))
 
 
 @pytest.mark.parametrize("num_samples", [0, 1.5])
