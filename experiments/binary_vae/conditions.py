@@ -63,7 +63,8 @@ def num_labels(config: ConditionConfig, images: Dataset) -> int:
     """Returns how many labels the model knows: one more than the largest; 0: it is given none.
 
     Raises:
-      ValueError: images have no labels, or other ones than small numbers from 0 on.
+      ValueError: images have no labels, or one and the same, or other ones than small numbers from
+        0 on.
     """
     if not config.has_labels:
         return 0
@@ -78,6 +79,11 @@ def num_labels(config: ConditionConfig, images: Dataset) -> int:
         raise ValueError(
             f"--condition={names.LABELS}: labels must be numbers from 0 to {MAX_LABELS - 1}, "
             f"{images.name} has {low} to {high}"
+        )
+    if len(np.unique(labels[0])) < 2:
+        raise ValueError(
+            f"--condition={names.LABELS}: all training images of {images.name} have one label; use "
+            f"--condition={names.NONE}"
         )
     return high + 1
 

@@ -102,6 +102,8 @@ def test_data_sets_without_labels_or_with_other_ones_are_refused():
         conditions.num_labels(CONFIG, bare)
     with pytest.raises(ValueError, match="from 0 to 255, digits has -1 to 9"):
         conditions.num_labels(CONFIG, images._replace(test_labels=images.test_labels - 1))
+    with pytest.raises(ValueError, match="all training images of digits have one label"):
+        conditions.num_labels(CONFIG, images._replace(train_labels=0 * images.train_labels))
     assert conditions.num_labels(CONFIG, images) == 10
     assert conditions.num_labels(Config(**TINY), bare) == 0
     _, state = make(Config(**TINY))
