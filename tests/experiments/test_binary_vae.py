@@ -14,6 +14,7 @@ from dvae import data
 from dvae.distributions import bernoulli
 from dvae.models import binary as binary_model
 from dvae.train import sharding
+from experiments import encode, export
 from experiments.binary_vae import __main__ as binary_vae
 from experiments.binary_vae import evaluation as binary_evaluation
 from experiments.binary_vae import names
@@ -230,6 +231,13 @@ def test_an_interrupted_run_of_seeds_ends_like_a_whole_one(tmp_path, monkeypatch
     digits = data.load("digits")
     labels = digits.test_labels if "condition" in kind else None
     trained_runs.check(tmp_path / "whole", whole, digits.test, labels)
+    if labels is not None:
+        settings = encode.Config(model_seed="1", split="test", batch_size=60)  # the last is padded
+        model, images = encode.prepare(settings, tmp_path / "whole", "digits")
+        codes = encode.encode(settings, model, images)["test"]
+        np.testing.assert_array_equal(codes, model.encode(None, digits.test, labels=labels))
+        (exported, _) = export.make(cut, images, sharding.make_mesh(1))
+        assert exported.functions == model.functions
 
     # Two seeds, each evaluated at the step of its lowest validation NLL, and their spread.
     assert json.loads((tmp_path / "whole" / "summary.json").read_text()) == whole
