@@ -9,7 +9,7 @@
     vq_compress         k-means compression of an image
     plot_relaxations    figures of the relaxations
     report              comparison of `cifar_vq` runs
-    table1, table2, table3, joint_table, compare_samplers    finished runs beside published tables
+    table1, table2, table3, disarm_table, joint_table, compare_samplers    finished runs in tables
     reproduce           the published cells that have no result yet, one after the other
     export, encode      the model of a finished run, and the codes of a data set
     preset_table, flag_tables    every preset with its result, and every flag, for the docs

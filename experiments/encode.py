@@ -89,7 +89,8 @@ def encode(config: Config, model: trained.Model, images: data.Dataset) -> dict[s
         key = jax.random.fold_in(jax.random.key(config.seed), role)
         dynamic = images.binarization == "dynamic" and split == "train"
         with status.phase(f"encoding {len(rows):,} {split} images"):
-            parts = list(_batches(config, model, rows, key, dynamic=dynamic))
+            labels = getattr(images, f"{split}_labels") if _has_labels(model) else None
+            parts = list(_batches(config, model, rows, labels, key, dynamic=dynamic))
         joined = jax.tree.map(lambda *x: np.concatenate(x), *parts)
         fields = getattr(joined, "_asdict", lambda joined=joined: {"": joined})()
         for name, values in fields.items():
@@ -100,16 +101,30 @@ def encode(config: Config, model: trained.Model, images: data.Dataset) -> dict[s
     return arrays
 
 
+def _has_labels(model: trained.Model) -> bool:
+    """Tells whether a model encodes images with their labels."""
+    functions = model.functions
+    return isinstance(functions, trained.binary_vae.Functions) and functions.num_labels > 0
+
+
 def _batches(
-    config: Config, model: trained.Model, rows: np.ndarray, key: jax.Array, *, dynamic: bool
+    config: Config,
+    model: trained.Model,
+    rows: np.ndarray,
+    labels: np.ndarray | None,
+    key: jax.Array,
+    *,
+    dynamic: bool,
 ) -> Iterator[Any]:
     """Yields the codes of one batch after the other, on the host."""
     size = min(config.batch_size, len(rows))
+    padded = None if labels is None else np.pad(labels, (0, -len(labels) % size))
     for index, (batch, mask) in enumerate(batches.padded_batches(rows, size)):
         key_pixels, key_codes = jax.random.split(jax.random.fold_in(key, index))
         if dynamic:
             batch = np.asarray(batches.binarize(key_pixels, jnp.asarray(batch)))
-        codes = model.encode(key_codes if config.codes == SAMPLE else None, batch)
+        given = None if padded is None else padded[index * size : (index + 1) * size]
+        codes = model.encode(key_codes if config.codes == SAMPLE else None, batch, labels=given)
         yield jax.tree.map(lambda x, mask=mask: np.asarray(x)[mask], codes)
 
 

@@ -51,7 +51,7 @@ SOURCES = (
     Source(
         binary_report.PROGRAM,
         binary_presets.PRESETS,
-        ("table1.json", "table2.json"),
+        ("table1.json", "table2.json", "disarm_table.json"),
         "nll_nats",
         "nats NLL",
     ),
@@ -94,6 +94,7 @@ def table() -> str:
         recorded = [
             summary
             for file in source.records
+            if (RESULTS / file).exists()
             for summary in json.loads((RESULTS / file).read_text(encoding="utf-8"))
         ]
         lines = [f"## {name}\n", "| preset | result | hours | command |", "|---|---|---|---|"]

@@ -117,6 +117,10 @@ def estimator_cases() -> Iterator[tuple[str, Case]]:
         "relax": keyed(estimators.relax, f, control_variate=control),
         "relax_variance": keyed(estimators.relax_variance, f, control_variate=control),
         "disarm": keyed(estimators.disarm, f),
+        "local_disarm": keyed(estimators.local_disarm, f, num_samples=3),
+        "coupled": keyed(
+            lambda key, f, x: estimators.coupled(key, lambda z: f(z[..., 0]), x[..., None]), f
+        ),
         "arms": keyed(estimators.arms, f, num_samples=3),
         "double_cv": keyed(estimators.double_cv, f, num_samples=3),
         "double_cv_variance": keyed(estimators.double_cv_variance, f, num_samples=3, scale=1.0),

@@ -26,6 +26,7 @@ from dvae.data._dataset import (
     binarized,
     joined,
     resized,
+    sample_once,
     thresholded,
     whole,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "load",
     "load_grey",
     "resized",
+    "sample_once",
     "settled",
     "thresholded",
     "whole",

@@ -118,7 +118,15 @@ def read_mat(path: str, names: Sequence[str]) -> dict[str, np.ndarray]:
 
 
 def sample_once(images: np.ndarray, seed: int) -> np.ndarray:
-    """Draws Bernoulli(images / 255) once, the same at every call; uint8 0 or 1, same shape."""
+    """Draws Bernoulli(images / 255) once, the same at every call.
+
+    Args:
+        images: uint8 [...] levels 0..255.
+        seed: of the draw.
+
+    Returns:
+        uint8 [...] of 0 and 1.
+    """
     # u uniform on {0, ..., 254} gives P(u < v) = v / 255 with no rounding, 0 and 1 included.
     uniform = np.random.default_rng(seed).integers(0, 255, size=images.shape, dtype=np.uint8)
     return (uniform < images).astype(np.uint8)

@@ -24,6 +24,8 @@ them: they differentiate f.
     rebar           one sample, eta f(relaxed z) as control variate; tuned by `rebar_variance`
     relax           one sample, any function of relaxed z; trained by `relax_variance`
     disarm          an antithetic pair of samples
+    local_disarm    K antithetic pairs, for the bound of K samples
+    coupled         the like of `disarm` for categorical z [..., n, C], two coupled samples
     arms            K mutually antithetic samples
     double_cv       K samples, two expansions of f as control variates
     rodeo           K samples, Stein operators on expansions; tuned by `rodeo_variance`
@@ -35,9 +37,11 @@ take arrays: log q there is summed over the units, and must be differentiable in
 
 from dvae.estimators._estimate import Estimate
 from dvae.estimators.arms import arms
+from dvae.estimators.coupled import coupled
 from dvae.estimators.disarm import disarm
 from dvae.estimators.double_cv import double_cv, double_cv_variance
 from dvae.estimators.exact import exact
+from dvae.estimators.local_disarm import local_disarm
 from dvae.estimators.muprop import muprop, muprop_residual
 from dvae.estimators.nvil import (
     NvilState,
@@ -63,10 +67,12 @@ __all__ = [
     "NvilState",
     "RebarGradients",
     "arms",
+    "coupled",
     "disarm",
     "double_cv",
     "double_cv_variance",
     "exact",
+    "local_disarm",
     "muprop",
     "muprop_residual",
     "nvil",

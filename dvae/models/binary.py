@@ -47,10 +47,12 @@ def bind(
     mean: jax.Array,
     x: jax.Array,
     batch_stats: PyTree = None,
+    labels: jax.Array | None = None,
 ) -> Networks:
     """Returns the functions of the model on images x [B, D], given the training mean [D].
 
-    Batch norm, if there is any, uses the moving averages `batch_stats`.
+    Batch norm, if there is any, uses the moving averages `batch_stats`. Labels, float [B, C]
+    one-hot, are those of the images where the model has labels.
 
     Raises:
         ValueError: x is no float [B, D], or as a NumPy array holds other values than 0 and 1.
@@ -59,11 +61,16 @@ def bind(
     def at(network: PyTree) -> Run:
         return lambda method, *args: apply(module, network, method, *args, batch_stats=batch_stats)
 
-    return _networks(at(network), lambda: at(jax.lax.stop_gradient(network)), mean, x)
+    return _networks(at(network), lambda: at(jax.lax.stop_gradient(network)), mean, x, labels)
 
 
 def bind_training(
-    module: mlp.BinaryVAE, network: PyTree, mean: jax.Array, x: jax.Array, batch_stats: PyTree
+    module: mlp.BinaryVAE,
+    network: PyTree,
+    mean: jax.Array,
+    x: jax.Array,
+    batch_stats: PyTree,
+    labels: jax.Array | None = None,
 ) -> tuple[Networks, Callable[[], PyTree]]:
     """Returns the functions of the model, and one that returns the averages after their use.
 
@@ -71,7 +78,7 @@ def bind_training(
     a network, so each may be called once a step.
     """
     if not module.config.batch_norm:
-        return bind(module, network, mean, x), lambda: batch_stats
+        return bind(module, network, mean, x, labels=labels), lambda: batch_stats
     training = module.clone(train=True)
 
     def at(network: PyTree) -> mlp.BinaryVAE:
@@ -82,11 +89,17 @@ def bind_training(
 
     bound = at(network)
     frozen = lambda: run_of(at(jax.lax.stop_gradient(network)))
-    networks = _networks(run_of(bound), frozen, mean, x)
+    networks = _networks(run_of(bound), frozen, mean, x, labels)
     return networks, lambda: bound.variables["batch_stats"]
 
 
-def _networks(run: Run, frozen: Callable[[], Run], mean: jax.Array, x: jax.Array) -> Networks:
+def _networks(
+    run: Run,
+    frozen: Callable[[], Run],
+    mean: jax.Array,
+    x: jax.Array,
+    labels: jax.Array | None,
+) -> Networks:
     """Returns the functions by `run`, and by the one that `frozen` makes when it is needed."""
     checks.check_floats("mean", mean, ("D",))
     checks.check_floats("x", x, ("B", mean.shape[0]))
@@ -94,12 +107,12 @@ def _networks(run: Run, frozen: Callable[[], Run], mean: jax.Array, x: jax.Array
     centered = x - mean[None]
 
     def log_likelihood(run: Run, groups: Groups) -> jax.Array:
-        logits = run(mlp.BinaryVAE.pixel_logits, groups)
+        logits = run(mlp.BinaryVAE.pixel_logits, groups, labels)
         return bernoulli.log_prob(jnp.broadcast_to(x, logits.shape), logits).sum(-1)
 
     return Networks(
-        lambda earlier: run(mlp.BinaryVAE.posterior_logits, centered, earlier),
-        lambda earlier: run(mlp.BinaryVAE.prior_logits, earlier),
+        lambda earlier: run(mlp.BinaryVAE.posterior_logits, centered, earlier, labels),
+        lambda earlier: run(mlp.BinaryVAE.prior_logits, earlier, labels),
         lambda groups: log_likelihood(run, groups),
         lambda groups: log_likelihood(frozen(), groups),
     )

@@ -1,4 +1,4 @@
-"""Binary VAEs on vectors of binary pixels: affine maps or tanh networks between groups of bits.
+"""Binary VAEs on vectors of binary pixels: affine maps or deep networks between groups of bits.
 
     x [..., D]  --posterior_logits-->  logits of q(z_1 | x), q(z_2 | x, zeta_1), ...   [..., n]
     zeta_1, zeta_2, ...  --prior_logits-->  logits of p(z_1), p(z_2 | zeta_1), ...     [..., n]
@@ -7,6 +7,9 @@
 Vahdat et al., "DVAE++" (2018), figs. 2(a) to 2(f) and sec. 7.1. A group's network sees the groups
 before it as they are given to it: relaxed samples zeta while training, bits z at test time. Without
 hidden layers every map is affine ("linear"), with two of them it is the paper's "nonlinear".
+
+With `num_labels` all of this is given the image's label y, too: q(z | x, y), p(z | y) and
+p(x | z, y) see it one-hot, [..., C]. Logits of p(z_1 | y) are linear in it: a row for each label.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,8 +23,13 @@ from jax.typing import DTypeLike
 
 from dvae.models import checks
 
-__all__ = ["BinaryVAE", "BinaryVAEConfig", "Mlp"]
+__all__ = ["ACTIVATIONS", "BinaryVAE", "BinaryVAEConfig", "Mlp"]
 
+# Of hidden layers, by name; the slope is that of the line of DisARM (Dong et al., 2020).
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "tanh": jnp.tanh,
+    "leaky_relu": lambda x: nn.leaky_relu(x, negative_slope=0.3),
+}
 BATCH_NORM_MOMENTUM, BATCH_NORM_EPSILON = 0.8, 1e-2  # of the published models
 
 
@@ -44,10 +52,10 @@ def _product_in(dtype: DTypeLike) -> Callable[..., jax.Array]:
 
 
 class Mlp(nn.Module):
-    """Tanh layers and an affine output named `output`; floats [..., I] to [..., num_outputs].
+    """Hidden layers and an affine output named `output`; floats [..., I] to [..., num_outputs].
 
-    With `batch_norm` each layer is normalized before its tanh, over all axes but the last: by the
-    batch's moments where `train`, else by their moving averages in `batch_stats`.
+    With `batch_norm` each layer is normalized before its activation, over all axes but the last: by
+    the batch's moments where `train`, else by their moving averages in `batch_stats`.
     """
 
     hidden: tuple[int, ...]
@@ -55,6 +63,7 @@ class Mlp(nn.Module):
     batch_norm: bool = False
     train: bool = False
     product_dtype: DTypeLike | None = None  # as in BinaryVAEConfig
+    activation: str = "tanh"  # of `ACTIVATIONS`
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -75,7 +84,7 @@ class Mlp(nn.Module):
                     epsilon=BATCH_NORM_EPSILON,
                     name=f"norm_{i}",
                 )(x)
-            x = jnp.tanh(x)
+            x = ACTIVATIONS[self.activation](x)
         return nn.Dense(self.num_outputs, dot_general=product, name="output")(x)
 
 
@@ -84,13 +93,15 @@ class BinaryVAEConfig:
     """Sizes of the model."""
 
     group_sizes: tuple[int, ...] = (200,)  # bits of each group, in the order of q and p
-    hidden: tuple[int, ...] = ()  # widths of the tanh layers of every network
+    hidden: tuple[int, ...] = ()  # widths of the hidden layers of every network
     num_pixels: int = 784
     signed_inputs: bool = True  # networks see 2 zeta - 1, centered like the pixels, or zeta itself
     directed: bool = True  # p(z) is a chain of networks; else it is not part of this model
-    batch_norm: bool = False  # before every tanh
+    batch_norm: bool = False  # before every activation
     # Of the operands of matrix products; sums, biases and activations stay float32. None: theirs.
     product_dtype: DTypeLike | None = None
+    activation: str = "tanh"  # of the hidden layers, a name of `ACTIVATIONS`
+    num_labels: int = 0  # C, of which each image has one that all networks see; 0: they see none
 
     def __post_init__(self) -> None:
         """Raises ValueError for sizes that make no model."""
@@ -100,6 +111,15 @@ class BinaryVAEConfig:
                 f"{self.group_sizes}"
             )
         checks.check_sizes(num_pixels=self.num_pixels, hidden=min(self.hidden, default=1))
+        if self.num_labels < 0 or (self.num_labels and not self.directed):
+            raise ValueError(
+                f"num_labels must be 0, or above 0 under a directed prior, got {self.num_labels} "
+                f"and directed={self.directed}"
+            )
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(
+                f"activation must be one of {', '.join(ACTIVATIONS)}, got {self.activation!r}"
+            )
 
 
 class BinaryVAE(nn.Module):
@@ -111,70 +131,102 @@ class BinaryVAE(nn.Module):
     def setup(self) -> None:
         """Makes a network for each group and the pixels, and for the prior where it is directed."""
         c = self.config
-        network = lambda size: Mlp(c.hidden, size, c.batch_norm, self.train, c.product_dtype)
+        network = lambda size: Mlp(
+            c.hidden, size, c.batch_norm, self.train, c.product_dtype, c.activation
+        )
         self.encoders = [network(size) for size in c.group_sizes]
         self.decoder = network(c.num_pixels)
         if c.directed:
             self.priors = [network(size) for size in c.group_sizes[1:]]
+            shape = (*([c.num_labels] if c.num_labels else []), c.group_sizes[0])
             self.first_prior_logits = self.param(
-                "prior_logits", nn.initializers.zeros, c.group_sizes[:1], jnp.float32
+                "prior_logits", nn.initializers.zeros, shape, jnp.float32
             )
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Runs every network once, in order to make its parameters; returns pixel logits."""
+        c = self.config
+        labels = jnp.zeros((len(x), c.num_labels)) if c.num_labels else None
         groups: list[jax.Array] = []
-        for _ in self.config.group_sizes:
-            groups.append(self.posterior_logits(x, groups))
-            if self.config.directed:
-                self.prior_logits(groups[:-1])
-        return self.pixel_logits(groups)
+        for _ in c.group_sizes:
+            groups.append(self.posterior_logits(x, groups, labels))
+            if c.directed:
+                self.prior_logits(groups[:-1], labels)
+        return self.pixel_logits(groups, labels)
 
-    def posterior_logits(self, x: jax.Array, earlier: Sequence[jax.Array]) -> jax.Array:
+    def posterior_logits(
+        self, x: jax.Array, earlier: Sequence[jax.Array], labels: jax.Array | None = None
+    ) -> jax.Array:
         """Evaluates the logits of q(z_g | x, earlier groups), g = len(earlier), [..., n].
 
         Args:
             x: [..., D] float pixels, less their training mean.
             earlier: samples of the groups before, each float [..., n]; leading axes broadcast.
+            labels: float [..., C] one-hot, if the model has labels.
 
         Raises:
-            ValueError: a dtype or a last axis is another, or no group comes after the earlier ones.
+            ValueError: a dtype or a last axis is another, no group comes after the earlier ones, or
+                labels are missing or in vain.
         """
         checks.check_floats("x", x, ("...", self.config.num_pixels))
         self._check_groups("earlier", earlier, len(self.config.group_sizes) - 1)
-        return self.encoders[len(earlier)](_join([x, *self._inputs(earlier)]))
+        return self.encoders[len(earlier)](
+            _join([x, *self._labels(labels), *self._inputs(earlier)])
+        )
 
-    def prior_logits(self, earlier: Sequence[jax.Array]) -> jax.Array:
+    def prior_logits(
+        self, earlier: Sequence[jax.Array], labels: jax.Array | None = None
+    ) -> jax.Array:
         """Evaluates the logits of p(z_g | earlier groups), [..., n]; [n] for the first group.
 
         Args:
             earlier: samples of the groups before, each float [..., n].
+            labels: float [..., C] one-hot, if the model has labels; the first group's logits are
+                then [..., n].
 
         Raises:
-            ValueError: a dtype or a last axis is another, there are too many groups, or the model
-                has no directed prior.
+            ValueError: a dtype or a last axis is another, there are too many groups, the model has
+                no directed prior, or labels are missing or in vain.
         """
         if not self.config.directed:
             raise ValueError("this model has directed=False: its prior p(z) is not part of it")
         self._check_groups("earlier", earlier, len(self.config.group_sizes) - 1)
+        seen = self._labels(labels)
         if not earlier:
-            return self.first_prior_logits
-        return self.priors[len(earlier) - 1](_join(self._inputs(earlier)))
+            return seen[0] @ self.first_prior_logits if seen else self.first_prior_logits
+        return self.priors[len(earlier) - 1](_join([*seen, *self._inputs(earlier)]))
 
-    def pixel_logits(self, groups: Sequence[jax.Array]) -> jax.Array:
+    def pixel_logits(
+        self, groups: Sequence[jax.Array], labels: jax.Array | None = None
+    ) -> jax.Array:
         """Evaluates the logits of p(x | all groups), [..., D].
 
         Args:
             groups: samples, each float [..., n].
+            labels: float [..., C] one-hot, if the model has labels.
 
         Raises:
-            ValueError: a dtype or a last axis is another, or a group is missing.
+            ValueError: a dtype or a last axis is another, a group is missing, or labels are missing
+                or in vain.
         """
         if len(groups) != len(self.config.group_sizes):
             raise ValueError(
                 f"groups must be all {len(self.config.group_sizes)} groups, got {len(groups)}"
             )
         self._check_groups("groups", groups, len(groups))
-        return self.decoder(_join(self._inputs(groups)))
+        return self.decoder(_join([*self._labels(labels), *self._inputs(groups)]))
+
+    def _labels(self, labels: jax.Array | None) -> list[jax.Array]:
+        """Returns what the networks see of the labels: nothing, where the model has none."""
+        if (labels is None) == bool(self.config.num_labels):
+            raise ValueError(
+                f"a model with num_labels={self.config.num_labels} takes "
+                f"{'labels' if labels is None else 'no labels'}"
+            )
+        if labels is None:
+            return []
+        checks.check_floats("labels", labels, ("...", self.config.num_labels))
+        return [labels]
 
     def _check_groups(self, name: str, groups: Sequence[jax.Array], most: int) -> None:
         if len(groups) > most:

@@ -100,81 +100,109 @@ class Model:
             for name in ("encode", "decode", "sample", "elbo", "log_likelihood")
         }
 
-    def encode(self, key: jax.Array | None, images: Any) -> Any:
+    def encode(self, key: jax.Array | None, images: Any, *, labels: Any = None) -> Any:
         """Draws the latent variables of images; without a key takes the posterior's mode.
 
         Args:
             key: typed PRNG key, or None.
             images: [N, H, W, C].
+            labels: int [N] of the images, of a model that was trained with labels.
 
         Returns:
             int32 [N, h, w, n] of `cifar_vq`, bits uint8 [N, n] of `binary_vae`, `Latents` of
             `joint_vae` and `dvaepp`.
 
         Raises:
-            ValueError: images have another shape, dtype or kind of pixels.
+            ValueError: images have another shape, dtype or kind of pixels; labels are missing, in
+                vain or unknown.
         """
-        return self._compiled["encode"](self.params, key, self._checked(images))
+        images = self._checked(images)
+        given = self._labels(labels, len(images))
+        return self._compiled["encode"](self.params, key, images, **given)
 
-    def decode(self, codes: Any) -> jax.Array:
+    def decode(self, codes: Any, *, labels: Any = None) -> jax.Array:
         """Makes images of latent variables: uint8 levels [N, H, W, C].
 
         They are means of the pixels, but where the decoder of a `dvaepp` model draws them.
 
         Args:
             codes: as `encode` returns them.
+            labels: as for `encode`.
 
         Raises:
-            ValueError: codes are not those of this model.
+            ValueError: codes or labels are not those of this model.
         """
         codes = jax.tree.map(_as_array, codes)
         self.functions.check_codes(codes)
-        return self._compiled["decode"](self.params, codes)
+        given = self._labels(labels, len(jax.tree.leaves(codes)[0]))
+        return self._compiled["decode"](self.params, codes, **given)
 
-    def sample(self, key: jax.Array, num_images: int) -> jax.Array:
+    def sample(self, key: jax.Array, num_images: int, *, labels: Any = None) -> jax.Array:
         """Draws images from the model, uint8 levels [num_images, H, W, C].
 
         Args:
             key: typed PRNG key.
             num_images: at least 1.
+            labels: int [num_images], what the images are to be of; see `encode`.
 
         Raises:
-            ValueError: `num_images` is below 1.
+            ValueError: `num_images` is below 1, or labels are not those of this model.
         """
         _check_count("num_images", num_images)
-        return self._compiled["sample"](self.params, key, num_images=num_images)
+        given = self._labels(labels, num_images)
+        return self._compiled["sample"](self.params, key, num_images=num_images, **given)
 
-    def elbo(self, key: jax.Array, images: Any) -> jax.Array:
-        """Estimates the ELBO of images with one sample, nats [N].
+    def elbo(self, key: jax.Array, images: Any, *, labels: Any = None) -> jax.Array:
+        """Estimates the ELBO of images with one sample, nats [N]; given labels that of p(x | y).
 
         Args:
             key: typed PRNG key.
             images: [N, H, W, C].
+            labels: as for `encode`.
 
         Raises:
             ValueError: as for `encode`.
         """
-        return self._compiled["elbo"](self.params, key, self._checked(images))
+        images = self._checked(images)
+        given = self._labels(labels, len(images))
+        return self._compiled["elbo"](self.params, key, images, **given)
 
-    def log_likelihood(self, key: jax.Array, images: Any, *, num_samples: int) -> jax.Array:
+    def log_likelihood(
+        self, key: jax.Array, images: Any, *, num_samples: int, labels: Any = None
+    ) -> jax.Array:
         """Estimates log p(x) by importance samples, nats [N]: at most log p(x) in the mean.
+
+        Given labels it is log p(x | y).
 
         Args:
             key: typed PRNG key.
             images: [N, H, W, C].
             num_samples: K, at least 1.
+            labels: as for `encode`.
 
         Raises:
             ValueError: as for `encode`, or `num_samples` is below 1.
         """
         _check_count("num_samples", num_samples)
         images = self._checked(images)
-        return self._compiled["log_likelihood"](self.params, key, images, num_samples=num_samples)
+        given = self._labels(labels, len(images))
+        log_likelihood = self._compiled["log_likelihood"]
+        return log_likelihood(self.params, key, images, num_samples=num_samples, **given)
 
     def _checked(self, images: Any) -> Any:
         images = _as_array(images)
         self.functions.check_images(images)
         return images
+
+    def _labels(self, labels: Any, count: int) -> dict[str, Any]:
+        """Returns the labels of count images as an argument; nothing where there are to be none."""
+        labels = None if labels is None else _as_array(labels)
+        check = getattr(self.functions, "check_labels", None)
+        if check is not None:
+            check(labels, count)
+        elif labels is not None:
+            raise ValueError(f"a {self.kind} model has no labels; leave labels out")
+        return {} if labels is None else {"labels": labels}
 
     def __repr__(self) -> str:
         """Describes the model in a line."""

@@ -14,6 +14,9 @@ and under a Boltzmann prior
     log_z        [] its log Z, an estimate; after a change of the prior take another one, such as
                  `rbm.ais.log_z(key, params["prior"]).value`, on a graph `boltzmann.ais`
     chains       those of the training, from which samples start
+
+A model with labels is given one of every image, int [N] from 0 on, wherever it meets the image or
+its bits: q(z | x, y), p(z | y), p(x | z, y), and bounds of log p(x | y).
 """
 
 import functools
@@ -24,6 +27,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dvae import bounds
 from dvae.distributions import bernoulli
@@ -88,6 +92,29 @@ class Functions:
             sum(c.group_sizes), self.num_chains, self.topology, weighted=self.weighted_chains
         )
 
+    @property
+    def num_labels(self) -> int:
+        """How many labels the model knows; 0: it is given none."""
+        return self.network.num_labels
+
+    def check_labels(self, labels: Any, count: int) -> None:
+        """Raises ValueError unless labels are integers [count] from 0 on, or None without any."""
+        if not self.num_labels:
+            if labels is not None:
+                raise ValueError("this model was trained without labels; leave labels out")
+            return
+        known = f"labels 0 to {self.num_labels - 1}"
+        if labels is None:
+            raise ValueError(f"this model was trained with {known}; give labels=, one an image")
+        shape, dtype = jnp.shape(labels), jnp.result_type(labels)
+        if shape != (count,) or not jnp.issubdtype(dtype, jnp.integer):
+            raise ValueError(f"labels must be integers [{count}], got {checks.describe(labels)}")
+        if isinstance(labels, jax.core.Tracer):
+            return  # its values are not known yet
+        low, high = int(np.min(labels)), int(np.max(labels))
+        if low < 0 or high >= self.num_labels:
+            raise ValueError(f"this model was trained with {known}, got {low} to {high}")
+
     def check_images(self, images: Any) -> None:
         """Raises ValueError unless images are [N, *image_shape], pixels 0 or 1 of any dtype."""
         checks.check_images(images, kind=checks.BITS, shape=("N", *self.image_shape))
@@ -97,21 +124,36 @@ class Functions:
         shape = ("N", sum(self.network.group_sizes))
         checks.check_images(codes, kind=checks.BITS, shape=shape, name="codes")
 
-    def _bind(self, params: PyTree, images: jax.Array) -> binary.Networks:
+    def _one_hot(self, labels: jax.Array | None) -> jax.Array | None:
+        """Returns labels [N] as the networks see them, float [N, C]."""
+        return None if labels is None else jax.nn.one_hot(labels, self.num_labels)
+
+    def _bind(self, params: PyTree, images: jax.Array, labels: jax.Array | None) -> binary.Networks:
         """Returns the networks on images; the first group's logits are computed once."""
         x = images.reshape(len(images), -1).astype(jnp.float32)
         module, stats = mlp.BinaryVAE(self.network), params["batch_stats"]
-        model = binary.bind(module, params["network"], params["mean"], x, stats)
+        seen = self._one_hot(labels)
+        model = binary.bind(module, params["network"], params["mean"], x, stats, seen)
         logits = model.posterior_logits([])
         return model._replace(
             posterior_logits=lambda earlier: model.posterior_logits(earlier) if earlier else logits
         )
 
-    def _run(self, params: PyTree, method: Any, groups: list[jax.Array]) -> jax.Array:
+    def _run(
+        self, params: PyTree, method: Any, groups: list[jax.Array], labels: jax.Array | None
+    ) -> jax.Array:
         module, stats = mlp.BinaryVAE(self.network), params["batch_stats"]
-        return binary.apply(module, params["network"], method, groups, batch_stats=stats)
+        seen = self._one_hot(labels)
+        return binary.apply(module, params["network"], method, groups, seen, batch_stats=stats)
 
-    def encode(self, params: PyTree, key: jax.Array | None, images: jax.Array) -> jax.Array:
+    def encode(
+        self,
+        params: PyTree,
+        key: jax.Array | None,
+        images: jax.Array,
+        *,
+        labels: jax.Array | None = None,
+    ) -> jax.Array:
         """Draws z_1 ~ q(z_1 | x), z_2 ~ q(z_2 | x, z_1), ...
 
         Without a key every group is at the mode of its posterior, given the groups before.
@@ -120,11 +162,12 @@ class Functions:
             params: of the model.
             key: typed PRNG key, or None.
             images: [N, *image_shape], pixels 0 or 1.
+            labels: int [N] of the images, where the model has labels.
 
         Returns:
             uint8 [N, n], the bits of all groups.
         """
-        model = self._bind(params, images)
+        model = self._bind(params, images, labels)
         groups: list[jax.Array] = []
         num_groups = len(self.network.group_sizes)
         keys = [None] * num_groups if key is None else jax.random.split(key, num_groups)
@@ -138,46 +181,69 @@ class Functions:
             groups.append(bits)
         return jnp.concatenate(groups, -1).astype(jnp.uint8)
 
-    def mean_image(self, params: PyTree, codes: jax.Array) -> jax.Array:
+    def mean_image(
+        self, params: PyTree, codes: jax.Array, *, labels: jax.Array | None = None
+    ) -> jax.Array:
         """Evaluates E[x | z], differentiable: float32 levels [N, *image_shape] in [0, 255].
 
         Args:
             params: of the model.
             codes: bits [N, n], or floats that relax them.
+            labels: int [N] of the images, where the model has labels.
         """
         *ends, _ = itertools.accumulate(self.network.group_sizes)
         groups = jnp.split(codes.astype(jnp.float32), ends, axis=-1)
-        logits = self._run(params, mlp.BinaryVAE.pixel_logits, groups)
+        logits = self._run(params, mlp.BinaryVAE.pixel_logits, groups, labels)
         return (255 * jax.nn.sigmoid(logits)).reshape(len(codes), *self.image_shape)
 
-    def decode(self, params: PyTree, codes: jax.Array) -> jax.Array:
+    def decode(
+        self, params: PyTree, codes: jax.Array, *, labels: jax.Array | None = None
+    ) -> jax.Array:
         """Rounds the pixels' probabilities to levels 0..255: uint8 [N, *image_shape]."""
-        return jnp.round(self.mean_image(params, codes)).astype(jnp.uint8)
+        return jnp.round(self.mean_image(params, codes, labels=labels)).astype(jnp.uint8)
 
-    def reconstruct(self, params: PyTree, key: jax.Array | None, images: jax.Array) -> jax.Array:
+    def reconstruct(
+        self,
+        params: PyTree,
+        key: jax.Array | None,
+        images: jax.Array,
+        *,
+        labels: jax.Array | None = None,
+    ) -> jax.Array:
         """Encodes and decodes images [N, *image_shape]."""
-        return self.decode(params, self.encode(params, key, images))
+        codes = self.encode(params, key, images, labels=labels)
+        return self.decode(params, codes, labels=labels)
 
-    def sample(self, params: PyTree, key: jax.Array, *, num_images: int) -> jax.Array:
+    def sample(
+        self,
+        params: PyTree,
+        key: jax.Array,
+        *,
+        num_images: int,
+        labels: jax.Array | None = None,
+    ) -> jax.Array:
         """Decodes bits drawn from the prior: uint8 [num_images, *image_shape].
 
-        Those of a Boltzmann machine are drawn as `models.boltzmann.sample` says.
+        Those of a Boltzmann machine are drawn as `models.boltzmann.sample` says. Of a model with
+        labels, int [num_images], each image is one of its label.
         """
         num_groups = len(self.network.group_sizes)
         groups: list[jax.Array] = []
         if self.network.directed:
             for key_group in jax.random.split(key, num_groups):
-                logits = self._run(params, mlp.BinaryVAE.prior_logits, groups)
-                shape = () if groups else (num_images,)
+                logits = self._run(params, mlp.BinaryVAE.prior_logits, groups, labels)
+                shape = () if groups or self.num_labels else (num_images,)
                 groups.append(bernoulli.sample(key_group, logits, shape))
         else:
             machine, chains = params["prior"], params["chains"]
             groups = boltzmann.sample(key, machine, chains, num_images, num_groups=num_groups)
-        return self.decode(params, jnp.concatenate(groups, -1))
+        return self.decode(params, jnp.concatenate(groups, -1), labels=labels)
 
-    def _draws(self, params: PyTree, images: jax.Array) -> tuple[Any, jax.Array]:
+    def _draws(
+        self, params: PyTree, images: jax.Array, labels: jax.Array | None
+    ) -> tuple[Any, jax.Array]:
         """Returns the function that draws all groups, and the first group's logits."""
-        model, log_prior = self._bind(params, images), None
+        model, log_prior = self._bind(params, images, labels), None
         if not self.network.directed:
             log_prior = functools.partial(boltzmann.log_prob, params["prior"], params["log_z"])
         num_groups = len(self.network.group_sizes)
@@ -185,7 +251,13 @@ class Functions:
         return draw, model.posterior_logits([])
 
     def evaluate(
-        self, params: PyTree, key: jax.Array, images: jax.Array, *, num_samples: int
+        self,
+        params: PyTree,
+        key: jax.Array,
+        images: jax.Array,
+        *,
+        num_samples: int,
+        labels: jax.Array | None = None,
     ) -> Terms:
         """Estimates log-likelihood and ELBO.
 
@@ -194,8 +266,9 @@ class Functions:
             key: typed PRNG key.
             images: [N, ...] of as many pixels as the model has, 0 or 1.
             num_samples: K, importance samples of the log-likelihood.
+            labels: int [N] of the images, where the model has labels.
         """
-        draw, logits = self._draws(params, images)
+        draw, logits = self._draws(params, images, labels)
         key_weights, key_elbo = jax.random.split(key)
         estimate = bounds.log_likelihood(
             key_weights,
@@ -208,16 +281,30 @@ class Functions:
         mean = jax.nn.sigmoid(logits)
         return Terms(estimate.value, estimate.ess, _log_weight(sample), kl, mean)
 
-    def elbo(self, params: PyTree, key: jax.Array, images: jax.Array) -> jax.Array:
+    def elbo(
+        self,
+        params: PyTree,
+        key: jax.Array,
+        images: jax.Array,
+        *,
+        labels: jax.Array | None = None,
+    ) -> jax.Array:
         """Estimates the ELBO with one sample, nats [N]; see `evaluate`, whose it is."""
-        draw, _ = self._draws(params, images)
+        draw, _ = self._draws(params, images, labels)
         return _log_weight(draw(jax.random.split(key)[1]))
 
     def log_likelihood(
-        self, params: PyTree, key: jax.Array, images: jax.Array, *, num_samples: int
+        self,
+        params: PyTree,
+        key: jax.Array,
+        images: jax.Array,
+        *,
+        num_samples: int,
+        labels: jax.Array | None = None,
     ) -> jax.Array:
         """Estimates log p(x) by importance samples, nats [N]; see `evaluate`, whose it is."""
-        return self.evaluate(params, key, images, num_samples=num_samples).log_likelihood
+        terms = self.evaluate(params, key, images, num_samples=num_samples, labels=labels)
+        return terms.log_likelihood
 
 
 def _log_weight(sample: binary.Draw) -> jax.Array:

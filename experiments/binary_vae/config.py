@@ -8,6 +8,7 @@ from jax.typing import DTypeLike
 from dvae.models import mlp
 from experiments.binary_vae import machines, names, sizes
 from experiments.binary_vae import rules as binary_rules
+from experiments.binary_vae.conditions import ConditionConfig
 from experiments.binary_vae.protocol import ProtocolConfig
 from experiments.boltzmann import graphs
 from experiments.boltzmann.config import USUAL
@@ -20,7 +21,7 @@ from experiments.common.flags import changed, option
 
 
 @dataclass(frozen=True)
-class Config(graphs.GraphConfig, ProtocolConfig):
+class Config(graphs.GraphConfig, ProtocolConfig, ConditionConfig):
     """Everything that determines a run; sizes default to those of the paper's Table 1."""
 
     program = "binary_vae"
@@ -70,12 +71,12 @@ class Config(graphs.GraphConfig, ProtocolConfig):
     )
     structure: str = option(
         names.NONLINEAR,
-        "Networks between groups: affine maps, or tanh layers.",
+        "Networks between groups: affine maps, or layers of hidden units.",
         choices=(names.LINEAR, names.NONLINEAR),
         group="model",
     )
-    hidden_units: int = option(200, "Units of a tanh layer.", minimum=1, group="model")
-    hidden_layers: int = option(2, "Tanh layers of every network.", minimum=1, group="model")
+    hidden_units: int = option(200, "Units of a hidden layer.", minimum=1, group="model")
+    hidden_layers: int = option(2, "Hidden layers of every network.", minimum=1, group="model")
     latent_inputs: str = option(
         names.SIGNS,
         "Latents as networks see them: zeta as it is, or 2 zeta - 1.",
@@ -106,7 +107,7 @@ class Config(graphs.GraphConfig, ProtocolConfig):
     num_samples: int = option(5, "Samples of an image, K.", minimum=1, group="objective")
     normalization: str = option(
         names.NONE,
-        "Normalization before every tanh, or none; of relaxations in tanh layers.",
+        "Normalization before every activation, or none; of relaxations in hidden layers.",
         choices=(names.NONE, names.BATCH),
         group="model",
     )
@@ -156,6 +157,7 @@ class Config(graphs.GraphConfig, ProtocolConfig):
     def __post_init__(self) -> None:
         """Raises ValueError for settings that do not fit each other."""
         super().__post_init__()
+        self.check_condition(self.prior)
         layers = 0 if self.structure == names.LINEAR else self.hidden_layers
         sizes.check_compilation(self.num_groups, layers)
         if self.has_machine:
@@ -178,8 +180,8 @@ class Config(graphs.GraphConfig, ProtocolConfig):
             )
         if self.normalization == names.BATCH and not self.hidden:
             raise ValueError(
-                "--normalization=batch goes before a tanh, and --structure=linear has none; use "
-                "--structure=nonlinear"
+                "--normalization=batch goes before an activation, and --structure=linear has none; "
+                "use --structure=nonlinear"
             )
 
     @property
@@ -194,7 +196,7 @@ class Config(graphs.GraphConfig, ProtocolConfig):
 
     @property
     def hidden(self) -> tuple[int, ...]:
-        """Widths of the tanh layers."""
+        """Widths of the hidden layers."""
         return () if self.structure == names.LINEAR else (self.hidden_units,) * self.hidden_layers
 
     @property
@@ -202,7 +204,9 @@ class Config(graphs.GraphConfig, ProtocolConfig):
         """The estimator of directed priors, the smoothing of Boltzmann priors."""
         return self.estimator if self.prior == names.DIRECTED else self.smoothing
 
-    def model(self, num_pixels: int, *, product_dtype: DTypeLike | None = None) -> mlp.BinaryVAE:
+    def model(
+        self, num_pixels: int, *, num_labels: int = 0, product_dtype: DTypeLike | None = None
+    ) -> mlp.BinaryVAE:
         """Returns the networks of these sizes; see `mlp.BinaryVAEConfig` for the dtype."""
         return mlp.BinaryVAE(
             mlp.BinaryVAEConfig(
@@ -213,6 +217,8 @@ class Config(graphs.GraphConfig, ProtocolConfig):
                 directed=self.prior == names.DIRECTED,
                 batch_norm=self.normalization == names.BATCH,
                 product_dtype=product_dtype,
+                activation=self.activation,
+                num_labels=num_labels,
             )
         )
 

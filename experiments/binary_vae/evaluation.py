@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from dvae.data import Dataset
 from dvae.models import checks
+from experiments.binary_vae import conditions, gradient_noise, names
 from experiments.binary_vae import model as binary_model
 from experiments.binary_vae.config import Config
 from experiments.boltzmann import evaluation as boltzmann_evaluation
@@ -48,9 +50,16 @@ def machine(config: Config) -> BoltzmannConfig | None:
 
 def validator(config: Config, images: Dataset, mesh: Mesh) -> ValidateFn:
     """Returns the function that evaluates a state on validation images."""
-    held_out = evaluation.spread(images.validation, config.num_eval_images)
+    chosen = evaluation.spread_indices(len(images.validation), config.num_eval_images)
+    labels = conditions.labels_of(config, images, "validation", chosen)
     evaluator = Evaluator(config, images, mesh)
-    return evaluation.validator(evaluator, held_out, num_samples=config.eval_samples)
+    validate = evaluation.validator(
+        evaluator, images.validation[chosen], num_samples=config.eval_samples, **labels
+    )
+    if not config.gradient_draws or config.prior != names.DIRECTED:
+        return validate
+    measure = gradient_noise.measure_fn(config, images, mesh)
+    return lambda state: {**validate(state), **measure(state)}
 
 
 class Evaluator:
@@ -66,7 +75,7 @@ class Evaluator:
         self._config = config
         self._image_shape = images.train.shape[1:]
         self._num_pixels = math.prod(self._image_shape)
-        self._functions = binary_model.functions(config, self._image_shape)
+        self._functions = binary_model.functions(config, images)
         self._likelihood = boltzmann_evaluation.Likelihood(
             config, machine(config), self._batch, mesh
         )
@@ -80,16 +89,23 @@ class Evaluator:
         fixed: PyTree,
         log_z: jax.Array | None,
         key: jax.Array,
-        images: jax.Array,
+        rows: jax.Array,
         *,
         num_samples: int,
     ) -> tuple[jax.Array, ...]:
         """One seed: log-likelihood, ESS, ELBO, KLs and first posterior means of images [B, D]."""
         model = binary_model.arrays(params, fixed, log_z)
-        return self._functions.evaluate(model, key, images, num_samples=num_samples)
+        x, labels = conditions.split(rows, self._functions.num_labels)
+        return self._functions.evaluate(model, key, x, labels=labels, num_samples=num_samples)
 
     def evaluate(
-        self, params: PyTree, model_state: PyTree, images: np.ndarray, *, num_samples: int
+        self,
+        params: PyTree,
+        model_state: PyTree,
+        images: np.ndarray,
+        *,
+        num_samples: int,
+        labels: np.ndarray | None = None,
     ) -> Evaluation:
         """Evaluates every image once, with the same random numbers at every call.
 
@@ -98,17 +114,19 @@ class Evaluator:
           model_state: likewise.
           images: [N, ...] of as many pixels as those of the data set, 0 or 1 of any dtype.
           num_samples: K, at least 1.
+          labels: int [N] of the images, where the model has labels.
 
         Raises:
-          ValueError: images are others, or none, or `num_samples` is below 1.
+          ValueError: images or labels are others, or none, or `num_samples` is below 1.
         """
+        rows = self._rows(images, labels)
         results, (means,) = self._likelihood.evaluate(
-            params, _fixed(model_state), self._pixels(images), num_samples=num_samples
+            params, _fixed(model_state), rows, num_samples=num_samples
         )
         return Evaluation(**vars(results), unit_variance=means.astype(np.float64).var(1))
 
-    def _pixels(self, images: np.ndarray) -> np.ndarray:
-        """Checks images [N, ...] and returns them as [N, D]."""
+    def _rows(self, images: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
+        """Checks images [N, ...] and labels [N] and returns them as rows, see `conditions`."""
         images = np.asarray(images)
         images = evaluation.check_images(images, kind=checks.BITS, shape=images.shape[1:])
         if math.prod(images.shape[1:]) != self._num_pixels:
@@ -116,21 +134,42 @@ class Evaluator:
                 f"images must have the {self._num_pixels} pixels that the model was made for, got "
                 f"{checks.describe(images)}"
             )
-        return images.reshape(len(images), self._num_pixels)
+        self._functions.check_labels(labels, len(images))
+        return conditions.rows(images, labels)
 
-    def reconstruct(self, params: PyTree, model_state: PyTree, images: np.ndarray) -> np.ndarray:
+    def reconstruct(
+        self,
+        params: PyTree,
+        model_state: PyTree,
+        images: np.ndarray,
+        *,
+        labels: np.ndarray | None = None,
+    ) -> np.ndarray:
         """Returns E[x|z] at z ~ q(z|x) for images as in `evaluate`, as grey levels; of one seed."""
         key = boltzmann_evaluation.picture_key(self._config, boltzmann_evaluation.RECONSTRUCTIONS)
         model = binary_model.arrays(params, model_state)
-        pixels = self._reconstruct(model, key, self._pixels(images))
+        rows = jnp.asarray(self._rows(images, labels))
+        x, of_images = conditions.split(rows, self._functions.num_labels)
+        pixels = self._reconstruct(model, key, x, labels=of_images)
         return np.asarray(pixels).reshape(np.shape(images))
 
-    def sample_prior(self, params: PyTree, model_state: PyTree, num_images: int) -> np.ndarray:
-        """Returns E[x|z] at z ~ p(z) as grey levels [num_images, ...], of one seed."""
+    def sample_prior(
+        self,
+        params: PyTree,
+        model_state: PyTree,
+        num_images: int,
+        *,
+        labels: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Returns E[x|z] at z ~ p(z) as grey levels [num_images, ...], of one seed.
+
+        Labels, int [num_images], are those of the images where the model has labels.
+        """
         evaluation.check_count("num_images", num_images)
+        self._functions.check_labels(labels, num_images)
         key = boltzmann_evaluation.picture_key(self._config, boltzmann_evaluation.SAMPLES)
         model = binary_model.arrays(params, model_state)
-        return np.asarray(self._sample(model, key, num_images=num_images))
+        return np.asarray(self._sample(model, key, num_images=num_images, labels=labels))
 
 
 def _fixed(model_state: PyTree) -> PyTree:

@@ -6,6 +6,8 @@ from typing import Any
 import jax
 
 from dvae import trained
+from dvae.data import Dataset
+from experiments.binary_vae import conditions
 from experiments.binary_vae.config import Config
 from experiments.boltzmann import graphs
 from experiments.boltzmann import prior as boltzmann_prior
@@ -14,10 +16,20 @@ from experiments.boltzmann.names import ANNEALING
 PyTree = Any
 
 
-def functions(config: Config, image_shape: tuple[int, int, int]) -> trained.binary_vae.Functions:
-    """Returns the model's functions, with the products that evaluations take."""
+def functions(config: Config, images: Dataset) -> trained.binary_vae.Functions:
+    """Returns the model's functions, with the products that evaluations take.
+
+    Args:
+      config: everything.
+      images: the data set, for the shape of an image and the number of labels.
+    """
     dtype = None if config.eval_dtype == "float32" else config.eval_dtype
-    network = config.model(math.prod(image_shape), product_dtype=dtype).config
+    image_shape = images.train.shape[1:]
+    network = config.model(
+        math.prod(image_shape),
+        num_labels=conditions.num_labels(config, images),
+        product_dtype=dtype,
+    ).config
     machine = config.has_machine
     return trained.binary_vae.Functions(
         network,

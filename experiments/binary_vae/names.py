@@ -10,6 +10,7 @@ GAUSSIAN_INTEGRAL = "gaussian_integral"
 STRAIGHT_THROUGH, REINMAX, GUMBEL_RAO = "straight_through", "reinmax", "gumbel_rao"
 NVIL, MUPROP, REBAR, RELAX, DISARM = "nvil", "muprop", "rebar", "relax", "disarm"
 ARMS, DOUBLE_CV, RODEO = "arms", "double_cv", "rodeo"
+LOCAL_DISARM = "local_disarm"
 REINFORCE, REINFORCE_LOO, VIMCO, EXACT = "reinforce", "reinforce_loo", "vimco", "exact"
 RELAXED = (*SMOOTHINGS, CONCRETE)
 SURROGATE_GRADIENTS = (STRAIGHT_THROUGH, REINMAX, GUMBEL_RAO)
@@ -25,6 +26,7 @@ SCORE_FUNCTION = (
     ARMS,
     DOUBLE_CV,
     RODEO,
+    LOCAL_DISARM,
     EXACT,
 )
 ESTIMATORS = (*RELAXED, *SURROGATE_GRADIENTS, *SCORE_FUNCTION)
@@ -32,9 +34,11 @@ ESTIMATORS = (*RELAXED, *SURROGATE_GRADIENTS, *SCORE_FUNCTION)
 # whose zeta decides its bit, is the larger one, not the smaller.
 WITH_DENSITY = tuple(name for name in RELAXED if name != SPIKE_EXP)
 # Their f is a function of one group's bits.
-ONE_GROUP = (MUPROP, REBAR, RELAX, DISARM, ARMS, DOUBLE_CV, RODEO, EXACT)
+ONE_GROUP = (MUPROP, REBAR, RELAX, DISARM, ARMS, DOUBLE_CV, RODEO, LOCAL_DISARM, EXACT)
 MULTI_SAMPLE = (REINFORCE_LOO, VIMCO, ARMS, DOUBLE_CV, RODEO)
-ON_LOG_WEIGHTS = (NVIL, VIMCO)  # with one group too; the others add the divergence in closed form
+# With one group too; the others add the divergence in closed form.
+ON_LOG_WEIGHTS = (NVIL, VIMCO, LOCAL_DISARM)
+BOUND_OF_SAMPLES = (VIMCO, LOCAL_DISARM)  # what they train is the bound of num_samples
 LEARNED_BASELINE = (NVIL, MUPROP)
 RELAXED_CONTROL = (REBAR, RELAX)
 LEARNED_CONTROL = (*RELAXED_CONTROL, DOUBLE_CV, RODEO)
@@ -50,8 +54,9 @@ SMOOTHINGS_OF = {
     DVAEPP: OVERLAPPING,
     DVAES: (*OVERLAPPING, GAUSSIAN_INTEGRAL),
 }
-NONE, BATCH = "none", "batch"
+NONE, BATCH, LABELS = "none", "batch", "labels"
 LINEAR, NONLINEAR = "linear", "nonlinear"
+TANH, LEAKY_RELU = ACTIVATIONS = "tanh", "leaky_relu"
 AS_STORED, DYNAMIC, THRESHOLD = pixels.BINARIZATIONS
 BITS, SIGNS = "bits", "signs"
 ANALYTIC, SAMPLE = "analytic", "sample"

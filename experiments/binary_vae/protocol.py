@@ -55,6 +55,40 @@ class ProtocolConfig(LikelihoodConfig):
         group="model",
         former=1.0,
     )
+    activation: str = option(
+        names.TANH,
+        "Function of hidden units: tanh, or x above 0 and 0.3 x below (leaky_relu).",
+        choices=names.ACTIVATIONS,
+        group="model",
+        former=names.TANH,
+    )
+    disarm_pairs: int = option(
+        1,
+        "Antithetic pairs of samples that disarm averages over.",
+        minimum=1,
+        group="objective",
+        former=1,
+    )
+    prior_learning_rate: float = option(
+        0.0,
+        "Learning rate of plain SGD for the first group's prior logits, constant; 0: that of Adam, "
+        "like the rest.",
+        minimum=0,
+        group="optimizer",
+        former=0.0,
+    )
+    num_training_images: int = option(
+        0,
+        "Training images whose ELBO is estimated at the last step, evenly spaced; 0: none.",
+        minimum=0,
+        former=0,
+    )
+    gradient_draws: int = option(
+        0,
+        "Gradients of one batch that every validation draws, for their variance; 0: none.",
+        minimum=0,
+        former=0,
+    )
     adam_b2: float = option(
         0.999,
         "Decay of Adam's mean square of gradients, below 1.",
@@ -77,4 +111,17 @@ class ProtocolConfig(LikelihoodConfig):
             raise ValueError(
                 f"--adam_b2={self.adam_b2:g} must be below 1, or Adam's mean square stays what it "
                 "is at first; 0.999 is usual"
+            )
+        if self.gradient_draws == 1:
+            raise ValueError(
+                "--gradient_draws=1 has no variance; use 0 (none) or at least 2, such as 20"
+            )
+        if self.num_training_images == 1:
+            raise ValueError(
+                "--num_training_images=1 has no standard error; use 0 (none) or at least 2"
+            )
+        if self.num_training_images and self.coordinator:
+            raise ValueError(
+                f"--num_training_images={self.num_training_images} reads the images of one "
+                f"process, got --coordinator={self.coordinator}; use --num_training_images=0"
             )

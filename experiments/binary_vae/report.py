@@ -1,5 +1,6 @@
 """What a `binary_vae` run leaves behind: summary.json and its pictures."""
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,8 @@ from matplotlib.figure import Figure
 from dvae import analysis, rbm
 from dvae.data import Dataset
 from dvae.train import loop
+from experiments.binary_vae import classes, conditions, names, training
 from experiments.binary_vae import model as binary_model
-from experiments.binary_vae import names
 from experiments.binary_vae.config import Config
 from experiments.binary_vae.evaluation import ACTIVE_VARIANCE, Evaluation, Evaluator, machine
 from experiments.boltzmann import report as boltzmann_report
@@ -38,7 +39,7 @@ def models(
     """Returns the models of all seeds, with what the summary says of the test images."""
     return run_models.of_seeds(
         config,
-        binary_model.functions(config, images.train.shape[1:]),
+        binary_model.functions(config, images),
         binary_model.arrays,
         boltzmann_report.best_state(config, result),
         images,
@@ -53,7 +54,10 @@ def report(
     """Evaluates validation and test sets; a Boltzmann prior is written to prior.npz."""
     evaluator, prior = Evaluator(config, images, mesh), machine(config)
     state = boltzmann_report.best_state(config, result)
-    sets = boltzmann_report.evaluate_sets(config, evaluator.evaluate, state, images)
+    options = functools.partial(conditions.labels_of, config, images)
+    sets = boltzmann_report.evaluate_sets(
+        config, evaluator.evaluate, state, images, options=options
+    )
     model = [result.state.params.get(part, ()) for part in ("network", "prior", "components")]
     summary = {
         "dataset": images.name,
@@ -62,13 +66,19 @@ def report(
         "bound": config.bound,
         "elbo_and_kl_are": "estimates from one sample an image, in the binary limit; nats an image",
         **boltzmann_report.summarize(config, prior, state, sets, _of_set),
+        **training.of_run(config, evaluator, result.state, images, workdir),
+        **classes.of_run(config, evaluator, state.params, state.model_state, images),
         **run_report.of_run(config, result, model),
     }
     params, model_state = run_report.first_seed(config, (state.params, state.model_state))
     return run_report.Report(
         summary,
         f"{summary['estimator']} ({config.bound} bound) on {images.name}",
-        boltzmann_report.rows(summary, _rows_of_set),
+        [
+            *boltzmann_report.rows(summary, _rows_of_set),
+            *training.rows(summary),
+            *classes.rows(summary),
+        ],
         draw=lambda: _pictures(
             config, params, model_state, images, workdir, evaluator, sets["test"]
         ),
@@ -115,10 +125,14 @@ def _pictures(
 ) -> dict[str, Figure]:
     """Draws the first seed's pictures."""
     figures, name = analysis.figures, _method(config)
-    originals = evaluation.spread(images.test, NUM_PICTURES)
-    reconstructions = evaluator.reconstruct(params, model_state, originals)
-    samples = evaluator.sample_prior(params, model_state, 4 * NUM_PICTURES)
+    chosen = evaluation.spread_indices(len(images.test), NUM_PICTURES)
+    originals, labels = images.test[chosen], conditions.labels_of(config, images, "test", chosen)
+    reconstructions = evaluator.reconstruct(params, model_state, originals, **labels)
+    # Given labels are those of the test images, again and again.
+    labels = {name: np.resize(value, 4 * NUM_PICTURES) for name, value in labels.items()}
+    samples = evaluator.sample_prior(params, model_state, 4 * NUM_PICTURES, **labels)
     return {
+        **classes.picture(config, evaluator, params, model_state, images),
         "reconstructions": figures.reconstructions(255 * originals, reconstructions),
         "samples": figures.samples(samples),
         "active_units": figures.active_units(

@@ -1,7 +1,8 @@
 """Objectives of `binary_vae` that see f(z) at bits: `exact` and the score-function estimators.
 
-They maximize E_q[f(z)], or the bound of K samples (VIMCO). With one group f(z) = log p(x|z), and
-the divergence is subtracted in closed form. NVIL and VIMCO, and several groups, take log-weights:
+They maximize E_q[f(z)], or the bound of K samples (VIMCO, local DisARM). With one group
+f(z) = log p(x|z), and the divergence is subtracted in closed form. NVIL, VIMCO and local DisARM,
+and several groups, take log-weights:
 
     f(z) = log p(x|z) + w (log p(z) - log q(z|x))
 
@@ -16,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from dvae import estimators
+from dvae.distributions import bernoulli
 from dvae.models.binary import Draw, Networks, ancestral
 from experiments.binary_vae import names
 from experiments.binary_vae.config import Config
@@ -45,10 +47,14 @@ def disarm(
 ) -> Terms:
     """Takes an antithetic pair of samples as each other's baseline (Dong et al., 2020).
 
-    1/2 (f(z) - f(z')) (z - z') sigmoid(|l|) grad l
+    1/2 (f(z) - f(z')) (z - z') sigmoid(|l|) grad l, averaged over pairs
     """
     group = one_group(model)
-    return group.terms(estimators.disarm(key, group.f, group.logits), batch)
+    of_pair = lambda key: estimators.disarm(key, group.f, group.logits)
+    if config.disarm_pairs == 1:
+        return group.terms(of_pair(key), batch)
+    pairs = jax.vmap(of_pair)(jax.random.split(key, config.disarm_pairs))
+    return group.terms(jax.tree.map(lambda x: x.mean(0), pairs), batch)
 
 
 def arms(
@@ -193,6 +199,32 @@ def vimco(
     return _terms(estimators.vimco_surrogate(_log_weights(draw, batch), draw.log_q), draw)
 
 
+def local_disarm(
+    key: jax.Array, model: Networks, auxiliary: Auxiliary, batch: Batch, config: Config
+) -> Terms:
+    """Maximizes L of `vimco`, each of its samples in an antithetic pair (Dong et al., 2020).
+
+    1/2 sum_k (L - L_k) (z_k - z'_k) sigmoid(|l|) grad l, L_k = L with z'_k in place of z_k
+
+    averaged over which sample of a pair is whose partner: 2 K samples in all.
+    """
+    group, prior = one_group(model), model.prior_logits([])
+
+    def log_weight(z: jax.Array) -> jax.Array:
+        log_q, log_p = (
+            bernoulli.log_prob(z, jnp.broadcast_to(logits, z.shape)).sum(-1)
+            for logits in (group.logits, prior)
+        )
+        return group.f(z) - batch.kl_weight * (log_q - log_p)
+
+    value, surrogate = estimators.local_disarm(
+        key, log_weight, group.logits, num_samples=config.num_samples
+    )
+    # The distortion is what the divergence leaves of the bound.
+    distortion = -value - batch.kl_weight * group.kl
+    return Terms(value, surrogate, distortion, group.kl.mean()[None])
+
+
 def nvil(
     key: jax.Array, model: Networks, auxiliary: Auxiliary, batch: Batch, config: Config
 ) -> Terms:
@@ -220,6 +252,7 @@ ESTIMATORS: dict[str, Objective] = {
     names.REINFORCE_LOO: reinforce_loo,
     names.NVIL: nvil,
     names.VIMCO: vimco,
+    names.LOCAL_DISARM: local_disarm,
     names.MUPROP: muprop,
     names.DISARM: disarm,
     names.ARMS: arms,

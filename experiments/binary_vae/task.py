@@ -15,6 +15,7 @@ from dvae.models import binary as binary_model
 from dvae.train import distributed, loop, state, status
 from experiments.binary_vae import boltzmann_objectives as boltzmann
 from experiments.binary_vae import (
+    conditions,
     names,
     objectives,
     rebar_objectives,
@@ -47,14 +48,15 @@ def prepare(config: Config, keep: data.KeepRows = data.whole) -> data.Dataset:
     """Loads the data set, with grey levels turned into binary pixels where that was asked for.
 
     Raises:
-      ValueError: pixels are not binary, or already are where sampling was asked for; or the
-        file of a graph holds another one than it did.
+      ValueError: pixels are not binary, or already are where sampling was asked for; labels were
+        asked for, and there are none; or the file of a graph holds another one than it did.
       MissingExtraError: a graph needs dwave-networkx.
       DataUnavailableError: see `data.load`.
     """
     graphs.of(config)  # said before anything else if it cannot be made
     images = pixels.load(config, config.dataset, config.binarization, keep)
     check_images(images)
+    conditions.num_labels(config, images)
     return images
 
 
@@ -79,21 +81,25 @@ def check_images(images: data.Dataset) -> None:
 
 
 def draw_fn(config: Config, dynamic: bool, mesh: Mesh, num_train: int) -> state.DrawFn:
-    """Returns the function that draws a step's batch of binary images, float32 [B, D]."""
-    draw = batches.draw_fn(config, mesh, num_train, dynamic=dynamic)
+    """Returns the function that draws a step's batch of binary images, float32 [B, D].
+
+    Rows that end in a label keep it: [B, D + 1].
+    """
+    draw = batches.draw_fn(config, mesh, num_train, dynamic=dynamic, labeled=config.has_labels)
     flat = lambda x: x.reshape(len(x), -1).astype(jnp.float32)
     return lambda key, images, step: flat(draw(key, images, step))
 
 
-def init_fn(config: Config, pixel_mean: np.ndarray) -> state.InitFn:
+def init_fn(config: Config, pixel_mean: np.ndarray, num_labels: int = 0) -> state.InitFn:
     """Returns the function that makes the parameters.
 
     Args:
       config: sizes and estimator.
       pixel_mean: float32 [D], the training mean: what the encoder's input is centered by and,
         clipped, the mean of the first decoder's output.
+      num_labels: that the model knows, see `conditions.num_labels`.
     """
-    module = config.model(len(pixel_mean))
+    module = config.model(len(pixel_mean), num_labels=num_labels)
     mean = np.clip(pixel_mean, MIN_PIXEL_MEAN, 1 - MIN_PIXEL_MEAN)
 
     def init(key: jax.Array, images: jax.Array) -> tuple[PyTree, PyTree]:
@@ -130,28 +136,33 @@ def _scaled(network: PyTree, variance: float) -> PyTree:
     return jax.tree_util.tree_map_with_path(scale, network)
 
 
-def loss_fn(config: Config, num_pixels: int, mesh: Mesh | None = None) -> state.LossFn:
+def loss_fn(
+    config: Config, num_pixels: int, mesh: Mesh | None = None, num_labels: int = 0
+) -> state.LossFn:
     """Returns the loss: the negative objective in nats an image, and what baselines minimize.
 
     Args:
       config: everything.
       num_pixels: of an image.
       mesh: whose devices share the chains of a Boltzmann prior; without one nothing is shared.
+      num_labels: that the model knows; above 0, rows of images end in their label.
     """
-    module = config.model(num_pixels)
+    module = config.model(num_pixels, num_labels=num_labels)
     objective = _boltzmann(config, mesh) if config.has_machine else _directed(config)
 
     def loss(
         params: PyTree, model_state: PyTree, x: jax.Array, key: jax.Array, step: jax.Array
     ) -> tuple[jax.Array, tuple[PyTree, state.Metrics]]:
         mean, batch_stats = model_state["mean"], model_state["batch_stats"]
+        x, of_images = conditions.split(x, num_labels)
+        labels = None if of_images is None else jax.nn.one_hot(of_images, num_labels)
         model, averages = binary_model.bind_training(
-            module, params["network"], mean, x, batch_stats
+            module, params["network"], mean, x, batch_stats, labels
         )
         kl_weight = bounds.linear_warmup(step, config.kl_warmup_steps)
         batch = objectives.Batch(x - mean[None], step, kl_weight)
         # Batch norm, whose averages move, goes with no estimator that asks for other parameters.
-        networks = lambda network: binary_model.bind(module, network, mean, x)
+        networks = lambda network: binary_model.bind(module, network, mean, x, labels=labels)
         terms = objective(key, model, networks, params, model_state, batch)
         new_state = {**model_state, **dict(terms.state), "batch_stats": averages()}
         return terms.auxiliary_loss - terms.surrogate.mean(), (new_state, _metrics(terms))
@@ -216,10 +227,24 @@ def _metrics(terms: objectives.Terms) -> state.Metrics:
 
 
 def optimizer(config: Config) -> optax.GradientTransformation:
-    """Returns Adam under the schedule.
+    """Returns Adam under the schedule, or plain SGD for the prior's logits beside it.
 
     A control variate has a learning rate of its own, and a baseline may have one.
     """
+    adam = _adam(config)
+    if not config.prior_learning_rate:
+        return adam
+
+    def is_prior(path: Any, _: Any) -> bool:
+        first, last = (getattr(k, "key", None) for k in (path[0], path[-1]))
+        return (first, last) == ("network", "prior_logits")
+
+    labels = lambda params: jax.tree_util.tree_map_with_path(is_prior, params)
+    return optax.multi_transform({False: adam, True: optax.sgd(config.prior_learning_rate)}, labels)
+
+
+def _adam(config: Config) -> optax.GradientTransformation:
+    """Returns Adam, with the parameters apart that have a rate of their own."""
     rates = schedules.learning_rates(config.schedule, config.learning_rate, config.num_steps)
     adam = lambda rates: optax.adam(rates, b2=config.adam_b2, eps=config.adam_eps)
     model = adam(rates)
@@ -262,14 +287,17 @@ def make_task(
     dynamic = images.binarization == "dynamic"
     num_pixels = math.prod(images.train.shape[1:])
     stored = not isinstance(images.train, np.ndarray)  # in files, where it keeps its shape
-    train = images.train if stored else images.train.reshape(-1, num_pixels)
+    num_labels = conditions.num_labels(config, images)
+    train = images.train
+    if not stored:
+        train = conditions.rows(train, images.train_labels if num_labels else None)
     own = sum(part.sum(0, dtype=np.int32) for part in batches.in_parts(images.train))
     total = distributed.sum_over_processes(own.ravel()).astype(np.float64)
     pixel_mean = (total / images.num_train / (255 if dynamic else 1)).astype(np.float32)
     return runner.make_task(
         config,
-        init_fn(config, pixel_mean),
-        loss_fn(config, num_pixels, mesh),
+        init_fn(config, pixel_mean, num_labels),
+        loss_fn(config, num_pixels, mesh, num_labels),
         draw_fn(config, dynamic, mesh, images.num_train),
         optimizer(config),
         evaluate=validate,

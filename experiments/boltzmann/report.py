@@ -35,6 +35,8 @@ def evaluate_sets(
     evaluate: Callable[..., E],
     state: Best | TrainState,
     images: Dataset,
+    *,
+    options: Callable[[str, np.ndarray], Mapping[str, Any]] = lambda name, chosen: {},
 ) -> dict[str, E]:
     """Evaluates a state on validation and test images.
 
@@ -43,17 +45,21 @@ def evaluate_sets(
       evaluate: the method of the program's evaluator.
       state: whose model it is.
       images: the data set.
+      options: returns what `evaluate` is told beside, of the set's name and the images' indices.
     """
     counts = (config.num_validation_images or config.num_test_images, config.num_test_images)
-    return {
-        name: evaluate(
+    results = {}
+    for name, count in zip(records.SETS, counts, strict=True):
+        pixels = getattr(images, name)
+        chosen = evaluation.spread_indices(len(pixels), count)
+        results[name] = evaluate(
             state.params,
             state.model_state,
-            evaluation.spread(getattr(images, name), count),
+            pixels[chosen],
             num_samples=config.test_samples,
+            **options(name, chosen),
         )
-        for name, count in zip(records.SETS, counts, strict=True)
-    }
+    return results
 
 
 def summarize(

@@ -78,7 +78,9 @@ def take(
     return batches.draw(key, images, step, batch_size=config.batch_size, num_examples=num_train)
 
 
-def draw_fn(config: RunConfig, mesh: Mesh, num_train: int, *, dynamic: bool) -> state.DrawFn:
+def draw_fn(
+    config: RunConfig, mesh: Mesh, num_train: int, *, dynamic: bool, labeled: bool = False
+) -> state.DrawFn:
     """Returns the function that draws a step's batch of training images, uint8 like them.
 
     Args:
@@ -86,13 +88,17 @@ def draw_fn(config: RunConfig, mesh: Mesh, num_train: int, *, dynamic: bool) -> 
       mesh: the devices that share it.
       num_train: how many rows of the training images are not padding.
       dynamic: whether grey levels are means of binary pixels, which are sampled at every step.
+      labeled: whether images are rows [D + 1] that end in a label, which is not sampled.
     """
 
     def draw(key: jax.Array, images: Any, step: jax.Array) -> jax.Array:
         key_pixels = jax.random.fold_in(key, 1)
         batch = take(config, order_key(key), images, step, num_train)
         if dynamic:
-            batch = batches.binarize(jax.random.fold_in(key_pixels, step), batch)
+            levels, labels = (batch[:, :-1], batch[:, -1:]) if labeled else (batch, None)
+            batch = batches.binarize(jax.random.fold_in(key_pixels, step), levels)
+            if labels is not None:
+                batch = jnp.concatenate([batch, labels.astype(batch.dtype)], axis=1)
         return sharding.shard_batch(mesh, batch)
 
     return draw

@@ -42,6 +42,7 @@ class Table(NamedTuple):
     # Whether model and evaluation are those of the published value, so that a difference is shown.
     same_model: Callable[[Summary], bool] = lambda summary: True
     unit: Callable[[Summary], float] = lambda summary: 1.0  # nats in the unit of the NLL
+    heading: str = ""  # what the runs are in, where not "Table N"
 
 
 def read_runs(table: Table, places: Sequence[Path]) -> list[run_groups.Run]:
@@ -151,7 +152,7 @@ def write(table: Table, groups: Sequence[run_groups.Group], out: Path) -> str:
         f"SE over the test images, -ELBO with one sample. Published: {table.source}. Difference: "
         f"ours less theirs, for the same test images. {hardware(summaries)}"
     )
-    title = f"# All runs in {table.name.replace('table', 'Table ')}"
+    title = f"# All runs in {table.heading or table.name.replace('table', 'Table ')}"
     save(f"{title}\n\n{text}\n\n{notes}\n", summaries, table.name, out)
     return text
 

@@ -16,7 +16,8 @@ so that the mean of M estimates has the relative squared error bias^2 + variance
 bias^2 of a mean over N draws is too large by variance / N; here only products of different draws
 enter, whose mean is bias^2 itself, of either sign, with a standard error beside it.
 
-VIMCO is left out: its target is the bound of K samples, whose states are too many to enumerate.
+VIMCO and local DisARM estimate the gradient of the bound of two samples instead: theirs is that h,
+by enumeration of all pairs of states.
 """
 
 import os

@@ -15,7 +15,9 @@ STEPS_PER_CALL = 500
 NUM_GROUPS, CHUNK_SIZE = 20, 10  # groups of draws for standard errors; draws in memory at once
 MAX_LATENTS = names.MAX_EXACT_ROWS.bit_length() - 1  # the exact gradient is made image by image
 ALL = "all"
-MEASURED = tuple(n for n in names.ESTIMATORS if n not in (names.VIMCO, names.EXACT))
+MEASURED = tuple(n for n in names.ESTIMATORS if n != names.EXACT)
+BOUND_SAMPLES = 2  # of the bound of several samples, whose pairs of states are enumerated
+MAX_PAIRED_LATENTS = 12  # sixteen million pairs of states, of one image at a time
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,13 @@ class Config:
             raise ValueError(
                 f"--estimators={','.join(unknown)} must be {ALL} or some of {', '.join(MEASURED)}"
             )
+        paired = [name for name in self.selection() if name in names.BOUND_OF_SAMPLES]
+        if paired and self.num_latents > MAX_PAIRED_LATENTS:
+            raise ValueError(
+                f"--estimators={','.join(paired)}: the exact bound of {BOUND_SAMPLES} samples "
+                f"enumerates all pairs of states, of at most --num_latents={MAX_PAIRED_LATENTS}, "
+                f"got {self.num_latents}; leave them out, or take fewer bits"
+            )
         self.numbers("betas")
         self.numbers("temperatures")
         try:
@@ -120,8 +129,11 @@ class Config:
             raise ValueError(str(error).replace("--estimator", "--train_estimator")) from error
 
     def selection(self) -> tuple[str, ...]:
-        """Returns the names of the estimators."""
-        return MEASURED if self.estimators == ALL else tuple(self.estimators.split(","))
+        """Returns the names of the estimators; all are those that so many bits allow."""
+        if self.estimators != ALL:
+            return tuple(self.estimators.split(","))
+        few = self.num_latents <= MAX_PAIRED_LATENTS
+        return tuple(name for name in MEASURED if few or name not in names.BOUND_OF_SAMPLES)
 
     def numbers(self, name: str) -> list[float]:
         """Returns a list of positive numbers, in ascending order."""
@@ -162,6 +174,11 @@ class Case(NamedTuple):
     tuned: bool = False  # its baseline or control variate is trained at the fixed model
     rescaled: bool = True  # nvil: as published; muprop never is
 
+    @property
+    def of_bound(self) -> bool:
+        """Whether what it estimates is the gradient of the bound of BOUND_SAMPLES samples."""
+        return self.settings["estimator"] in names.BOUND_OF_SAMPLES
+
 
 def cases(config: Config) -> list[Case]:
     """Returns what is measured, in the order of the table."""
@@ -183,6 +200,11 @@ def cases(config: Config) -> list[Case]:
             Case(f"{name}, tuned, K = {k}", f"{name} (K = {k})", {"num_samples": k}, k, tuned=True)
             for name in (names.DOUBLE_CV, names.RODEO)
             for k in (2, 5)
+        ),
+        *(
+            Case(f"{name}, K = {k}", f"{name} (K = {k})", {"num_samples": k}, evaluations)
+            for k in (BOUND_SAMPLES,)
+            for name, evaluations in ((names.VIMCO, k), (names.LOCAL_DISARM, 2 * k))
         ),
     ]
     hard = [Case(name, name, {}, 1) for name in (names.STRAIGHT_THROUGH, names.REINMAX)]

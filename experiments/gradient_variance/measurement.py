@@ -3,6 +3,7 @@
 Each function takes the configuration of a one-group `binary_vae` and returns what is to be jitted.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,6 +14,8 @@ import optax
 from jax.flatten_util import ravel_pytree
 from numpy.typing import ArrayLike
 
+from dvae.distributions import bernoulli
+from dvae.models import binary as binary_model
 from experiments.binary_vae import task as binary_vae
 from experiments.binary_vae.config import Config
 from experiments.gradient_variance.config import CHUNK_SIZE, NUM_GROUPS
@@ -42,13 +45,48 @@ def exact_fn(experiment: Config, num_pixels: int) -> Callable[..., tuple[jax.Arr
     """Returns (params, model_state, x) -> the ELBO, nats an image, and minus its gradient."""
     loss = binary_vae.loss_fn(experiment, num_pixels)
 
+    def of_image(network: PyTree, model_state: PyTree, image: jax.Array) -> jax.Array:
+        key = jax.random.key(0)
+        return loss({"network": network}, model_state, image[None], key, jnp.int32(0))[0]
+
+    return _image_by_image(of_image)
+
+
+def exact_bound_fn(experiment: Config, num_pixels: int) -> Callable[..., tuple[jax.Array, Vectors]]:
+    """Returns (params, model_state, x) -> the bound of two samples, and minus its gradient.
+
+    sum_{z, z'} q(z|x) q(z'|x) log 1/2 (p(x, z) / q(z|x) + p(x, z') / q(z'|x))
+    """
+    module = experiment.model(num_pixels)
+
+    def of_image(network: PyTree, model_state: PyTree, image: jax.Array) -> jax.Array:
+        model = binary_model.bind(module, network, model_state["mean"], image[None])
+        logits, prior = model.posterior_logits([]), model.prior_logits([])
+        states = bernoulli.support(logits)[:, None]  # [S, 1, n]
+        log_q, log_p = (
+            bernoulli.log_prob(states, jnp.broadcast_to(of_bits, states.shape)).sum(-1)
+            for of_bits in (logits, prior)
+        )
+        log_weights = (model.log_likelihood([states]) + log_p - log_q)[:, 0]
+        q = jnp.exp(log_q[:, 0])
+        pairs = jnp.logaddexp(log_weights[:, None], log_weights[None]) - math.log(2)
+        return -(q @ pairs @ q)
+
+    return _image_by_image(of_image)
+
+
+def _image_by_image(
+    of_image: Callable[[PyTree, PyTree, jax.Array], jax.Array],
+) -> Callable[..., tuple[jax.Array, Vectors]]:
+    """Returns (params, model_state, x) -> minus the mean of a loss over images, and its gradient.
+
+    The loss is one of (network, model_state, image [D]).
+    """
+
     def exact(params: PyTree, model_state: PyTree, x: jax.Array) -> tuple[jax.Array, Vectors]:
         def add(total: PyTree, image: jax.Array) -> tuple[PyTree, None]:
-            of_network = lambda network: loss(
-                {"network": network}, model_state, image[None], jax.random.key(0), jnp.int32(0)
-            )[0]
-            of_image = jax.value_and_grad(of_network)(params["network"])
-            return jax.tree.map(jnp.add, total, of_image), None
+            value = jax.value_and_grad(of_image)(params["network"], model_state, image)
+            return jax.tree.map(jnp.add, total, value), None
 
         # Image by image: all states of one of them are in memory.
         zeros = jax.tree.map(jnp.zeros_like, (jnp.zeros(()), params["network"]))

@@ -32,7 +32,8 @@ gradient of zero would have bias² = 1 and no variance.
   shows here as a bias; "not rescaled" leaves that out. Its running statistics are those of the end
   of the tuning. Its divergence is part of the sampled signal; all others have it in closed form
   (but for the marginal bounds).
-- vimco is not here: its target is another bound, of K samples.
+- vimco and local_disarm estimate another gradient, that of the bound of two samples. It is their h,
+  exact by all pairs of states, so that only they compare with one another.
 """
 
 

@@ -20,7 +20,13 @@ from experiments.binary_vae import names, objectives
 from experiments.binary_vae import task as binary_vae
 from experiments.common import records
 from experiments.gradient_variance import measurement as gradient_measurement
-from experiments.gradient_variance.config import STEPS_PER_CALL, Case, Config, cases
+from experiments.gradient_variance.config import (
+    BOUND_SAMPLES,
+    STEPS_PER_CALL,
+    Case,
+    Config,
+    cases,
+)
 from experiments.gradient_variance.measurement import SIDES, Error
 
 PyTree = Any
@@ -34,6 +40,16 @@ class Stage(NamedTuple):
     network: PyTree
     elbo: float  # exact, nats an image
     exact: dict[str, np.ndarray]  # minus its gradient, by side
+    # The same of the bound of several samples, where something estimates its gradient.
+    bound: float | None = None
+    exact_bound: dict[str, np.ndarray] | None = None
+
+    def target(self, case: Case) -> dict[str, np.ndarray]:
+        """Returns what a case estimates, by side."""
+        if not case.of_bound:
+            return self.exact
+        assert self.exact_bound is not None
+        return self.exact_bound
 
 
 class Result(NamedTuple):
@@ -87,12 +103,17 @@ def measure(config: Config, images: data.Dataset, mesh: Mesh) -> Measurement:
     exact = jax.jit(gradient_measurement.exact_fn(by_enumeration, num_pixels))
     stages = []
     titles = ("at initialization", f"after {config.train_steps:,} steps")
+    exact_bound = jax.jit(gradient_measurement.exact_bound_fn(config.experiment(), num_pixels))
     for title, network in zip(titles, train(config, images, mesh), strict=True):
-        elbo, gradient = exact(
-            {"network": network}, {"mean": pixel_mean, "batch_stats": {}, "signal": ()}, x
-        )
-        stages.append(Stage(title, network, float(elbo), jax.device_get(gradient)))
+        at = {"network": network}, {"mean": pixel_mean, "batch_stats": {}, "signal": ()}, x
+        elbo, gradient = exact(*at)
+        stage = Stage(title, network, float(elbo), jax.device_get(gradient))
         say(f"{title}: exact ELBO {float(elbo):.3f} nats an image")
+        if any(case.of_bound for case in cases(config)):
+            bound, gradient = exact_bound(*at)
+            stage = stage._replace(bound=float(bound), exact_bound=jax.device_get(gradient))
+            say(f"{title}: exact bound of {BOUND_SAMPLES} samples {float(bound):.3f}")
+        stages.append(stage)
     results = {}
     for case in cases(config):
         start = time.monotonic()
@@ -144,9 +165,10 @@ def measure_case(
                 if not case.rescaled:
                     signal = model_state["signal"]._replace(variance=jnp.ones(()))
                     model_state, tuned = {**model_state, "signal": signal}, {"scale": 1.0}
-        sums = draw(params, model_state, x, stage.exact, key_draw)
+        target = stage.target(case)
+        sums = draw(params, model_state, x, target, key_draw)
         errors = {
-            side: gradient_measurement.summarize(means, variances, stage.exact[side])
+            side: gradient_measurement.summarize(means, variances, target[side])
             for side, (means, variances) in sums.items()
         }
         results.append(Result(errors, tuned))
@@ -160,6 +182,7 @@ def record(config: Config, measurement: Measurement, seconds: float) -> dict[str
         {
             "title": stage.title,
             "elbo": round(stage.elbo, 4),
+            **({} if stage.bound is None else {"bound_of_two": round(stage.bound, 4)}),
             "exact_gradient_norm": digits(
                 {side: np.linalg.norm(stage.exact[side]) for side in SIDES}
             ),

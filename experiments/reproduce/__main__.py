@@ -5,8 +5,8 @@
     python -m experiments.reproduce figure1 --budget=cpu --cells=gs_soft_8,gs_soft_64
     python -m experiments.reproduce table1 --dataset=mnist.npz --cells=mnist -- --mesh=1
 
-Tables are figure1, best, table1, table1_settings, table2, table3, joint_vae, quantizers and
-boltzmann. Cells are trained in their order, several at once if so asked; with a time limit each
+Tables are figure1, best, table1, table1_settings, table2, table3, joint_vae, quantizers, boltzmann
+and disarm. Cells are trained in their order, several at once if so asked; with a time limit each
 stops in time, is evaluated as far as it came, and goes on when the same command is given again.
 After each cell of `quantizers` a prior over its codes is learned. The results are those that the
 table's own program writes; they are small, are read again when only they are left, and may be given
@@ -86,11 +86,16 @@ def choose(config: Config, words: list[str]) -> tuple[results.Place, list[Cell],
 def queue(
     config: Config, place: results.Place, cells: list[Cell], more: list[str]
 ) -> list[jobs.Job]:
-    """Returns the runs that are not finished: first seed 0 of all cells, then the others."""
+    """Returns the runs that are not finished: first seed 0 of all cells, then the others.
+
+    A cell of several seeds at once has a run for each such number of them.
+    """
     before = results.recorded(place)
     waiting = []
     for seed in range(config.seeds):
         for cell in cells:
+            if seed % cell.config(config.budget).num_seeds:
+                continue  # one of those that an earlier run trains together
             workdir = place.workdir(cell, config.budget, seed)
             prior = prior_job(config, place, cell, seed)
             done = [

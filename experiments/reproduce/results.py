@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments import joint_table, report, table1, table2, table3
+from experiments import disarm_table, joint_table, report, table1, table2, table3
 from experiments.common import groups, records
 from experiments.common import tables as result_tables
 from experiments.common.groups import Run
@@ -31,6 +31,7 @@ WRITE: dict[str, Write] = {
     "joint_vae": joint_table.write,
     "quantizers": quantizer_table.write,
     "boltzmann": _published(table2.TABLE),
+    "disarm": _published(disarm_table.TABLE),
 }
 
 

@@ -20,6 +20,7 @@ ESTIMATORS = {
     "rebar": lambda *args: estimators.rebar(*args, **TEMPERATURES),
     "relax": lambda *args: estimators.relax(*args, control_variate=smooth),
     "disarm": estimators.disarm,
+    "local_disarm": lambda *args: estimators.local_disarm(*args, num_samples=2),
     "arms": lambda *args: estimators.arms(*args, num_samples=2),
     "double_cv": lambda *args: estimators.double_cv(*args, num_samples=2),
     "rodeo": lambda *args: estimators.rodeo(*args, num_samples=2),

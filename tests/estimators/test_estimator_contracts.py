@@ -22,6 +22,7 @@ BITS_ONLY = {
         key, f, x, control_variate=lambda z: f(jax.nn.sigmoid(z)) + jnp.tanh(z).sum(-1)
     ),
     "disarm": estimators.disarm,
+    "local_disarm": lambda key, f, x: estimators.local_disarm(key, f, x, num_samples=3),
     "arms": lambda key, f, x: estimators.arms(key, f, x, num_samples=3),
     "double_cv": lambda key, f, x: estimators.double_cv(key, f, x, num_samples=3),
     "rodeo": lambda key, f, x: estimators.rodeo(key, f, x, num_samples=3),

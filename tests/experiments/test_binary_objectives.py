@@ -91,6 +91,7 @@ MORE += [
     dict(estimator=names.MUPROP, muprop_scales=names.LEARNED),
 ]
 MORE += [dict(estimator=name, num_samples=3) for name in (names.ARMS, names.DOUBLE_CV, names.RODEO)]
+MORE += [dict(estimator=names.LOCAL_DISARM, num_samples=2)]
 MORE += [
     dict(estimator=name, num_groups=2, num_latents=2, num_samples=2)
     for name in (names.REINFORCE, names.VIMCO)
@@ -106,7 +107,7 @@ MORE += [
 def test_gradient_of_unbiased_estimators_is_that_of_the_exact_bound(settings):
     config = Config(**{**TINY, **settings})
     params, state = make(config)
-    num_samples = config.num_samples if config.estimator == names.VIMCO else 1
+    num_samples = config.num_samples if config.estimator in names.BOUND_OF_SAMPLES else 1
     exact = lambda network: enumerated(config, network, num_samples).mean()
     value, gradient = jax.jit(jax.value_and_grad(exact))(params["network"])
     values, gradients = draws(config, params, state)

@@ -16,6 +16,7 @@ from dvae.boltzmann import edge_lists
 from dvae.distributions import bernoulli
 from dvae.models import binary as binary_model
 from dvae.train import sharding
+from experiments import encode, export
 from experiments.binary_vae import __main__ as binary_vae
 from experiments.binary_vae import evaluation as binary_evaluation
 from experiments.binary_vae import names
@@ -175,7 +176,12 @@ BOLTZMANN |= dict(log_z_interval=3, normalization="batch")
 @pytest.mark.parametrize(
     "kind",
     [
-        pytest.param(dict(estimator=names.NVIL), id=names.NVIL, marks=pytest.mark.slow),
+        pytest.param(
+            dict(estimator=names.NVIL, gradient_draws=2, num_training_images=24),
+            id=names.NVIL,
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(dict(condition=names.LABELS), id=names.LABELS, marks=pytest.mark.slow),
         pytest.param(
             dict(BOLTZMANN, sampler=PCD),
             id=PCD,
@@ -217,7 +223,11 @@ def test_an_interrupted_run_of_seeds_ends_like_a_whole_one(tmp_path, monkeypatch
             binary_vae.run(cut)
     assert not (tmp_path / "cut" / "summary.json").exists()
     resumed = binary_vae.run(cut)
-    for name in ("validation", "test", "evaluated_step", "log_z"):
+    parts = ("validation", "test", "evaluated_step", "log_z", "training", "gradient_variance")
+    parts += ("classes",)
+    assert ("training" in whole) == ("gradient_variance" in whole) == ("estimator" in kind)
+    assert ("classes" in whole) == ("classes.png" in whole["files"]) == ("condition" in kind)
+    for name in parts:
         assert resumed.get(name) == whole.get(name)
     files = {p.name for p in (tmp_path / "cut").iterdir()}
     assert files >= {
@@ -225,7 +235,16 @@ def test_an_interrupted_run_of_seeds_ends_like_a_whole_one(tmp_path, monkeypatch
         "reconstructions.png", "samples.png", "active_units.png", "bounds.png",
     }  # fmt: skip
 
-    trained_runs.check(tmp_path / "whole", whole, data.load("digits").test)
+    digits = data.load("digits")
+    labels = digits.test_labels if "condition" in kind else None
+    trained_runs.check(tmp_path / "whole", whole, digits.test, labels)
+    if labels is not None:
+        settings = encode.Config(model_seed="1", split="test", batch_size=60)  # the last is padded
+        model, images = encode.prepare(settings, tmp_path / "whole", "digits")
+        codes = encode.encode(settings, model, images)["test"]
+        np.testing.assert_array_equal(codes, model.encode(None, digits.test, labels=labels))
+        (exported, _) = export.make(cut, images, sharding.make_mesh(1))
+        assert exported.functions == model.functions
 
     # Two seeds, each evaluated at the step of its lowest validation NLL, and their spread.
     assert json.loads((tmp_path / "whole" / "summary.json").read_text()) == whole

@@ -12,7 +12,7 @@ ROOF = "reproduce"  # the package that runs all programs and tables, and reads w
 # Rooms of a program's package, lowest first; a module imports from rooms before its own.
 ROOMS = (
     ("names",),
-    ("rules", "sizes", "protocol", "machines"),
+    ("rules", "sizes", "protocol", "machines", "conditions"),
     ("config",),
     ("presets",),
     ("model", "latents"),
@@ -26,7 +26,9 @@ ROOMS = (
     ),
     ("quantizers",),
     ("task",),
+    ("gradient_noise",),
     ("evaluation",),
+    ("training", "classes"),
     ("report",),
     ("cells",),
     ("pairs", "priors"),

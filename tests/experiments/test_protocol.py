@@ -64,7 +64,7 @@ def test_runs_that_are_older_than_a_field_have_its_default():
     for field in dataclasses.fields(Config):
         if field.name in OWN:
             assert field.metadata["former"] == field.default, field.name
-    assert len(OWN) == 8
+    assert len(OWN) == 13
 
 
 @pytest.mark.thorough
@@ -176,6 +176,55 @@ def test_first_kernels_have_the_variance_that_was_asked_for():
     kernel = np.asarray(larger["encoders_0"]["hidden_0"]["kernel"])
     square = np.square(kernel) * kernel.shape[0]  # of mean 2
     assert abs(square.mean() - 2) < 5 * square.std() / np.sqrt(square.size)
+
+
+@pytest.mark.thorough
+def test_pairs_of_disarm_are_averaged():
+    """The gradient is the mean of those that single pairs have under the split keys."""
+    one, params, state, _ = usual(names.DISARM)
+    two = dataclasses.replace(one, disarm_pairs=2)
+
+    def objective(network, key):
+        model, _, batch = bind(one, {**params, "network": network}, state)
+        return task.ESTIMATORS[names.DISARM](key, model, None, batch, one).surrogate.mean()
+
+    keys = jax.random.split(jax.random.key(0), 2)
+    of_keys = jax.jit(jax.vmap(jax.value_and_grad(objective), (None, 0)))
+    values, gradients = of_keys(params["network"], keys)
+    loss, grads, _ = step_of(two, params, state)
+    np.testing.assert_allclose(-loss, values.mean(), rtol=1e-5)
+    assert_close(grads["network"], jax.tree.map(lambda g: -g.mean(0), gradients))
+
+
+def test_leaky_units_keep_three_tenths_of_what_is_negative():
+    leaky = Config(**TINY, activation="leaky_relu").model(NUM_PIXELS)
+    units = task.binary_model.mlp.ACTIVATIONS[leaky.config.activation]
+    np.testing.assert_allclose(units(jnp.array([-2.0, 0.0, 3.0])), [-0.6, 0.0, 3.0], rtol=1e-6)
+    params = leaky.init(jax.random.key(0), jnp.zeros((1, NUM_PIXELS)))
+    encoder = jax.tree.map(np.asarray, params["params"]["encoders_0"])
+    x = np.linspace(-1, 1, NUM_PIXELS, dtype=np.float32)[None]
+    hidden = x @ encoder["hidden_0"]["kernel"]
+    hidden = np.where(hidden > 0, hidden, 0.3 * hidden)
+    logits = leaky.apply(params, x, [], method=type(leaky).posterior_logits)
+    np.testing.assert_allclose(logits, hidden @ encoder["output"]["kernel"], rtol=1e-5, atol=1e-6)
+
+
+def test_the_logits_of_the_prior_may_descend_by_sgd():
+    config = Config(
+        **{**TINY, "estimator": names.NVIL, "baseline_learning_rate": 1e-2},
+        learning_rate=1e-3,
+        schedule="constant",
+        prior_learning_rate=0.5,
+        weight_decay=0.1,
+    )
+    network = {"decoder": {"kernel": jnp.ones(3)}, "prior_logits": jnp.ones(2)}
+    params = {"network": network, "baseline": jnp.ones(2)}
+    grads = jax.tree.map(lambda x: 2 * x, params)
+    optimizer = task.optimizer(config)
+    updates, _ = optimizer.update(grads, optimizer.init(params), params)
+    np.testing.assert_allclose(updates["network"]["prior_logits"], -1.0)  # 0.5 times 2
+    np.testing.assert_allclose(updates["network"]["decoder"]["kernel"], -1e-3, rtol=1e-4)
+    np.testing.assert_allclose(updates["baseline"], -1e-2, rtol=1e-4)
 
 
 def make_first(config):

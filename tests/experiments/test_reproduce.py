@@ -203,6 +203,19 @@ def test_what_is_finished_is_not_trained_again_and_the_rest_goes_on(place) -> No
     ]
 
 
+def test_a_run_of_several_seeds_stands_for_them_all(tmp_path) -> None:
+    place = results.Place(manifest.TABLES["disarm"], tmp_path / "runs", tmp_path / "out")
+    cells = [cell for cell in place.table.cells if cell.name in ("disarm", "arms")]
+    finished_runs.make(
+        place.workdir(cells[0], "cpu", 0), "binary_vae", **{**cells[0].settings("cpu"), "seed": 0}
+    )
+    config = reproduce.Config(budget="cpu", seeds=7)
+    waiting = reproduce.queue(config, place, cells, [])
+    assert [job.name for job in waiting] == ["arms, seed 0", "disarm, seed 5", "arms, seed 5"]
+    results.write(place)
+    assert results.value(place.table, results.read(place, [], cells[0])) == (108.0, 0.0)
+
+
 def test_results_are_read_again_when_only_they_are_left(place) -> None:
     cell = leave_run(place, 0, nll=107.0)
     leave_run(place, 1, nll=109.0)

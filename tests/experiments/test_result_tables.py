@@ -5,7 +5,8 @@ import math
 
 import pytest
 
-from experiments import table1, table2, table3
+from experiments import disarm_table, table1, table2, table3
+from experiments.binary_vae import presets
 from experiments.common import tables as result_tables
 
 
@@ -214,3 +215,40 @@ def test_table_3_counts_colors_in_bits_a_dimension():
     run["test"]["nll_nats"] = 3.5 * 3072 * math.log(2)
     cells = result_tables.row(table3.TABLE, run)
     assert (cells["test NLL"], cells["published"], cells["difference"]) == ("3.50", "3.38", "+0.12")
+
+
+def benchmark_run(estimator, **config):
+    """A run of the preset of an estimator, shorter than the protocol."""
+    settings = presets.PRESETS[f"disarm_{estimator}"]
+    value = summary(**{"structure": "nonlinear", **settings, "num_steps": 100_000, **config})
+    more = {
+        "training": {"elbo_nats": [-104.0, -105.0]},
+        "gradient_variance": {"encoder": [3.25, 0.5]},
+        "seeds": [0, 1],
+        "num_steps": 100_000,
+        "dataset": "mnist_dynamic",
+    }
+    several = {name: [number, number] for name, number in value["test"].items()}
+    return {**value, **more, "test": several}
+
+
+def test_the_benchmark_of_disarm_has_its_budget_on_the_line_of_its_number(tmp_path):
+    runs = [
+        write(tmp_path / "a", benchmark_run("rodeo")),
+        write(tmp_path / "b", benchmark_run("disarm")),
+        write(tmp_path / "c", benchmark_run("arms", learning_rate=1e-3)),
+    ]
+    text = result_tables.compare(disarm_table.TABLE, runs, tmp_path / "out")
+    header, _, *lines = [[cell.strip() for cell in s.split("|")[1:-1]] for s in text.splitlines()]
+    rows = [dict(zip(header, line, strict=True)) for line in lines]
+    assert [row["trained by"] for row in rows] == ["disarm", "arms", "rodeo"]
+    assert [row["published"] for row in rows] == ["101.60", "", "98.72"]
+    assert [row["published steps"] for row in rows] == ["1,000,000", "", "1,000,000"]
+    assert {row["steps"] for row in rows} == {"100,000"}
+    assert {row["decodings"] for row in rows} == {"4"}
+    assert {row["training ELBO"] for row in rows} == {"-104.50 ± 0.71"}
+    assert {row["gradient variance"] for row in rows} == {"3.25 → 0.5"}
+    assert (tmp_path / "out" / "disarm_table.md").read_text().startswith("# All runs in the bench")
+    other = write(tmp_path / "d", summary(estimator="nvil"))
+    with pytest.raises(ValueError, match="its estimators are disarm, double_cv"):
+        result_tables.compare(disarm_table.TABLE, [other], tmp_path / "out")

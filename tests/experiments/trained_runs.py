@@ -9,10 +9,12 @@ import dvae
 from experiments.common import evaluation
 
 
-def check(workdir, summary, test):
+def check(workdir, summary, test, labels=None):
     """Recomputes what the summary says of test images, from model/ alone."""
     config, seeds = summary["config"], summary["seeds"]
     images = evaluation.spread(test, config["num_test_images"])
+    labels = None if labels is None else evaluation.spread(labels, config["num_test_images"])
+    given = lambda i: {} if labels is None else {"labels": labels[i : i + size]}
     size = min(config["eval_batch_size"], len(images))
     assert len(images) % size == 0, "padding is not repeated here"
     starts = range(0, len(images), size)
@@ -27,14 +29,14 @@ def check(workdir, summary, test):
             continue
         keys = [jax.random.fold_in(key, i) for i in range(len(starts))]
         walk = lambda f, keys=keys: np.concatenate(
-            [f(k, images[i : i + size]) for k, i in zip(keys, starts, strict=True)]
+            [f(k, images[i : i + size], **given(i)) for k, i in zip(keys, starts, strict=True)]
         )
         elbo = walk(model.elbo).mean()
         np.testing.assert_allclose(elbo, of_seed(record["elbo_nats"], index), atol=1e-4)
         if "nll_nats" not in record:
             continue
         estimate = functools.partial(model.log_likelihood, num_samples=config["test_samples"])
-        log_p = walk(lambda k, x, f=estimate: f(jax.random.clone(k), x))
+        log_p = walk(lambda k, x, f=estimate, **given: f(jax.random.clone(k), x, **given))
         np.testing.assert_allclose(-log_p.mean(), of_seed(record["nll_nats"], index), atol=1e-4)
         assert model.info["metrics"]["nll_nats"] == of_seed(record["nll_nats"], index)
         if "log_z" in summary:

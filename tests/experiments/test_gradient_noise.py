@@ -1,0 +1,87 @@
+"""What a run says of its training: the gradient's variance against NumPy's, the training ELBO."""
+
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+from test_binary_objectives import NUM_PIXELS, TINY, X, make
+
+from dvae import data
+from dvae.train import sharding
+from dvae.train.state import TrainState
+from experiments.binary_vae import gradient_noise, names, task, training
+from experiments.binary_vae.config import Config
+from experiments.common import evaluation
+
+DRAWS = 7
+
+
+def gradients(config, params, state, key):
+    """Those of the encoder under the keys of the draws, [DRAWS, P]."""
+    loss = task.loss_fn(config, NUM_PIXELS)
+
+    def one(key):
+        grads = jax.grad(lambda p: loss(p, state, X, key, jnp.int32(0))[0])(params)
+        return ravel_pytree(grads["network"]["encoders_0"])[0]
+
+    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(DRAWS))
+    return np.asarray(jax.jit(jax.vmap(one))(keys), np.float64)
+
+
+@pytest.mark.thorough
+def test_the_variance_is_that_of_the_encoders_gradients_of_each_seed():
+    config = Config(**{**TINY, "estimator": names.DISARM}, gradient_draws=DRAWS, num_seeds=2)
+    params, state = make(config)
+    others = jax.tree.map(lambda x: x + 0.5, params)
+    stack = lambda a, b: jax.tree.map(lambda *x: jnp.stack(x), a, b)
+    train_state = TrainState(
+        jnp.zeros(2, jnp.int32), stack(params, others), stack(state, state), ()
+    )
+    mesh = sharding.make_mesh(1)
+    measure = gradient_noise.measure_fn(config, X.astype(np.uint8), mesh)
+    found = measure(train_state)[gradient_noise.METRIC]
+    assert found.shape == (2,)
+    keys = [jax.random.fold_in(k, gradient_noise.DRAWS) for k in evaluation.seed_keys(config)]
+    for value, of_seed, key in zip(found, (params, others), keys, strict=True):
+        expected = gradients(config, of_seed, state, key).var(0, ddof=1).sum()
+        np.testing.assert_allclose(value, expected, rtol=1e-4)
+
+
+def test_the_training_elbo_is_of_the_last_step_on_evenly_spaced_images(tmp_path):
+    """Grey levels are sampled once, and evaluated with one sample each."""
+    levels = np.zeros((9, 1, 1, NUM_PIXELS), np.uint8)
+    levels[::4] = 255
+    images = data.Dataset("grey", levels, levels[:1], levels[:1], "dynamic")
+    calls = []
+
+    def evaluate(params, model_state, pixels, *, num_samples):
+        calls.append((params, model_state, pixels, num_samples))
+        return SimpleNamespace(elbo=np.array([[-1.0, -2.0, -6.0]], np.float32))
+
+    config = Config(**TINY, num_training_images=3)
+    state = TrainState(np.int32(10), "params", "state", ())
+    evaluator = SimpleNamespace(evaluate=evaluate)
+    record = training.of_run(config, evaluator, state, images, tmp_path)
+    ((params, model_state, pixels, num_samples),) = calls
+    assert (params, model_state, num_samples) == ("params", "state", 1)
+    np.testing.assert_array_equal(pixels, np.ones((3, 1, 1, NUM_PIXELS)))
+    found = record["training"]
+    assert (found["step"], found["num_images"], found["elbo_nats"]) == (10, 3, -3.0)
+    assert "gradient_variance" not in record
+    assert training.of_run(Config(**TINY), evaluator, state, images, tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (dict(gradient_draws=1), "--gradient_draws=1 has no variance; use 0"),
+        (dict(num_training_images=1), "--num_training_images=1 has no standard error"),
+        (dict(num_training_images=9, coordinator="auto"), "use --num_training_images=0"),
+    ],
+)
+def test_settings_that_measure_nothing_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Config(**TINY, **settings)
