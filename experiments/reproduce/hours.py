@@ -49,7 +49,7 @@ _COST = {
     ),
 }
 _IDLE_WITHOUT_RBM = ("method", "num_samples", "num_chains", "num_sweeps")
-_FILES = {"figure1": "cifar10_vq/results.json", "boltzmann": "boltzmann/table2.json"}
+_FILES = {"figure1": "cifar10_vq/results.json"}
 # Milliseconds of a step on one H200, docs/results/gpu.md: (program, setting, its value).
 _GPU = {
     ("cifar_vq", "estimator", "gs_soft"): 4.49,

@@ -283,7 +283,7 @@ TABLES = {
             "Boltzmann priors of 200 units by graph",
             "nll_nats",
             "nats",
-            "table2.json",
+            "boltzmann.json",
             tuple(priors.boltzmann()),
         ),
         Table(

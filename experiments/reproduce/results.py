@@ -11,7 +11,7 @@ from experiments import disarm_table, joint_table, report, table1, table2, table
 from experiments.common import groups, records
 from experiments.common import tables as result_tables
 from experiments.common.groups import Run
-from experiments.reproduce import quantizer_table
+from experiments.reproduce import priors, quantizer_table
 from experiments.reproduce.manifest import BUDGETS, Cell, Table
 
 Write = Callable[[Sequence[groups.Group], Path], str]
@@ -30,7 +30,7 @@ WRITE: dict[str, Write] = {
     "table3": _published(table3.TABLE),
     "joint_vae": joint_table.write,
     "quantizers": quantizer_table.write,
-    "boltzmann": _published(table2.TABLE),
+    "boltzmann": _published(priors.TABLE),
     "disarm": _published(disarm_table.TABLE),
 }
 
