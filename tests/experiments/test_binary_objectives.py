@@ -263,7 +263,8 @@ def test_the_networks_are_made_once(name, monkeypatch):
     params, state = make(config)
     made = []
     model = Config.model
-    monkeypatch.setattr(Config, "model", lambda *args: made.append(args) or model(*args))
+    counted = lambda *args, **sizes: made.append(args) or model(*args, **sizes)
+    monkeypatch.setattr(Config, "model", counted)
     loss = binary_vae_task.loss_fn(config, NUM_PIXELS)
     assert len(made) == 1
     for _ in range(2):
