@@ -41,7 +41,9 @@ def test_the_variance_is_that_of_the_encoders_gradients_of_each_seed():
         jnp.zeros(2, jnp.int32), stack(params, others), stack(state, state), ()
     )
     mesh = sharding.make_mesh(1)
-    measure = gradient_noise.measure_fn(config, X.astype(np.uint8), mesh)
+    pixels = X.astype(np.uint8)[:, None, None]
+    images = data.Dataset("bits", pixels, pixels, pixels, "static")
+    measure = gradient_noise.measure_fn(config, images, mesh)
     found = measure(train_state)[gradient_noise.METRIC]
     assert found.shape == (2,)
     keys = [jax.random.fold_in(k, gradient_noise.DRAWS) for k in evaluation.seed_keys(config)]
