@@ -6,13 +6,18 @@ from importlib.metadata import version
 
 # Must be set before JAX starts its backend. Most of the suite's time is compilation of small
 # programs: an unoptimized backend halves it, the older emitter of fusions halves it again. Later
-# releases don't have that emitter, and XLA ends a process for a flag that it doesn't know.
+# releases don't have that emitter, and XLA ends a process for a flag that it doesn't know. Devices
+# that wait for each other on a busy machine end it, too, after 40 seconds unless told otherwise.
 os.environ["XLA_FLAGS"] = " ".join(
     [
         os.environ.get("XLA_FLAGS", ""),
         "--xla_force_host_platform_device_count=8",
         "--xla_backend_optimization_level=0",
-        "--xla_cpu_use_fusion_emitters=false" * version("jaxlib").startswith("0.10."),
+        (
+            "--xla_cpu_use_fusion_emitters=false"
+            " --xla_cpu_collective_call_terminate_timeout_seconds=600"
+        )
+        * version("jaxlib").startswith("0.10."),
     ]
 ).strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
