@@ -16,8 +16,8 @@ _SMALL: dict[str, Any] = dict(
     eval_interval=250,
     checkpoint_interval=250,
 )
-# Beside the paper's training. In short pairs the average and a warm-up helped. The others act on what
-# long runs lose: the rate's noise at the end, and the distance between training and test.
+# Beside the paper's training. In short pairs the average and a warm-up helped. The others act on
+# what long runs lose: the rate's noise at the end, and the distance between training and test.
 _BEST: dict[str, Any] = dict(
     learning_rate_schedule=schedules.COSINE,
     decay_share=0.6,
