@@ -98,10 +98,12 @@ def lay_out(groups: Sequence[Group]) -> str:
 def points(groups: Sequence[Group]) -> dict[str, list[tuple[float, ...]]]:
     """Returns quantizer -> (rate, distortion) of its sizes in their order.
 
-    Where a prior was learned, that is the rate, and the one of the factorial prior comes last.
+    Where priors were learned, theirs are the rates, those of the factorial priors come last, and
+    runs without one are left out: their rates are of another kind.
     """
     found: dict[str, list[tuple[float, ...]]] = {}
-    for group in sorted(groups, key=lambda group: num_codes(group.settings)):
+    alike = [group for group in groups if LEARNED_RATE in group.summary["test"]] or groups
+    for group in sorted(alike, key=lambda group: num_codes(group.settings)):
         test = group.summary["test"]
         mean = lambda name, test=test: float(np.mean(test[name]))
         factorial, distortion = mean("rate_nats"), mean("distortion_nats")

@@ -102,5 +102,7 @@ def test_the_table_of_quantizers_has_both_prices_of_the_codes(quantizers) -> Non
     assert "Two seeds of a row differ by 0.050 bits/dim at most" in page
     assert "gated, 4 layers of 32 features, 600 steps." in page
     points = quantizer_table.points(groups.read_groups([quantizers.records], PROGRAM, "a test"))
-    assert points == {"fsq": [(1000.0, 12_000.0)], "residual": [(800.0, 12_000.0, 1050.0)]}
+    assert points == {"residual": [(800.0, 12_000.0, 1050.0)]}
+    alone = groups.group(PROGRAM, results._in_folders(quantizers, cells["fsq_8x6x5"], "cpu"))
+    assert quantizer_table.points(alone) == {"fsq": [(1000.0, 12_000.0)]}
     assert (quantizers.out / "quantizers.png").exists()
