@@ -2,10 +2,11 @@
 
     python -m experiments.gradient_variance
     python -m experiments.gradient_variance --estimators=rebar,disarm,exponential --num_draws=10000
+    python -m experiments.gradient_variance --num_classes=8 --num_latents=4
 
-A small model of `binary_vae`, with few enough bits that all their states can be enumerated, at its
-initialization and after a training: one fixed batch of images, the same parameters for all. Writes
-report.md, results.json and bias_and_variance.png.
+A small model of `binary_vae`, with few enough bits that all their states can be enumerated, or one
+with categorical variables, at its initialization and after a training: one fixed batch of images,
+the same parameters for all. Writes report.md, results.json and bias_and_variance.png.
 
 For an estimate g of the gradient h of the batch's mean ELBO, separately in the parameters of the
 encoder (phi) and of decoder and prior (theta),

@@ -8,7 +8,7 @@ from experiments.binary_vae import config as binary_config
 from experiments.binary_vae import names
 from experiments.common import flags, schedules
 from experiments.common.config import RunConfig, dataset_option
-from experiments.common.flag_rules import Rules, one_of, with_one_of
+from experiments.common.flag_rules import Condition, Rules, one_of, with_one_of
 from experiments.common.flags import changed, option
 
 STEPS_PER_CALL = 500
@@ -16,6 +16,17 @@ NUM_GROUPS, CHUNK_SIZE = 20, 10  # groups of draws for standard errors; draws in
 MAX_LATENTS = names.MAX_EXACT_ROWS.bit_length() - 1  # the exact gradient is made image by image
 ALL = "all"
 MEASURED = tuple(n for n in names.ESTIMATORS if n != names.EXACT)
+COUPLED, GS_SOFT, GS_HARD = "coupled", "gs_soft", "gs_hard"
+CATEGORICAL = (
+    names.REINFORCE,
+    names.REINFORCE_LOO,
+    COUPLED,
+    *names.SURROGATE_GRADIENTS,
+    GS_SOFT,
+    GS_HARD,
+)
+_BITS = Condition(lambda num_classes: num_classes == 2, "=2")
+TRAIN_CATEGORICAL = (COUPLED, names.REINFORCE_LOO, names.EXACT)
 BOUND_SAMPLES = 2  # of the bound of several samples, whose pairs of states are enumerated
 MAX_PAIRED_LATENTS = 12  # sixteen million pairs of states, of one image at a time
 
@@ -26,7 +37,10 @@ class Config:
 
     out: str = option("runs/gradient_variance", "Folder of the results.", path=True)
     estimators: str = option(
-        ALL, f"Estimators, with commas: {ALL}, or some of {', '.join(MEASURED)}.", group="objective"
+        ALL,
+        f"Estimators, with commas: {ALL}, or some of {', '.join(MEASURED)}; of variables with more "
+        f"than two classes {', '.join(CATEGORICAL)}.",
+        group="objective",
     )
     dataset: str = dataset_option("digits", "Images with binary pixels.")
     image_size: int = changed(RunConfig, "image_size", 0)
@@ -51,7 +65,16 @@ class Config:
         group="model",
     )
     num_latents: int = option(
-        12, f"Bits, enumerated: at most {MAX_LATENTS}.", minimum=1, group="model"
+        12,
+        f"Latent variables, whose states are enumerated: at most {MAX_LATENTS} bits.",
+        minimum=1,
+        group="model",
+    )
+    num_classes: int = option(
+        2,
+        "Classes of a latent variable: bits, or categorical variables of more classes.",
+        minimum=2,
+        group="model",
     )
     hidden_units: int = option(100, "Units of a tanh layer.", minimum=1, group="model")
     hidden_layers: int = option(1, "Tanh layers of encoder and decoder.", minimum=1, group="model")
@@ -68,9 +91,10 @@ class Config:
         group="objective",
     )
     train_estimator: str = option(
-        names.DISARM,
-        "Estimator that the training uses.",
-        choices=names.ESTIMATORS,
+        "",
+        "Estimator that the training uses: disarm; of categorical variables coupled, "
+        "reinforce_loo of two samples or exact. Empty: the first.",
+        choices=("", *names.ESTIMATORS, COUPLED),
         group="optimizer",
     )
     learning_rate: float = option(
@@ -90,29 +114,52 @@ class Config:
     READ_WITH: ClassVar[Rules] = {
         "hidden_units": [{"structure": one_of(names.NONLINEAR)}],
         "hidden_layers": [{"structure": one_of(names.NONLINEAR)}],
-        "betas": [{"estimators": with_one_of(*names.SMOOTHINGS)}],
+        "betas": [{"num_classes": _BITS, "estimators": with_one_of(*names.SMOOTHINGS)}],
         "temperatures": [
-            {"estimators": with_one_of(names.CONCRETE, names.GUMBEL_RAO, *names.RELAXED_CONTROL)}
+            {
+                "estimators": with_one_of(
+                    names.CONCRETE, names.GUMBEL_RAO, *names.RELAXED_CONTROL, GS_SOFT, GS_HARD
+                )
+            }
         ],
         "tune_steps": [
-            {"estimators": with_one_of(*names.LEARNED_BASELINE, *names.LEARNED_CONTROL)}
+            {
+                "num_classes": _BITS,
+                "estimators": with_one_of(*names.LEARNED_BASELINE, *names.LEARNED_CONTROL),
+            }
         ],
     }
 
     def __post_init__(self) -> None:
         """Raises ValueError for settings that cannot be measured."""
         flags.check_fields(self)
+        flags.settle(self, train_estimator=COUPLED if self.categorical else names.DISARM)
         if self.num_latents > MAX_LATENTS:
             raise ValueError(
                 f"--num_latents={self.num_latents} must be at most {MAX_LATENTS}: the "
                 "exact gradient enumerates 2^num_latents states"
             )
+        if self.categorical and self.num_classes**self.num_latents > names.MAX_EXACT_ROWS:
+            raise ValueError(
+                f"--num_latents={self.num_latents} of --num_classes={self.num_classes} have more "
+                f"than {names.MAX_EXACT_ROWS:,} states, which the exact gradient enumerates; take "
+                "fewer"
+            )
         for name, unit in (("num_draws", NUM_GROUPS * CHUNK_SIZE), ("train_steps", STEPS_PER_CALL)):
             if getattr(self, name) % unit:
                 raise ValueError(f"--{name}={getattr(self, name)} must be a multiple of {unit}")
-        if unknown := [name for name in self.selection() if name not in MEASURED]:
+        known = CATEGORICAL if self.categorical else MEASURED
+        of_kind = f" with --num_classes={self.num_classes}"
+        if unknown := [name for name in self.selection() if name not in known]:
             raise ValueError(
-                f"--estimators={','.join(unknown)} must be {ALL} or some of {', '.join(MEASURED)}"
+                f"--estimators={','.join(unknown)} must be {ALL} or some of {', '.join(known)}"
+                f"{of_kind}"
+            )
+        trainers = TRAIN_CATEGORICAL if self.categorical else names.ESTIMATORS
+        if self.train_estimator not in trainers:
+            raise ValueError(
+                f"--train_estimator={self.train_estimator} must be one of {', '.join(trainers)}"
+                f"{of_kind}"
             )
         paired = [name for name in self.selection() if name in names.BOUND_OF_SAMPLES]
         if paired and self.num_latents > MAX_PAIRED_LATENTS:
@@ -124,14 +171,21 @@ class Config:
         self.numbers("betas")
         self.numbers("temperatures")
         try:
-            self.training()
+            self.experiment() if self.categorical else self.training()
         except ValueError as error:  # of `binary_vae`, whose flag has another name here
             raise ValueError(str(error).replace("--estimator", "--train_estimator")) from error
+
+    @property
+    def categorical(self) -> bool:
+        """Whether the latent variables have more than two classes."""
+        return self.num_classes > 2
 
     def selection(self) -> tuple[str, ...]:
         """Returns the names of the estimators; all are those that so many bits allow."""
         if self.estimators != ALL:
             return tuple(self.estimators.split(","))
+        if self.categorical:
+            return CATEGORICAL
         few = self.num_latents <= MAX_PAIRED_LATENTS
         return tuple(name for name in MEASURED if few or name not in names.BOUND_OF_SAMPLES)
 
@@ -169,7 +223,7 @@ class Case(NamedTuple):
 
     label: str
     path: str  # of the figure: what differs only in beta or temperature shares it
-    settings: dict[str, Any]  # of `binary_vae`
+    settings: dict[str, Any]  # the estimator, and what it takes besides
     evaluations: int  # of the decoder, an estimate and image
     tuned: bool = False  # its baseline or control variate is trained at the fixed model
     rescaled: bool = True  # nvil: as published; muprop never is
@@ -211,6 +265,13 @@ def cases(config: Config) -> list[Case]:
     hard += [
         Case(f"{rao}, τ = {v:g}, K = 10", rao, {"temperature": v, "num_samples": 10}, 1) for v in t
     ]
+    if config.categorical:
+        gumbel = [
+            Case(f"{name}, τ = {v:g}", name, {"temperature": v}, 1)
+            for name in (GS_SOFT, GS_HARD)
+            for v in t
+        ]
+        return _selected(config, [*score[:3], Case(COUPLED, COUPLED, {}, 2), *hard, *gumbel])
     relaxed = []
     for name in names.RELAXED:
         symbol, values = ("τ", t) if name == names.CONCRETE else ("β", config.numbers("betas"))
@@ -220,9 +281,14 @@ def cases(config: Config) -> list[Case]:
                 sharpness = {"temperature": v} if symbol == "τ" else {"beta": v, "beta_final": v}
                 settings = {"bound": bound, **sharpness}
                 relaxed.append(Case(f"{name}, {symbol} = {v:g}, {bound}", path, settings, 1))
+    return _selected(config, [*score, *hard, *relaxed])
+
+
+def _selected(config: Config, every: list[Case]) -> list[Case]:
+    """Returns the cases that were asked for, their settings with the estimator's name."""
     estimator_of = lambda case: case.label.split(",")[0]
     return [
         case._replace(settings={"estimator": estimator_of(case), **case.settings})
-        for case in (*score, *hard, *relaxed)
+        for case in every
         if estimator_of(case) in config.selection()
     ]

@@ -1,9 +1,11 @@
 """The measurement behind `gradient_variance`: exact gradients, tuning, and many draws of estimates.
 
-Each function takes the configuration of a one-group `binary_vae` and returns what is to be jitted.
+Each function takes the loss of a model with one group of latents, of which parameters named
+"network" are measured, and returns what is to be jitted.
 """
 
 import math
+import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -16,12 +18,13 @@ from numpy.typing import ArrayLike
 
 from dvae.distributions import bernoulli
 from dvae.models import binary as binary_model
-from experiments.binary_vae import task as binary_vae
 from experiments.binary_vae.config import Config
 from experiments.gradient_variance.config import CHUNK_SIZE, NUM_GROUPS
 
 PyTree = Any
 Vectors = dict[str, jax.Array]
+# (params, model state, images, key, step) -> minus an objective, and (model state, metrics).
+Loss = Callable[..., tuple[jax.Array, tuple[PyTree, Any]]]
 SIDES = ("phi", "theta")  # encoder; decoder and prior
 TUNE_RATE = 0.01  # of Adam, falling to zero
 
@@ -41,9 +44,17 @@ def split(network: PyTree) -> Vectors:
     return {"phi": ravel_pytree(network["encoders_0"])[0], "theta": ravel_pytree(theta)[0]}
 
 
-def exact_fn(experiment: Config, num_pixels: int) -> Callable[..., tuple[jax.Array, Vectors]]:
-    """Returns (params, model_state, x) -> the ELBO, nats an image, and minus its gradient."""
-    loss = binary_vae.loss_fn(experiment, num_pixels)
+def say(text: str) -> None:
+    """Reports progress."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def exact_fn(loss: Loss) -> Callable[..., tuple[jax.Array, Vectors]]:
+    """Returns (params, model_state, x) -> the ELBO, nats an image, and minus its gradient.
+
+    Args:
+      loss: by enumeration.
+    """
 
     def of_image(network: PyTree, model_state: PyTree, image: jax.Array) -> jax.Array:
         key = jax.random.key(0)
@@ -96,11 +107,8 @@ def _image_by_image(
     return exact
 
 
-def tune_fn(
-    experiment: Config, num_pixels: int, num_steps: int
-) -> Callable[..., tuple[PyTree, PyTree]]:
+def tune_fn(loss: Loss, num_steps: int) -> Callable[..., tuple[PyTree, PyTree]]:
     """Returns (params, model_state, x, key) -> both, with all but the network trained."""
-    loss = binary_vae.loss_fn(experiment, num_pixels)
     optimizer = optax.adam(optax.linear_schedule(TUNE_RATE, 0.0, num_steps))
 
     def tune(
@@ -124,15 +132,12 @@ def tune_fn(
     return tune
 
 
-def draw_fn(
-    experiment: Config, num_pixels: int, num_draws: int
-) -> Callable[..., dict[str, tuple[jax.Array, jax.Array]]]:
+def draw_fn(loss: Loss, num_draws: int) -> Callable[..., dict[str, tuple[jax.Array, jax.Array]]]:
     """Returns (params, model_state, x, exact, key) -> side -> group means of g - h, variances.
 
     A group's mean is [G, P], its variance [G], the mean of those within its chunks; the memory does
     not depend on the number of draws.
     """
-    loss = binary_vae.loss_fn(experiment, num_pixels)
     num_chunks = num_draws // (NUM_GROUPS * CHUNK_SIZE)
 
     def draw(

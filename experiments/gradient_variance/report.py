@@ -18,6 +18,8 @@ gradient of zero would have bias² = 1 and no variance.
 - ± is one standard error over the draws. "0 within X": consistent with zero, the estimate of bias²
   lies below three standard errors, X (an unbiased estimator lies above them about once in a
   thousand). A large X only says that these draws cannot tell.
+"""
+OF_BITS = """\
 - In the figure, small markers are soft settings and large ones sharp; hollow ones are the marginal
   bound.
 - joint and marginal are the two bounds of the relaxations. Their gradients are of a relaxed
@@ -35,6 +37,13 @@ gradient of zero would have bias² = 1 and no variance.
 - vimco and local_disarm estimate another gradient, that of the bound of two samples. It is their h,
   exact by all pairs of states, so that only they compare with one another.
 """
+OF_CATEGORICAL = """\
+- In the figure, small markers are soft settings and large ones sharp.
+- coupled is the like of disarm for classes: its two samples avoid each other.
+- gs_soft differentiates a relaxed sample, gs_hard a hard one by the slope of the relaxed one. Their
+  bias is that of the relaxed objective, or of the slope.
+- The divergence of all is in closed form.
+"""
 
 
 def write(record: dict[str, Any], out: Path) -> str:
@@ -44,11 +53,17 @@ def write(record: dict[str, Any], out: Path) -> str:
     size = config["structure"]
     if size == "nonlinear":
         size += f" ({config['hidden_layers']} x {config['hidden_units']} tanh)"
+    bits = config["num_classes"] == 2
+    latents = (
+        f"{config['num_latents']} bits in one group"
+        if bits
+        else f"{config['num_latents']} variables of {config['num_classes']} classes"
+    )
     stages = "; ".join(f"{s['title']} {s['elbo']:.2f}" for s in record["stages"])
     lines = [
         "# All numbers of gradient_variance",
         "",
-        f"{config['num_latents']} bits in one group, {size}, {config['batch_size']} images of "
+        f"{latents}, {size}, {config['batch_size']} images of "
         f"{config['dataset']}, {config['num_draws']:,} draws, trained with "
         f"{config['train_estimator']}, seed {config['seed']}. Exact ELBO of the images in nats: "
         f"{stages}. {record['wall_seconds']:.0f} s on {record['hardware']}.",
@@ -60,7 +75,8 @@ def write(record: dict[str, Any], out: Path) -> str:
     ]
     for side, title in PARAMETERS.items():
         lines += [f"## {title}", "", rows[side]]
-    lines += [HOW_TO_READ.format(tune_steps=config["tune_steps"])]
+    of_kind = OF_BITS.format(tune_steps=config["tune_steps"]) if bits else OF_CATEGORICAL
+    lines += [HOW_TO_READ + of_kind]
     (out / "report.md").write_text("\n".join(lines), encoding="utf-8")
     checkpoint.write_json(out / "results.json", record)
     figures.save(draw(record), out / "bias_and_variance.png")

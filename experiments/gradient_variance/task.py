@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import sys
 import time
 import zlib
 from collections.abc import Callable
@@ -15,10 +14,10 @@ from jax.sharding import Mesh
 
 from dvae import data, estimators
 from dvae.train import state
-from experiments.binary_vae import config as binary_config
 from experiments.binary_vae import names, objectives
 from experiments.binary_vae import task as binary_vae
 from experiments.common import records
+from experiments.gradient_variance import categorical
 from experiments.gradient_variance import measurement as gradient_measurement
 from experiments.gradient_variance.config import (
     BOUND_SAMPLES,
@@ -27,7 +26,7 @@ from experiments.gradient_variance.config import (
     Config,
     cases,
 )
-from experiments.gradient_variance.measurement import SIDES, Error
+from experiments.gradient_variance.measurement import SIDES, Error, Loss, say
 
 PyTree = Any
 MEASUREMENT = 3  # the role that is folded into the seed's key, apart from those of a training
@@ -66,8 +65,12 @@ class Measurement(NamedTuple):
     results: dict[str, list[Result]]  # label of a case -> one a stage
 
 
-def train(config: Config, images: data.Dataset, mesh: Mesh) -> tuple[PyTree, PyTree]:
+def train(
+    config: Config, images: data.Dataset, mesh: Mesh, pixel_mean: np.ndarray
+) -> tuple[PyTree, PyTree]:
     """Returns the network at initialization and after the training."""
+    if config.categorical:
+        return categorical.train(config, images, mesh, pixel_mean)
     experiment = config.training()
     task = binary_vae.make_task(experiment, images, mesh, lambda _: {})
     train_state = jax.jit(task.init)(task.key_init, task.data)
@@ -80,9 +83,11 @@ def train(config: Config, images: data.Dataset, mesh: Mesh) -> tuple[PyTree, PyT
     return first, jax.device_get(train_state.params["network"])
 
 
-def say(text: str) -> None:
-    """Reports progress."""
-    print(text, file=sys.stderr, flush=True)
+def loss_of(config: Config, num_pixels: int, settings: dict[str, Any]) -> Loss:
+    """Returns the loss of the model by the estimator of some settings."""
+    if config.categorical:
+        return categorical.loss_fn(config, num_pixels, settings)
+    return binary_vae.loss_fn(config.experiment(**settings), num_pixels)
 
 
 def measure(config: Config, images: data.Dataset, mesh: Mesh) -> Measurement:
@@ -99,12 +104,14 @@ def measure(config: Config, images: data.Dataset, mesh: Mesh) -> Measurement:
             key_batch, pixels, jnp.int32(0)
         )
     )
-    by_enumeration = config.experiment(estimator=names.EXACT, batch_size=1)
-    exact = jax.jit(gradient_measurement.exact_fn(by_enumeration, num_pixels))
+    # Image by image: enough of them would be refused.
+    one = dataclasses.replace(config, batch_size=1)
+    by_enumeration = loss_of(one, num_pixels, {"estimator": names.EXACT})
+    exact = jax.jit(gradient_measurement.exact_fn(by_enumeration))
     stages = []
     titles = ("at initialization", f"after {config.train_steps:,} steps")
     exact_bound = jax.jit(gradient_measurement.exact_bound_fn(config.experiment(), num_pixels))
-    for title, network in zip(titles, train(config, images, mesh), strict=True):
+    for title, network in zip(titles, train(config, images, mesh, pixel_mean), strict=True):
         at = {"network": network}, {"mean": pixel_mean, "batch_stats": {}, "signal": ()}, x
         elbo, gradient = exact(*at)
         stage = Stage(title, network, float(elbo), jax.device_get(gradient))
@@ -126,11 +133,12 @@ def measure(config: Config, images: data.Dataset, mesh: Mesh) -> Measurement:
 
 @functools.cache
 def compiled(
-    experiment: binary_config.Config, num_pixels: int, tune_steps: int, num_draws: int
+    config: Config, num_pixels: int, settings: tuple[tuple[str, Any], ...]
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """Returns `tune_fn` and `draw_fn`, jitted once for cases that differ in neither."""
-    tune = gradient_measurement.tune_fn(experiment, num_pixels, tune_steps)
-    return jax.jit(tune), jax.jit(gradient_measurement.draw_fn(experiment, num_pixels, num_draws))
+    loss = loss_of(config, num_pixels, dict(settings))
+    tune = gradient_measurement.tune_fn(loss, config.tune_steps)
+    return jax.jit(tune), jax.jit(gradient_measurement.draw_fn(loss, config.num_draws))
 
 
 def measure_case(
@@ -142,14 +150,16 @@ def measure_case(
     key: jax.Array,
 ) -> list[Result]:
     """Measures one estimator at every stage."""
-    experiment, size = config.experiment(**case.settings), len(pixel_mean)
-    tune, draw = compiled(experiment, size, config.tune_steps, config.num_draws)
+    name, size = case.settings["estimator"], len(pixel_mean)
+    tune, draw = compiled(config, size, tuple(sorted(case.settings.items())))
     results = []
     for stage, key_stage in zip(stages, jax.random.split(key, len(stages)), strict=True):
         key_init, key_tune, key_draw = jax.random.split(key_stage, 3)
-        auxiliary = objectives.init_auxiliary(key_init, experiment, size, stage.network)
-        params = {"network": stage.network, **auxiliary}
-        signal = estimators.nvil_init() if experiment.estimator in names.LEARNED_BASELINE else ()
+        params = {"network": stage.network}
+        if not config.categorical:
+            experiment = config.experiment(**case.settings)
+            params |= objectives.init_auxiliary(key_init, experiment, size, stage.network)
+        signal = estimators.nvil_init() if name in names.LEARNED_BASELINE else ()
         model_state: PyTree = {"mean": pixel_mean, "batch_stats": {}, "signal": signal}
         tuned: dict[str, float] = {}
         if case.tuned:
@@ -205,10 +215,12 @@ def record(config: Config, measurement: Measurement, seconds: float) -> dict[str
         }
         for case in cases(config)
     ]
+    usual = dataclasses.replace(config, train_estimator="")
     flags = [
         f" --{field.name}={getattr(config, field.name)}"
         for field in dataclasses.fields(config)
-        if field.name not in ("out", "data_dir") and getattr(config, field.name) != field.default
+        if field.name not in ("out", "data_dir")
+        and getattr(config, field.name) != (field.default or getattr(usual, field.name))
     ]
     return {
         "command": "python -m experiments.gradient_variance" + "".join(flags),

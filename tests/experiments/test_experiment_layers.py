@@ -23,6 +23,7 @@ ROOMS = (
         "rebar_objectives",
         "boltzmann_objectives",
         "quantizer_objectives",
+        "categorical",
     ),
     ("quantizers",),
     ("task",),

@@ -31,6 +31,10 @@ MEAN = np.full(NUM_PIXELS, 0.4, np.float32)
 STATE = {"mean": MEAN, "batch_stats": {}, "signal": ()}
 
 
+def loss_of(config, **settings):
+    return gradient_variance.loss_of(config, NUM_PIXELS, settings)
+
+
 @functools.cache
 def network():
     """Parameters away from their symmetric start."""
@@ -44,14 +48,13 @@ def network():
 @functools.cache
 def exact_gradient():
     """The ELBO and, by side, minus its gradient."""
-    exact = gradient_measurement.exact_fn(TINY.experiment(estimator=names.EXACT), NUM_PIXELS)
+    exact = gradient_measurement.exact_fn(loss_of(TINY, estimator=names.EXACT))
     return jax.jit(exact)({"network": network()}, STATE, X)
 
 
 @functools.cache
 def compiled(estimator, num_draws):
-    experiment = TINY.experiment(estimator=estimator)
-    return jax.jit(gradient_measurement.draw_fn(experiment, NUM_PIXELS, num_draws))
+    return jax.jit(gradient_measurement.draw_fn(loss_of(TINY, estimator=estimator), num_draws))
 
 
 def measured(estimator, auxiliary=None, *, num_draws=TINY.num_draws):
@@ -111,8 +114,8 @@ def test_estimators_of_the_bound_of_two_samples_have_no_bias():
     np.testing.assert_allclose(value, wanted, rtol=1e-5)
     variances = {}
     for name in names.BOUND_OF_SAMPLES:
-        experiment = TINY.experiment(estimator=name, num_samples=2)
-        draw = jax.jit(gradient_measurement.draw_fn(experiment, NUM_PIXELS, 2_000))
+        loss = loss_of(TINY, estimator=name, num_samples=2)
+        draw = jax.jit(gradient_measurement.draw_fn(loss, 2_000))
         sums = draw({"network": network()}, STATE, X, exact, jax.random.key(7))
         errors = {s: gradient_measurement.summarize(*sums[s], exact[s]) for s in SIDES}
         assert all(abs(error.bias) < 5 * error.bias_error for error in errors.values())
@@ -127,8 +130,8 @@ def test_straight_through_is_biased():
 
 @pytest.mark.thorough
 def test_tuning_lowers_the_variance_and_leaves_the_model():
-    experiment = TINY.experiment(estimator=names.REBAR)
-    tune = jax.jit(gradient_measurement.tune_fn(experiment, NUM_PIXELS, TINY.tune_steps))
+    loss = loss_of(TINY, estimator=names.REBAR)
+    tune = jax.jit(gradient_measurement.tune_fn(loss, TINY.tune_steps))
     # Far from the best weight of the control variate.
     start = {"control": {"eta": jnp.asarray(-1.0), "log_temperature": jnp.asarray(-1.0)}}
     tuned, _ = tune({"network": network(), **start}, STATE, X, jax.random.key(8))
@@ -205,6 +208,14 @@ def test_report_of_a_small_run(tmp_path):
         ({"num_draws": 300}, "--num_draws=300 must be a multiple of 200"),
         ({"train_steps": 10}, "--train_steps=10 must be a multiple of 500"),
         ({"estimators": "rebar,exact"}, "--estimators=exact must be all or some of"),
+        ({"estimators": "coupled"}, "--num_classes=2"),
+        ({"num_classes": 1}, "--num_classes=1 must be at least 2"),
+        ({"num_classes": 8, "num_latents": 7}, "have more than 262,144 states"),
+        ({"num_classes": 8, "num_latents": 4, "estimators": "disarm"}, "with --num_classes=8"),
+        (
+            {"num_classes": 8, "num_latents": 4, "train_estimator": "disarm"},
+            "--train_estimator=disarm must be one of coupled",
+        ),
         ({"estimators": "rebar,vimco", "num_latents": 13}, "of at most --num_latents=12, got 13"),
         ({"betas": "4,-1"}, "--betas=4,-1 must be positive numbers"),
         ({"temperatures": "warm"}, "--temperatures=warm must be positive numbers"),
