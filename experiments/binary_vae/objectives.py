@@ -157,6 +157,9 @@ def surrogates(params: PyTree, values: jax.Array, slopes: jax.Array) -> tuple[ja
 
     h and g are outputs of a network of the two numbers, compressed by asinh; they start at zero.
     """
-    inputs = jnp.stack(jnp.broadcast_arrays(jnp.arcsinh(values), jnp.arcsinh(slopes)), axis=-1)
-    outputs = binary_model.apply(_SURROGATES, params, mlp.Mlp.__call__, inputs)
-    return slopes * (1 + outputs[..., 0]), slopes * (0.5 + outputs[..., 1])
+    inputs = jnp.stack(jnp.broadcast_arrays(jnp.arcsinh(values), jnp.arcsinh(slopes)))
+    # A column a point: on a CPU nearly twice as fast as the module's rows.
+    affine = lambda layer, x: layer["kernel"].T @ x + layer["bias"][:, None]
+    hidden = jnp.tanh(affine(params["hidden_0"], inputs.reshape(2, -1)))
+    h, g = affine(params["output"], hidden).reshape(inputs.shape)
+    return slopes * (1 + h), slopes * (0.5 + g)

@@ -179,6 +179,28 @@ def test_marginal_bound_is_above_the_joint_one():
     assert np.mean(gain) > 5 * np.std(gain, ddof=1) / np.sqrt(NUM_DRAWS)
 
 
+def test_surrogates_of_rodeo_are_those_of_their_network():
+    """By NumPy, a layer and an affine map at asinh of the two numbers."""
+    rng = np.random.default_rng(0)
+    width = objectives.SURROGATE_UNITS
+    shapes = {"hidden_0": (2, width), "output": (width, 2)}
+    params = {
+        name: {"kernel": rng.normal(size=shape), "bias": rng.normal(size=shape[1])}
+        for name, shape in shapes.items()
+    }
+    values, slopes = 10 * rng.normal(size=(3, 2, 1)), rng.normal(size=(3, 2, 5))
+    x = np.stack(np.broadcast_arrays(np.arcsinh(values), np.arcsinh(slopes)), axis=-1)
+    for layer in params.values():
+        x = x @ layer["kernel"] + layer["bias"]
+        x = np.tanh(x) if layer is params["hidden_0"] else x
+    found = objectives.surrogates(
+        jax.tree.map(jnp.float32, params), *map(jnp.float32, (values, slopes))
+    )
+    expected = slopes * (1 + x[..., 0]), slopes * (0.5 + x[..., 1])
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+
+
 def test_beta_moves_linearly_and_stops():
     config = Config(**{**TINY, "beta": 5.0, "beta_final": 13.0, "beta_steps": 8})
     betas = [float(objectives.beta_at(config, jnp.int32(t))) for t in (0, 4, 8, 9)]
