@@ -4,7 +4,7 @@
     python -m experiments.encode runs/x digits --codes=sample --seed=3 --split=test
 
 The file has an array for each split, named train, validation and test, and train_labels, ... where
-the data set has classes: int32 [N, h, w, n] of cifar_vq and bits uint8 [N, n] of binary_vae. The
+the data set has labels: int32 [N, h, w, n] of cifar_vq and bits uint8 [N, n] of binary_vae. The
 others have two kinds of variables: train_classes and train_continuous of joint_vae, train_global
 and train_local of dvaepp. Images are prepared as they were for the run; grey levels that it samples
 are sampled once. The same command writes the same file.
@@ -118,7 +118,9 @@ def _batches(
 ) -> Iterator[Any]:
     """Yields the codes of one batch after the other, on the host."""
     size = min(config.batch_size, len(rows))
-    padded = None if labels is None else np.pad(labels, (0, -len(labels) % size))
+    padded = None
+    if labels is not None:
+        padded = np.pad(labels, [(0, -len(labels) % size), *[(0, 0)] * (labels.ndim - 1)])
     for index, (batch, mask) in enumerate(batches.padded_batches(rows, size)):
         key_pixels, key_codes = jax.random.split(jax.random.fold_in(key, index))
         if dynamic:

@@ -5,6 +5,8 @@ classes = codes.majority_classes(counts)                       # of each code
 accuracy = codes.accuracy(classes, test_codes, test_labels)
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -26,9 +28,10 @@ def confusion(
         [num_classes, num_codes].
 
     Raises:
-        ValueError: if the shapes differ, or a code or label is out of range.
+        ValueError: if the shapes differ, or a code or label is no integer or out of range.
     """
     codes, labels = np.asarray(codes), np.asarray(labels)
+    _check_integers(codes, labels)
     if codes.ndim != 1 or codes.shape != labels.shape:
         raise ValueError(
             f"codes and labels must be [N] alike, got shapes {codes.shape} and {labels.shape}"
@@ -64,12 +67,22 @@ def accuracy(classes: ArrayLike, codes: ArrayLike, labels: ArrayLike) -> float:
         labels: int [N].
 
     Raises:
-        ValueError: if there are no images, or the shapes differ.
+        ValueError: if there are no images, the shapes differ, or labels are no integers.
     """
     codes, labels = np.asarray(codes), np.asarray(labels)
+    _check_integers(codes, labels)
     if not len(codes) or codes.shape != labels.shape:
         raise ValueError(
             f"codes and labels must be [N] alike with N at least 1, got shapes {codes.shape} and "
             f"{labels.shape}"
         )
     return float((np.asarray(classes)[codes] == labels).mean())
+
+
+def _check_integers(codes: NDArray[Any], labels: NDArray[Any]) -> None:
+    for name, values in (("codes", codes), ("labels", labels)):
+        if values.size and values.dtype.kind not in "iub":
+            raise ValueError(
+                f"{name} must be integers [N], got {values.dtype} {values.shape}; real labels have "
+                "no classes, so bin them first"
+            )

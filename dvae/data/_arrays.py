@@ -4,7 +4,8 @@
 
 Images are uint8 levels 0..255 or floats in [0, 1], which are rounded to 256 levels: [N, H, W, C]
 with one or three channels, or gray [N, H, W]. Where no validation images come along, the last tenth
-of the training images is set apart.
+of the training images is set apart. Labels are numbers of classes, int [N], or real vectors, float
+[N, C]: dtype and rank decide, and all splits have the same kind.
 """
 
 import math
@@ -51,9 +52,10 @@ def from_arrays(
         train: uint8 [N, H, W, C] in 0..255, float in [0, 1] or bool; C is 1 or 3, or [N, H, W].
         test: likewise [N'', ...].
         validation: likewise [N', ...]; None: the last tenth of `train`, at least one image.
-        train_labels: int [N], 0 or more.
-        validation_labels: int [N']; None where `validation` is, and cut off `train_labels`.
-        test_labels: int [N''].
+        train_labels: int [N], 0 or more; or finite float [N, C], C at least 1.
+        validation_labels: likewise of N' images; None where `validation` is, and cut off
+            `train_labels`.
+        test_labels: likewise of N'' images.
         name: the label to print beside results and in messages.
         binarization: "none": levels. "static": pixels are 0 or 1 already. "dynamic": levels are
             means of binary pixels, see `binarized`. "threshold": see `thresholded`.
@@ -87,7 +89,7 @@ class Parts(NamedTuple):
     name: str  # of the data set
     where: str  # the file or folder, for messages
     images: Mapping[str, np.ndarray]  # split -> [N, H, W, C]; "train" is there
-    labels: Mapping[str, np.ndarray]  # split -> int [N]
+    labels: Mapping[str, np.ndarray]  # split -> int [N] or float [N, C]
     mixed: bool = False  # the order is that of a hash, so that every part holds all kinds
 
 
@@ -158,7 +160,8 @@ def _set_apart(
             f"on, once {count} {'is' if count == 1 else 'are'} set apart for {split}; add images"
         )
     if (known := labels.get("train")) is not None:
-        if not parts.mixed and known[0] != known[-1] and (np.diff(known) >= 0).all():
+        rising = (known[0] != known[-1]) & (np.diff(known, axis=0) >= 0).all(0)
+        if not parts.mixed and rising.any():  # in a number of a vector, or in the class
             raise ValueError(
                 f"{parts.where}: train is sorted by its labels, so that its last images, set apart "
                 f"for {split}, would be of one kind; shuffle it, or add a {split} split"
@@ -168,22 +171,57 @@ def _set_apart(
 
 
 def _checked_labels(parts: Parts) -> dict[str, np.ndarray]:
-    labels = {}
+    """Returns labels as int32 [N] or float32 [N, C], of one kind in all splits."""
+    labels: dict[str, np.ndarray] = {}
     for split, array in parts.labels.items():
         if split not in parts.images:
             raise ValueError(f"{parts.where} has labels of {split} and no images of it; add them")
-        if array.shape != (len(parts.images[split]),) or not np.issubdtype(array.dtype, np.integer):
+        count, what = len(parts.images[split]), f"{parts.where}: labels of {split}"
+        real = np.issubdtype(array.dtype, np.floating)
+        if real and array.shape == (count,):
             raise ValueError(
-                f"{parts.where}: labels of {split} must be integers, one for each of the "
-                f"{len(parts.images[split])} images, got {array.dtype} {array.shape}"
+                f"{what} must be integers [N], or real vectors [N, C], got {array.dtype} "
+                f"{array.shape}; classes are labels.astype(int), vectors of one number "
+                "labels[:, None]"
             )
-        if array.size and not 0 <= array.min() <= array.max() < 2**31:
+        fits = real or np.issubdtype(array.dtype, np.integer)
+        if not fits or len(array.shape) != 1 + real or len(array) != count or 0 in array.shape[1:]:
             raise ValueError(
-                f"{parts.where}: labels of {split} must be numbers of classes from 0 on, got "
-                f"{array.min()} to {array.max()}"
+                f"{what} must be integers [N], or floats [N, C] with C at least 1, one for each of "
+                f"the {count} images, got {array.dtype} {array.shape}"
             )
-        labels[split] = array.astype(np.int32)
+        labels[split] = (_vectors if real else _classes)(what, array)
+    kinds = {split: array.shape[1:] for split, array in labels.items()}
+    for split, kind in kinds.items():
+        if kind != (first := next(iter(kinds.values()))):
+            raise ValueError(
+                f"{parts.where}: labels of {next(iter(kinds))} are {_kind(first)} and those of "
+                f"{split} {_kind(kind)}; all must be alike"
+            )
     return labels
+
+
+def _classes(what: str, array: np.ndarray) -> np.ndarray:
+    if array.size and not 0 <= array.min() <= array.max() < 2**31:
+        raise ValueError(
+            f"{what} must be numbers of classes from 0 on, got {array.min()} to {array.max()}"
+        )
+    return array.astype(np.int32)
+
+
+def _vectors(what: str, array: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):  # an infinity, which is refused
+        vectors = array.astype(np.float32)
+    if not (good := np.isfinite(vectors)).all():
+        raise ValueError(
+            f"{what} must be finite in float32, got {array[~good][0]:g} at row "
+            f"{np.nonzero(~good)[0][0]}; leave such images out"
+        )
+    return vectors
+
+
+def _kind(shape: tuple[int, ...]) -> str:
+    return f"vectors of {shape[0]} numbers" if shape else "integers"
 
 
 def checked(

@@ -25,9 +25,10 @@ class Dataset(NamedTuple):
     # every split. "dynamic": train is gray, 0..255, to be Bernoulli-sampled each time it is seen
     # (batches.binarize); validation and test are 0 or 1, sampled once with a fixed seed.
     binarization: Literal["none", "static", "dynamic"]
-    train_labels: np.ndarray | None = None  # int32 [N], where the source has classes
-    validation_labels: np.ndarray | None = None  # int32 [N']
-    test_labels: np.ndarray | None = None  # int32 [N'']
+    # int32 [N] where the source has classes, or float32 [N, C] where it has real vectors.
+    train_labels: np.ndarray | None = None
+    validation_labels: np.ndarray | None = None  # of N' images, and of the same kind
+    test_labels: np.ndarray | None = None
     # Training images of all processes together, where this one has loaded some of them only.
     num_train_of_all: int | None = None
 
@@ -35,6 +36,11 @@ class Dataset(NamedTuple):
     def num_train(self) -> int:
         """Returns the number of training images, those of other processes included."""
         return len(self.train) if self.num_train_of_all is None else self.num_train_of_all
+
+    @property
+    def has_classes(self) -> bool:
+        """Returns whether the training images have labels, and these are integers."""
+        return self.train_labels is not None and self.train_labels.ndim == 1
 
 
 KeepRows = Callable[[int], slice]  # of how many training images there are -> those to load

@@ -51,8 +51,8 @@ def bind(
 ) -> Networks:
     """Returns the functions of the model on images x [B, D], given the training mean [D].
 
-    Batch norm, if there is any, uses the moving averages `batch_stats`. Labels, float [B, C]
-    one-hot, are those of the images where the model has labels.
+    Batch norm, if there is any, uses the moving averages `batch_stats`. Labels, float [B, C],
+    one-hot or real, are those of the images where the model has labels.
 
     Raises:
         ValueError: x is no float [B, D], or as a NumPy array holds other values than 0 and 1.

@@ -10,6 +10,8 @@ hidden layers every map is affine ("linear"), with two of them it is the paper's
 
 With `num_labels` all of this is given the image's label y, too: q(z | x, y), p(z | y) and
 p(x | z, y) see it one-hot, [..., C]. Logits of p(z_1 | y) are linear in it: a row for each label.
+With `real_labels` y is a vector of C real numbers, seen as it is, and these logits are y W + b.
+Of one-hot labels the rows of W hold b already.
 """
 
 from collections.abc import Callable, Sequence
@@ -102,6 +104,7 @@ class BinaryVAEConfig:
     product_dtype: DTypeLike | None = None
     activation: str = "tanh"  # of the hidden layers, a name of `ACTIVATIONS`
     num_labels: int = 0  # C, of which each image has one that all networks see; 0: they see none
+    real_labels: bool = False  # an image's label is a vector of C numbers, not one of C classes
 
     def __post_init__(self) -> None:
         """Raises ValueError for sizes that make no model."""
@@ -115,6 +118,11 @@ class BinaryVAEConfig:
             raise ValueError(
                 f"num_labels must be 0, or above 0 under a directed prior, got {self.num_labels} "
                 f"and directed={self.directed}"
+            )
+        if self.real_labels and not (self.num_labels and self.directed):
+            raise ValueError(
+                "real_labels needs num_labels above 0 and a directed prior, got num_labels="
+                f"{self.num_labels} and directed={self.directed}"
             )
         if self.activation not in ACTIVATIONS:
             raise ValueError(
@@ -142,6 +150,10 @@ class BinaryVAE(nn.Module):
             self.first_prior_logits = self.param(
                 "prior_logits", nn.initializers.zeros, shape, jnp.float32
             )
+            if c.real_labels:
+                self.first_prior_bias = self.param(
+                    "prior_bias", nn.initializers.zeros, shape[1:], jnp.float32
+                )
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Runs every network once, in order to make its parameters; returns pixel logits."""
@@ -162,7 +174,7 @@ class BinaryVAE(nn.Module):
         Args:
             x: [..., D] float pixels, less their training mean.
             earlier: samples of the groups before, each float [..., n]; leading axes broadcast.
-            labels: float [..., C] one-hot, if the model has labels.
+            labels: float [..., C], one-hot or real, if the model has labels.
 
         Raises:
             ValueError: a dtype or a last axis is another, no group comes after the earlier ones, or
@@ -181,8 +193,8 @@ class BinaryVAE(nn.Module):
 
         Args:
             earlier: samples of the groups before, each float [..., n].
-            labels: float [..., C] one-hot, if the model has labels; the first group's logits are
-                then [..., n].
+            labels: float [..., C], one-hot or real, if the model has labels; the first group's
+                logits are then [..., n].
 
         Raises:
             ValueError: a dtype or a last axis is another, there are too many groups, the model has
@@ -193,7 +205,12 @@ class BinaryVAE(nn.Module):
         self._check_groups("earlier", earlier, len(self.config.group_sizes) - 1)
         seen = self._labels(labels)
         if not earlier:
-            return seen[0] @ self.first_prior_logits if seen else self.first_prior_logits
+            if not seen:
+                return self.first_prior_logits
+            logits = seen[0] @ self.first_prior_logits
+            if not self.config.real_labels:
+                return logits
+            return logits + jnp.broadcast_to(self.first_prior_bias, logits.shape)
         return self.priors[len(earlier) - 1](_join([*seen, *self._inputs(earlier)]))
 
     def pixel_logits(
@@ -203,7 +220,7 @@ class BinaryVAE(nn.Module):
 
         Args:
             groups: samples, each float [..., n].
-            labels: float [..., C] one-hot, if the model has labels.
+            labels: float [..., C], one-hot or real, if the model has labels.
 
         Raises:
             ValueError: a dtype or a last axis is another, a group is missing, or labels are missing

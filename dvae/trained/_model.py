@@ -106,7 +106,8 @@ class Model:
         Args:
             key: typed PRNG key, or None.
             images: [N, H, W, C].
-            labels: int [N] of the images, of a model that was trained with labels.
+            labels: of the images, of a model that was trained with labels: int [N], or finite
+                float [N, C] where they were real vectors.
 
         Returns:
             int32 [N, h, w, n] of `cifar_vq`, bits uint8 [N, n] of `binary_vae`, `Latents` of
@@ -143,7 +144,7 @@ class Model:
         Args:
             key: typed PRNG key.
             num_images: at least 1.
-            labels: int [num_images], what the images are to be of; see `encode`.
+            labels: of num_images images, what these are to be of; see `encode`.
 
         Raises:
             ValueError: `num_images` is below 1, or labels are not those of this model.

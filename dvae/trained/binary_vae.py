@@ -15,8 +15,9 @@ and under a Boltzmann prior
                  `rbm.ais.log_z(key, params["prior"]).value`, on a graph `boltzmann.ais`
     chains       those of the training, from which samples start
 
-A model with labels is given one of every image, int [N] from 0 on, wherever it meets the image or
-its bits: q(z | x, y), p(z | y), p(x | z, y), and bounds of log p(x | y).
+A model with labels is given one of every image, wherever it meets the image or its bits:
+q(z | x, y), p(z | y), p(x | z, y), and bounds of log p(x | y). Labels are int [N] from 0 on, or
+where the network has `real_labels` finite floats [N, C].
 """
 
 import functools
@@ -27,12 +28,11 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from dvae import bounds
 from dvae.distributions import bernoulli
 from dvae.models import binary, boltzmann, checks, mlp
-from dvae.trained._checks import check_shape
+from dvae.trained._checks import check_labels, check_shape
 from dvae.trained._machine import NO_GRAPH, Topology, abstract_machine, check_chains
 
 __all__ = ["Functions", "Terms"]
@@ -94,26 +94,12 @@ class Functions:
 
     @property
     def num_labels(self) -> int:
-        """How many labels the model knows; 0: it is given none."""
+        """How many labels the model knows, or numbers of a real one; 0: it is given none."""
         return self.network.num_labels
 
     def check_labels(self, labels: Any, count: int) -> None:
-        """Raises ValueError unless labels are integers [count] from 0 on, or None without any."""
-        if not self.num_labels:
-            if labels is not None:
-                raise ValueError("this model was trained without labels; leave labels out")
-            return
-        known = f"labels 0 to {self.num_labels - 1}"
-        if labels is None:
-            raise ValueError(f"this model was trained with {known}; give labels=, one an image")
-        shape, dtype = jnp.shape(labels), jnp.result_type(labels)
-        if shape != (count,) or not jnp.issubdtype(dtype, jnp.integer):
-            raise ValueError(f"labels must be integers [{count}], got {checks.describe(labels)}")
-        if isinstance(labels, jax.core.Tracer):
-            return  # its values are not known yet
-        low, high = int(np.min(labels)), int(np.max(labels))
-        if low < 0 or high >= self.num_labels:
-            raise ValueError(f"this model was trained with {known}, got {low} to {high}")
+        """Raises ValueError unless labels are those of count images, see `Functions`."""
+        check_labels(labels, count, size=self.num_labels, real=self.network.real_labels)
 
     def check_images(self, images: Any) -> None:
         """Raises ValueError unless images are [N, *image_shape], pixels 0 or 1 of any dtype."""
@@ -124,15 +110,17 @@ class Functions:
         shape = ("N", sum(self.network.group_sizes))
         checks.check_images(codes, kind=checks.BITS, shape=shape, name="codes")
 
-    def _one_hot(self, labels: jax.Array | None) -> jax.Array | None:
-        """Returns labels [N] as the networks see them, float [N, C]."""
-        return None if labels is None else jax.nn.one_hot(labels, self.num_labels)
+    def _seen(self, labels: jax.Array | None) -> jax.Array | None:
+        """Returns labels [N], or real ones [N, C], as the networks see them, float [N, C]."""
+        if labels is None or self.network.real_labels:
+            return None if labels is None else jnp.asarray(labels, jnp.float32)
+        return jax.nn.one_hot(labels, self.num_labels)
 
     def _bind(self, params: PyTree, images: jax.Array, labels: jax.Array | None) -> binary.Networks:
         """Returns the networks on images; the first group's logits are computed once."""
         x = images.reshape(len(images), -1).astype(jnp.float32)
         module, stats = mlp.BinaryVAE(self.network), params["batch_stats"]
-        seen = self._one_hot(labels)
+        seen = self._seen(labels)
         model = binary.bind(module, params["network"], params["mean"], x, stats, seen)
         logits = model.posterior_logits([])
         return model._replace(
@@ -143,7 +131,7 @@ class Functions:
         self, params: PyTree, method: Any, groups: list[jax.Array], labels: jax.Array | None
     ) -> jax.Array:
         module, stats = mlp.BinaryVAE(self.network), params["batch_stats"]
-        seen = self._one_hot(labels)
+        seen = self._seen(labels)
         return binary.apply(module, params["network"], method, groups, seen, batch_stats=stats)
 
     def encode(
@@ -162,7 +150,7 @@ class Functions:
             params: of the model.
             key: typed PRNG key, or None.
             images: [N, *image_shape], pixels 0 or 1.
-            labels: int [N] of the images, where the model has labels.
+            labels: of the images, where the model has labels.
 
         Returns:
             uint8 [N, n], the bits of all groups.
@@ -189,7 +177,7 @@ class Functions:
         Args:
             params: of the model.
             codes: bits [N, n], or floats that relax them.
-            labels: int [N] of the images, where the model has labels.
+            labels: of the images, where the model has labels.
         """
         *ends, _ = itertools.accumulate(self.network.group_sizes)
         groups = jnp.split(codes.astype(jnp.float32), ends, axis=-1)
@@ -225,7 +213,7 @@ class Functions:
         """Decodes bits drawn from the prior: uint8 [num_images, *image_shape].
 
         Those of a Boltzmann machine are drawn as `models.boltzmann.sample` says. Of a model with
-        labels, int [num_images], each image is one of its label.
+        labels each image is one of its label.
         """
         num_groups = len(self.network.group_sizes)
         groups: list[jax.Array] = []
@@ -266,7 +254,7 @@ class Functions:
             key: typed PRNG key.
             images: [N, ...] of as many pixels as the model has, 0 or 1.
             num_samples: K, importance samples of the log-likelihood.
-            labels: int [N] of the images, where the model has labels.
+            labels: of the images, where the model has labels.
         """
         draw, logits = self._draws(params, images, labels)
         key_weights, key_elbo = jax.random.split(key)

@@ -1,4 +1,4 @@
-"""What a run with labels leaves behind besides: samples of every class, and their accuracy.
+"""What a run with integer labels leaves behind besides: samples of every class, and their accuracy.
 
 A classifier of scikit-learn, logistic regression of the pixels, is fitted to training images with
 their labels. Its accuracy on samples of p(x | y) says whether they look like their class, as far as
@@ -34,7 +34,7 @@ SEED = 0  # of pixels that are sampled once
 def of_run(
     config: Config, evaluator: Evaluator, params: PyTree, model_state: PyTree, images: Dataset
 ) -> Record:
-    """Returns the part of a summary on samples of the classes; empty without labels.
+    """Returns the part of a summary on samples of the classes; empty without integer labels.
 
     Args:
       config: everything.
@@ -43,7 +43,7 @@ def of_run(
       model_state: likewise.
       images: the data set.
     """
-    count = conditions.num_labels(config, images)
+    count = conditions.condition_of(config, images).num_classes
     if not count:
         return {}
     with status.phase("classifying samples"):
@@ -79,8 +79,8 @@ def rows(summary: Record) -> list[run_report.Row]:
 def picture(
     config: Config, evaluator: Evaluator, params: PyTree, model_state: PyTree, images: Dataset
 ) -> dict[str, Figure]:
-    """Draws samples of one seed, a row for each class; nothing without labels."""
-    count = conditions.num_labels(config, images)
+    """Draws samples of one seed, a row for each class; nothing without integer labels."""
+    count = conditions.condition_of(config, images).num_classes
     if not count:
         return {}
     labels = np.repeat(np.arange(count, dtype=np.int32), PICTURES_OF_CLASS)

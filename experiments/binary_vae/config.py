@@ -8,7 +8,7 @@ from jax.typing import DTypeLike
 from dvae.models import mlp
 from experiments.binary_vae import machines, names, sizes
 from experiments.binary_vae import rules as binary_rules
-from experiments.binary_vae.conditions import ConditionConfig
+from experiments.binary_vae.conditions import NOTHING, Condition, ConditionConfig
 from experiments.binary_vae.protocol import ProtocolConfig
 from experiments.boltzmann import graphs
 from experiments.boltzmann.config import USUAL
@@ -205,7 +205,11 @@ class Config(graphs.GraphConfig, ProtocolConfig, ConditionConfig):
         return self.estimator if self.prior == names.DIRECTED else self.smoothing
 
     def model(
-        self, num_pixels: int, *, num_labels: int = 0, product_dtype: DTypeLike | None = None
+        self,
+        num_pixels: int,
+        *,
+        condition: Condition = NOTHING,
+        product_dtype: DTypeLike | None = None,
     ) -> mlp.BinaryVAE:
         """Returns the networks of these sizes; see `mlp.BinaryVAEConfig` for the dtype."""
         return mlp.BinaryVAE(
@@ -218,7 +222,8 @@ class Config(graphs.GraphConfig, ProtocolConfig, ConditionConfig):
                 batch_norm=self.normalization == names.BATCH,
                 product_dtype=product_dtype,
                 activation=self.activation,
-                num_labels=num_labels,
+                num_labels=condition.size,
+                real_labels=not condition.one_hot,
             )
         )
 

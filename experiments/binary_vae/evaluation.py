@@ -76,6 +76,7 @@ class Evaluator:
         self._image_shape = images.train.shape[1:]
         self._num_pixels = math.prod(self._image_shape)
         self._functions = binary_model.functions(config, images)
+        self._condition = conditions.condition_of(config, images)
         self._likelihood = boltzmann_evaluation.Likelihood(
             config, machine(config), self._batch, mesh
         )
@@ -95,7 +96,7 @@ class Evaluator:
     ) -> tuple[jax.Array, ...]:
         """One seed: log-likelihood, ESS, ELBO, KLs and first posterior means of images [B, D]."""
         model = binary_model.arrays(params, fixed, log_z)
-        x, labels = conditions.split(rows, self._functions.num_labels)
+        x, labels = conditions.split(rows, self._condition)
         return self._functions.evaluate(model, key, x, labels=labels, num_samples=num_samples)
 
     def evaluate(
@@ -114,7 +115,7 @@ class Evaluator:
           model_state: likewise.
           images: [N, ...] of as many pixels as those of the data set, 0 or 1 of any dtype.
           num_samples: K, at least 1.
-          labels: int [N] of the images, where the model has labels.
+          labels: int [N] or float [N, C] of the images, where the model has labels.
 
         Raises:
           ValueError: images or labels are others, or none, or `num_samples` is below 1.
@@ -126,7 +127,7 @@ class Evaluator:
         return Evaluation(**vars(results), unit_variance=means.astype(np.float64).var(1))
 
     def _rows(self, images: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
-        """Checks images [N, ...] and labels [N] and returns them as rows, see `conditions`."""
+        """Checks images [N, ...] and their labels and returns them as rows, see `conditions`."""
         images = np.asarray(images)
         images = evaluation.check_images(images, kind=checks.BITS, shape=images.shape[1:])
         if math.prod(images.shape[1:]) != self._num_pixels:
@@ -149,7 +150,7 @@ class Evaluator:
         key = boltzmann_evaluation.picture_key(self._config, boltzmann_evaluation.RECONSTRUCTIONS)
         model = binary_model.arrays(params, model_state)
         rows = jnp.asarray(self._rows(images, labels))
-        x, of_images = conditions.split(rows, self._functions.num_labels)
+        x, of_images = conditions.split(rows, self._condition)
         pixels = self._reconstruct(model, key, x, labels=of_images)
         return np.asarray(pixels).reshape(np.shape(images))
 
@@ -163,7 +164,7 @@ class Evaluator:
     ) -> np.ndarray:
         """Returns E[x|z] at z ~ p(z) as grey levels [num_images, ...], of one seed.
 
-        Labels, int [num_images], are those of the images where the model has labels.
+        Labels are those of the images where the model has labels.
         """
         evaluation.check_count("num_images", num_images)
         self._functions.check_labels(labels, num_images)

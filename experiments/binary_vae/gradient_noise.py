@@ -20,6 +20,7 @@ from jax.sharding import Mesh
 from dvae.data import Dataset
 from dvae.train.state import TrainState
 from experiments.binary_vae import conditions, task
+from experiments.binary_vae.conditions import NOTHING, Condition
 from experiments.binary_vae.config import Config
 from experiments.common import evaluation
 
@@ -30,15 +31,17 @@ DRAWS = (
 METRIC = "gradient_variance"
 
 
-def variance_fn(config: Config, num_pixels: int, num_labels: int = 0) -> Callable[..., jax.Array]:
+def variance_fn(
+    config: Config, num_pixels: int, condition: Condition = NOTHING
+) -> Callable[..., jax.Array]:
     """Returns (params, model_state, x, key, step) -> the variance [], of one seed.
 
     Args:
       config: the estimator, and how many gradients are drawn, at least 2.
       num_pixels: of an image.
-      num_labels: that the model knows; above 0, rows x end in their label.
+      condition: what the model is given besides; rows x end in it.
     """
-    loss = task.loss_fn(config, num_pixels, num_labels=num_labels)
+    loss = task.loss_fn(config, num_pixels, condition=condition)
     num_draws = config.gradient_draws
 
     def variance(
@@ -81,7 +84,7 @@ def measure_fn(
     labels = conditions.labels_of(config, images, "validation", chosen)
     x = conditions.rows(images.validation[chosen], labels.get("labels")).astype(np.float32)
     num_pixels = math.prod(images.validation.shape[1:])
-    one_seed = variance_fn(config, num_pixels, conditions.num_labels(config, images))
+    one_seed = variance_fn(config, num_pixels, conditions.condition_of(config, images))
     of_seeds = jax.jit(jax.vmap(one_seed, in_axes=(0, 0, None, 0, None)))
     of_draws = jax.vmap(lambda key: jax.random.fold_in(key, DRAWS))
 

@@ -21,13 +21,13 @@ def functions(config: Config, images: Dataset) -> trained.binary_vae.Functions:
 
     Args:
       config: everything.
-      images: the data set, for the shape of an image and the number of labels.
+      images: the data set, for the shape of an image and the kind of labels.
     """
     dtype = None if config.eval_dtype == "float32" else config.eval_dtype
     image_shape = images.train.shape[1:]
     network = config.model(
         math.prod(image_shape),
-        num_labels=conditions.num_labels(config, images),
+        condition=conditions.condition_of(config, images),
         product_dtype=dtype,
     ).config
     machine = config.has_machine

@@ -129,7 +129,8 @@ def _pictures(
     originals, labels = images.test[chosen], conditions.labels_of(config, images, "test", chosen)
     reconstructions = evaluator.reconstruct(params, model_state, originals, **labels)
     # Given labels are those of the test images, again and again.
-    labels = {name: np.resize(value, 4 * NUM_PICTURES) for name, value in labels.items()}
+    again = np.arange(4 * NUM_PICTURES) % len(originals)
+    labels = {name: value[again] for name, value in labels.items()}
     samples = evaluator.sample_prior(params, model_state, 4 * NUM_PICTURES, **labels)
     return {
         **classes.picture(config, evaluator, params, model_state, images),

@@ -23,6 +23,7 @@ from experiments.binary_vae import (
     score_objectives,
     sizes,
 )
+from experiments.binary_vae.conditions import NOTHING, Condition
 from experiments.binary_vae.config import Config
 from experiments.boltzmann import graphs
 from experiments.boltzmann import prior as boltzmann_prior
@@ -56,7 +57,7 @@ def prepare(config: Config, keep: data.KeepRows = data.whole) -> data.Dataset:
     graphs.of(config)  # said before anything else if it cannot be made
     images = pixels.load(config, config.dataset, config.binarization, keep)
     check_images(images)
-    conditions.num_labels(config, images)
+    conditions.check_prior(conditions.condition_of(config, images), config.prior)
     return images
 
 
@@ -80,26 +81,33 @@ def check_images(images: data.Dataset) -> None:
             )
 
 
-def draw_fn(config: Config, dynamic: bool, mesh: Mesh, num_train: int) -> state.DrawFn:
+def draw_fn(
+    config: Config,
+    dynamic: bool,
+    mesh: Mesh,
+    num_train: int,
+    condition: Condition = NOTHING,
+) -> state.DrawFn:
     """Returns the function that draws a step's batch of binary images, float32 [B, D].
 
-    Rows that end in a label keep it: [B, D + 1].
+    Rows that end in a label keep it, byte by byte.
     """
-    draw = batches.draw_fn(config, mesh, num_train, dynamic=dynamic, labeled=config.has_labels)
+    of_label = condition.num_bytes
+    draw = batches.draw_fn(config, mesh, num_train, dynamic=dynamic, of_label=of_label)
     flat = lambda x: x.reshape(len(x), -1).astype(jnp.float32)
     return lambda key, images, step: flat(draw(key, images, step))
 
 
-def init_fn(config: Config, pixel_mean: np.ndarray, num_labels: int = 0) -> state.InitFn:
+def init_fn(config: Config, pixel_mean: np.ndarray, condition: Condition = NOTHING) -> state.InitFn:
     """Returns the function that makes the parameters.
 
     Args:
       config: sizes and estimator.
       pixel_mean: float32 [D], the training mean: what the encoder's input is centered by and,
         clipped, the mean of the first decoder's output.
-      num_labels: that the model knows, see `conditions.num_labels`.
+      condition: what the model is given besides, see `conditions.condition_of`.
     """
-    module = config.model(len(pixel_mean), num_labels=num_labels)
+    module = config.model(len(pixel_mean), condition=condition)
     mean = np.clip(pixel_mean, MIN_PIXEL_MEAN, 1 - MIN_PIXEL_MEAN)
 
     def init(key: jax.Array, images: jax.Array) -> tuple[PyTree, PyTree]:
@@ -137,7 +145,7 @@ def _scaled(network: PyTree, variance: float) -> PyTree:
 
 
 def loss_fn(
-    config: Config, num_pixels: int, mesh: Mesh | None = None, num_labels: int = 0
+    config: Config, num_pixels: int, mesh: Mesh | None = None, condition: Condition = NOTHING
 ) -> state.LossFn:
     """Returns the loss: the negative objective in nats an image, and what baselines minimize.
 
@@ -145,17 +153,17 @@ def loss_fn(
       config: everything.
       num_pixels: of an image.
       mesh: whose devices share the chains of a Boltzmann prior; without one nothing is shared.
-      num_labels: that the model knows; above 0, rows of images end in their label.
+      condition: what the model is given besides; rows of images end in it.
     """
-    module = config.model(num_pixels, num_labels=num_labels)
+    module = config.model(num_pixels, condition=condition)
     objective = _boltzmann(config, mesh) if config.has_machine else _directed(config)
 
     def loss(
         params: PyTree, model_state: PyTree, x: jax.Array, key: jax.Array, step: jax.Array
     ) -> tuple[jax.Array, tuple[PyTree, state.Metrics]]:
         mean, batch_stats = model_state["mean"], model_state["batch_stats"]
-        x, of_images = conditions.split(x, num_labels)
-        labels = None if of_images is None else jax.nn.one_hot(of_images, num_labels)
+        x, of_images = conditions.split(x, condition)
+        labels = conditions.seen(of_images, condition)
         model, averages = binary_model.bind_training(
             module, params["network"], mean, x, batch_stats, labels
         )
@@ -237,7 +245,7 @@ def optimizer(config: Config) -> optax.GradientTransformation:
 
     def is_prior(path: Any, _: Any) -> bool:
         first, last = (getattr(k, "key", None) for k in (path[0], path[-1]))
-        return (first, last) == ("network", "prior_logits")
+        return first == "network" and last in ("prior_logits", "prior_bias")
 
     labels = lambda params: jax.tree_util.tree_map_with_path(is_prior, params)
     return optax.multi_transform({False: adam, True: optax.sgd(config.prior_learning_rate)}, labels)
@@ -287,18 +295,18 @@ def make_task(
     dynamic = images.binarization == "dynamic"
     num_pixels = math.prod(images.train.shape[1:])
     stored = not isinstance(images.train, np.ndarray)  # in files, where it keeps its shape
-    num_labels = conditions.num_labels(config, images)
+    condition = conditions.condition_of(config, images)
     train = images.train
     if not stored:
-        train = conditions.rows(train, images.train_labels if num_labels else None)
+        train = conditions.rows(train, images.train_labels if condition.size else None)
     own = sum(part.sum(0, dtype=np.int32) for part in batches.in_parts(images.train))
     total = distributed.sum_over_processes(own.ravel()).astype(np.float64)
     pixel_mean = (total / images.num_train / (255 if dynamic else 1)).astype(np.float32)
     return runner.make_task(
         config,
-        init_fn(config, pixel_mean, num_labels),
-        loss_fn(config, num_pixels, mesh, num_labels),
-        draw_fn(config, dynamic, mesh, images.num_train),
+        init_fn(config, pixel_mean, condition),
+        loss_fn(config, num_pixels, mesh, condition),
+        draw_fn(config, dynamic, mesh, images.num_train, condition),
         optimizer(config),
         evaluate=validate,
         rows=batches.Rows(mesh, train, images.num_train),

@@ -79,7 +79,7 @@ def take(
 
 
 def draw_fn(
-    config: RunConfig, mesh: Mesh, num_train: int, *, dynamic: bool, labeled: bool = False
+    config: RunConfig, mesh: Mesh, num_train: int, *, dynamic: bool, of_label: int = 0
 ) -> state.DrawFn:
     """Returns the function that draws a step's batch of training images, uint8 like them.
 
@@ -88,17 +88,17 @@ def draw_fn(
       mesh: the devices that share it.
       num_train: how many rows of the training images are not padding.
       dynamic: whether grey levels are means of binary pixels, which are sampled at every step.
-      labeled: whether images are rows [D + 1] that end in a label, which is not sampled.
+      of_label: how many columns of rows [D + of_label] are a label, which is not sampled.
     """
 
     def draw(key: jax.Array, images: Any, step: jax.Array) -> jax.Array:
         key_pixels = jax.random.fold_in(key, 1)
         batch = take(config, order_key(key), images, step, num_train)
         if dynamic:
-            levels, labels = (batch[:, :-1], batch[:, -1:]) if labeled else (batch, None)
-            batch = batches.binarize(jax.random.fold_in(key_pixels, step), levels)
-            if labels is not None:
-                batch = jnp.concatenate([batch, labels.astype(batch.dtype)], axis=1)
+            levels = batch[:, :-of_label] if of_label else batch
+            pixels = batches.binarize(jax.random.fold_in(key_pixels, step), levels)
+            labels = [batch[:, -of_label:].astype(pixels.dtype)] if of_label else []
+            batch = jnp.concatenate([pixels, *labels], axis=1) if labels else pixels
         return sharding.shard_batch(mesh, batch)
 
     return draw

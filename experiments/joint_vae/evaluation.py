@@ -119,7 +119,8 @@ class Evaluator:
         # Classes of codes are read off the training images, those of all processes.
         whole = functools.partial(sharding.gather_rows, mesh, num_rows=images.num_train)
         self.train = whole(images.train)
-        self.train_labels = None if images.train_labels is None else whole(images.train_labels)
+        labels = images.train_labels if images.has_classes else None
+        self.train_labels = None if labels is None else whole(labels)
         self._evaluate_seeds = jax.jit(self._batch_of_seeds)
         self._decode = jax.jit(self._functions.decode)
         self._encode = jax.jit(self._functions.encode)

@@ -58,7 +58,7 @@ def report(
     evaluate = lambda images: evaluator.evaluate(params, model_state, images)
     test_evaluation = evaluate(images.test[held_out])
     labels = fit = None
-    if images.test_labels is not None and config.discrete_sizes:
+    if images.has_classes and images.test_labels is not None and config.discrete_sizes:
         # Classes of codes are those of all training images.
         fit, labels = evaluate(evaluator.train), images.test_labels[held_out]
     summary = summarize(
@@ -75,7 +75,7 @@ def report(
         ("kl, continuous", np.sum(test["kl_continuous_nats"], -1), "nats an image"),
         ("kl, discrete", np.sum(test["kl_discrete_nats"], -1), "nats an image"),
     ]
-    missing = "no accuracy: the data set has no labels, or the model no discrete variable"
+    missing = "no accuracy: it needs integer labels of the data set, and a discrete variable"
     first, first_state = run_report.first_seed(config, (params, model_state))
     return run_report.Report(
         summary,

@@ -30,6 +30,8 @@ def test_confusion_against_counting():
         ([[0]], [[0]], r"\[N\] alike"),
         ([0, 3], [0, 0], "codes must be 0 to 2, got 0 to 3"),
         ([0, 0], [0, -1], "labels must be 0 to 1, got -1 to 0"),
+        ([0, 0], [0.5, 0], r"labels must be integers \[N\], got float64 \(2,\); real labels have"),
+        ([0, 0], [[0.5], [0]], r"labels must be integers \[N\], got float64 \(2, 1\)"),
     ],
 )
 def test_what_cannot_be_counted(a, b, message):
@@ -37,6 +39,8 @@ def test_what_cannot_be_counted(a, b, message):
         codes.confusion(a, b, num_codes=3, num_classes=2)
 
 
-def test_accuracy_needs_images():
+def test_accuracy_needs_images_and_classes():
+    with pytest.raises(ValueError, match="labels must be integers"):
+        codes.accuracy([0, 1], [0, 1], [0.0, 1.0])
     with pytest.raises(ValueError, match="N at least 1"):
         codes.accuracy([0, 1], [], [])

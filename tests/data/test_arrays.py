@@ -25,6 +25,29 @@ def test_arrays_are_taken_as_they_are() -> None:
     np.testing.assert_array_equal(whole.validation, TEST[:2])
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, ">f4"])
+def test_real_vectors_are_labels_as_they_are(dtype) -> None:
+    vectors = np.random.default_rng(0).normal(size=(20, 3)).astype(dtype)
+    dataset = data.from_arrays(TRAIN, TEST, train_labels=vectors, test_labels=vectors[:5])
+    for labels, rows in (
+        (dataset.train_labels, vectors[:18]),
+        (dataset.validation_labels, vectors[18:]),
+        (dataset.test_labels, vectors[:5]),
+    ):
+        assert labels.dtype == np.float32
+        np.testing.assert_array_equal(labels, rows.astype(np.float32))
+    assert not dataset.has_classes
+    assert data.from_arrays(TRAIN, TEST, train_labels=np.arange(20) % 3).has_classes
+    assert not data.from_arrays(TRAIN, TEST).has_classes
+    joined = data.joined(dataset)
+    np.testing.assert_array_equal(joined.train_labels, vectors.astype(np.float32))
+    kept = data.joined(dataset, lambda num_rows: slice(num_rows - 3, num_rows))
+    np.testing.assert_array_equal(kept.train_labels, vectors[17:].astype(np.float32))
+    # One constant number is no order, and one number is a vector, too.
+    constant = data.from_arrays(TRAIN, TEST, train_labels=np.ones((20, 1), dtype))
+    assert constant.train_labels.shape == (18, 1)
+
+
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_floats_become_the_nearest_level(dtype) -> None:
     levels = np.arange(256).reshape(1, 16, 16)
@@ -65,7 +88,26 @@ def test_pixels_are_made_binary_as_asked() -> None:
         ({"test": TEST[:0]}, "own: test holds no images"),
         ({"train": TRAIN[:1]}, "own: 1 training image leave none to train on"),
         ({"train_labels": np.zeros(3, int)}, r"labels of train .*each of the 20 .*int64 \(3,\)"),
-        ({"train_labels": np.zeros(20)}, "labels of train must be integers"),
+        ({"train_labels": np.zeros(20)}, r"float64 \(20,\); classes are labels.astype\(int\)"),
+        ({"train_labels": np.zeros((20, 2), int)}, r"floats \[N, C\] .* got int64 \(20, 2\)"),
+        ({"train_labels": np.zeros((20, 0))}, r"C at least 1.* got float64 \(20, 0\)"),
+        ({"train_labels": np.zeros((20, 2, 1))}, r"got float64 \(20, 2, 1\)"),
+        ({"train_labels": np.zeros((19, 2))}, r"each of the 20 images, got float64 \(19, 2\)"),
+        ({"train_labels": np.full(20, "a")}, "labels of train must be integers .* got <U1"),
+        ({"test_labels": np.eye(5) * np.nan}, "labels of test must be finite .* got nan at row 0"),
+        ({"test_labels": np.eye(5) * 1e39}, r"finite in float32, got 1e\+39 at row 0"),
+        (
+            {"train_labels": np.ones((20, 3)), "test_labels": np.ones((5, 2))},
+            "labels of train are vectors of 3 numbers and those of test vectors of 2 numbers",
+        ),
+        (
+            {"train_labels": np.ones((20, 3)), "test_labels": np.arange(5)},
+            "labels of train are vectors of 3 numbers and those of test integers; all must",
+        ),
+        (
+            {"train_labels": np.stack([np.arange(20.0) % 3, np.arange(20.0)], 1)},
+            "own: train is sorted by its labels",
+        ),
         ({"test_labels": np.full(5, -1)}, "labels of test must be numbers of classes from 0 on"),
         ({"train_labels": np.arange(20) // 10}, "own: train is sorted by its labels"),
         ({"validation_labels": np.zeros(2, int)}, "labels of validation and no images"),

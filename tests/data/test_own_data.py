@@ -119,6 +119,25 @@ def test_images_that_stay_in_their_files_are_those_that_are_loaded(tmp_path) -> 
     np.testing.assert_array_equal(source[3], loaded.train[3])
 
 
+def test_real_vectors_are_read_from_an_archive_and_from_npy_files(tmp_path) -> None:
+    vectors = np.random.default_rng(2).normal(size=(20, 3))
+    arrays = {"train": COLOR, "test": COLOR[:3], "train_labels": vectors}
+    arrays["test_labels"] = vectors[:3]
+    np.savez(tmp_path / "own.npz", **arrays)
+    (tmp_path / "mapped").mkdir()
+    for name, array in arrays.items():
+        np.save(tmp_path / "mapped" / f"{name}.npy", array)
+    for place in ("own.npz", "mapped"):
+        dataset = data.load(str(tmp_path / place))
+        assert type(dataset.train_labels) is np.ndarray
+        np.testing.assert_array_equal(dataset.train_labels, vectors[:18].astype(np.float32))
+        np.testing.assert_array_equal(dataset.validation_labels, vectors[18:].astype(np.float32))
+        np.testing.assert_array_equal(dataset.test_labels, vectors[:3].astype(np.float32))
+    np.save(tmp_path / "mapped" / "test_labels.npy", vectors[:3, :2])
+    with pytest.raises(ValueError, match="mapped: labels of train are vectors of 3 numbers and"):
+        data.load(str(tmp_path / "mapped"))
+
+
 def test_arrays_in_npy_files_are_mapped(tmp_path) -> None:
     for name, array in (("train", COLOR), ("test", COLOR[:3]), ("train_labels", np.arange(20) % 7)):
         np.save(tmp_path / f"{name}.npy", array)

@@ -14,6 +14,7 @@ from experiments.binary_vae import classes, conditions, names, task
 from experiments.binary_vae.config import Config
 
 NUM_LABELS = 3
+CLASSES = conditions.Condition(NUM_LABELS)
 CONFIG = Config(**{**TINY, "estimator": names.EXACT, "structure": "linear", "condition": "labels"})
 
 
@@ -21,12 +22,11 @@ def log_bernoulli(z, logits):
     return (z * logits - np.logaddexp(0, logits)).sum(-1)
 
 
-def enumerated(network, x, label):
+def enumerated(network, x, y):
     """E_q(z|x,y) [log p(x|z,y) + log p(z|y) - log q(z|x,y)] of one image, in float64."""
     affine = lambda part, v: v @ part["kernel"] + part["bias"]
-    y = np.eye(NUM_LABELS)[label]
     q = affine(network["encoders_0"]["output"], np.concatenate([x - MEAN, y]))
-    p = network["prior_logits"][label]
+    p = y @ network["prior_logits"] + network.get("prior_bias", 0)
     total = 0.0
     for bits in itertools.product((0.0, 1.0), repeat=len(q)):
         z = np.array(bits)
@@ -37,20 +37,25 @@ def enumerated(network, x, label):
     return total
 
 
-def test_the_bound_of_every_label_is_that_of_enumeration():
-    start = jax.jit(task.init_fn(CONFIG, MEAN, NUM_LABELS))
-    params, state = start(jax.random.key(3), X)
+def noisy_start(condition):
+    """Parameters away from their symmetric start, and the model's state."""
+    params, state = jax.jit(task.init_fn(CONFIG, MEAN, condition))(jax.random.key(3), X)
     leaves, tree = jax.tree.flatten(params)
     rng = np.random.default_rng(1)
-    params = jax.tree.unflatten(tree, [x + rng.normal(size=x.shape).astype("f4") for x in leaves])
+    noisy = [x + rng.normal(size=x.shape).astype("f4") for x in leaves]
+    return jax.tree.unflatten(tree, noisy), state
+
+
+def test_the_bound_of_every_label_is_that_of_enumeration():
+    params, state = noisy_start(CLASSES)
     network = jax.tree.map(lambda x: np.asarray(x, np.float64), params["network"])
     assert network["prior_logits"].shape == (NUM_LABELS, CONFIG.num_latents)
-    loss = jax.jit(task.loss_fn(CONFIG, NUM_PIXELS, num_labels=NUM_LABELS))
+    loss = jax.jit(task.loss_fn(CONFIG, NUM_PIXELS, condition=CLASSES))
     values = []
     for label in range(NUM_LABELS):
         rows = conditions.rows(X, np.full(len(X), label))
         value, _ = loss(params, state, jnp.asarray(rows), jax.random.key(0), jnp.int32(0))
-        expected = np.mean([enumerated(network, x, label) for x in X])
+        expected = np.mean([enumerated(network, x, np.eye(NUM_LABELS)[label]) for x in X])
         np.testing.assert_allclose(-value, expected, rtol=1e-5)
         values.append(float(value))
     assert np.ptp(values) > 0.1
@@ -64,7 +69,8 @@ def test_a_batch_has_the_pixels_that_it_has_without_labels_and_each_its_label():
     batches = []
     for config, labels in ((plain, None), (labeled, images.train_labels)):
         rows = conditions.rows(images.train, labels)
-        draw = task.draw_fn(config, True, mesh, len(rows))
+        condition = conditions.condition_of(config, images)
+        draw = task.draw_fn(config, True, mesh, len(rows), condition)
         batches.append(np.asarray(jax.jit(draw)(jax.random.key(0), rows, jnp.int32(5))))
     np.testing.assert_array_equal(batches[0], batches[1][:, :-1])
     levels = images.train.reshape(len(images.train), -1)
@@ -99,12 +105,12 @@ def test_data_sets_without_labels_or_with_other_ones_are_refused():
     images = data.load("digits")
     bare = images._replace(name="bare", train_labels=None)
     with pytest.raises(ValueError, match="--condition=labels: bare has no labels; use"):
-        conditions.num_labels(CONFIG, bare)
+        conditions.condition_of(CONFIG, bare)
     with pytest.raises(ValueError, match="from 0 to 255, digits has -1 to 9"):
-        conditions.num_labels(CONFIG, images._replace(test_labels=images.test_labels - 1))
+        conditions.condition_of(CONFIG, images._replace(test_labels=images.test_labels - 1))
     with pytest.raises(ValueError, match="all training images of digits have one label"):
-        conditions.num_labels(CONFIG, images._replace(train_labels=0 * images.train_labels))
-    assert conditions.num_labels(CONFIG, images) == 10
-    assert conditions.num_labels(Config(**TINY), bare) == 0
+        conditions.condition_of(CONFIG, images._replace(train_labels=0 * images.train_labels))
+    assert conditions.condition_of(CONFIG, images) == conditions.Condition(10)
+    assert conditions.condition_of(Config(**TINY), bare) == conditions.NOTHING
     _, state = make(Config(**TINY))
     assert state["mean"].shape == (NUM_PIXELS,)

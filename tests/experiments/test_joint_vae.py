@@ -249,12 +249,26 @@ def test_an_interrupted_run_of_seeds_ends_like_a_whole_one(tmp_path, monkeypatch
 
 
 @pytest.mark.slow
-def test_sets_without_labels_have_no_accuracy(tmp_path) -> None:
-    config = Config(**{**TINY, "dataset": "patches", "discrete": "", "workdir": str(tmp_path)})
-    summary = joint_vae.run(config)
+@pytest.mark.parametrize("labels", ["none", "real"])
+def test_sets_without_classes_have_no_accuracy(tmp_path, images, capsys, labels) -> None:
+    settings = {**TINY, "dataset": "patches", "discrete": "", "workdir": str(tmp_path / "run")}
+    if labels == "real":
+        levels = {"train": images.train[:60], "test": images.test[:16]}
+        vectors = {f"{s}_labels": x.mean((1, 2)) for s, x in levels.items()}
+        np.savez(tmp_path / "own.npz", **levels, **vectors)
+        settings |= {"dataset": str(tmp_path / "own.npz"), "discrete": "3"}
+    summary = joint_vae.run(Config(**settings))
     assert "accuracy" not in summary["test"]
-    assert not (tmp_path / "confusion.png").exists()
-    assert (tmp_path / "traversals.png").exists()
+    assert not (tmp_path / "run" / "confusion.png").exists()
+    assert (tmp_path / "run" / "traversals.png").exists()
+    assert "no accuracy: it needs integer labels" in "".join(capsys.readouterr())
+
+
+def test_real_vectors_name_no_codes(images) -> None:
+    real = images._replace(train_labels=images.train.mean((1, 2)))
+    mesh = sharding.make_mesh(1)
+    assert joint_evaluation.Evaluator(Config(**TINY), real, mesh).train_labels is None
+    assert joint_evaluation.Evaluator(Config(**TINY), images, mesh).train_labels is not None
 
 
 @pytest.mark.parametrize(

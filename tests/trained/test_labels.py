@@ -1,6 +1,9 @@
-"""Models with labels: at each label they are a model without, whose biases hold the label."""
+"""Models with labels: at each they are a model without, whose biases hold the label."""
 
 import copy
+import itertools
+import json
+import re
 
 import jax
 import jax.numpy as jnp
@@ -16,35 +19,53 @@ SIZES = dict(group_sizes=(2, 2), hidden=(3,), num_pixels=6)
 LABELED = trained.binary_vae.Functions(
     mlp.BinaryVAEConfig(**SIZES, num_labels=NUM_LABELS), (3, 2, 1)
 )
+REAL = trained.binary_vae.Functions(
+    mlp.BinaryVAEConfig(**SIZES, num_labels=NUM_LABELS, real_labels=True), (3, 2, 1)
+)
 PLAIN = trained.binary_vae.Functions(mlp.BinaryVAEConfig(**SIZES), (3, 2, 1))
 IMAGES = models.images_of("directed")
 
 
-@pytest.fixture(name="labeled", scope="module")
-def make_labeled():
+def make(functions):
     rng = np.random.default_rng(0)
     draw = lambda like: jnp.asarray(rng.normal(size=like.shape), like.dtype)
-    params = jax.tree.map(draw, LABELED.abstract_params())
-    return trained.Model(LABELED, params, {"dataset": "noise"})
+    params = jax.tree.map(draw, functions.abstract_params())
+    return trained.Model(functions, params, {"dataset": "noise"})
 
 
-def at_label(model, label):
-    """The same model without labels, for images of one label alone."""
+@pytest.fixture(name="labeled", scope="module")
+def make_labeled():
+    return make(LABELED)
+
+
+@pytest.fixture(name="real", scope="module")
+def make_real():
+    return make(REAL)
+
+
+def at_label(model, y):
+    """The same model without labels, for images of one label alone, as networks see it."""
     params = copy.deepcopy(jax.tree.map(np.asarray, model.params))
     network = params["network"]
-    network["prior_logits"] = network["prior_logits"][label]
+    network["prior_logits"] = y @ network["prior_logits"] + network.pop("prior_bias", 0)
     for name, first in (("encoders_0", 6), ("encoders_1", 6), ("priors_0", 0), ("decoder", 0)):
         layer = network[name]["hidden_0"]
-        layer["bias"] = layer["bias"] + layer["kernel"][first + label]
+        layer["bias"] = layer["bias"] + y @ layer["kernel"][first : first + NUM_LABELS]
         layer["kernel"] = np.delete(layer["kernel"], range(first, first + NUM_LABELS), axis=0)
     return trained.Model(PLAIN, params, {"dataset": "noise"})
 
 
+REAL_LABELS = np.array([[0, 0, 0], [-1.5, 0.25, 1.0], [0.5, 2.0, -0.75]], np.float32)
+
+
 @pytest.mark.thorough
-def test_every_function_is_that_of_the_model_at_the_label(labeled):
-    key = jax.random.key(1)
-    for label in range(NUM_LABELS):
-        plain, labels = at_label(labeled, label), np.full(len(IMAGES), label)
+@pytest.mark.parametrize("kind", ["labeled", "real"])
+def test_every_function_is_that_of_the_model_at_the_label(request, kind):
+    labeled, key = request.getfixturevalue(kind), jax.random.key(1)
+    for label, real in enumerate(REAL_LABELS):
+        y = np.eye(NUM_LABELS, dtype=np.float32)[label] if kind == "labeled" else real
+        plain, value = at_label(labeled, y), label if kind == "labeled" else y
+        labels = np.stack([value] * len(IMAGES))
         codes = plain.encode(jax.random.clone(key), IMAGES)
         np.testing.assert_array_equal(
             labeled.encode(jax.random.clone(key), IMAGES, labels=labels), codes
@@ -81,18 +102,76 @@ def test_labels_that_are_missing_in_vain_or_unknown_are_refused(labeled):
         models.make("joint_vae").sample(key, 3, labels=[0, 1, 2])
 
 
-def test_a_model_with_labels_is_read_as_it_was_written(labeled, tmp_path):
-    trained.save(tmp_path, labeled.functions, labeled.params, trained.Card("noise"))
-    read = trained.load(tmp_path)
-    assert read.functions == LABELED
-    np.testing.assert_array_equal(
-        read.params["network"]["prior_logits"], labeled.params["network"]["prior_logits"]
+def test_real_labels_that_are_missing_or_others_are_refused(real):
+    key = jax.random.key(0)
+    with pytest.raises(ValueError, match=r"trained with real labels \[N, 3\]; give labels="):
+        real.encode(key, IMAGES)
+    drawn = real.sample(jax.random.key(1), 2, labels=[[0.0, 1.0, -1.0], [2.0, 0.0, 0.0]])
+    again = real.sample(jax.random.key(1), 2, labels=[[0, 1, -1], [2, 0, 0]])
+    np.testing.assert_array_equal(drawn, again)
+    for labels, found in (
+        (np.arange(3), r"int64 \(3,\)"),
+        (np.zeros(3), r"float64 \(3,\)"),
+        (np.zeros((3, 3), bool), r"bool \(3, 3\)"),
+        (np.zeros((3, 2)), r"float64 \(3, 2\)"),
+        (np.zeros((2, 3)), r"float64 \(2, 3\)"),
+        (np.zeros((3, 1, 3)), r"float64 \(3, 1, 3\)"),
+    ):
+        with pytest.raises(ValueError, match=rf"labels must be real numbers \[3, 3\], got {found}"):
+            real.elbo(key, IMAGES, labels=labels)
+    for value in (np.nan, np.inf, 1e300):
+        with pytest.raises(ValueError, match=re.escape(f"in float32, got {value}")):
+            real.decode(np.zeros((1, 4), np.uint8), labels=[[0.0, value, 0.0]])
+
+
+def test_log_likelihood_given_a_real_label_is_that_of_enumeration():
+    network = mlp.BinaryVAEConfig(
+        group_sizes=(3,), hidden=(), num_pixels=6, num_labels=NUM_LABELS, real_labels=True
     )
+    model = make(trained.binary_vae.Functions(network, (3, 2, 1)))
+    # A posterior near 1/2 bounds the weights, which are so of small variance.
+    encoder = jax.tree.map(lambda x: 0.1 * x, model.params["network"]["encoders_0"])
+    tree = {**model.params, "network": {**model.params["network"], "encoders_0": encoder}}
+    model = trained.Model(model.functions, tree)
+    params = jax.tree.map(lambda x: np.asarray(x, np.float64), model.params["network"])
+    bits = np.array(list(itertools.product((0.0, 1.0), repeat=3)))
+    log_bernoulli = lambda z, logits: (z * logits - np.logaddexp(0, logits)).sum(-1)
+    draws = 4_000
+    for y, image in zip(REAL_LABELS[1:].astype(np.float64), IMAGES, strict=False):
+        log_p = log_bernoulli(bits, y @ params["prior_logits"] + params["prior_bias"])
+        inputs = np.concatenate([np.tile(y, (8, 1)), 2 * bits - 1], 1)
+        decoder = params["decoder"]["output"]
+        log_p += log_bernoulli(image.ravel(), inputs @ decoder["kernel"] + decoder["bias"])
+        exact = np.exp(log_p).sum()
+        images, labels = np.stack([image] * draws), np.stack([y] * draws)
+        estimates = model.log_likelihood(jax.random.key(0), images, num_samples=2, labels=labels)
+        ratios = np.exp(np.asarray(estimates, np.float64)) / exact
+        error = ratios.std(ddof=1) / np.sqrt(draws)
+        assert abs(ratios.mean() - 1) < 5 * error < 0.3
+
+
+@pytest.mark.parametrize("kind", ["labeled", "real"])
+def test_a_model_with_labels_is_read_as_it_was_written(request, kind, tmp_path):
+    model = request.getfixturevalue(kind)
+    trained.save(tmp_path, model.functions, model.params, trained.Card("noise"))
+    read = trained.load(tmp_path)
+    assert read.functions == model.functions
+    jax.tree.map(np.testing.assert_array_equal, read.params, model.params)
+
+
+def test_models_that_are_older_than_real_labels_are_read(labeled, tmp_path):
+    trained.save(tmp_path, labeled.functions, labeled.params, trained.Card("noise"))
+    record = json.loads((tmp_path / "model.json").read_text())
+    del record["settings"]["network"]["real_labels"]
+    (tmp_path / "model.json").write_text(json.dumps(record))
+    assert trained.load(tmp_path).functions == LABELED
 
 
 def test_labels_do_not_go_with_other_priors():
     with pytest.raises(ValueError, match="num_labels must be 0, or above 0 under a directed"):
         mlp.BinaryVAEConfig(**SIZES, num_labels=3, directed=False)
+    with pytest.raises(ValueError, match="real_labels needs num_labels above 0 and a directed"):
+        mlp.BinaryVAEConfig(**SIZES, real_labels=True)
     module = mlp.BinaryVAE(PLAIN.network)
     with pytest.raises(ValueError, match="num_labels=0 takes no labels"):
         module.init(jax.random.key(0), [], jnp.zeros((1, 3)), method=mlp.BinaryVAE.prior_logits)
