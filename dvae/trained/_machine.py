@@ -69,15 +69,17 @@ def check_chains(num_chains: int, *, needed: bool) -> None:
 
 
 def abstract_machine(
-    num_units: int, num_chains: int, topology: Topology, *, weighted: bool
+    num_units: int, num_chains: int, topology: Topology, *, weighted: bool, num_labels: int = 0
 ) -> dict[str, Any]:
     """Returns shapes and dtypes of machine, log Z and chains.
 
     Args:
-        num_units: of the machine; half of those of an RBM are on each side.
+        num_units: of the machine; half of those of an RBM are on each side, and of one given
+            labels the last ones hold them.
         num_chains: at least 1.
         topology: of the machine.
         weighted: whether chains have weights.
+        num_labels: that a machine on a graph is given, each with its log Z; 0: none.
 
     Raises:
         ValueError: the graph has another number of units.
@@ -99,7 +101,8 @@ def abstract_machine(
             weights = jnp.zeros(graph.num_edges)
             prior = boltzmann.Machine(jnp.zeros(num_units), weights, graph)
             chains = machines.GraphChains(jnp.zeros((num_chains, num_units)), log_weights)
-        return {"prior": prior, "log_z": jnp.zeros(()), "chains": chains}
+        log_z = jnp.zeros(num_labels) if num_labels else jnp.zeros(())
+        return {"prior": prior, "log_z": log_z, "chains": chains}
 
     return jax.eval_shape(make)
 
@@ -107,7 +110,7 @@ def abstract_machine(
 def write_machine(folder: Path, params: Any) -> None:
     """Writes a Boltzmann prior as an edge list, `MACHINE_FILES`; without one they are removed.
 
-    Units are the bits in the order of the codes.
+    Units are the bits in the order of the codes, then those of labels, if there are any.
 
     Args:
         folder: of the model.

@@ -16,7 +16,8 @@ and under a Boltzmann prior
     chains       those of the training, from which samples start
 
 A model with labels is given one of every image, int [N] from 0 on, wherever it meets the image or
-its bits: q(z | x, y), p(z | y), p(x | z, y), and bounds of log p(x | y).
+its bits: q(z | x, y), p(z | y), p(x | z, y), and bounds of log p(x | y). A Boltzmann prior is then
+a `models.labeled_machine`, of a graph with a unit for each of C labels, and log_z [C] its log Z(y).
 """
 
 import functools
@@ -31,7 +32,7 @@ import numpy as np
 
 from dvae import bounds
 from dvae.distributions import bernoulli
-from dvae.models import binary, boltzmann, checks, mlp
+from dvae.models import binary, boltzmann, checks, labeled_machine, mlp
 from dvae.trained._checks import check_shape
 from dvae.trained._machine import NO_GRAPH, Topology, abstract_machine, check_chains
 
@@ -75,6 +76,11 @@ class Functions:
         check_chains(self.num_chains, needed=not self.network.directed)
         if self.network.directed and self.topology != NO_GRAPH:
             raise ValueError("a directed prior has no graph")
+        if self.num_labels and not self.network.directed and not self.topology.num_units:
+            raise ValueError(
+                "a restricted Boltzmann machine takes no labels; use the bipartite graph, "
+                "topology=Topology.of(...) of boltzmann.graphs.with_labels"
+            )
 
     def abstract_params(self) -> PyTree:
         """Returns shapes and dtypes of the parameters."""
@@ -89,7 +95,11 @@ class Functions:
         if c.directed:
             return params
         return params | abstract_machine(
-            sum(c.group_sizes), self.num_chains, self.topology, weighted=self.weighted_chains
+            sum(c.group_sizes) + c.num_labels,
+            self.num_chains,
+            self.topology,
+            weighted=self.weighted_chains,
+            num_labels=c.num_labels,
         )
 
     @property
@@ -225,7 +235,8 @@ class Functions:
         """Decodes bits drawn from the prior: uint8 [num_images, *image_shape].
 
         Those of a Boltzmann machine are drawn as `models.boltzmann.sample` says. Of a model with
-        labels, int [num_images], each image is one of its label.
+        labels, int [num_images], each image is one of its label, a machine's as
+        `models.labeled_machine.sample` says.
         """
         num_groups = len(self.network.group_sizes)
         groups: list[jax.Array] = []
@@ -234,6 +245,15 @@ class Functions:
                 logits = self._run(params, mlp.BinaryVAE.prior_logits, groups, labels)
                 shape = () if groups or self.num_labels else (num_images,)
                 groups.append(bernoulli.sample(key_group, logits, shape))
+        elif labels is not None:
+            groups = labeled_machine.sample(
+                key,
+                params["prior"],
+                params["chains"],
+                labels,
+                num_labels=self.num_labels,
+                num_groups=num_groups,
+            )
         else:
             machine, chains = params["prior"], params["chains"]
             groups = boltzmann.sample(key, machine, chains, num_images, num_groups=num_groups)
@@ -246,6 +266,10 @@ class Functions:
         model, log_prior = self._bind(params, images, labels), None
         if not self.network.directed:
             log_prior = functools.partial(boltzmann.log_prob, params["prior"], params["log_z"])
+            if labels is not None:
+                log_prior = functools.partial(
+                    labeled_machine.log_prob, params["prior"], params["log_z"], labels=labels
+                )
         num_groups = len(self.network.group_sizes)
         draw = lambda key: binary.ancestral(key, model, num_groups, log_prior=log_prior)
         return draw, model.posterior_logits([])

@@ -25,10 +25,9 @@ def functions(config: Config, images: Dataset) -> trained.binary_vae.Functions:
     """
     dtype = None if config.eval_dtype == "float32" else config.eval_dtype
     image_shape = images.train.shape[1:]
+    num_labels = conditions.num_labels(config, images)
     network = config.model(
-        math.prod(image_shape),
-        num_labels=conditions.num_labels(config, images),
-        product_dtype=dtype,
+        math.prod(image_shape), num_labels=num_labels, product_dtype=dtype
     ).config
     machine = config.has_machine
     return trained.binary_vae.Functions(
@@ -36,7 +35,7 @@ def functions(config: Config, images: Dataset) -> trained.binary_vae.Functions:
         image_shape,
         num_chains=config.num_chains if machine else 0,
         weighted_chains=machine and config.sampler == ANNEALING,
-        topology=graphs.topology(config),
+        topology=graphs.topology(config, num_labels),
     )
 
 
@@ -46,7 +45,7 @@ def arrays(params: PyTree, model_state: PyTree, log_z: jax.Array | None = None) 
     Args:
       params: of the training, without a seed axis.
       model_state: likewise.
-      log_z: [] of a Boltzmann prior.
+      log_z: [] of a Boltzmann prior, given labels [C].
     """
     model = {
         "network": params["network"],

@@ -56,7 +56,10 @@ def prepare(config: Config, keep: data.KeepRows = data.whole) -> data.Dataset:
     graphs.of(config)  # said before anything else if it cannot be made
     images = pixels.load(config, config.dataset, config.binarization, keep)
     check_images(images)
-    conditions.num_labels(config, images)
+    num_labels = conditions.num_labels(config, images)
+    if config.has_machine and num_labels:
+        boltzmann_prior.check_labels(config, num_labels)
+        graphs.of(config, num_labels)
     return images
 
 
@@ -117,9 +120,10 @@ def init_fn(config: Config, pixel_mean: np.ndarray, num_labels: int = 0) -> stat
             "signal": (),
         }
         if config.has_machine:
-            params |= {"prior": boltzmann_prior.init(config), **boltzmann.init_posterior(config)}
-            model_state["chains"] = boltzmann_prior.init_chains(key_rest, config, params["prior"])
-            model_state["log_z"] = boltzmann_prior.init_log_z(params["prior"])
+            prior = boltzmann_prior.init(config, num_labels)
+            params |= {"prior": prior, **boltzmann.init_posterior(config)}
+            model_state["chains"] = boltzmann_prior.init_chains(key_rest, config, prior, num_labels)
+            model_state["log_z"] = boltzmann_prior.init_log_z(prior, num_labels)
         else:
             params |= objectives.init_auxiliary(key_rest, config, len(pixel_mean), network)
             if config.estimator in names.LEARNED_BASELINE:
@@ -148,7 +152,7 @@ def loss_fn(
       num_labels: that the model knows; above 0, rows of images end in their label.
     """
     module = config.model(num_pixels, num_labels=num_labels)
-    objective = _boltzmann(config, mesh) if config.has_machine else _directed(config)
+    objective = _boltzmann(config, mesh, num_labels) if config.has_machine else _directed(config)
 
     def loss(
         params: PyTree, model_state: PyTree, x: jax.Array, key: jax.Array, step: jax.Array
@@ -160,7 +164,7 @@ def loss_fn(
             module, params["network"], mean, x, batch_stats, labels
         )
         kl_weight = bounds.linear_warmup(step, config.kl_warmup_steps)
-        batch = objectives.Batch(x - mean[None], step, kl_weight)
+        batch = objectives.Batch(x - mean[None], step, kl_weight, of_images)
         # Batch norm, whose averages move, goes with no estimator that asks for other parameters.
         networks = lambda network: binary_model.bind(module, network, mean, x, labels=labels)
         terms = objective(key, model, networks, params, model_state, batch)
@@ -184,7 +188,7 @@ def _directed(config: Config) -> _Objective:
     )
 
 
-def _boltzmann(config: Config, mesh: Mesh | None) -> _Objective:
+def _boltzmann(config: Config, mesh: Mesh | None, num_labels: int) -> _Objective:
     """Returns the objective under a machine, as a function of the loss's parts.
 
     It moves the machine's chains, whose devices are those of the mesh.
@@ -200,9 +204,10 @@ def _boltzmann(config: Config, mesh: Mesh | None) -> _Objective:
         batch: objectives.Batch,
     ) -> objectives.Terms:
         key_chains, key_latent = jax.random.split(key)
-        machine, chains, log_z = params["prior"], model_state["chains"], model_state["log_z"]
+        machine = boltzmann_prior.learned(params["prior"], num_labels)
+        chains, log_z = model_state["chains"], model_state["log_z"]
         phase = boltzmann_prior.negative_phase(
-            key_chains, config, machine, chains, log_z, batch.step, mesh
+            key_chains, config, machine, chains, log_z, batch.step, mesh, num_labels
         )
         prior = boltzmann.Prior(machine, phase.log_z, params.get("components"))
         terms = method(key_latent, model, prior, batch, config)
