@@ -87,8 +87,7 @@ def given(
         ValueError: the machine has no other units.
     """
     held = clamp(params, num_labels)
-    units = jax.nn.one_hot(jnp.asarray(label) + len(held) - num_labels, len(held))
-    return boltzmann.condition(params, held, units)
+    return boltzmann.condition(params, held, _units(params, label, num_labels))
 
 
 def log_z(key: jax.Array, params: Machine, *, num_labels: int, **settings: Any) -> rbm.ais.LogZ:
@@ -218,18 +217,24 @@ def sample(
     Returns:
         Bits [num_samples, n] of each group.
     """
-    held, labels = clamp(params, num_labels), jnp.asarray(labels)
+    held = clamp(params, num_labels)
     index = _start(labels_of(chains.z, num_labels), labels, num_labels)
-    units = jax.nn.one_hot(labels + len(held) - num_labels, len(held))
     after, _ = boltzmann.gibbs.step(
         key,
         params,
         boltzmann.gibbs.GibbsState(chains.z[index]),
         num_sweeps=SAMPLE_SWEEPS,
         clamp=held,
-        values=units,
+        values=_units(params, labels, num_labels),
     )
     return jnp.split(after.z[:, :-num_labels], num_groups, axis=-1)
+
+
+def _units(params: Machine, labels: jax.typing.ArrayLike, num_labels: int) -> jax.Array:
+    """Returns what the clamped units hold, [..., n + C]."""
+    total = params.graph.num_units
+    # Not in the type of labels: of bytes a unit can be out of reach.
+    return jax.nn.one_hot(jnp.asarray(labels, jnp.int32) + total - num_labels, total)
 
 
 def _start(of_chains: jax.Array, labels: jax.Array, num_labels: int) -> jax.Array:

@@ -58,12 +58,12 @@ def test_divergence_and_gradient_of_a_step_are_those_of_enumeration(images):
     loss = task.loss_fn(config, 64, num_labels=C)
     state = {**first.model_state, "log_z": log_z_of(machine)}
 
-    def evaluate(machine):
+    def evaluate(machine, state):
         params = {**first.params, "prior": machine}
         value, (after, metrics) = loss(params, state, rows, jax.random.key(1), jnp.int32(1))
         return value, (after, metrics)
 
-    gradient, (after, metrics) = jax.jit(jax.grad(evaluate, has_aux=True))(machine)
+    gradient, (after, metrics) = jax.jit(jax.grad(evaluate, has_aux=True))(machine, state)
     one_hot, mean = jax.nn.one_hot(labels, C), first.model_state["mean"]
     pixels = jnp.asarray(x, jnp.float32)
     model = binary_model.bind(
@@ -80,9 +80,10 @@ def test_divergence_and_gradient_of_a_step_are_those_of_enumeration(images):
     np.testing.assert_allclose(metrics["kl"], expected, rtol=1e-5)
     np.testing.assert_allclose(metrics["log_z"], log_z_of(machine).mean(), rtol=1e-6)
     # A thousand chains of each label, whose gradients are averaged with the batch's shares.
-    atol = 5 * 0.5 / np.sqrt(1_000)
-    np.testing.assert_allclose(gradient.weights, exact.weights, atol=atol * 0.7)
-    np.testing.assert_allclose(gradient.bias[:N], exact.bias[:N], atol=atol * 0.7)
+    shares = np.bincount(labels) / len(labels)
+    atol = 5 * 0.5 * np.sqrt((shares**2).sum() / 1_000)
+    np.testing.assert_allclose(gradient.weights, exact.weights, atol=atol)
+    np.testing.assert_allclose(gradient.bias[:N], exact.bias[:N], atol=atol)
     np.testing.assert_array_equal(gradient.bias[N:], 0)
     absent = np.isin(machine.graph.edges[:, 1] - N, [2, 4, 5, 6, 7, 9])
     np.testing.assert_array_equal(np.asarray(gradient.weights)[absent], 0)
@@ -100,8 +101,8 @@ def test_devices_and_seeds_agree_and_every_parameter_moves(images):
     found = []
     for devices, settings in ((1, {}), (8, {}), (1, {"num_seeds": 1, "seed": 1})):
         own = dataclasses.replace(config, **settings)
-        run, first, _ = start(own, images, devices)
-        state, step = first, jax.jit(run.step)
+        run, state, _ = start(own, images, devices)
+        step = jax.jit(run.step)
         everywhere = jax.tree.leaves(state)[0].sharding
         for _ in range(3):
             state, metrics = step(state, jax.device_put(run.data, everywhere), run.key_train)
@@ -110,10 +111,10 @@ def test_devices_and_seeds_agree_and_every_parameter_moves(images):
         assert metrics["log_z"].shape == (() if own.num_seeds == 1 else (2,))
         found.append(jax.tree.leaves((state.params, state.model_state)))
     np.testing.assert_array_equal(state.params["prior"].bias[N:], 0)
-    moved = jax.tree.map(
-        lambda a, b: bool(np.all(a != b)), state.params["prior"], first.params["prior"]
-    )
-    assert moved.weights
+    bias, weights = (np.abs(x) > 0 for x in state.params["prior"][:2])  # they began at 0
+    assert bias[:N].all()
+    assert weights[:6].all()  # of pairs of bits
+    assert weights[6:].mean() > 0.5  # of labels that were in one of three batches
     assert state.model_state["log_z"].shape == (C,)
     for one, eight, alone in zip(*found, strict=True):
         np.testing.assert_allclose(eight, one, rtol=1e-3, atol=4 * config.learning_rate)

@@ -189,6 +189,15 @@ def test_samples_start_from_chains_of_their_label_in_turn():
     np.testing.assert_array_equal(groups[0], 1)
 
 
+def test_labels_may_be_bytes():
+    graph = graphs.with_labels(Graph(300, [(0, 299)]), C)
+    draw = lambda size: jnp.asarray(RNG.normal(size=size), jnp.float32)
+    params = boltzmann.Machine(draw(300 + C), draw(graph.num_edges), graph)
+    found, constant = labeled_machine.given(params, np.uint8(2), C)
+    np.testing.assert_allclose(found.bias, params.bias[:300] + params.weights[-300:], rtol=1e-6)
+    np.testing.assert_allclose(constant, -params.bias[-1], rtol=1e-6)
+
+
 def test_mistakes_are_named():
     params = make("complete")
     for count in (0, N + C):
