@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dvae import boltzmann, rbm
+from dvae.boltzmann import Machine
 from dvae.models.boltzmann import SAMPLE_SWEEPS, GraphChains
 from dvae.models.boltzmann import log_prob as joint_log_prob
 
@@ -38,7 +39,6 @@ __all__ = [
     "values",
 ]
 
-Machine = boltzmann.Machine
 _CERTAIN = 1e3  # the logit of a label: its sigmoid is 1 or 0 and its entropy 0, exactly
 
 

@@ -32,9 +32,10 @@ import numpy as np
 
 from dvae import bounds
 from dvae.distributions import bernoulli
-from dvae.models import binary, boltzmann, checks, labeled_machine, mlp
+from dvae.models import binary, checks, mlp
+from dvae.trained import _machine
 from dvae.trained._checks import check_shape
-from dvae.trained._machine import NO_GRAPH, Topology, abstract_machine, check_chains
+from dvae.trained._machine import NO_GRAPH, Topology
 
 __all__ = ["Functions", "Terms"]
 
@@ -73,14 +74,9 @@ class Functions:
                 f"images of shape {self.image_shape} do not have the {self.network.num_pixels} "
                 "pixels of the network"
             )
-        check_chains(self.num_chains, needed=not self.network.directed)
-        if self.network.directed and self.topology != NO_GRAPH:
-            raise ValueError("a directed prior has no graph")
-        if self.num_labels and not self.network.directed and not self.topology.num_units:
-            raise ValueError(
-                "a restricted Boltzmann machine takes no labels; use the bipartite graph, "
-                "topology=Topology.of(...) of boltzmann.graphs.with_labels"
-            )
+        directed = self.network.directed
+        _machine.check_chains(self.num_chains, needed=not directed)
+        _machine.check_topology(self.topology, directed=directed, num_labels=self.num_labels)
 
     def abstract_params(self) -> PyTree:
         """Returns shapes and dtypes of the parameters."""
@@ -94,8 +90,8 @@ class Functions:
         }
         if c.directed:
             return params
-        return params | abstract_machine(
-            sum(c.group_sizes) + c.num_labels,
+        return params | _machine.abstract_machine(
+            sum(c.group_sizes),
             self.num_chains,
             self.topology,
             weighted=self.weighted_chains,
@@ -234,9 +230,8 @@ class Functions:
     ) -> jax.Array:
         """Decodes bits drawn from the prior: uint8 [num_images, *image_shape].
 
-        Those of a Boltzmann machine are drawn as `models.boltzmann.sample` says. Of a model with
-        labels, int [num_images], each image is one of its label, a machine's as
-        `models.labeled_machine.sample` says.
+        Those of a machine are drawn as `models.boltzmann.sample` says, or `models.labeled_machine`.
+        Of a model with labels, int [num_images], each image is one of its label.
         """
         num_groups = len(self.network.group_sizes)
         groups: list[jax.Array] = []
@@ -245,18 +240,8 @@ class Functions:
                 logits = self._run(params, mlp.BinaryVAE.prior_logits, groups, labels)
                 shape = () if groups or self.num_labels else (num_images,)
                 groups.append(bernoulli.sample(key_group, logits, shape))
-        elif labels is not None:
-            groups = labeled_machine.sample(
-                key,
-                params["prior"],
-                params["chains"],
-                labels,
-                num_labels=self.num_labels,
-                num_groups=num_groups,
-            )
         else:
-            machine, chains = params["prior"], params["chains"]
-            groups = boltzmann.sample(key, machine, chains, num_images, num_groups=num_groups)
+            groups = _machine.sample(key, params, num_images, num_groups=num_groups, labels=labels)
         return self.decode(params, jnp.concatenate(groups, -1), labels=labels)
 
     def _draws(
@@ -265,11 +250,7 @@ class Functions:
         """Returns the function that draws all groups, and the first group's logits."""
         model, log_prior = self._bind(params, images, labels), None
         if not self.network.directed:
-            log_prior = functools.partial(boltzmann.log_prob, params["prior"], params["log_z"])
-            if labels is not None:
-                log_prior = functools.partial(
-                    labeled_machine.log_prob, params["prior"], params["log_z"], labels=labels
-                )
+            log_prior = functools.partial(_machine.log_prob, params, labels=labels)
         num_groups = len(self.network.group_sizes)
         draw = lambda key: binary.ancestral(key, model, num_groups, log_prior=log_prior)
         return draw, model.posterior_logits([])

@@ -100,8 +100,8 @@ def check_labels(config: BoltzmannConfig, num_labels: int) -> None:
 def learned(params: Machine, num_labels: int) -> Machine:
     """Returns the machine whose biases of labels receive no gradient.
 
-    It is 0, as p(z | y) does not depend on them: rounded to a little more, it would be an optimizer
-    that divides by its size that moved them.
+    It is 0, as p(z | y) does not depend on them. Rounded it is a little more, and Adam, which
+    divides by its size, would move them.
     """
     if not num_labels:
         return params
