@@ -3,9 +3,10 @@
     python -m experiments.compare_samplers RUN_DIR [FILE.csv ...] --out=docs/results
 
 The machines are a random one of 8x8 units, whose moments and log Z are known exactly, and the
-trained priors of finished runs with `--prior=rbm` or `boltzmann` (the first seed's), or any machine
-in an edge list. Theirs are estimated by annealing with many times the effort, whose own error is in
-the table. Writes samplers.md, samplers.json and samplers.png.
+trained priors of finished runs with `--prior=rbm` or `boltzmann` (the first seed's, given labels
+that of the first label), or any machine in an edge list. Theirs are estimated by annealing with
+many times the effort, whose own error is in the table. Writes samplers.md,
+samplers.json and samplers.png.
 """
 
 import math
@@ -201,13 +202,13 @@ def compare(config: Config, directories: list[Path]) -> str:
     machines = [sampler_machines.small(config.seed, config.small_scale)]
     # All are read before the first of them is measured.
     read = [sampler_machines.read(directory) for directory in directories]
-    for i, (params, name) in enumerate(zip(read, names, strict=True)):
+    for i, ((params, given), name) in enumerate(zip(read, names, strict=True)):
         print(f"reference of {directories[i]}", file=sys.stderr, flush=True)
         key = jax.random.fold_in(key_reference, i)
         machines.append(
             sampler_machines.trained(
                 params,
-                name,
+                name + given,
                 key,
                 num_temperatures=config.reference_temperatures,
                 num_chains=config.reference_chains,

@@ -26,6 +26,7 @@ __all__ = [
     "grid",
     "k_partite",
     "pegasus",
+    "with_labels",
     "zephyr",
 ]
 
@@ -109,6 +110,32 @@ def grid(*shape: int, periodic: bool = False) -> Graph:
             closing = np.stack([units.take(length - 1, axis), units.take(0, axis)])
             edges.append(closing.reshape(2, -1))
     return Graph(units.size, np.concatenate(edges, axis=1).T)
+
+
+def with_labels(graph: Graph, num_labels: int) -> Graph:
+    """Adds a unit for each label, joined to every unit of the graph and to no other label.
+
+    One-hot labels y are then C clamped units of a machine with the energy E(z, y).
+
+    Args:
+        graph: of n units, which stay units 0 to n - 1.
+        num_labels: C, at least 1; units n to n + C - 1.
+
+    Returns:
+        Graph of n + C units and one more color. The edges of the graph come first, in their order,
+        then those of each label in the order of the units.
+
+    Raises:
+        ValueError: if there is no label, or there are too many for the memory.
+    """
+    num_labels = check_count("num_labels", num_labels)
+    n, total = graph.num_units, graph.num_units + num_labels
+    added = n * num_labels
+    check_entries(total, graph.num_edges + added, 2 * (graph.num_edges + added))
+    labels, units = np.meshgrid(np.arange(n, total), np.arange(n), indexing="ij")
+    edges = np.concatenate([graph.edges, np.stack([units.ravel(), labels.ravel()], axis=1)])
+    colors = np.append(graph.colors, np.full(num_labels, graph.num_colors))
+    return Graph(total, edges, colors=colors)
 
 
 def chimera(m: int, n: int | None = None, t: int | None = None) -> Graph:

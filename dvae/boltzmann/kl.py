@@ -82,7 +82,8 @@ def hierarchical(
         logits: one [..., m] a group, l of q(z_g | x, zeta_<g).
         log_ratios: one [..., m] a group, `relax.NAME.log_ratio(zeta_g, beta)`, differentiable in
             zeta; those of the last group are not used.
-        log_z: [] log Z in nats, usually of `log_z_with_gradient`.
+        log_z: [] log Z in nats, usually of `log_z_with_gradient`; or [...], one for each KL, of
+            machines that differ in clamped units.
         groups: units of each group, static; by default the groups fill the units in order.
         samples: [S, ..., n] bits of all units, needed if some are hidden: those of `sample_bits`,
             the same in all S, and S draws of the hidden units given them. Receive no gradient.
@@ -206,15 +207,18 @@ def log_z_with_gradient(
 
         d log Z / d theta = -E_p[dE/d theta], the mean over samples of the machine.
 
+    Chains whose clamped units have C values between them give C log Z at once, each with the
+    gradient of its own chains: weights [C, chains], whose logarithm is -inf for those of others.
+
     Args:
         params: Machine; receives the gradient.
-        log_z: [] nats, the current estimate (of `ais`, say); receives none.
+        log_z: [] or [C] nats, the current estimate (of `ais`, say); receives none.
         z: [chains, n] samples of the machine, bits; receive none.
         log_weights: [chains] of a population (`annealing`), of which the mean is taken with weights
-            proportional to their exponential; equal ones by default.
+            proportional to their exponential, or [C, chains]; equal ones by default.
 
     Returns:
-        [] nats, equal to log_z.
+        [] or [C] nats, equal to log_z.
 
     Raises:
         ValueError: if the sizes do not fit, or there is no sample.

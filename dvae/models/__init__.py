@@ -5,7 +5,7 @@
 *   `joint`: images by continuous and discrete variables together (JointVAE).
 *   `dvaepp`: images by global bits over groups of local variables (DVAE++); `multiscale` has its
     decoders, `dvaepp_latents` the draws of its variables.
-*   `boltzmann`: a restricted Boltzmann machine as the prior of bits.
+*   `boltzmann`: a Boltzmann machine as the prior of bits; `labeled_machine` is one given a label.
 *   `code_prior`: autoregressive priors of codes, by gated convolutions or a causal transformer.
 
 What they are made of: `layers` (convolutions in the form that each platform runs fastest),
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         dvaepp,
         dvaepp_latents,
         joint,
+        labeled_machine,
         layers,
         mlp,
         multiscale,
@@ -56,6 +57,7 @@ __all__ = [
     "dvaepp",
     "dvaepp_latents",
     "joint",
+    "labeled_machine",
     "layers",
     "mlp",
     "multiscale",

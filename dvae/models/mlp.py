@@ -11,7 +11,8 @@ hidden layers every map is affine ("linear"), with two of them it is the paper's
 With `num_labels` all of this is given the image's label y, too: q(z | x, y), p(z | y) and
 p(x | z, y) see it one-hot, [..., C]. Logits of p(z_1 | y) are linear in it: a row for each label.
 With `real_labels` y is a vector of C real numbers, seen as it is, and these logits are y W + b.
-Of one-hot labels the rows of W hold b already.
+Of one-hot labels the rows of W hold b already. A prior that is a machine is not part of this model:
+see `labeled_machine`.
 """
 
 from collections.abc import Callable, Sequence
@@ -114,11 +115,8 @@ class BinaryVAEConfig:
                 f"{self.group_sizes}"
             )
         checks.check_sizes(num_pixels=self.num_pixels, hidden=min(self.hidden, default=1))
-        if self.num_labels < 0 or (self.num_labels and not self.directed):
-            raise ValueError(
-                f"num_labels must be 0, or above 0 under a directed prior, got {self.num_labels} "
-                f"and directed={self.directed}"
-            )
+        if self.num_labels < 0:
+            raise ValueError(f"num_labels must be at least 0, got {self.num_labels}")
         if self.real_labels and not (self.num_labels and self.directed):
             raise ValueError(
                 "real_labels needs num_labels above 0 and a directed prior, got num_labels="

@@ -33,26 +33,29 @@ def estimate(log_weights: jax.Array, *, sign: float, log_base: jax.Array) -> Log
 def with_negative_phase(
     log_z: ArrayLike, energies: jax.Array, log_weights: ArrayLike | None
 ) -> jax.Array:
-    """Returns log Z, [] nats, with the gradient of minus the mean energy of chains.
+    """Returns log Z, [] or [C] nats, with the gradient of minus the mean energy of chains.
 
     Args:
-        log_z: [] nats; receives no gradient.
+        log_z: [] or [C] nats; receives no gradient.
         energies: [chains] nats, of samples of the machine; receive the gradient.
-        log_weights: [chains], the mean's; None: equal ones. Receive no gradient.
+        log_weights: [chains] or [C, chains], those of each mean; None: equal ones. Receive no
+            gradient.
 
     Raises:
-        ValueError: if there are not as many weights as chains.
+        ValueError: if there are not as many weights as chains, or means as log Z.
     """
     if log_weights is None:
         negative_phase = -jnp.mean(energies)
     else:
-        if np.shape(log_weights) != energies.shape:
+        shape = np.shape(log_weights)
+        if shape != (*np.shape(log_z), *energies.shape):
+            of_each = f" and log Z {np.shape(log_z)}" if np.shape(log_z) else ""
             raise ValueError(
-                f"log_weights must have one entry for each of the {energies.shape} chains, got "
-                f"shape {np.shape(log_weights)}"
+                f"log_weights must have one entry for each of the {energies.shape} chains"
+                f"{of_each}, got shape {shape}"
             )
         weights = jax.nn.softmax(jax.lax.stop_gradient(upcast(log_weights)))
-        negative_phase = -jnp.sum(weights * energies)
+        negative_phase = -jnp.sum(weights * jnp.broadcast_to(energies, shape), axis=-1)
     # The difference is exactly 0, so it must be formed before it is added.
     return jax.lax.stop_gradient(upcast(log_z)) + (
         negative_phase - jax.lax.stop_gradient(negative_phase)

@@ -47,10 +47,16 @@ def describe(record: Mapping[str, Any], arrays: Mapping[str, Any]) -> str:
             f"the graph {graph['name']}"
         )
     if log_z := record.get("log_z"):
-        lines.append(
-            f"- log Z of the prior: {log_z['nats']:.4f} +- {log_z['standard_error']:.4f} nats"
-        )
+        values, errors = (_as_list(log_z[name]) for name in ("nats", "standard_error"))
+        pairs = zip(values, errors, strict=True)
+        listed = ", ".join(f"{value:.4f} +- {error:.4f}" for value, error in pairs)
+        of_labels = " given each label" if len(values) > 1 else ""
+        lines.append(f"- log Z of the prior{of_labels}: {listed} nats")
     if record["metrics"]:
         lines += ["", "Measured on test images:", ""]
         lines += [f"- {name}: {value}" for name, value in record["metrics"].items()]
     return "\n".join(lines) + "\n"
+
+
+def _as_list(x: float | list[float]) -> list[float]:
+    return x if isinstance(x, list) else [x]

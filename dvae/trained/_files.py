@@ -60,7 +60,7 @@ class Card:
     step: int | None = None  # of the training
     seed: int | None = None
     metrics: Mapping[str, Any] = field(default_factory=dict)  # of the test images
-    log_z: Mapping[str, Any] | None = None  # of a Boltzmann prior: nats and standard error
+    log_z: Mapping[str, Any] | None = None  # of a Boltzmann prior: nats, standard error
     license: str = "unspecified"
 
 

@@ -1,6 +1,7 @@
 """The Boltzmann prior of a trained model: its arrays among the parameters, graph, and edge list."""
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 
 from dvae import boltzmann, rbm
 from dvae.models import boltzmann as machines
+from dvae.models import labeled_machine
 
 __all__ = [
     "MACHINE_FILES",
@@ -18,6 +20,9 @@ __all__ = [
     "Topology",
     "abstract_machine",
     "check_chains",
+    "check_topology",
+    "log_prob",
+    "sample",
     "write_machine",
 ]
 
@@ -68,21 +73,33 @@ def check_chains(num_chains: int, *, needed: bool) -> None:
         raise ValueError(f"num_chains must be {wanted}, got {num_chains}")
 
 
+def check_topology(topology: Topology, *, directed: bool, num_labels: int) -> None:
+    """Raises ValueError for a graph without a machine, or a machine of labels without a graph."""
+    if directed and topology != NO_GRAPH:
+        raise ValueError("a directed prior has no graph")
+    if num_labels and not directed and not topology.num_units:
+        raise ValueError(
+            "a restricted Boltzmann machine takes no labels; use the bipartite graph, "
+            "topology=Topology.of(...) of boltzmann.graphs.with_labels"
+        )
+
+
 def abstract_machine(
-    num_units: int, num_chains: int, topology: Topology, *, weighted: bool
+    num_bits: int, num_chains: int, topology: Topology, *, weighted: bool, num_labels: int = 0
 ) -> dict[str, Any]:
     """Returns shapes and dtypes of machine, log Z and chains.
 
     Args:
-        num_units: of the machine; half of those of an RBM are on each side.
+        num_bits: units of the machine without those of labels; half of an RBM's are on each side.
         num_chains: at least 1.
         topology: of the machine.
         weighted: whether chains have weights.
+        num_labels: that the machine is given, each with a unit and a log Z; 0: none.
 
     Raises:
         ValueError: the graph has another number of units.
     """
-    graph = topology.graph()
+    num_units, graph = num_bits + num_labels, topology.graph()
     if graph is not None and graph.num_units != num_units:
         raise ValueError(f"the graph must have {num_units} units, got {graph.num_units}")
 
@@ -99,15 +116,56 @@ def abstract_machine(
             weights = jnp.zeros(graph.num_edges)
             prior = boltzmann.Machine(jnp.zeros(num_units), weights, graph)
             chains = machines.GraphChains(jnp.zeros((num_chains, num_units)), log_weights)
-        return {"prior": prior, "log_z": jnp.zeros(()), "chains": chains}
+        log_z = jnp.zeros(num_labels) if num_labels else jnp.zeros(())
+        return {"prior": prior, "log_z": log_z, "chains": chains}
 
     return jax.eval_shape(make)
+
+
+def log_prob(
+    params: Any, groups: Sequence[jax.Array], *, labels: jax.Array | None = None
+) -> jax.Array:
+    """Evaluates log p(z) of the machine among a model's parameters, or log p(z | y) given labels.
+
+    Args:
+        params: of the model.
+        groups: one float [..., N, n] a group.
+        labels: int [N], where the model has labels.
+    """
+    arguments = params["prior"], params["log_z"], groups
+    if labels is None:
+        return machines.log_prob(*arguments)
+    return labeled_machine.log_prob(*arguments, labels)
+
+
+def sample(
+    key: jax.Array,
+    params: Any,
+    num_samples: int,
+    *,
+    num_groups: int,
+    labels: jax.Array | None = None,
+) -> list[jax.Array]:
+    """Draws bits [num_samples, n] of each group from the chains among a model's parameters.
+
+    Args:
+        key: typed PRNG key.
+        params: of the model.
+        num_samples: at least 1.
+        num_groups: of the model.
+        labels: int [num_samples], where the model has labels.
+    """
+    arguments = key, params["prior"], params["chains"]
+    if labels is None:
+        return machines.sample(*arguments, num_samples, num_groups=num_groups)
+    num_labels = params["log_z"].shape[0]
+    return labeled_machine.sample(*arguments, labels, num_labels=num_labels, num_groups=num_groups)
 
 
 def write_machine(folder: Path, params: Any) -> None:
     """Writes a Boltzmann prior as an edge list, `MACHINE_FILES`; without one they are removed.
 
-    Units are the bits in the order of the codes.
+    Units are the bits in the order of the codes, then those of labels, if there are any.
 
     Args:
         folder: of the model.

@@ -17,7 +17,8 @@ and under a Boltzmann prior
 
 A model with labels is given one of every image, wherever it meets the image or its bits:
 q(z | x, y), p(z | y), p(x | z, y), and bounds of log p(x | y). Labels are int [N] from 0 on, or
-where the network has `real_labels` finite floats [N, C].
+where the network has `real_labels` finite floats [N, C]. A Boltzmann prior given integer labels is
+a `models.labeled_machine`, of a graph with a unit for each of C labels, and log_z [C] its log Z(y).
 """
 
 import functools
@@ -31,9 +32,10 @@ import jax.numpy as jnp
 
 from dvae import bounds
 from dvae.distributions import bernoulli
-from dvae.models import binary, boltzmann, checks, mlp
+from dvae.models import binary, checks, mlp
+from dvae.trained import _machine
 from dvae.trained._checks import check_labels, check_shape
-from dvae.trained._machine import NO_GRAPH, Topology, abstract_machine, check_chains
+from dvae.trained._machine import NO_GRAPH, Topology
 
 __all__ = ["Functions", "Terms"]
 
@@ -72,9 +74,9 @@ class Functions:
                 f"images of shape {self.image_shape} do not have the {self.network.num_pixels} "
                 "pixels of the network"
             )
-        check_chains(self.num_chains, needed=not self.network.directed)
-        if self.network.directed and self.topology != NO_GRAPH:
-            raise ValueError("a directed prior has no graph")
+        directed = self.network.directed
+        _machine.check_chains(self.num_chains, needed=not directed)
+        _machine.check_topology(self.topology, directed=directed, num_labels=self.num_labels)
 
     def abstract_params(self) -> PyTree:
         """Returns shapes and dtypes of the parameters."""
@@ -88,8 +90,12 @@ class Functions:
         }
         if c.directed:
             return params
-        return params | abstract_machine(
-            sum(c.group_sizes), self.num_chains, self.topology, weighted=self.weighted_chains
+        return params | _machine.abstract_machine(
+            sum(c.group_sizes),
+            self.num_chains,
+            self.topology,
+            weighted=self.weighted_chains,
+            num_labels=c.num_labels,
         )
 
     @property
@@ -212,8 +218,8 @@ class Functions:
     ) -> jax.Array:
         """Decodes bits drawn from the prior: uint8 [num_images, *image_shape].
 
-        Those of a Boltzmann machine are drawn as `models.boltzmann.sample` says. Of a model with
-        labels each image is one of its label.
+        Those of a machine are drawn as `models.boltzmann.sample` says, or `models.labeled_machine`.
+        Of a model with labels each image is one of its label.
         """
         num_groups = len(self.network.group_sizes)
         groups: list[jax.Array] = []
@@ -223,8 +229,7 @@ class Functions:
                 shape = () if groups or self.num_labels else (num_images,)
                 groups.append(bernoulli.sample(key_group, logits, shape))
         else:
-            machine, chains = params["prior"], params["chains"]
-            groups = boltzmann.sample(key, machine, chains, num_images, num_groups=num_groups)
+            groups = _machine.sample(key, params, num_images, num_groups=num_groups, labels=labels)
         return self.decode(params, jnp.concatenate(groups, -1), labels=labels)
 
     def _draws(
@@ -233,7 +238,7 @@ class Functions:
         """Returns the function that draws all groups, and the first group's logits."""
         model, log_prior = self._bind(params, images, labels), None
         if not self.network.directed:
-            log_prior = functools.partial(boltzmann.log_prob, params["prior"], params["log_z"])
+            log_prior = functools.partial(_machine.log_prob, params, labels=labels)
         num_groups = len(self.network.group_sizes)
         draw = lambda key: binary.ancestral(key, model, num_groups, log_prior=log_prior)
         return draw, model.posterior_logits([])

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from dvae import bounds, rbm, relax
 from dvae.distributions import bernoulli
-from dvae.models import boltzmann
+from dvae.models import boltzmann, labeled_machine
 from dvae.models.binary import Networks
 from experiments.binary_vae import names
 from experiments.binary_vae.config import Config
@@ -40,7 +40,7 @@ class Prior(NamedTuple):
     """A machine in training, and what relaxes its units."""
 
     machine: Any  # RBM, or of dvaepp a machine on a graph
-    log_z: jax.Array  # [] nats, with the gradient of the negative phase
+    log_z: jax.Array  # [] or of each label [C] nats, with the gradient of the negative phase
     components: PyTree  # see `init_posterior`; None where nothing is learned
 
 
@@ -91,12 +91,16 @@ def dvaepp(key: jax.Array, model: Networks, prior: Prior, batch: Batch, config: 
     KL = log Z - sum_g H(q_g) - a1.q1 - a2.q2 - nu1^T W q2, nu1 = q(z1|x, zeta1)
 
     of two groups under an RBM; `dvae.boltzmann.kl.hierarchical` has it for any groups and graph.
+    Given labels it is the KL from p(z | y), see `labeled_machine.kl`.
     """
     sample = _sample(key, model, batch, config)
     log_ratio = relax.SMOOTHINGS[config.smoothing].log_ratio
     log_ratios = [log_ratio(zeta, sample.beta) for zeta in sample.zetas]
-    hierarchical = boltzmann.library(prior.machine).kl.hierarchical
-    kl = hierarchical(prior.machine, sample.logits, log_ratios, prior.log_z)
+    arguments = prior.machine, sample.logits, log_ratios, prior.log_z
+    if batch.labels is None:
+        kl = boltzmann.library(prior.machine).kl.hierarchical(*arguments)
+    else:
+        kl = labeled_machine.kl(*arguments, batch.labels)
     return _elbo(sample, model, kl, batch)
 
 

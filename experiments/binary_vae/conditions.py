@@ -15,6 +15,7 @@ import numpy as np
 
 from dvae.data import Dataset
 from experiments.binary_vae import names
+from experiments.boltzmann.names import PCD
 from experiments.common.config import FILES, LikelihoodConfig
 from experiments.common.flags import option
 
@@ -60,17 +61,26 @@ class ConditionConfig(LikelihoodConfig):
         """Whether the model is given labels."""
         return self.condition == names.LABELS
 
-    def check_condition(self, prior: str) -> None:
+    def check_condition(self, prior: str, sampler: str = "") -> None:
         """Raises ValueError for what cannot be conditioned on labels.
 
         Args:
           prior: its kind.
+          sampler: of a Boltzmann prior; empty: the default.
         """
         if not self.has_labels:
             return
         wanted = f"--condition={names.LABELS}"
-        if prior != names.DIRECTED:
-            raise ValueError(f"{wanted} goes with --prior={names.DIRECTED}, got --prior={prior}")
+        if prior == names.BOLTZMANN:
+            raise ValueError(
+                f"{wanted} makes units of the labels, and --prior={prior} has two sides of bits; "
+                f"use --prior={names.GENERAL} --graph=bipartite, the same machine"
+            )
+        if prior == names.GENERAL and sampler not in ("", PCD):
+            raise ValueError(
+                f"{wanted} goes with --sampler={PCD}, whose chains each have one label, got "
+                f"--sampler={sampler}"
+            )
         if self.data_on == FILES:
             raise ValueError(
                 f"{wanted} keeps labels beside the images, which --data_on={FILES} leaves in their "

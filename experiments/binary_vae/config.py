@@ -157,7 +157,7 @@ class Config(graphs.GraphConfig, ProtocolConfig, ConditionConfig):
     def __post_init__(self) -> None:
         """Raises ValueError for settings that do not fit each other."""
         super().__post_init__()
-        self.check_condition(self.prior)
+        self.check_condition(self.prior, self.sampler)
         layers = 0 if self.structure == names.LINEAR else self.hidden_layers
         sizes.check_compilation(self.num_groups, layers)
         if self.has_machine:

@@ -78,7 +78,7 @@ class Evaluator:
         self._functions = binary_model.functions(config, images)
         self._condition = conditions.condition_of(config, images)
         self._likelihood = boltzmann_evaluation.Likelihood(
-            config, machine(config), self._batch, mesh
+            config, machine(config), self._batch, mesh, self._functions.num_labels
         )
         self.log_z = self._likelihood.log_z
         self._reconstruct = jax.jit(self._functions.reconstruct)

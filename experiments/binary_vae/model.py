@@ -25,18 +25,15 @@ def functions(config: Config, images: Dataset) -> trained.binary_vae.Functions:
     """
     dtype = None if config.eval_dtype == "float32" else config.eval_dtype
     image_shape = images.train.shape[1:]
-    network = config.model(
-        math.prod(image_shape),
-        condition=conditions.condition_of(config, images),
-        product_dtype=dtype,
-    ).config
+    condition = conditions.condition_of(config, images)
+    network = config.model(math.prod(image_shape), condition=condition, product_dtype=dtype).config
     machine = config.has_machine
     return trained.binary_vae.Functions(
         network,
         image_shape,
         num_chains=config.num_chains if machine else 0,
         weighted_chains=machine and config.sampler == ANNEALING,
-        topology=graphs.topology(config),
+        topology=graphs.topology(config, condition.size),
     )
 
 
@@ -46,7 +43,7 @@ def arrays(params: PyTree, model_state: PyTree, log_z: jax.Array | None = None) 
     Args:
       params: of the training, without a seed axis.
       model_state: likewise.
-      log_z: [] of a Boltzmann prior.
+      log_z: [] of a Boltzmann prior, given labels [C].
     """
     model = {
         "network": params["network"],

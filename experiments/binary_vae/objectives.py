@@ -39,6 +39,7 @@ class Batch(NamedTuple):
     x: jax.Array  # float32 [B, D], pixels less their training mean
     step: jax.Array  # int32 []
     kl_weight: jax.Array  # float32 [], w
+    labels: jax.Array | None = None  # int [B], where a Boltzmann prior is given them
 
 
 class Auxiliary(NamedTuple):

@@ -57,7 +57,11 @@ def prepare(config: Config, keep: data.KeepRows = data.whole) -> data.Dataset:
     graphs.of(config)  # said before anything else if it cannot be made
     images = pixels.load(config, config.dataset, config.binarization, keep)
     check_images(images)
-    conditions.check_prior(conditions.condition_of(config, images), config.prior)
+    condition = conditions.condition_of(config, images)
+    conditions.check_prior(condition, config.prior)
+    if config.has_machine and condition.size:
+        boltzmann_prior.check_labels(config, condition.size)
+        graphs.of(config, condition.size)
     return images
 
 
@@ -125,9 +129,12 @@ def init_fn(config: Config, pixel_mean: np.ndarray, condition: Condition = NOTHI
             "signal": (),
         }
         if config.has_machine:
-            params |= {"prior": boltzmann_prior.init(config), **boltzmann.init_posterior(config)}
-            model_state["chains"] = boltzmann_prior.init_chains(key_rest, config, params["prior"])
-            model_state["log_z"] = boltzmann_prior.init_log_z(params["prior"])
+            prior = boltzmann_prior.init(config, condition.size)
+            params |= {"prior": prior, **boltzmann.init_posterior(config)}
+            model_state["chains"] = boltzmann_prior.init_chains(
+                key_rest, config, prior, condition.size
+            )
+            model_state["log_z"] = boltzmann_prior.init_log_z(prior, condition.size)
         else:
             params |= objectives.init_auxiliary(key_rest, config, len(pixel_mean), network)
             if config.estimator in names.LEARNED_BASELINE:
@@ -156,7 +163,9 @@ def loss_fn(
       condition: what the model is given besides; rows of images end in it.
     """
     module = config.model(num_pixels, condition=condition)
-    objective = _boltzmann(config, mesh) if config.has_machine else _directed(config)
+    objective = _directed(config)
+    if config.has_machine:
+        objective = _boltzmann(config, mesh, condition.size)
 
     def loss(
         params: PyTree, model_state: PyTree, x: jax.Array, key: jax.Array, step: jax.Array
@@ -168,7 +177,7 @@ def loss_fn(
             module, params["network"], mean, x, batch_stats, labels
         )
         kl_weight = bounds.linear_warmup(step, config.kl_warmup_steps)
-        batch = objectives.Batch(x - mean[None], step, kl_weight)
+        batch = objectives.Batch(x - mean[None], step, kl_weight, of_images)
         # Batch norm, whose averages move, goes with no estimator that asks for other parameters.
         networks = lambda network: binary_model.bind(module, network, mean, x, labels=labels)
         terms = objective(key, model, networks, params, model_state, batch)
@@ -192,7 +201,7 @@ def _directed(config: Config) -> _Objective:
     )
 
 
-def _boltzmann(config: Config, mesh: Mesh | None) -> _Objective:
+def _boltzmann(config: Config, mesh: Mesh | None, num_labels: int) -> _Objective:
     """Returns the objective under a machine, as a function of the loss's parts.
 
     It moves the machine's chains, whose devices are those of the mesh.
@@ -208,9 +217,10 @@ def _boltzmann(config: Config, mesh: Mesh | None) -> _Objective:
         batch: objectives.Batch,
     ) -> objectives.Terms:
         key_chains, key_latent = jax.random.split(key)
-        machine, chains, log_z = params["prior"], model_state["chains"], model_state["log_z"]
+        machine = boltzmann_prior.learned(params["prior"], num_labels)
+        chains, log_z = model_state["chains"], model_state["log_z"]
         phase = boltzmann_prior.negative_phase(
-            key_chains, config, machine, chains, log_z, batch.step, mesh
+            key_chains, config, machine, chains, log_z, batch.step, mesh, num_labels
         )
         prior = boltzmann.Prior(machine, phase.log_z, params.get("components"))
         terms = method(key_latent, model, prior, batch, config)

@@ -38,15 +38,17 @@ class Evaluation:
     ess: np.ndarray  # [S, images] effective number of the K samples
     elbo: np.ndarray  # [S, images] nats, one sample
     kl: np.ndarray  # [S, images, parts] nats, log q - log p of that sample
-    log_z: rbm.ais.LogZ | None  # [S] each, of Boltzmann priors
-    reliable: np.ndarray | None  # [S] bool, whether log Z rests on enough chains
+    log_z: rbm.ais.LogZ | None  # [S] each, of Boltzmann priors; given labels [S, C]
+    reliable: np.ndarray | None  # [S] bool, whether log Z rests on enough chains, of every label
 
     def averages(self) -> dict[str, np.ndarray]:
         """Averages over the images, [S] each; a program adds its own."""
         nll = -self.log_likelihood.mean(-1)
         values = {"nll": nll, "elbo": self.elbo.mean(-1), "kl": self.kl.mean(1).sum(-1)}
         if self.log_z is not None and self.reliable is not None:
-            values |= {"log_z": self.log_z.value, "log_z_ess": self.log_z.ess}
+            # Given labels the mean of log Z, and of the least sound one the effective chains.
+            of_seeds = [np.reshape(x, (len(nll), -1)) for x in (self.log_z.value, self.log_z.ess)]
+            values |= {"log_z": of_seeds[0].mean(-1), "log_z_ess": of_seeds[1].min(-1)}
             # A collapsed log Z is too low, which must not make a step the best. Finite, for JSON.
             worst = np.finfo(np.float32).max
             values[boltzmann_prior.TRUSTED_NLL] = np.where(self.reliable, nll, worst)
@@ -68,6 +70,7 @@ class Likelihood:
       machine: settings of a Boltzmann prior, whose parameters are `params["prior"]`.
       batch: evaluates the images of a batch.
       mesh: whose devices share them.
+      num_labels: that the machine is given; 0: none.
     """
 
     def __init__(
@@ -76,18 +79,22 @@ class Likelihood:
         machine: BoltzmannConfig | None,
         batch: BatchFn,
         mesh: Mesh,
+        num_labels: int = 0,
     ) -> None:
         self._config = config
         self._machine = machine
         self._batch = batch
         self._mesh = mesh
+        self._num_labels = num_labels
         self._evaluate_seeds = jax.jit(self._batch_of_seeds, static_argnames="num_samples")
         self._log_z_of_seeds = jax.jit(jax.vmap(self._log_z_of_seed))
 
     def _log_z_of_seed(self, key: jax.Array, prior: Machine) -> rbm.ais.LogZ:
         assert self._machine is not None
         key = jax.random.fold_in(key, LOG_Z)
-        return boltzmann_prior.evaluate_log_z(key, self._machine, prior, self._mesh)
+        return boltzmann_prior.evaluate_log_z(
+            key, self._machine, prior, self._mesh, self._num_labels
+        )
 
     def _log_z(self, params: PyTree) -> rbm.ais.LogZ | None:
         """Estimates log Z of parameters [S, ...]; None where there is no machine."""
@@ -98,7 +105,9 @@ class Likelihood:
             return jax.block_until_ready(self._log_z_of_seeds(keys, params["prior"]))
 
     def log_z(self, params: PyTree) -> rbm.ais.LogZ | None:
-        """Estimates log Z as `evaluate` does, [S] each on the host; None without a machine.
+        """Estimates log Z as `evaluate` does, [S] each on the host, given labels [S, C].
+
+        None without a machine.
 
         Args:
           params: of one seed, or of `num_seeds` along a leading axis.
@@ -157,7 +166,8 @@ class Likelihood:
         )
         log_z, sound = sharding.fetch(log_z), None
         if self._machine is not None:
-            sound = reliable(self._machine, log_z)
+            of_seeds = reliable(self._machine, log_z).reshape(config.num_seeds, -1)
+            sound = np.asarray(of_seeds.all(-1))
         return Evaluation(log_likelihood, ess, elbo, kl, log_z, sound), others
 
 

@@ -81,23 +81,29 @@ def settle(config: GraphConfig) -> None:
     _check_units(config, _ANNEALERS[name][1](int(size)))
 
 
-def of(config: BoltzmannConfig) -> Graph | None:
+def of(config: BoltzmannConfig, num_labels: int = 0) -> Graph | None:
     """Returns the graph of a configuration that was settled; None of an RBM.
 
+    Args:
+      config: everything.
+      num_labels: units that hold the label, after those of the bits.
+
     Raises:
-      ValueError: its file is gone, or holds another graph than before.
+      ValueError: its file is gone, or holds another graph than before; or labels take too much
+        memory.
       MissingExtraError: a graph of an annealer, without dwave-networkx.
     """
     name = config.machine_graph
     if not name:
         return None
     assert isinstance(config, GraphConfig)
-    return _make(name, config.num_groups * config.num_latents, config.graph_sha256)
+    num_bits = config.num_groups * config.num_latents
+    return _make(name, num_bits, config.graph_sha256, num_labels)
 
 
-def topology(config: BoltzmannConfig) -> trained.Topology:
+def topology(config: BoltzmannConfig, num_labels: int = 0) -> trained.Topology:
     """Returns the graph as the files of a trained model have it."""
-    graph = of(config)
+    graph = of(config, num_labels)
     if graph is None:
         return trained.Topology()
     return _topology(Path(config.machine_graph).name, graph)
@@ -107,8 +113,10 @@ _topology = functools.lru_cache(maxsize=16)(trained.Topology.of)
 
 
 @functools.lru_cache(maxsize=16)
-def _make(name: str, num_units: int, sha256: str) -> Graph:
+def _make(name: str, num_units: int, sha256: str, num_labels: int = 0) -> Graph:
     """Makes a graph, once: equal graphs are then one, which is compared at no cost."""
+    if num_labels:
+        return graphs.with_labels(_make(name, num_units, sha256), num_labels)
     if _is_file(name):
         graph = _read(name)
         if _identity(graph) != sha256:

@@ -1,5 +1,6 @@
 """The machines of `compare_samplers`: a small random one, and trained ones of runs and files."""
 
+import json
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,8 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from dvae import boltzmann, rbm
+from dvae import trained as trained_models
 from dvae.boltzmann import edge_lists
 from dvae.models import boltzmann as machines
+from dvae.models import labeled_machine
 from experiments.common import groups as run_groups
 from experiments.common import records
 
@@ -76,20 +79,26 @@ def name_directories(directories: Sequence[Path]) -> list[str]:
     return names
 
 
-def read(place: Path) -> machines.Machine:
+def read(place: Path) -> tuple[machines.Machine, str]:
     """Reads the trained machine of a run, of several seeds the first's, or an edge list.
 
     Args:
       place: the folder of the run, or a .csv or .npz file.
 
+    Returns:
+      The machine, and what it is given: of a run with labels it is that of the bits at the first.
+
     Raises:
       ValueError: there is no machine; one line says what there is.
     """
     if place.suffix.lower() in _FILES:
-        return _read_file(place)
+        return _read_file(place), ""
     path = place / records.PRIOR_FILE
     if not path.exists() and (lists := sorted(place.glob("model/**/machine.npz"))):
-        return _read_file(lists[0])
+        params = _read_file(lists[0])
+        if num_labels := _num_labels(lists[0].with_name(trained_models.RECORD_FILE)):
+            return labeled_machine.given(params, 0, num_labels)[0], " given label 0"
+        return params, ""
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = [file[name] for name in rbm.RBM._fields]
@@ -104,7 +113,21 @@ def read(place: Path) -> machines.Machine:
             f"{path} cannot be read ({error}): it must hold {', '.join(rbm.RBM._fields)}"
         ) from error
     first = [array[0] if arrays[0].ndim == 2 else array for array in arrays]
-    return rbm.RBM(*map(jnp.asarray, first))
+    return rbm.RBM(*map(jnp.asarray, first)), ""
+
+
+def _num_labels(path: Path) -> int:
+    """Returns how many labels a model's machine is given, as its record says; 0 without one."""
+    if not path.exists():
+        return 0
+    try:
+        return int(
+            json.loads(path.read_text(encoding="utf-8"))["settings"]["network"]["num_labels"]
+        )
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"{path} cannot be read ({error}): it says what labels there are"
+        ) from None
 
 
 def _read_file(path: Path) -> boltzmann.Machine:

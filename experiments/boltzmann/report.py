@@ -112,13 +112,20 @@ def _chosen_by(config: LikelihoodConfig, machine: BoltzmannConfig | None) -> str
 
 
 def log_z_record(machine: BoltzmannConfig, log_z: rbm.ais.LogZ) -> Record:
-    """Returns what a summary says of log Z: its error, and when it is not to be trusted."""
+    """Returns what a summary says of log Z: its error, and when it is not to be trusted.
+
+    Args:
+      machine: settings of the Boltzmann prior.
+      log_z: [S] each, or of every label [S, C].
+    """
     value, error, ess = (np.asarray(x, np.float64) for x in log_z)
+    of_labels = value.ndim > 1
     record: Record = {
         "nats": records.per_seed(value),
         "standard_error": records.per_seed(error),
         "effective_samples": records.per_seed(ess),
         "is": (
+            f"{'one of each label, ' * of_labels}"
             f"annealed importance sampling, {machine.ais_temperatures} temperatures, "
             f"{machine.ais_chains} chains: too low in the mean, by about half the squared error, "
             "as the nll then is; the finite number of samples makes the nll too high"
@@ -126,7 +133,8 @@ def log_z_record(machine: BoltzmannConfig, log_z: rbm.ais.LogZ) -> Record:
     }
     if not np.all(reliable(machine, log_z)):
         record["warning"] = (
-            f"fewer than {MIN_ESS:.0%} of the chains carry the estimate: neither log Z nor any nll "
+            f"fewer than {MIN_ESS:.0%} of the chains carry the estimate"
+            f"{' of some label' * of_labels}: neither log Z nor any nll "
             "here is to be trusted; more --ais_temperatures help"
         )
     return {"log_z": record}
@@ -153,13 +161,31 @@ def rows(summary: Record, own: Callable[[Record], list[run_report.Row]]) -> list
         spread = [test[f"nll_nats{ending}"] for ending in records.OVER_SEEDS]
         lines.append(("over seeds", spread, "mean and standard deviation of the test nll"))
     if "log_z" in summary:
-        log_z = summary["log_z"]
+        kind, error, chains = "nats, annealed importance sampling", "nats, one standard error", ""
+        if _has_labels(summary):
+            kind, error, chains = f"{kind}, mean over labels", "nats, the largest", ", the fewest"
+        of = lambda name, reduced: _of_seeds(summary, name, reduced)
         lines += [
-            ("log Z", log_z["nats"], "nats, annealed importance sampling"),
-            ("  +-", log_z["standard_error"], "nats, one standard error"),
-            ("  samples", log_z["effective_samples"], f"effective, of {config['ais_chains']}"),
+            ("log Z", of("nats", np.mean), kind),
+            ("  +-", of("standard_error", np.max), error),
+            (
+                "  samples",
+                of("effective_samples", np.min),
+                f"effective, of {config['ais_chains']}{chains}",
+            ),
         ]
     return lines
+
+
+def _has_labels(summary: Record) -> bool:
+    """Tells whether log Z is one of each label."""
+    return np.ndim(summary["log_z"]["nats"]) > (len(summary["seeds"]) > 1)
+
+
+def _of_seeds(summary: Record, name: str, reduced: Callable[..., Any]) -> Any:
+    """Returns a number of log Z, one a seed, of several labels reduced to one."""
+    value = summary["log_z"][name]
+    return reduced(value, axis=-1) if _has_labels(summary) else value
 
 
 def warnings(summary: Record) -> list[str]:

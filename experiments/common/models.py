@@ -48,7 +48,7 @@ def of_seeds(
       images: the data set.
       test: what the summary says of the test images.
       preparation: what was done to images.
-      log_z: [S] each, of Boltzmann priors.
+      log_z: [S] each, of Boltzmann priors; given labels [S, C].
     """
     params, model_state, steps = sharding.fetch((state.params, state.model_state, state.step))
     models = []
@@ -119,6 +119,6 @@ def _of_seed(test: Mapping[str, Any], num_seeds: int, index: int) -> dict[str, A
     }
 
 
-def _log_z(log_z: rbm.ais.LogZ, index: int) -> dict[str, float]:
-    value, error, ess = (float(np.asarray(x)[index]) for x in log_z)
+def _log_z(log_z: rbm.ais.LogZ, index: int) -> dict[str, Any]:
+    value, error, ess = (np.asarray(x, np.float64)[index].tolist() for x in log_z)
     return {"nats": value, "standard_error": error, "effective_samples": ess}

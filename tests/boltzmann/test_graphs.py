@@ -55,6 +55,21 @@ def test_colors_are_proper_and_few():
         assert Graph(24, np.argwhere(adjacency)).num_colors <= 2
 
 
+def test_units_of_labels_are_joined_to_all_others():
+    for graph in (Graph(6, PRISM), graphs.complete(3), Graph(2, [])):
+        n = graph.num_units
+        found = graphs.with_labels(graph, 2)
+        assert (found.num_units, found.num_colors) == (n + 2, graph.num_colors + 1)
+        assert_proper(found)
+        np.testing.assert_array_equal(found.edges[: graph.num_edges], graph.edges)
+        added = [(unit, label) for label in (n, n + 1) for unit in range(n)]
+        np.testing.assert_array_equal(found.edges[graph.num_edges :], added)
+    with pytest.raises(ValueError, match="num_labels must be at least 1, got 0"):
+        graphs.with_labels(graph, 0)
+    with pytest.raises(ValueError, match="neighbor lists of"):
+        graphs.with_labels(Graph(1 << 20, [], colors=np.zeros(1 << 20, int)), 100)
+
+
 def test_named_graphs():
     assert_proper(graphs.complete(5))
     assert graphs.complete(5).num_edges == 10

@@ -202,6 +202,17 @@ BOLTZMANN |= dict(log_z_interval=3, normalization="batch")
             id="graph",
             marks=pytest.mark.slow,
         ),
+        pytest.param(
+            dict(
+                BOLTZMANN,
+                prior=names.GENERAL,
+                graph="four_partite",
+                num_chains=12,
+                condition=names.LABELS,
+            ),
+            id="graph given labels",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_an_interrupted_run_of_seeds_ends_like_a_whole_one(tmp_path, monkeypatch, kind) -> None:
@@ -252,7 +263,8 @@ def test_an_interrupted_run_of_seeds_ends_like_a_whole_one(tmp_path, monkeypatch
     assert (whole["validation"]["num_images"], test["num_images"]) == (12, 16)
     assert np.shape(test["kl_nats"]) == (2, 1 if "prior" in kind else 2)
     if "prior" in kind:
-        assert np.shape(whole["log_z"]["nats"]) == (2,)
+        shape = (2, 10) if "condition" in kind else (2,)
+        assert np.shape(whole["log_z"]["nats"]) == shape
         rbm = kind["prior"] == names.BOLTZMANN
         if rbm:
             with np.load(tmp_path / "whole" / "prior.npz") as machine:
@@ -263,7 +275,8 @@ def test_an_interrupted_run_of_seeds_ends_like_a_whole_one(tmp_path, monkeypatch
             params = dvae.load(folder).params
             for machine in machines:
                 np.testing.assert_array_equal(machine.weights, params["prior"].weights.ravel())
-                assert machine.graph.num_edges == (36 if rbm else 54)
+                edges = 36 if rbm else 54
+                assert machine.graph.num_edges == edges + (120 if "condition" in kind else 0)
             again = dvae.load(tmp_path / "cut", seed=seed).params
             jax.tree.map(np.testing.assert_array_equal, again, params)
     np.testing.assert_allclose(

@@ -91,7 +91,12 @@ def test_the_classifier_is_fitted_to_images_that_have_their_labels():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (dict(prior="rbm"), "--condition=labels goes with --prior=directed, got --prior=rbm"),
+        (dict(prior="rbm"), "use --prior=boltzmann --graph=bipartite, the same machine"),
+        (
+            dict(prior="boltzmann", sampler="tempering"),
+            "goes with --sampler=pcd, whose chains each have one label, got --sampler=tempering",
+        ),
+        (dict(prior="boltzmann", sampler="annealing"), "got --sampler=annealing"),
         (dict(data_on="files"), "use --data_on=host"),
         (dict(coordinator="auto"), "is of one process, got --coordinator=auto"),
     ],

@@ -43,4 +43,4 @@ def check(workdir, summary, test, labels=None):
             np.testing.assert_allclose(
                 model.info["log_z"]["nats"], of_seed(summary["log_z"]["nats"], index), atol=1e-4
             )
-            assert model.info["log_z"]["nats"] == float(model.params["log_z"])
+            assert model.info["log_z"]["nats"] == np.float64(model.params["log_z"]).tolist()

@@ -11,8 +11,8 @@ import models
 import numpy as np
 import pytest
 
-from dvae import trained
-from dvae.models import mlp
+from dvae import boltzmann, trained
+from dvae.models import labeled_machine, mlp
 
 NUM_LABELS = 3
 SIZES = dict(group_sizes=(2, 2), hidden=(3,), num_pixels=6)
@@ -167,11 +167,61 @@ def test_models_that_are_older_than_real_labels_are_read(labeled, tmp_path):
     assert trained.load(tmp_path).functions == LABELED
 
 
-def test_labels_do_not_go_with_other_priors():
-    with pytest.raises(ValueError, match="num_labels must be 0, or above 0 under a directed"):
-        mlp.BinaryVAEConfig(**SIZES, num_labels=3, directed=False)
+def test_labels_go_with_machines_on_graphs_that_have_units_for_them():
+    with pytest.raises(ValueError, match="num_labels must be at least 0, got -1"):
+        mlp.BinaryVAEConfig(**SIZES, num_labels=-1)
     with pytest.raises(ValueError, match="real_labels needs num_labels above 0 and a directed"):
         mlp.BinaryVAEConfig(**SIZES, real_labels=True)
+    network = mlp.BinaryVAEConfig(**SIZES, num_labels=NUM_LABELS, directed=False)
+    with pytest.raises(ValueError, match="takes no labels; use the bipartite graph"):
+        trained.binary_vae.Functions(network, (3, 2, 1), 5)
+    bare = trained.Topology.of("complete", boltzmann.graphs.complete(4))
+    with pytest.raises(ValueError, match="the graph must have 7 units, got 4"):
+        trained.binary_vae.Functions(network, (3, 2, 1), 5, topology=bare).abstract_params()
     module = mlp.BinaryVAE(PLAIN.network)
     with pytest.raises(ValueError, match="num_labels=0 takes no labels"):
         module.init(jax.random.key(0), [], jnp.zeros((1, 3)), method=mlp.BinaryVAE.prior_logits)
+
+
+def test_a_machine_given_labels_is_at_each_label_the_machine_of_its_bits(tmp_path):
+    graph = boltzmann.graphs.with_labels(boltzmann.graphs.k_partite(2, 2), NUM_LABELS)
+    functions = trained.binary_vae.Functions(
+        mlp.BinaryVAEConfig(**SIZES, num_labels=NUM_LABELS, directed=False),
+        (3, 2, 1),
+        num_chains=NUM_LABELS + 1,
+        topology=trained.Topology.of("bipartite", graph),
+    )
+    rng = np.random.default_rng(2)
+    draw = lambda like: jnp.asarray(rng.normal(size=like.shape), like.dtype)
+    params = jax.tree.map(draw, functions.abstract_params())
+    prior = params["prior"]
+    held = labeled_machine.values(prior, NUM_LABELS + 1, NUM_LABELS)
+    params["chains"] = params["chains"]._replace(z=jnp.asarray(held))
+    given = [labeled_machine.given(prior, label, NUM_LABELS) for label in range(NUM_LABELS)]
+    log_z = jnp.stack([boltzmann.exact.log_z(machine) - less for machine, less in given])
+    assert params["log_z"].shape == log_z.shape
+    params["log_z"] = log_z
+    log_z_of = {"nats": log_z.tolist(), "standard_error": [0.1] * NUM_LABELS}
+    trained.save(tmp_path, functions, params, trained.Card("noise", log_z=log_z_of))
+    assert "log Z of the prior given each label: " in (tmp_path / "README.md").read_text()
+    model, labels = trained.load(tmp_path), np.array([2, 0, 2])
+    assert model.functions == functions
+    written = boltzmann.edge_lists.read(tmp_path / "machine.csv")
+    np.testing.assert_array_equal(written.weights, prior.weights)
+    assert written.graph.num_units == 4 + NUM_LABELS
+
+    states = np.array(list(itertools.product((0, 1), repeat=4)), np.uint8)
+    exact = []
+    for image, label in zip(IMAGES, labels, strict=True):
+        machine, _ = given[label]
+        log_pz = -boltzmann.energy(machine, np.float32(states)) - boltzmann.exact.log_z(machine)
+        of_states = np.full(len(states), label)
+        p = np.asarray(model.apply(params, "mean_image", states, labels=of_states) / 255)
+        log_px = np.where(image == 1, np.log(p), np.log1p(-p)).sum((1, 2, 3))
+        exact.append(jax.nn.logsumexp(log_px + np.asarray(log_pz)))
+    estimate = model.log_likelihood(jax.random.key(3), IMAGES, num_samples=4_000, labels=labels)
+    np.testing.assert_allclose(estimate, exact, atol=0.1)
+    assert np.ptp(exact) > 0.3
+    assert model.sample(jax.random.key(0), 5, labels=[2, 1, 2, 0, 2]).shape == (5, 3, 2, 1)
+    with pytest.raises(ValueError, match="trained with labels 0 to 2; give labels="):
+        model.sample(jax.random.key(0), 5)
