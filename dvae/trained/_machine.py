@@ -144,21 +144,22 @@ def sample(
     num_samples: int,
     *,
     num_groups: int,
-    labels: jax.Array | None = None,
+    num_labels: int,
+    labels: jax.Array | None,
 ) -> list[jax.Array]:
     """Draws bits [num_samples, n] of each group from the chains among a model's parameters.
 
     Args:
         key: typed PRNG key.
-        params: of the model.
+        params: of the model; its log Z is not read.
         num_samples: at least 1.
         num_groups: of the model.
-        labels: int [num_samples], where the model has labels.
+        num_labels: that it knows.
+        labels: int [num_samples], where there are some.
     """
     arguments = key, params["prior"], params["chains"]
     if labels is None:
         return machines.sample(*arguments, num_samples, num_groups=num_groups)
-    num_labels = params["log_z"].shape[0]
     return labeled_machine.sample(*arguments, labels, num_labels=num_labels, num_groups=num_groups)
 
 

@@ -229,7 +229,8 @@ class Functions:
                 shape = () if groups or self.num_labels else (num_images,)
                 groups.append(bernoulli.sample(key_group, logits, shape))
         else:
-            groups = _machine.sample(key, params, num_images, num_groups=num_groups, labels=labels)
+            sizes = {"num_groups": num_groups, "num_labels": self.num_labels}
+            groups = _machine.sample(key, params, num_images, **sizes, labels=labels)
         return self.decode(params, jnp.concatenate(groups, -1), labels=labels)
 
     def _draws(
