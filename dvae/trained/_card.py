@@ -31,7 +31,7 @@ def describe(record: Mapping[str, Any], arrays: Mapping[str, Any]) -> str:
         "    import dvae, jax",
         "",
         '    model = dvae.load("FOLDER")  # of this file',
-        "    images = model.sample(jax.random.key(0), 16)",
+        f"    images = model.sample(jax.random.key(0), 16{_labels(record)})",
         "",
         f"- Images: {shape}, {_PIXELS[images['pixels']]}"
         + (f"; {images['preparation']}" if images["preparation"] else ""),
@@ -60,3 +60,13 @@ def describe(record: Mapping[str, Any], arrays: Mapping[str, Any]) -> str:
 
 def _as_list(x: float | list[float]) -> list[float]:
     return x if isinstance(x, list) else [x]
+
+
+def _labels(record: Mapping[str, Any]) -> str:
+    """Writes what samples are given: a label each, or a vector of zeros."""
+    network = record["settings"].get("network", {})
+    if not network.get("num_labels"):
+        return ""
+    if network.get("real_labels"):
+        return f", labels=[[0.0] * {network['num_labels']}] * 16"
+    return ", labels=[0] * 16"

@@ -7,7 +7,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.sharding import Mesh
 
 from dvae import bounds, data, estimators
@@ -18,6 +17,7 @@ from experiments.binary_vae import (
     conditions,
     names,
     objectives,
+    optimizers,
     rebar_objectives,
     relaxed_objectives,
     score_objectives,
@@ -27,11 +27,10 @@ from experiments.binary_vae.conditions import NOTHING, Condition
 from experiments.binary_vae.config import Config
 from experiments.boltzmann import graphs
 from experiments.boltzmann import prior as boltzmann_prior
-from experiments.common import batches, half_precision, pixels, schedules
+from experiments.common import batches, half_precision, pixels
 from experiments.common import run as runner
 
 PyTree = Any
-_DECAYED = ("kernel", "scale", "weights")  # of layers, of batch norm, of the Boltzmann machine
 ADVICE = {
     False: loop.ADVICE,
     True: "Its --beta must exceed the largest singular value of the prior's couplings, see the "
@@ -244,56 +243,6 @@ def _metrics(terms: objectives.Terms) -> state.Metrics:
     }
 
 
-def optimizer(config: Config) -> optax.GradientTransformation:
-    """Returns Adam under the schedule, or plain SGD for the prior's logits beside it.
-
-    A control variate has a learning rate of its own, and a baseline may have one.
-    """
-    adam = _adam(config)
-    if not config.prior_learning_rate:
-        return adam
-
-    def is_prior(path: Any, _: Any) -> bool:
-        first, last = (getattr(k, "key", None) for k in (path[0], path[-1]))
-        return first == "network" and last in ("prior_logits", "prior_bias")
-
-    labels = lambda params: jax.tree_util.tree_map_with_path(is_prior, params)
-    return optax.multi_transform({False: adam, True: optax.sgd(config.prior_learning_rate)}, labels)
-
-
-def _adam(config: Config) -> optax.GradientTransformation:
-    """Returns Adam, with the parameters apart that have a rate of their own."""
-    rates = schedules.learning_rates(config.schedule, config.learning_rate, config.num_steps)
-    adam = lambda rates: optax.adam(rates, b2=config.adam_b2, eps=config.adam_eps)
-    model = adam(rates)
-    if config.weight_decay:
-        # Added to the gradient, as the derivative of the penalty is, not to Adam's step.
-        model = optax.chain(optax.add_decayed_weights(config.weight_decay, _decayed), model)
-    if config.prior != names.DIRECTED:
-        return model
-    apart: tuple[str, ...]
-    if config.estimator in names.LEARNED_CONTROL:
-        apart, other = ("control",), adam(lambda step: config.control_rate * rates(step))
-    elif config.estimator in names.LEARNED_BASELINE and config.baseline_learning_rate:
-        rate = config.baseline_learning_rate
-        apart = ("baseline", "scales")
-        other = adam(schedules.learning_rates(config.schedule, rate, config.num_steps))
-    else:
-        return model
-    labels = lambda params: {name: name in apart for name in params}
-    return optax.multi_transform({False: model, True: other}, labels)
-
-
-def _decayed(params: PyTree) -> PyTree:
-    """Marks the parameters of the model that weight decay acts on."""
-
-    def decays(path: Any, _: Any) -> bool:
-        first, last = (getattr(k, "key", getattr(k, "name", None)) for k in (path[0], path[-1]))
-        return first in ("network", "prior") and last in _DECAYED
-
-    return jax.tree_util.tree_map_with_path(decays, params)
-
-
 def make_task(
     config: Config, images: data.Dataset, mesh: Mesh, validate: runner.ValidateFn
 ) -> loop.Task:
@@ -317,7 +266,7 @@ def make_task(
         init_fn(config, pixel_mean, condition),
         loss_fn(config, num_pixels, mesh, condition),
         draw_fn(config, dynamic, mesh, images.num_train, condition),
-        optimizer(config),
+        optimizers.optimizer(config),
         evaluate=validate,
         rows=batches.Rows(mesh, train, images.num_train),
         shown=("objective", "distortion", "kl"),

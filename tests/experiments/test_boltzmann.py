@@ -15,8 +15,7 @@ from dvae.models import boltzmann
 from dvae.train import sharding
 from experiments.binary_vae import __main__ as binary_vae
 from experiments.binary_vae import evaluation as binary_evaluation
-from experiments.binary_vae import names
-from experiments.binary_vae import task as binary_vae_task
+from experiments.binary_vae import names, optimizers
 from experiments.binary_vae.config import Config
 from experiments.binary_vae.presets import PRESETS
 from experiments.boltzmann import evaluation as boltzmann_evaluation
@@ -149,7 +148,7 @@ def test_weight_decay_spares_biases(images) -> None:
     _, first, prior = start(config, images)
     params = {**first.params, "prior": prior}
     zeros = jax.tree.map(jnp.zeros_like, params)
-    optimizer = binary_vae_task.optimizer(config)
+    optimizer = optimizers.optimizer(config)
     updates, _ = optimizer.update(zeros, optimizer.init(params), params)
     for path, update in jax.tree_util.tree_leaves_with_path(updates):
         name = jax.tree_util.keystr(path)

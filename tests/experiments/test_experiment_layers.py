@@ -15,7 +15,7 @@ ROOMS = (
     ("rules", "sizes", "protocol", "machines", "conditions"),
     ("config",),
     ("presets",),
-    ("model", "latents"),
+    ("model", "latents", "optimizers"),
     ("objectives", "measurement"),
     (
         "relaxed_objectives",

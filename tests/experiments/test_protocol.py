@@ -14,7 +14,7 @@ import pytest
 from test_binary_objectives import NUM_PIXELS, TINY, X, bind, make
 
 from dvae import estimators, relax
-from experiments.binary_vae import names, protocol, task
+from experiments.binary_vae import names, optimizers, protocol, task
 from experiments.binary_vae.config import Config
 
 FIELDS = [field.name for field in dataclasses.fields(protocol.ProtocolConfig)]
@@ -220,7 +220,7 @@ def test_the_logits_of_the_prior_may_descend_by_sgd():
     network = {"decoder": {"kernel": jnp.ones(3)}, "prior_logits": jnp.ones(2)}
     params = {"network": network, "baseline": jnp.ones(2)}
     grads = jax.tree.map(lambda x: 2 * x, params)
-    optimizer = task.optimizer(config)
+    optimizer = optimizers.optimizer(config)
     updates, _ = optimizer.update(grads, optimizer.init(params), params)
     np.testing.assert_allclose(updates["network"]["prior_logits"], -1.0)  # 0.5 times 2
     np.testing.assert_allclose(updates["network"]["decoder"]["kernel"], -1e-3, rtol=1e-4)
@@ -251,7 +251,7 @@ def test_the_optimizer_has_its_settings_and_baselines_their_rate(
     params = {name: jnp.arange(3.0) for name in ("network", "baseline", "scales")}
     first = {name: x - 1 for name, x in params.items()}
     grads = [first, {name: -3 * x for name, x in first.items()}]
-    ours, b2 = task.optimizer(config), settings.get("adam_b2", 0.999)
+    ours, b2 = optimizers.optimizer(config), settings.get("adam_b2", 0.999)
     rates = {"network": network_rate, "baseline": baseline_rate, "scales": baseline_rate}
     state = ours.init(params)
     adams = {n: optax.adam(r, b2=b2, eps=config.adam_eps) for n, r in rates.items()}
@@ -268,4 +268,6 @@ def test_with_the_rate_of_the_model_the_state_of_the_optimizer_is_one_adam():
     config = Config(**{**TINY, "estimator": names.NVIL})
     params = {"network": jnp.ones(2), "baseline": jnp.ones(2)}
     usual = optax.adam(optax.constant_schedule(1e-3)).init(params)
-    assert jax.tree.structure(task.optimizer(config).init(params)) == jax.tree.structure(usual)
+    assert jax.tree.structure(optimizers.optimizer(config).init(params)) == jax.tree.structure(
+        usual
+    )

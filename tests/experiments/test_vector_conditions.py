@@ -15,7 +15,7 @@ from dvae import data
 from dvae.train import loop, sharding
 from experiments import encode
 from experiments.binary_vae import __main__ as binary_vae
-from experiments.binary_vae import classes, conditions, evaluation, task
+from experiments.binary_vae import classes, conditions, evaluation, optimizers, task
 from experiments.binary_vae.config import Config
 
 VECTORS = conditions.Condition(NUM_LABELS, one_hot=False)
@@ -119,7 +119,7 @@ def test_the_prior_without_effect_of_vectors_learns_a_bias():
     gradients = jax.jit(jax.grad(loss, has_aux=True))(
         params, state, rows, jax.random.key(0), jnp.int32(0)
     )[0]
-    optimizer = task.optimizer(config)
+    optimizer = optimizers.optimizer(config)
     updates, _ = optimizer.update(gradients, optimizer.init(params), params)
     # By plain descent, as the flag says.
     of_bias, gradient = (tree["network"]["prior_bias"] for tree in (updates, gradients))

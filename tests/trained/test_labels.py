@@ -157,6 +157,11 @@ def test_a_model_with_labels_is_read_as_it_was_written(request, kind, tmp_path):
     read = trained.load(tmp_path)
     assert read.functions == model.functions
     jax.tree.map(np.testing.assert_array_equal, read.params, model.params)
+    (call,) = re.findall(
+        r"    images = (model.sample\(.*\))\n", (tmp_path / "README.md").read_text()
+    )
+    images = eval(call, {"model": read, "jax": jax})  # the line that users copy
+    assert images.shape == (16, 3, 2, 1)
 
 
 def test_models_that_are_older_than_real_labels_are_read(labeled, tmp_path):
