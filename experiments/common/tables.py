@@ -141,17 +141,24 @@ def write(table: Table, groups: Sequence[run_groups.Group], out: Path) -> str:
     places = [place(group) for group in groups]
     for cells, text in zip(rows, _other_settings(table, groups, places), strict=True):
         cells["other settings"] = text
-    if not any(cells["other settings"] for cells in rows):
-        for cells in rows:
-            del cells["other settings"]
+    empty = [] if any(cells["other settings"] for cells in rows) else ["other settings"]
+    if not table.published:
+        empty += ["published", "difference"]
+    for cells in rows:
+        for name in empty:
+            del cells[name]
     text = tables.markdown(tuple(rows[0]), [list(cells.values()) for cells in rows])
     summaries = run_groups.summaries_of(groups)
     notes = (
         "Test NLL in nats an image, by importance samples in the binary limit, at the step with "
         "the lowest validation NLL (± the standard deviation over seeds, where there are several); "
-        f"SE over the test images, -ELBO with one sample. Published: {table.source}. Difference: "
-        f"ours less theirs, for the same test images. {hardware(summaries)}"
+        "SE over the test images, -ELBO with one sample. "
     )
+    if table.published:
+        notes += (
+            f"Published: {table.source}. Difference: ours less theirs, for the same test images. "
+        )
+    notes += hardware(summaries)
     title = f"# All runs in {table.heading or table.name.replace('table', 'Table ')}"
     save(f"{title}\n\n{text}\n\n{notes}\n", summaries, table.name, out)
     return text

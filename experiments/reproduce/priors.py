@@ -7,7 +7,9 @@ from experiments.binary_vae import presets as binary_presets
 from experiments.binary_vae import report as binary_report
 from experiments.reproduce.cells import CPU, PAPER, Cell, Recipe, Settings
 
-TABLE = table2.TABLE._replace(name="boltzmann", heading="Boltzmann machines by graph")
+TABLE = table2.TABLE._replace(
+    name="boltzmann", heading="Boltzmann machines by graph", published={}, source=""
+)
 # As long as Table 2 of DVAE++ trains RBMs, with as many chains and sweeps.
 _PAPER: Settings = dict(
     num_steps=1_000_000, num_chains=1_000, num_sweeps=40, kl_warmup_steps=300_000

@@ -75,6 +75,15 @@ def test_rows_hold_the_published_value_of_their_cell(tmp_path):
     assert [record["config"]["workdir"] for record in records] == [""] * 3
 
 
+def test_tables_without_published_values_do_not_speak_of_them(tmp_path):
+    unpublished = table1.TABLE._replace(published={}, source="")
+    table = result_tables.compare(unpublished, [write(tmp_path / "a", summary())], tmp_path / "out")
+    text = (tmp_path / "out" / f"{unpublished.name}.md").read_text()
+    assert table in text
+    assert "published" not in text.lower()
+    assert "difference" not in text.lower()
+
+
 @pytest.mark.parametrize(
     ("config", "name"),
     [
