@@ -30,10 +30,10 @@ def cells(page: Path):
 
 
 def measured(record) -> list[float]:
-    """Every number of a summary's evaluation on test images; lists by their mean."""
+    """The size of every number of a summary's evaluation on test images; lists by their mean."""
     values = [*record["test"].values(), *record.get("baseline", {}).values()]
     numbers = [np.mean(x) if isinstance(x, list) else x for x in values]
-    return [float(x) for x in numbers if not isinstance(x, str)]
+    return [abs(float(x)) for x in numbers if not isinstance(x, str)]
 
 
 def is_rounded(text: str, numbers: Iterable[float]) -> bool:
