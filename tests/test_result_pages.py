@@ -17,6 +17,7 @@ RECORDS = {
     "joint_vae": "joint_vae.json",
     "quantizers": "quantizers.json",
     "boltzmann": "boltzmann.json",
+    "disarm": "disarm_table.json",
     "cifar10_vq": "cifar10_vq/results.json",
 }
 NUMBER = re.compile(r"\*{0,2}(\d+\.\d+)\*{0,2}( %)?(?: [\u00b9\u00b2\u00b3])?")
