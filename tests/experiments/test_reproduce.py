@@ -207,11 +207,15 @@ def test_a_run_of_several_seeds_stands_for_them_all(tmp_path) -> None:
     place = results.Place(manifest.TABLES["disarm"], tmp_path / "runs", tmp_path / "out")
     cells = [cell for cell in place.table.cells if cell.name in ("disarm", "arms")]
     finished_runs.make(
-        place.workdir(cells[0], "cpu", 0), "binary_vae", **{**cells[0].settings("cpu"), "seed": 0}
+        place.workdir(cells[0], "paper", 0),
+        "binary_vae",
+        **{**cells[0].settings("paper"), "seed": 0},
     )
-    config = reproduce.Config(budget="cpu", seeds=7)
+    config = reproduce.Config(budget="paper", seeds=7)
     waiting = reproduce.queue(config, place, cells, [])
     assert [job.name for job in waiting] == ["arms, seed 0", "disarm, seed 5", "arms, seed 5"]
+    config = reproduce.Config(budget="cpu", seeds=2)
+    assert len(reproduce.queue(config, place, cells, [])) == 4, "there a run has one seed"
     results.write(place)
     assert results.value(place.table, results.read(place, [], cells[0])) == (108.0, 0.0)
 
