@@ -29,6 +29,7 @@ from experiments.gradient_variance.config import (
 from experiments.gradient_variance.measurement import SIDES, Error, Loss, say
 
 PyTree = Any
+_PLACES = ("out", "data_dir")  # of this machine, of no use elsewhere
 MEASUREMENT = 3  # the role that is folded into the seed's key, apart from those of a training
 
 
@@ -219,12 +220,12 @@ def record(config: Config, measurement: Measurement, seconds: float) -> dict[str
     flags = [
         f" --{field.name}={getattr(config, field.name)}"
         for field in dataclasses.fields(config)
-        if field.name not in ("out", "data_dir")
+        if field.name not in _PLACES
         and getattr(config, field.name) != (field.default or getattr(usual, field.name))
     ]
     return {
         "command": "python -m experiments.gradient_variance" + "".join(flags),
-        "config": dataclasses.asdict(config),
+        "config": dataclasses.asdict(config) | dict.fromkeys(_PLACES, ""),
         "stages": stages,
         "estimators": rows,
         "hardware": records.describe_hardware(),

@@ -196,6 +196,7 @@ def test_report_of_a_small_run(tmp_path):
     text = (tmp_path / "report.md").read_text()
     assert table in text
     assert "--num_draws=200" in text
+    assert record["config"]["out"] == "", "where results were written is of no use elsewhere"
     published, free = (row["stages"] for row in record["estimators"])
     assert published[0]["tuned"]["scale"] > 1
     assert free[0]["tuned"]["scale"] == 1
