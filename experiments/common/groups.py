@@ -31,6 +31,10 @@ class Program(NamedTuple):
     before: Mapping[str, Any] = {}
 
 
+# Settings that say which step is kept of a training, not how it goes.
+_OF_WATCHING = ("eval_interval", "num_eval_images", "num_validation_images", "checkpoint_interval")
+_LENGTH, _PARTS = "num_steps", ("kl_warmup_steps", "beta_steps", "capacity_steps")
+
 # A field that no other program has, and what compares the program's runs.
 _PROGRAMS = {
     "cifar_vq": ("codebook_size", "experiments.report"),
@@ -125,13 +129,19 @@ def read_summaries(path: Path) -> list[Summary]:
     return [records.with_standard_names(entry) for entry in found]
 
 
-def is_of(program: Program, summary: Mapping[str, Any], config: RunConfig) -> bool:
+def is_of(
+    program: Program, summary: Mapping[str, Any], config: RunConfig, *, any_length: bool = False
+) -> bool:
     """Tells whether a run has the settings of a configuration, but for its seeds.
+
+    How often it was validated and saved does not count, though it says which step was kept.
 
     Args:
       program: of both.
       summary: of a run, finished or not.
       config: every setting.
+      any_length: whether a longer or shorter run counts, of which parts that are given in steps
+        may be as long as in the configuration, or the same share of the run.
     """
     settings = dataclasses.asdict(config)
     dataset = {DATASET: settings[DATASET]}
@@ -139,7 +149,15 @@ def is_of(program: Program, summary: Mapping[str, Any], config: RunConfig) -> bo
         return False
     alike = {name: value for name, value in summary.items() if name != "steps"}
     wanted = settings_of(program, {"config": settings, **dataset})
-    return settings_of(program, {**alike, **dataset}) == wanted
+    found = settings_of(program, {**alike, **dataset})
+    differ = {name for name in {**wanted, **found} if wanted.get(name) != found.get(name)}
+    differ -= {*_OF_WATCHING}
+    if any_length:
+        share = lambda values, name: values.get(name, 0) / values[_LENGTH]
+        differ -= {
+            name for name in differ & {*_PARTS} if share(wanted, name) == share(found, name)
+        } | {_LENGTH}
+    return not differ
 
 
 def _checked(

@@ -1,5 +1,6 @@
 """What is done: runs of a table's cells, in their folders and in the file of its results."""
 
+import functools
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -61,17 +62,12 @@ class Done(NamedTuple):
 
     budget: str
     run: Run
+    is_finished: bool  # as long as the budget's
 
     @property
     def steps(self) -> int:
         """How many steps it has trained."""
-        summary = self.run.summary
-        return int(summary["steps"] if "steps" in summary else summary["num_steps"])
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether it has trained all of them."""
-        return not records.is_unfinished(self.run.summary)
+        return _steps(self.run)
 
     @property
     def has_prior(self) -> bool:
@@ -81,7 +77,9 @@ class Done(NamedTuple):
 
 
 def read(place: Place, recorded: Sequence[groups.Summary], cell: Cell) -> list[Done]:
-    """Returns the runs of a cell, of the same seed and settings the longest one.
+    """Returns the runs of a cell, of each seed the longest one.
+
+    A recorded run counts for every budget whose settings it has, whatever its length.
 
     Args:
       place: of the table.
@@ -92,12 +90,16 @@ def read(place: Place, recorded: Sequence[groups.Summary], cell: Cell) -> list[D
     for budget in BUDGETS:
         config = cell.config(budget)
         runs = _in_folders(place, cell, budget)
+        ended = {run.directory for run in runs if not records.is_unfinished(run.summary)}
         runs += [
             Run(place.records, summary)
             for summary in recorded
-            if groups.is_of(cell.program, summary, config)
+            if groups.is_of(cell.program, summary, config, any_length=True)
         ]
-        found += [Done(budget, run) for run in _longest(cell.program, runs)]
+        found += [
+            Done(budget, run, run.directory in ended or _steps(run) >= config.num_steps)
+            for run in _longest(runs, lambda run: "")
+        ]
     return found
 
 
@@ -126,7 +128,8 @@ def write(place: Place) -> str:
     runs += [Run(place.records, summary) for summary in recorded(place)]
     if not runs:
         return ""
-    return WRITE[place.table.name](groups.group(program, _longest(program, runs)), place.out)
+    longest = _longest(runs, functools.partial(_settings, program))
+    return WRITE[place.table.name](groups.group(program, longest), place.out)
 
 
 def value(table: Table, runs: Sequence[Done]) -> tuple[float, float | None] | None:
@@ -169,15 +172,25 @@ def _in_folders(place: Place, cell: Cell, budget: str) -> list[Run]:
     return runs
 
 
-def _longest(program: groups.Program, runs: Sequence[Run]) -> list[Run]:
-    """Returns of runs that have settings and a seed in common the longest one, in their order."""
+def _longest(runs: Sequence[Run], kind: Callable[[Run], str]) -> list[Run]:
+    """Returns of runs that have their kind and a seed in common the longest one, in their order."""
     seeds: dict[str, set[int]] = {}
     chosen = set()
-    for i in sorted(range(len(runs)), key=lambda i: -Done("", runs[i]).steps):
-        summary = {name: value for name, value in runs[i].summary.items() if name != "steps"}
-        key = json.dumps(groups.settings_of(program, summary), sort_keys=True)
-        before = seeds.setdefault(key, set())
-        if not before & set(summary["seeds"]):
-            before |= set(summary["seeds"])
+    for i in sorted(range(len(runs)), key=lambda i: -_steps(runs[i])):
+        before = seeds.setdefault(kind(runs[i]), set())
+        if not before & set(runs[i].summary["seeds"]):
+            before |= set(runs[i].summary["seeds"])
             chosen.add(i)
     return [run for i, run in enumerate(runs) if i in chosen]
+
+
+def _settings(program: groups.Program, run: Run) -> str:
+    """Writes all that determines a run's result but its seeds and how far it came."""
+    summary = {name: value for name, value in run.summary.items() if name != "steps"}
+    return json.dumps(groups.settings_of(program, summary), sort_keys=True)
+
+
+def _steps(run: Run) -> int:
+    """Returns how many steps a run has trained."""
+    summary = run.summary
+    return int(summary["steps"] if "steps" in summary else summary["num_steps"])

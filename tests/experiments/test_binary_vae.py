@@ -1,29 +1,23 @@
 """The binary: every estimator trains, seeds, devices, resuming, evaluation, results and errors."""
 
 import dataclasses
-import json
 
 import command_line
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import trained_runs
 
-import dvae
 from dvae import data
-from dvae.boltzmann import edge_lists
 from dvae.distributions import bernoulli
 from dvae.models import binary as binary_model
 from dvae.train import sharding
-from experiments import encode, export
 from experiments.binary_vae import __main__ as binary_vae
 from experiments.binary_vae import evaluation as binary_evaluation
 from experiments.binary_vae import names
 from experiments.binary_vae import task as binary_vae_task
 from experiments.binary_vae.config import Config
 from experiments.binary_vae.presets import PRESETS, TABLE1_CELLS
-from experiments.boltzmann.names import ANNEALING, PCD, TEMPERING
 
 TINY = PRESETS["smoke"]
 
@@ -168,130 +162,6 @@ def test_evaluation_approaches_the_enumerated_log_likelihood(images, num_groups)
         np.testing.assert_allclose(rounded.log_likelihood, results.log_likelihood, atol=0.05)
 
 
-BOLTZMANN = dict(prior="rbm", num_chains=8, num_sweeps=1, ais_temperatures=20, ais_chains=20)
-BOLTZMANN |= dict(log_z_interval=3, normalization="batch")
-
-
-@pytest.mark.usefixtures("one_device")
-@pytest.mark.parametrize(
-    "kind",
-    [
-        pytest.param(
-            dict(estimator=names.NVIL, gradient_draws=2, num_training_images=24),
-            id=names.NVIL,
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(dict(condition=names.LABELS), id=names.LABELS, marks=pytest.mark.slow),
-        pytest.param(
-            dict(BOLTZMANN, sampler=PCD),
-            id=PCD,
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
-            dict(BOLTZMANN, sampler=TEMPERING),
-            id=TEMPERING,
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
-            dict(BOLTZMANN, sampler=ANNEALING),
-            id=ANNEALING,
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
-            dict(BOLTZMANN, prior=names.GENERAL, graph="four_partite", sampler=ANNEALING),
-            id="graph",
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
-            dict(
-                BOLTZMANN,
-                prior=names.GENERAL,
-                graph="four_partite",
-                num_chains=12,
-                condition=names.LABELS,
-            ),
-            id="graph given labels",
-            marks=pytest.mark.slow,
-        ),
-    ],
-)
-def test_an_interrupted_run_of_seeds_ends_like_a_whole_one(tmp_path, monkeypatch, kind) -> None:
-    settings = {**TINY, **kind, "num_groups": 2, "num_seeds": 2, "num_validation_images": 12}
-    whole = binary_vae.run(Config(**settings, workdir=str(tmp_path / "whole")))
-    cut = Config(**settings, workdir=str(tmp_path / "cut"))
-    evaluate = binary_evaluation.Evaluator.evaluate
-    calls = []
-
-    def interrupted(*args, **kwargs):
-        calls.append(1)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return evaluate(*args, **kwargs)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(binary_evaluation.Evaluator, "evaluate", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            binary_vae.run(cut)
-    assert not (tmp_path / "cut" / "summary.json").exists()
-    resumed = binary_vae.run(cut)
-    parts = ("validation", "test", "evaluated_step", "log_z", "training", "gradient_variance")
-    parts += ("classes",)
-    assert ("training" in whole) == ("gradient_variance" in whole) == ("estimator" in kind)
-    assert ("classes" in whole) == ("classes.png" in whole["files"]) == ("condition" in kind)
-    for name in parts:
-        assert resumed.get(name) == whole.get(name)
-    files = {p.name for p in (tmp_path / "cut").iterdir()}
-    assert files >= {
-        "config.json", "metrics.jsonl", "tensorboard", "checkpoints", "summary.json",
-        "reconstructions.png", "samples.png", "active_units.png", "bounds.png",
-    }  # fmt: skip
-
-    digits = data.load("digits")
-    labels = digits.test_labels if "condition" in kind else None
-    trained_runs.check(tmp_path / "whole", whole, digits.test, labels)
-    if labels is not None:
-        settings = encode.Config(model_seed="1", split="test", batch_size=60)  # the last is padded
-        model, images = encode.prepare(settings, tmp_path / "whole", "digits")
-        codes = encode.encode(settings, model, images)["test"]
-        np.testing.assert_array_equal(codes, model.encode(None, digits.test, labels=labels))
-        (exported, _) = export.make(cut, images, sharding.make_mesh(1))
-        assert exported.functions == model.functions
-
-    # Two seeds, each evaluated at the step of its lowest validation NLL, and their spread.
-    assert json.loads((tmp_path / "whole" / "summary.json").read_text()) == whole
-    test = whole["test"]
-    assert (whole["validation"]["num_images"], test["num_images"]) == (12, 16)
-    assert np.shape(test["kl_nats"]) == (2, 1 if "prior" in kind else 2)
-    if "prior" in kind:
-        shape = (2, 10) if "condition" in kind else (2,)
-        assert np.shape(whole["log_z"]["nats"]) == shape
-        rbm = kind["prior"] == names.BOLTZMANN
-        if rbm:
-            with np.load(tmp_path / "whole" / "prior.npz") as machine:
-                assert machine["weights"].shape == (2, 6, 6)
-        for seed in range(2):
-            folder = tmp_path / "whole" / "model" / f"seed_{seed}"
-            machines = [edge_lists.read(folder / name) for name in ("machine.csv", "machine.npz")]
-            params = dvae.load(folder).params
-            for machine in machines:
-                np.testing.assert_array_equal(machine.weights, params["prior"].weights.ravel())
-                edges = 36 if rbm else 54
-                assert machine.graph.num_edges == edges + (120 if "condition" in kind else 0)
-            again = dvae.load(tmp_path / "cut", seed=seed).params
-            jax.tree.map(np.testing.assert_array_equal, again, params)
-    np.testing.assert_allclose(
-        test["nll_nats_mean_over_seeds"], np.mean(test["nll_nats"]), atol=2e-4
-    )
-    spread = test["nll_nats_standard_deviation_over_seeds"]
-    np.testing.assert_allclose(spread, np.std(test["nll_nats"], ddof=1), atol=2e-4)
-    lines = (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()
-    values = {
-        r["step"]: r["validation/nll"] for r in map(json.loads, lines) if "validation/nll" in r
-    }
-    for seed, step in enumerate(whole["evaluated_step"]):
-        assert step == min(values, key=lambda step: values[step][seed])
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -350,33 +220,3 @@ def test_presets_are_valid() -> None:
     for name, settings in PRESETS.items():
         assert Config(**settings).loop(), name
     assert len(TABLE1_CELLS) == 10
-
-
-@pytest.mark.real_data
-@pytest.mark.usefixtures("one_device")
-@pytest.mark.parametrize(
-    "dataset",
-    [
-        pytest.param("mnist_static", marks=pytest.mark.slow),
-        pytest.param("omniglot", marks=pytest.mark.slow),
-        pytest.param("caltech101_silhouettes", marks=pytest.mark.slow),
-    ],
-)
-def test_real_data_trains_and_is_evaluated(tmp_path, data_dir, dataset) -> None:
-    settings = {**TINY, "dataset": dataset, "data_dir": data_dir, "workdir": str(tmp_path)}
-    summary = binary_vae.run(Config(**settings))
-    assert summary["dataset"].startswith(dataset)
-    assert 100 < summary["test"]["nll_nats"] < 600
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("one_device")
-@pytest.mark.parametrize("estimator", names.ESTIMATORS)
-def test_training_gains_a_nat_on_digits(tmp_path, estimator) -> None:
-    settings = {**PRESETS["demo"], "num_steps": 2_000, "test_samples": 20, "num_latents": 10}
-    settings |= {"workdir": str(tmp_path), "estimator": estimator}
-    settings |= {"log_interval": 100, "steps_per_call": 100}
-    binary_vae.run(Config(**settings))
-    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    objective = [r["train/objective"] for r in records if "train/objective" in r]
-    assert objective[-1] > objective[0] + 1

@@ -4,21 +4,18 @@ import dataclasses
 import functools
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import finished_runs
 import pytest
 from test_flags import parse_line
 
-from dvae.train.loop import StoppedError
 from experiments import table1, table2, table3
 from experiments.common import groups, tables
 from experiments.reproduce import __main__ as reproduce
-from experiments.reproduce import hours, jobs, listing, manifest, results
+from experiments.reproduce import hours, listing, manifest, results
 
 ROOT = Path(__file__).parents[2]
 CELLS = [
@@ -86,79 +83,6 @@ def test_a_cell_is_the_one_that_its_table_shows_it_as(name, tmp_path) -> None:
             order = list(manifest.dvaepp_presets.ROWS).index(row)
             summary["latents"] = table3.ROWS[order]
         assert tables.published(table, summary) == (cell.published, cell.deviation)
-
-
-# Jobs are modules; this one says what it was given, and waits as long as it is told.
-JOB = """
-import os, signal, sys, time
-signal.signal(signal.SIGTERM, lambda *_: (print("saved"), sys.exit(130)))
-print(sys.argv[1:], os.environ.get("XLA_PYTHON_CLIENT_MEM_FRACTION"), flush=True)
-time.sleep(float(sys.argv[1]))
-sys.exit(int(sys.argv[2]))
-"""
-
-
-@pytest.fixture(name="make_job")
-def make_make_job(tmp_path, monkeypatch):
-    (tmp_path / "a_job.py").write_text(JOB)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.delenv("XLA_PYTHON_CLIENT_MEM_FRACTION", raising=False)
-
-    def make(name, seconds=0, status=0):
-        return jobs.Job(name, ["a_job", str(seconds), str(status)], tmp_path / f"{name}.log")
-
-    return make
-
-
-def test_jobs_run_in_their_order_and_a_failure_ends_none(make_job) -> None:
-    over = []
-    queue = [make_job("a"), make_job("b", status=3), make_job("c")]
-    left = jobs.run_all(
-        queue, parallel=1, until=None, shortest=0.0, ended=lambda *one: over.append(one)
-    )
-    assert (left, over) == (0, [(queue[0], 0), (queue[1], 3), (queue[2], 0)])
-    assert queue[0].log.read_text() == "['0', '0'] None\n"
-
-
-def test_what_goes_on_from_a_result_comes_before_all_that_wait(make_job) -> None:
-    queue, over = [make_job("a"), make_job("b")], []
-    following = make_job("after a")
-
-    def ended(job, code):
-        over.append(job.name)
-        return following if job is queue[0] else None
-
-    assert jobs.run_all(queue, parallel=1, until=None, shortest=0.0, ended=ended) == 0
-    assert over == ["a", "after a", "b"]
-
-
-def test_at_the_end_of_the_time_jobs_save_and_no_other_begins(make_job) -> None:
-    over = []
-    queue = [make_job("a", 60), make_job("b", 60), make_job("c")]
-    began = time.perf_counter()
-    left = jobs.run_all(
-        queue, parallel=2, until=began + 3, shortest=1.0, ended=lambda *one: over.append(one)
-    )
-    assert time.perf_counter() - began < 30
-    assert (left, sorted(over)) == (1, [(queue[0], 130), (queue[1], 130)])
-    said, saved = queue[1].log.read_text().splitlines()
-    assert said.startswith("['60', '0', '--time_limit=0.0")
-    assert said.endswith(" 0.450")
-    assert saved == "saved"
-
-
-def test_a_signal_is_passed_on_once(make_job) -> None:
-    queue, over = [make_job("a", 60)], []
-    sender = "import os, sys, time; time.sleep(1.5); os.kill(int(sys.argv[1]), 15)"
-    with (
-        subprocess.Popen([sys.executable, "-c", sender, str(os.getpid())]),
-        pytest.raises(StoppedError, match="stopped by SIGTERM; the same command continues"),
-    ):
-        jobs.run_all(
-            queue, parallel=1, until=None, shortest=0.0, ended=lambda *one: over.append(one)
-        )
-    assert over == [(queue[0], 130)]
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 CELL = "mnist_static_linear_nvil"
@@ -232,8 +156,10 @@ def test_results_are_read_again_when_only_they_are_left(place) -> None:
     recorded = results.recorded(place)
     assert len(recorded) == 4, "what is no cell is left in the file"
     done = results.read(place, recorded, cell)
-    assert sorted(one.steps for one in done) == [1_000, 300_000, 300_000]
-    assert results.value(place.table, done) == pytest.approx((108.0, 2**0.5))
+    of_budget = [one for one in done if one.budget == "cpu"]
+    assert sorted(one.steps for one in of_budget) == [1_000, 300_000, 300_000]
+    assert not any(one.is_finished for one in done if one.budget == "paper")
+    assert results.value(place.table, of_budget) == pytest.approx((108.0, 2**0.5))
     assert [job.name for job in reproduce.queue(*chosen(place, seeds=3))] == [f"{CELL}, seed 2"]
     assert results.write(place).count("\n") == 5, "nothing is counted twice"
     line = next(s for s in listing.describe(place, [cell], "cpu").splitlines() if CELL in s)
@@ -241,6 +167,44 @@ def test_results_are_read_again_when_only_they_are_left(place) -> None:
     assert shown[:6] == [CELL, "108.35 ± 0.06", "108 ± 1.4", "300,000 / 300,000", "15%", "2"]
     # The table's own program takes the file in place of directories.
     assert tables.compare(table1.TABLE, [place.records], place.out / "again").count("\n") == 5
+
+
+def test_recorded_runs_of_any_length_count_however_they_were_watched(place) -> None:
+    cell = leave_run(place, 0, eval_interval=30_000, checkpoint_interval=7, num_eval_images=5)
+    for name, steps, more in (("1M", 1_000_000, {}), ("other", 9_000_000, {"adam_eps": 1e-3})):
+        leave_run(place, 1, steps=steps, num_steps=steps, nll=107.0, **more)
+        place.workdir(cell, "cpu", 1).rename(place.runs / "table1" / f"{CELL}-cpu" / f"seed{name}")
+    results.write(place)
+    only_recorded = place._replace(runs=place.runs / "gone")
+    done = results.read(only_recorded, results.recorded(place), cell)
+    told = {(one.budget, one.steps, one.is_finished) for one in done}
+    assert told == {
+        ("paper", 300_000, False),
+        ("paper", 1_000_000, False),
+        ("cpu", 300_000, True),
+        ("cpu", 1_000_000, True),
+    }
+    assert "| 1,000,000 / 2,000,000 |" in listing.describe(only_recorded, [cell], "paper")
+    config, _, cells, more = chosen(place, seeds=3)
+    waiting = reproduce.queue(config, only_recorded, cells, more)
+    assert [job.name for job in waiting] == [f"{CELL}, seed 2"]
+
+
+def test_parts_in_steps_may_be_the_same_share_of_a_longer_run() -> None:
+    cell = next(c for c in manifest.TABLES["table2"].cells if c.name.endswith("1nonlinear_rbm"))
+    config = cell.config("cpu")
+    run = lambda **changes: {
+        "config": {**dataclasses.asdict(config), **changes},
+        "dataset": config.dataset,
+    }
+    is_of = functools.partial(groups.is_of, cell.program)
+    longer = run(num_steps=300_000, kl_warmup_steps=90_000)
+    assert is_of(longer, config, any_length=True)
+    assert is_of(run(num_steps=300_000), config, any_length=True), "the same steps"
+    assert not is_of(run(num_steps=300_000, kl_warmup_steps=0), config, any_length=True)
+    assert not is_of(longer, config)
+    assert is_of(run(eval_interval=7, checkpoint_interval=7), config)
+    assert not is_of(run(test_samples=7), config)
 
 
 def test_a_run_that_went_on_takes_the_place_of_what_was_recorded_of_it(place) -> None:
