@@ -8,22 +8,33 @@ import numpy as np
 from experiments.common import records
 
 Summary = dict[str, Any]
-_PER_SEED = (*records.SETS, "log_z")  # parts of a summary that hold a number a seed
-_NOT_PER_SEED = ("num_images",)
+_PER_SEED = (*records.SETS, "log_z", "training")  # parts of a summary that hold a number a seed
+_NOT_PER_SEED = ("num_images", "step")
+_MEANS = {"gradient_variance": ("steps", "encoder")}  # means over seeds, at what they belong to
 
 
 def merge(summaries: Sequence[Summary]) -> Summary:
     """Returns the summary of one run with the seeds of all; what is not of a seed is the first's.
 
-    Wall time is the sum. Statistics over seeds are left out, as they are those of one run.
+    Wall time is the sum. Statistics over seeds are left out, as they are those of one run; curves
+    of means over seeds are averaged. Parts that not all runs have are left out.
     """
     if len(summaries) == 1:
         return summaries[0]
     first = summaries[0]
     whole = dict(first)
     for part in _PER_SEED:
-        if part in first:
+        whole.pop(part, None)
+        if all(part in summary for summary in summaries):
             whole[part] = _merge_part(summaries, part)
+    for part, (index, values) in _MEANS.items():
+        whole.pop(part, None)
+        points = [summary.get(part, {}).get(index) for summary in summaries]
+        if points[0] is not None and points.count(points[0]) == len(points):
+            weights = [len(summary["seeds"]) for summary in summaries]
+            curves = [summary[part][values] for summary in summaries]
+            mean = np.average(np.asarray(curves, np.float64), axis=0, weights=weights)
+            whole[part] = {**first[part], values: mean.tolist()}
     if "evaluated_step" in first:
         whole["evaluated_step"] = [x for s in summaries for x in np.ravel(s["evaluated_step"])]
     whole["seeds"] = [seed for summary in summaries for seed in summary["seeds"]]

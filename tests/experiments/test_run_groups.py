@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import finished_runs
+import numpy as np
 import pytest
 
 from experiments import compare_samplers, joint_table, report, table1, table2, table3
@@ -132,6 +133,8 @@ def test_merging_keeps_every_seed_and_every_warning() -> None:
         return {
             "test": {"num_images": 10, "rmse": rmse, "kl_nats": kl, "rmse_mean_over_seeds": 1.0},
             "log_z": {"nats": rmse, "is": "text", **log_z},
+            "training": {"step": 9, "elbo_nats": rmse},
+            "gradient_variance": {"steps": [4, 8], "encoder": [np.mean(rmse), 1.0], "is": "text"},
             "seeds": numbers,
             "evaluated_step": seeds(*[5] * len(numbers)),
             "wall_seconds": 1.5,
@@ -146,9 +149,16 @@ def test_merging_keeps_every_seed_and_every_warning() -> None:
         "kl_nats": [[0.5, 0.6], [7, 8], [9, 10]],
     }
     assert merged["log_z"] == {"nats": [1.0, 2.0, 3.0], "is": "text", "warning": "w"}
+    assert merged["training"] == {"step": 9, "elbo_nats": [1.0, 2.0, 3.0]}
+    curve = {"steps": [4, 8], "encoder": [2.0, 1.0], "is": "text"}  # each seed counts alike
+    assert merged["gradient_variance"] == curve
     assert merged["seeds"] == [0, 4, 5]
     assert merged["evaluated_step"] == [5, 5, 5]
     assert merged["wall_seconds"] == 3.0
+    without = summary(1.0, [1.0], [6])
+    del without["training"], without["gradient_variance"]
+    partly = merging.merge([summary(1.0, [1.0], [7]), without])
+    assert not {"training", "gradient_variance"} & set(partly)
 
 
 def test_runs_older_than_a_field_count_as_what_they_did(tmp_path) -> None:
