@@ -15,7 +15,7 @@ class MissingExtraError(ModuleNotFoundError):
     """A package is not installed; the message names the extra that brings it."""
 
     def __init__(self, user: str, package: str, extra: str) -> None:
-        remedy = f"pip install 'discrete-vae-jax[{extra}]'"
+        remedy = f"pip install '.[{extra}]' in a checkout"
         super().__init__(f"{user} needs {package}: {remedy}", name=package)
 
 

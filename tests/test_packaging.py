@@ -109,16 +109,16 @@ for use in uses:
     assert ran.stdout.splitlines() == [
         "0.5 dvae.analysis.pca",
         "(2, 2, 2, 1)",
-        "dvae.models needs flax: pip install 'discrete-vae-jax[train]'",
-        "dvae.models needs flax: pip install 'discrete-vae-jax[train]'",
-        "dvae.train needs optax: pip install 'discrete-vae-jax[train]'",
-        "dvae.train needs optax: pip install 'discrete-vae-jax[train]'",
-        "dvae.models needs flax: pip install 'discrete-vae-jax[train]'",
-        "dvae.analysis.figures needs matplotlib: pip install 'discrete-vae-jax[plots]'",
-        "the data set digits needs sklearn: pip install 'discrete-vae-jax[data]'",
-        "the data set patches needs sklearn: pip install 'discrete-vae-jax[data]'",
-        "the data set mnist needs tensorflow_datasets: pip install 'discrete-vae-jax[data]'",
-        "boltzmann.graphs.zephyr needs dwave_networkx: pip install 'discrete-vae-jax[graphs]'",
+        "dvae.models needs flax: pip install '.[train]' in a checkout",
+        "dvae.models needs flax: pip install '.[train]' in a checkout",
+        "dvae.train needs optax: pip install '.[train]' in a checkout",
+        "dvae.train needs optax: pip install '.[train]' in a checkout",
+        "dvae.models needs flax: pip install '.[train]' in a checkout",
+        "dvae.analysis.figures needs matplotlib: pip install '.[plots]' in a checkout",
+        "the data set digits needs sklearn: pip install '.[data]' in a checkout",
+        "the data set patches needs sklearn: pip install '.[data]' in a checkout",
+        "the data set mnist needs tensorflow_datasets: pip install '.[data]' in a checkout",
+        "boltzmann.graphs.zephyr needs dwave_networkx: pip install '.[graphs]' in a checkout",
     ]
 
 

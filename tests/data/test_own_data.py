@@ -328,4 +328,4 @@ def test_files_need_neither_tensorflow_nor_tfds(tmp_path) -> None:
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert "pip install 'discrete-vae-jax[data]'" in done.stdout
+    assert "pip install '.[data]' in a checkout" in done.stdout
