@@ -108,7 +108,10 @@ def _check_edges(num_units: int, edges: np.ndarray | Sequence[Sequence[int]]) ->
     """Returns edges as int32 [E, 2] of their own memory."""
     if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(edges)):
         raise ValueError("edges must be static, got traced ones: make the graph outside of jit")
-    array = np.asarray(edges)
+    try:
+        array = np.asarray(edges)
+    except ValueError:  # rows of several lengths
+        raise ValueError("edges must be integers [E, 2], got rows of several lengths") from None
     if array.size == 0:
         array = np.zeros((0, 2), np.int32)
     if array.ndim != 2 or array.shape[1] != 2 or array.dtype.kind not in "iu":

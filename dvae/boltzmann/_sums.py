@@ -14,13 +14,15 @@ from dvae.boltzmann._graph import Graph
 from dvae.boltzmann._plan import Block
 
 _SLOTS = 32  # neighbors whose sum is written out; more of them are a loop
+_IN_BOUNDS = "promise_in_bounds"  # XLA folds checks of constant indices, for minutes if many
 HIGHEST = jax.lax.Precision.HIGHEST  # GPUs would round the weights to 10 bits
 
 
 def dense(num_units: int, edges: np.ndarray, weights: jax.Array) -> jax.Array:
     """Writes weights [E] as a matrix [n, n]: that of edge (i, j) at (i, j), 0 elsewhere."""
     zeros = jnp.zeros((num_units, num_units), weights.dtype)
-    return zeros.at[edges[:, 0], edges[:, 1]].set(weights)
+    places = zeros.at[edges[:, 0], edges[:, 1]]
+    return places.set(weights, mode=_IN_BOUNDS, unique_indices=True)
 
 
 def pairs(
@@ -55,7 +57,7 @@ def energy(graph: Graph, bias: jax.Array, weights: jax.Array, z: jax.Array) -> j
 
 def rows(z: jax.Array, index: np.ndarray | jax.Array) -> jax.Array:
     """Gathers rows that are known to be there."""
-    return z.at[index].get(mode="promise_in_bounds")
+    return z.at[index].get(mode=_IN_BOUNDS)
 
 
 def neighbor_weights(block: Block, graph: Graph, weights: jax.Array) -> jax.Array:
@@ -64,13 +66,13 @@ def neighbor_weights(block: Block, graph: Graph, weights: jax.Array) -> jax.Arra
     Blocks that are stacked have one more axis in front of both.
     """
     padded = jnp.concatenate([weights, jnp.zeros(1, weights.dtype)])
-    listed = padded[block.edges]
+    listed = rows(padded, block.edges)
     if not graph.is_dense:
         return listed
     leading = np.indices(block.edges.shape, sparse=True)[:-1]
     zeros = jnp.zeros((*block.edges.shape[:-1], graph.num_units + 1), weights.dtype)
     # What pads a list has weight 0, so adding it at the last column changes nothing.
-    return zeros.at[(*leading, block.neighbors)].add(listed)
+    return zeros.at[(*leading, block.neighbors)].add(listed, mode=_IN_BOUNDS)
 
 
 def fields(

@@ -139,6 +139,8 @@ def _entry(path: Path, line: int, row: list[str]) -> tuple[int, int, float]:
 
 
 def _read_npz(path: Path) -> Machine:
+    if path.is_file() and not zipfile.is_zipfile(path):
+        raise ValueError(f"{path}: not an edge list: it is no npz file")
     try:
         with np.load(path, allow_pickle=False) as found:
             missing = {"bias", "weights", "edges"} - set(found.files)
@@ -152,6 +154,8 @@ def _read_npz(path: Path) -> Machine:
         if arrays[name].ndim != 1 or arrays[name].dtype.kind not in "fiu":
             found_as = f"{arrays[name].dtype} {arrays[name].shape}"
             raise ValueError(f"{path}: {name} must be real numbers [n], got {found_as}")
+        if not np.isfinite(arrays[name]).all():
+            raise ValueError(f"{path}: {name} has entries that are NaN or infinite")
     return _machine(path, _wide(arrays["bias"]), _wide(arrays["weights"]), arrays["edges"], colors)
 
 

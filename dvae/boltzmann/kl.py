@@ -31,6 +31,7 @@ from dvae.boltzmann._machine import (
 )
 from dvae.boltzmann._sweep import BIT, are_bits
 from dvae.distributions import bernoulli
+from dvae.rbm._checks import is_known
 from dvae.rbm._estimates import with_negative_phase
 from dvae.rbm.gibbs import draw
 
@@ -113,12 +114,15 @@ def hierarchical(
                 f"samples must be [S, {', '.join(map(str, (*batch, params.graph.num_units)))}], S "
                 f"at least 1, got shape {bits.shape}"
             )
+        if is_known(bits) and not np.isin(np.asarray(bits), (0, 1)).all():
+            raise ValueError("samples must be bits, 0 or 1")
     entropy = bernoulli.entropy(before).sum(-1)
     spec = PartitionSpec(*spec_of(before)[:-1])
     arrays = params, jax.nn.sigmoid(before), jax.nn.sigmoid(after)
     cross = partition(lambda *x: _cross(found, *x), spec, *arrays)
     if bits is not None:
-        cross = cross + partition(lambda *x: _hidden.term(found, *x), spec, *arrays, bits)
+        term = partition(lambda *x: _hidden.term(found, *x), spec, *arrays, bits)
+        cross = cross + jnp.where(are_bits(bits).all(0), term, jnp.nan)
     return upcast(log_z) - entropy + cross
 
 
@@ -144,7 +148,8 @@ def _cross(found: Cover, params: Machine, mu: jax.Array, known: jax.Array) -> ja
         (first > second, mean, later),
     ):
         if chosen.any():
-            edges, own = graph.edges[chosen], weights[np.flatnonzero(chosen).astype(np.int32)]
+            edges = graph.edges[chosen]
+            own = _sums.rows(weights, np.flatnonzero(chosen).astype(np.int32))
             total = total + _sums.pairs(edges, own, left, right, is_dense=graph.is_dense)
     return -total
 

@@ -26,6 +26,7 @@ from dvae import boltzmann, rbm
 from dvae.boltzmann import Machine
 from dvae.models.boltzmann import SAMPLE_SWEEPS, GraphChains
 from dvae.models.boltzmann import log_prob as joint_log_prob
+from dvae.rbm._checks import is_known
 
 __all__ = [
     "clamp",
@@ -84,9 +85,10 @@ def given(
         Machine of n units, and [] nats.
 
     Raises:
-        ValueError: the machine has no other units.
+        ValueError: the machine has no other units, or there is no such label.
     """
     held = clamp(params, num_labels)
+    _check_labels(label, num_labels)
     return boltzmann.condition(params, held, _units(params, label, num_labels))
 
 
@@ -147,12 +149,14 @@ def log_prob(
         labels: int [B] of the images.
 
     Raises:
-        ValueError: the groups and labels have not as many units as the machine.
+        ValueError: the groups and labels have not as many units as the machine, or there is no such
+            label. One that is traced then gives NaN.
     """
+    _check_labels(labels, log_z.shape[0])
     shape = groups[0].shape[:-1]
     one_hot = jax.nn.one_hot(labels, log_z.shape[0], dtype=groups[0].dtype)
     seen = jnp.broadcast_to(one_hot, (*shape, log_z.shape[0]))
-    return joint_log_prob(params, jnp.broadcast_to(log_z[labels], shape), [*groups, seen])
+    return joint_log_prob(params, jnp.broadcast_to(_at(log_z, labels), shape), [*groups, seen])
 
 
 def kl(
@@ -176,8 +180,9 @@ def kl(
         labels: int [B] of the images.
 
     Raises:
-        ValueError: the groups and labels have not as many units as the machine.
+        ValueError: as for `log_prob`.
     """
+    _check_labels(labels, log_z.shape[0])
     sizes = [x.shape[-1] for x in logits]
     total, count = sum(sizes), log_z.shape[0]
     groups = [np.arange(total, total + count), *np.split(np.arange(total), np.cumsum(sizes)[:-1])]
@@ -186,7 +191,7 @@ def kl(
         params,
         [certain, *logits],
         [jnp.zeros_like(certain), *log_ratios],
-        log_z[labels],
+        _at(log_z, labels),
         groups=groups,
     )
 
@@ -216,8 +221,12 @@ def sample(
 
     Returns:
         Bits [num_samples, n] of each group.
+
+    Raises:
+        ValueError: there is no such label.
     """
     held = clamp(params, num_labels)
+    _check_labels(labels, num_labels)
     index = _start(labels_of(chains.z, num_labels), labels, num_labels)
     after, _ = boltzmann.gibbs.step(
         key,
@@ -228,6 +237,21 @@ def sample(
         values=_units(params, labels, num_labels),
     )
     return jnp.split(after.z[:, :-num_labels], num_groups, axis=-1)
+
+
+def _check_labels(labels: jax.typing.ArrayLike, num_labels: int) -> None:
+    """Raises ValueError for a known label that is none of 0 .. C - 1."""
+    if is_known(labels):
+        known = np.asarray(labels)
+        outside = known[(known < 0) | (known >= num_labels)]
+        if outside.size:
+            raise ValueError(f"labels must be from 0 to {num_labels - 1}, got {outside.flat[0]}")
+
+
+def _at(log_z: jax.Array, labels: jax.Array) -> jax.Array:
+    """Returns log Z of each label; NaN for one that is none."""
+    valid = (labels >= 0) & (labels < len(log_z))
+    return jnp.where(valid, log_z[labels], jnp.nan)
 
 
 def _units(params: Machine, labels: jax.typing.ArrayLike, num_labels: int) -> jax.Array:

@@ -26,7 +26,7 @@ _ANNEALERS: dict[str, tuple[Callable[[int], Graph], Callable[[int], int]]] = {
 }
 _SMALLEST = {"chimera": 1, "pegasus": 2, "zephyr": 1}
 _FILES = (".csv", ".npz")
-MAX_DENSE_UNITS = 8_192  # of named graphs with n^2 edges: 34 million, some minutes to make
+MAX_DENSE_UNITS = 2_048  # of named graphs with n^2 edges: XLA copies tables of them many times
 
 
 @dataclass(frozen=True)

@@ -108,7 +108,7 @@ def test_annealers_have_their_topologies():
 
 def test_a_missing_extra_is_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "dwave_networkx", None)
-    match = r"^boltzmann\.graphs\.zephyr needs dwave_networkx: pip install .*\[graphs\]'$"
+    match = r"^boltzmann\.graphs\.zephyr needs dwave_networkx: pip install '\.\[graphs\]' in a "
     with pytest.raises(ImportError, match=match):
         graphs.zephyr(2)
 
@@ -122,6 +122,7 @@ def test_a_missing_extra_is_one_line(monkeypatch):
         ([(0, 1), (-1, 2)], r"edge 1 is \(-1, 2\), outside"),
         ([(0.0, 1.0)], r"edges must be integers \[E, 2\], got float64 \(1, 2\)"),
         ([(0, 1, 2)], r"got int64 \(1, 3\)"),
+        ([(0, 1), (1, 2, 3)], r"edges must be integers \[E, 2\], got rows of several lengths"),
     ],
 )
 def test_edges_that_are_none_are_refused(edges, match):
@@ -227,14 +228,14 @@ def test_damaged_csv_files_are_refused(tmp_path, text, match):
 def test_damaged_npz_files_are_refused(tmp_path):
     path = tmp_path / "machine.npz"
     path.write_bytes(b"no archive")
-    with pytest.raises(ValueError, match=r"machine\.npz: not an edge list"):
+    with pytest.raises(ValueError, match=r"machine\.npz: not an edge list: it is no npz file"):
         edge_lists.read(path)
     good = {"bias": np.zeros(3), "weights": np.ones(1), "edges": np.array([(0, 2)])}
     np.savez(path, **good)
     assert edge_lists.read(path).bias.dtype == np.float64
     for change, match in (
         ({"edges": np.array([(0, 3)])}, r"machine\.npz: edge 0 is \(0, 3\), outside"),
-        ({"weights": np.full(1, np.nan)}, r"machine\.npz: weights of the machine has 1 entries"),
+        ({"weights": np.full(1, np.nan)}, r"machine\.npz: weights has entries that are NaN"),
         ({"weights": np.ones(2)}, r"machine\.npz: a machine on .* got shapes \(3,\) and \(2,\)"),
         ({"bias": np.array(["a"])}, r"machine\.npz: bias must be real numbers"),
     ):

@@ -256,6 +256,12 @@ def test_mistakes_are_named():
         ValueError, match=r"samples must be \[S, 5, 4\], S at least 1, got .*\(5, 4"
     ):
         call(part, part, 0.0, **covered, samples=group(4))
+    no_bits = jnp.full((1, 5, 4), 0.5)
+    with pytest.raises(ValueError, match="samples must be bits, 0 or 1"):
+        call(part, part, 0.0, **covered, samples=no_bits)
+    traced = jax.jit(lambda z: call(part, part, 0.0, **covered, samples=z))
+    assert np.isnan(traced(no_bits)).all()
+    assert np.isfinite(traced(jnp.zeros((1, 5, 4)))).all()
     with pytest.raises(ValueError, match="the groups cover all units: leave them"):
         call(two, two, 0.0, samples=group(4)[None])
     with pytest.raises(ValueError, match=r"z must be \[chains, 4\], at least 1 chain"):

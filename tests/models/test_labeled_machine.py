@@ -203,6 +203,21 @@ def test_mistakes_are_named():
     for count in (0, N + C):
         with pytest.raises(ValueError, match=f"from 1 to 6, the machine has 7 .* got {count}"):
             labeled_machine.given(params, 0, count)
+    bits, chains = [jnp.zeros((2, N))], machines.GraphChains(jnp.zeros((1, N + C)), None)
+    calls = {
+        "density": lambda y: labeled_machine.log_prob(params, jnp.zeros(C), bits, y),
+        "kl": lambda y: labeled_machine.kl(params, bits, bits, jnp.zeros(C), y),
+    }
+    samples = lambda y: labeled_machine.sample(
+        jax.random.key(0), params, chains, y, num_labels=C, num_groups=1
+    )
+    for wrong in (3, -1):
+        labels = jnp.array([0, wrong])
+        for call in (*calls.values(), samples, lambda y: labeled_machine.given(params, y[1], C)):
+            with pytest.raises(ValueError, match=f"labels must be from 0 to 2, got {wrong}"):
+                call(labels)
+        for call in calls.values():  # traced
+            np.testing.assert_array_equal(np.isnan(jax.jit(call)(labels)), [False, True])
     with pytest.raises(ValueError, match=r"as the machine has units, 7, got \[2, 3\]"):
         labeled_machine.log_prob(params, jnp.zeros(C), [jnp.zeros((5, 2))], jnp.zeros(5, int))
     with pytest.raises(ValueError, match="units 5, 6 are hidden, in no group"):
