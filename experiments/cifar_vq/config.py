@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from dvae import data
 from dvae.models import vq_conv
 from experiments.cifar_vq import names, sizes
+from experiments.cifar_vq.code_use import UsageConfig
 from experiments.common import names as run_names
 from experiments.common import schedules
 from experiments.common.config import FILES, RunConfig, dataset_option, dataset_word
@@ -17,7 +18,7 @@ from experiments.common.flags import changed, option
 
 
 @dataclass(frozen=True)
-class Config(RunConfig):
+class Config(UsageConfig):
     """Everything that determines a run; sizes and rates default to the paper's."""
 
     program = "cifar_vq"
@@ -167,6 +168,7 @@ class Config(RunConfig):
     )
 
     READ_WITH: ClassVar[Rules] = {
+        **UsageConfig.READ_WITH_USAGE,
         "temperature": [{"estimator": one_of(names.GS_SOFT, names.GS_HARD)}],
         "temperature_final": [{"estimator": one_of(names.GS_SOFT, names.GS_HARD)}],
         "hard_share": [{"estimator": one_of(names.GS_SOFT)}],
@@ -194,6 +196,7 @@ class Config(RunConfig):
         """Raises ValueError for settings that do not fit each other."""
         super().__post_init__()
         _ = self.num_codes, self.vector_dim  # raise for what is no size
+        self.check_usage()
         if not self.validation:
             object.__setattr__(self, "eval_interval", 0)
             if self.data_on == FILES:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from dvae import bounds, estimators, relax, vq
 from dvae.distributions import categorical
 from dvae.models import vq_conv
-from experiments.cifar_vq import names
+from experiments.cifar_vq import code_use, names
 
 PyTree = Any
 # What the number that is logged as bits/dim in training is; the evaluation is always the discrete
@@ -78,11 +78,12 @@ def gumbel_softmax(
     kl_weight: jax.Array,
     temperature: float | jax.Array,
     hard: bool | jax.Array,
+    entropy_floor: float = 0.0,
 ) -> Terms:
     """Returns log p(x | y M) - KL(q || p) with the exact KL.
 
     y is a Gumbel-Softmax sample, straight-through where it is hard. Both settings may be arrays, of
-    a step.
+    a step. The surrogate loses what entropy the mean posterior lacks to a floor, see `code_use`.
     """
     logits = model.posterior_logits(vectors)
     y = relax.gumbel_softmax.sample(key, logits, temperature, hard=hard)
@@ -90,6 +91,8 @@ def gumbel_softmax(
     kl = vq_conv.per_image(categorical.kl(logits, model.log_prior[None, None, None]))
     codes = jnp.argmax(y, axis=-1)  # an exact sample of the posterior
     surrogate = bounds.elbo(total / len(images), kl.mean(), kl_weight=kl_weight)
+    if entropy_floor:
+        surrogate = surrogate - code_use.lacking_entropy(logits, entropy_floor)
     return Terms(surrogate, log_px - kl, kl, -log_px, codes)
 
 

@@ -14,8 +14,8 @@ from dvae import bounds, data, vq
 from dvae.data import batches
 from dvae.models import checks, vq_conv
 from dvae.train import distributed, loop, sharding, state
+from experiments.cifar_vq import code_use, names, objectives, quantizers
 from experiments.cifar_vq import model as vq_model
-from experiments.cifar_vq import names, objectives, quantizers
 from experiments.cifar_vq.config import Config
 from experiments.common import batches as common_batches
 from experiments.common import half_precision, schedules
@@ -127,6 +127,8 @@ def init_fn(config: Config, log_histogram: np.ndarray, num_train: int) -> state.
             spread = config.initial_logit_std
             codebook = own["codebook"]
             network["log_scale"] = vq_conv.calibrated_log_scale(vectors, codebook, spread)
+        if config.restart_samples:
+            model_state = code_use.start(own["codebook"])
         return {"network": network, **own}, model_state
 
     return init
@@ -142,6 +144,7 @@ def loss_fn(config: Config, channels: int = 3) -> state.LossFn:
         key_latent, key_restart = jax.random.split(key)
         codebook = vq_model.codebook_of(params, model_state)
         model = objectives.bind(module, params["network"], codebook)
+        model = model._replace(log_prior=code_use.prior(config, model.log_prior, step))
         vectors = objectives.apply(module, params["network"], "encode", images)
         kl_weight = bounds.linear_warmup(step, config.kl_warmup_steps)
         inputs = (model, vectors, codebook, images)
@@ -152,6 +155,7 @@ def loss_fn(config: Config, channels: int = 3) -> state.LossFn:
                 kl_weight=kl_weight,
                 temperature=temperature(config, step),
                 hard=is_hard(config, step),
+                entropy_floor=config.entropy_floor,
             )
         elif config.estimator == names.VIMCO:
             terms = objectives.vimco(
@@ -177,6 +181,10 @@ def loss_fn(config: Config, channels: int = 3) -> state.LossFn:
                 terms.codes,
                 decay=config.ema_decay,
                 restart_threshold=config.restart_threshold,
+            )
+        if config.restart_samples:
+            model_state = code_use.count(
+                key_restart, model_state, codebook, vectors, terms.codes, config.restart_samples
             )
         num_dims = images[0].size
         counts = objectives.usage(terms.codes, config.num_codes)
@@ -216,6 +224,7 @@ def make_task(
         loss_fn(config, shape[-1]),
         draw_fn(config, mesh, images.num_train),
         optimizer(config),
+        after=code_use.restarting if config.restart_samples else None,
         average=(config.ema_params, vq_model.arrays) if config.ema_params else None,
         evaluate=validate,
         rows=common_batches.Rows(mesh, images.train, images.num_train, first=first_of_init),

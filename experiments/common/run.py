@@ -31,6 +31,7 @@ def make_task(
     optimizer: optax.GradientTransformation,
     *,
     rows: batches.Rows | None = None,
+    after: Callable[[state.StepFn], state.StepFn] | None = None,
     average: tuple[float, averaging.Select] | None = None,
     **rest: Any,
 ) -> loop.Task:
@@ -44,6 +45,7 @@ def make_task(
       optimizer: of the parameters.
       rows: the training images, on the devices or where `config.data_on` says; without them `data`
         must be among the other fields.
+      after: makes of the step one that does more after the optimizer's update.
       average: decay of the average that is kept beside the parameters, and of what it is.
       **rest: the other fields of `loop.Task`.
     """
@@ -51,6 +53,8 @@ def make_task(
     fetched = lambda key, data: init_fn(key, data[0][data[1]])
     make_state = lambda key, data: state.init(fetched if fed else init_fn, optimizer, key, data)
     step = state.make_step(loss_fn, draw_fn, optimizer)
+    if after is not None:
+        step = after(step)
     if average is not None:
         make_plain_state, (decay, of) = make_state, average
         make_state = lambda key, data: averaging.start(make_plain_state(key, data), of=of)

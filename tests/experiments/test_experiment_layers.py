@@ -12,7 +12,7 @@ ROOF = "reproduce"  # the package that runs all programs and tables, and reads w
 # Rooms of a program's package, lowest first; a module imports from rooms before its own.
 ROOMS = (
     ("names",),
-    ("rules", "sizes", "protocol", "machines", "conditions"),
+    ("rules", "sizes", "protocol", "machines", "conditions", "code_use"),
     ("config",),
     ("presets",),
     ("model", "latents", "optimizers"),
