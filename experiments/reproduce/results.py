@@ -52,10 +52,6 @@ class Place(NamedTuple):
         """Returns the folder of a run."""
         return self.runs / self.table.name / f"{cell.name}-{budget}" / f"seed{seed}"
 
-    def prior_workdir(self, cell: Cell, budget: str, seed: int) -> Path:
-        """Returns the folder of the prior that is learned over the codes of a run."""
-        return self.workdir(cell, budget, seed).with_name(f"prior{seed}")
-
 
 class Done(NamedTuple):
     """A run of a cell, finished or not."""
@@ -164,10 +160,7 @@ def _in_folders(place: Place, cell: Cell, budget: str) -> list[Run]:
         summary = records.read_summary(path.parent)
         summary["config"] = {**summary["config"], groups.DATASET: cell.dataset}
         if cell.recipes[budget].prior is not None:
-            seed = summary["seeds"][0]
-            summary = quantizer_table.complete(
-                summary, path.parent, place.prior_workdir(cell, budget, seed)
-            )
+            summary = quantizer_table.complete(summary, path.parent)
         runs.append(Run(path.parent, summary))
     return runs
 
