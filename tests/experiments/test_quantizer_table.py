@@ -175,6 +175,12 @@ def test_bits_of_learned_and_factorial_priors_are_not_mixed(quantizers) -> None:
     assert [row["quantizer"] for row in shown_rows(results.write(quantizers))] == ["lfq", "vq"]
     read = lambda: groups.read_groups([quantizers.records], PROGRAM, "a test")
     assert quantizer_table.spread(read()) is None, "no two seeds have learned priors"
+    text = listing.describe(quantizers, [cells["lfq_256"], cells["vq_256"]], "cpu")
+    listed = shown_rows("\n".join(line for line in text.splitlines() if line.startswith("|")))
+    assert [row["ours"] for row in listed] == [
+        "6.9, learned prior",
+        "6.325 ± 0.035, factorial prior",
+    ]
     (vq,) = (group for group in read() if group.settings["estimator"] == "vq")
     assert quantizer_table.spread([vq]) == pytest.approx(0.05)
     leave_code_run(quantizers, cells["lfq_256"], bits=7.2, prior=600, seed=1)
