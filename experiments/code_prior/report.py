@@ -53,8 +53,8 @@ def _of_set(of_set: Evaluation) -> dict[str, Any]:
         "num_images": of_set.rate.shape[1],
         **run_report.over_images("bits_per_dim", of_set.bits_per_dim),
         **run_report.over_images("factorial_bits_per_dim", of_set.factorial_bits_per_dim),
-        "rate_nats": records.per_seed(of_set.rate.mean(1)),
-        "factorial_rate_nats": records.per_seed(of_set.factorial_rate.mean(1)),
+        **run_report.rates("", of_set.rate, of_set.num_dims),
+        **run_report.rates("factorial_", of_set.factorial_rate, of_set.num_dims),
         "distortion_nats": records.per_seed(of_set.distortion.mean(1)),
         **run_report.over_seeds("bits_per_dim", of_set.bits_per_dim.mean(1)),
     }
