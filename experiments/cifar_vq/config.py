@@ -30,7 +30,9 @@ class Config(RunConfig):
         f"Images in gray or color, height and width multiples of {vq_conv.DOWNSAMPLING}; binary "
         "ones as black and white.",
     )
-    codebook_size: int = option(512, "Codes of each latent variable, C.", minimum=2, group="model")
+    codebook_size: int = option(
+        512, "Codes of each latent variable, C.", minimum=2, maximum=2**30, group="model"
+    )
     num_latents: int = option(8, "Latent variables at each position, n.", minimum=1, group="model")
     levels: str = option(
         "8,5,5,5",
@@ -225,6 +227,7 @@ class Config(RunConfig):
                 )
         if self.crop > self.image_size > 0:
             raise ValueError(f"--crop={self.crop} exceeds --image_size={self.image_size}")
+        sizes.check_memory(self)
 
     @property
     def num_codes(self) -> int:

@@ -203,7 +203,22 @@ def test_a_rule_is_its_equation(problem, rule) -> None:
             "make 9999800001 codes; they must be at most",
         ),
         (dict(estimator="lfq", codebook_size=240), "power of 2 for lfq.*use 128 or 256"),
-        (dict(estimator="bsq", codebook_size=2**31), "--codebook_size=2147483648 must be at most"),
+        (
+            dict(estimator="bsq", codebook_size=2**31),
+            "--codebook_size=2147483648 must be at most 1073741824",
+        ),
+        (
+            dict(estimator="lfq", codebook_size=2**30),
+            "makes codebooks of 8 x 1073741824 x 30 float32 numbers, 1,031 GB, and 32 GB is",
+        ),
+        (
+            dict(estimator="fsq", levels="1000,1000,1000"),
+            "--levels=1000,1000,1000 makes codebooks of 8 x 1000000000 x 3 float32 numbers, 96 GB",
+        ),
+        (
+            dict(codebook_size=2**20, crop=16),
+            "--codebook_size=1048576 makes distances to codes of 8192 x 1048576 float32 numbers",
+        ),
         (dict(estimator="residual", num_stages=0), "--num_stages=0 must be at least 1"),
     ],
 )
@@ -217,4 +232,5 @@ def test_sizes_of_grids() -> None:
     fsq, lfq = Config(estimator="fsq"), Config(estimator="lfq", codebook_size=4_096)
     assert (fsq.num_codes, fsq.vector_dim) == (1_000, 4)
     assert (lfq.num_codes, lfq.vector_dim) == (4_096, 12)
+    assert Config(estimator="bsq", codebook_size=2**24).vector_dim == 24, "13 GB are taken"
     assert fsq.default_workdir() == "runs/cifar_vq-cifar10-fsq-C1000-seed0"
