@@ -43,6 +43,12 @@ class Config(RunConfig):
     num_stages: int = option(
         2, "Stages of a latent variable, of C codes each.", minimum=1, group="model", former=2
     )
+    stage_dropout: bool = option(
+        False,
+        "Dropout of stages in training: an image keeps its first 1 to R, a number drawn evenly.",
+        group="objective",
+        former=False,
+    )
     code_dim: int = option(64, "Dimension of a code vector, D.", minimum=1, group="model")
     features: int = option(256, "Feature maps of every convolution.", minimum=1, group="model")
     num_residual_blocks: int = option(
@@ -184,6 +190,7 @@ class Config(RunConfig):
         "codebook_init": [{"estimator": one_of(*names.STARTED)}],
         "levels": [{"estimator": one_of(names.FSQ)}],
         "num_stages": [{"estimator": one_of(names.RESIDUAL)}],
+        "stage_dropout": [{"estimator": one_of(names.RESIDUAL)}],
         "entropy_weight": [{"estimator": one_of(*names.SIGNS)}],
         "inverse_temperature": [{"estimator": one_of(*names.SIGNS)}],
         "ema_decay": [{"estimator": one_of(names.VQ_EMA)}],

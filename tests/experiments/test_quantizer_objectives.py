@@ -193,6 +193,33 @@ def test_a_rule_is_its_equation(problem, rule) -> None:
     np.testing.assert_allclose(terms.surrogate, value, rtol=1e-4)
 
 
+def test_an_image_costs_the_stages_that_it_keeps(problem) -> None:
+    model, vectors, codebook, images = problem
+    books = jnp.stack([codebook, -codebook], 1)
+    log_prior = jax.nn.log_softmax(jax.random.normal(jax.random.key(2), (2 * N, C)))
+
+    @jax.jit
+    def evaluate(log_prior, books, depth=None):
+        of_prior = model._replace(log_prior=log_prior)
+        weights = {"commitment_weight": 0.25, "kl_weight": ONE, "depth": depth}
+        return quantizer_objectives.residual(of_prior, vectors, books, images, **weights)
+
+    both, one = evaluate(log_prior, books), evaluate(log_prior[::2], books[:, :1])
+    depth = (1 + jnp.arange(B) % 2)[:, None, None]
+    mixed = evaluate(log_prior, books, depth)
+    for name in ("rate", "distortion", "objective"):
+        values = (getattr(terms, name) for terms in (mixed, one, both))
+        found, *expected = map(np.asarray, values)
+        np.testing.assert_allclose(found, np.where(np.arange(B) % 2, *expected[::-1]), rtol=1e-5)
+    alone = evaluate(log_prior, books, jnp.ones_like(depth))
+    np.testing.assert_allclose(alone.surrogate, one.surrogate, rtol=1e-5)
+    slope = jax.jit(jax.grad(lambda *x: evaluate(*x, jnp.ones_like(depth)).surrogate, (0, 1)))
+    of_prior, of_books = slope(log_prior, books)
+    assert not of_prior[1::2].any()
+    assert not of_books[:, 1].any()
+    assert np.isfinite(of_prior).all()
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
