@@ -207,8 +207,9 @@ def lookup(codes: jax.Array, codebook: jax.Array) -> jax.Array:
 
 
 def log_prior_of(codes: jax.Array, log_prior: jax.Array) -> jax.Array:
-    """Returns log p(z) of codes [..., n] under log_prior [n, C], elementwise."""
-    return lookup(codes, log_prior[..., None])[..., 0]
+    """Returns log p(z) of codes [..., n] under log_prior [n, C], elementwise; 0 of no code, -1."""
+    log_p = lookup(codes, log_prior[..., None])[..., 0]
+    return jnp.where(codes == vq.digits.NO_CODE, 0, log_p)
 
 
 def per_image(x: jax.Array) -> jax.Array:

@@ -69,9 +69,13 @@ def check_radices(
     name: str, radices: Sequence[int], num_components: int | None = None, *, at_least: int = 1
 ) -> tuple[int, ...]:
     """Returns the radices as integers, or raises ValueError if they cannot be those."""
-    values = tuple(operator.index(x) for x in radices)
+    wanted = f"{name} must be one or more integers, each >= {at_least}, got"
+    try:
+        values = tuple(operator.index(x) for x in radices)
+    except TypeError as error:
+        raise ValueError(f"{wanted} {radices}") from error
     if not values or min(values) < at_least:
-        raise ValueError(f"{name} must be one or more integers, each >= {at_least}, got {values}")
+        raise ValueError(f"{wanted} {values}")
     if num_components is not None and len(values) != num_components:
         raise ValueError(
             f"{name} must have one entry for each of the {num_components} components, got {values}"

@@ -70,7 +70,9 @@ def quantize(v: ArrayLike, codebooks: Codebooks, *, depth: ArrayLike | None = No
         from depth on have the code -1. A vector that is not finite gets codes C_r and NaN.
 
     Raises:
-        ValueError: there is no stage, or the shapes do not fit, or a static depth is out of range.
+        ValueError: there is no stage, or the shapes do not fit, or a depth is out of range (traced
+            ones are not checked).
+        TypeError: the depth is no integer.
 
     Source: Zeghidour et al. (2021), algorithm 1; stages are dropped as in section III.C.
     """
@@ -257,9 +259,14 @@ def _check_depth(
     """Returns the depth with the axes of the codes, or raises ValueError if it does not fit."""
     if depth is None:
         return None
-    if isinstance(depth, int | np.integer) and not 1 <= depth <= num_stages:
-        raise ValueError(f"depth must be in 1 .. {num_stages}, the number of stages, got {depth}")
-    depth = as_codes(depth)
+    given, depth = depth, as_codes(depth, "depth")
+    if not isinstance(given, jax.core.Tracer) and getattr(given, "is_fully_addressable", True):
+        values = np.asarray(given)
+        if np.any(wrong := (values < 1) | (values > num_stages)):
+            raise ValueError(
+                f"depth must be in 1 .. {num_stages}, the number of stages, got "
+                f"{values[wrong].flat[0]}"
+            )
     if depth.ndim == 0:
         depth = depth.reshape((1,) * len(shape))
     if depth.ndim != len(shape) or any(

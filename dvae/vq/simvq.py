@@ -167,7 +167,7 @@ def losses(
 def _codes(basis: ArrayLike, weights: ArrayLike) -> jax.Array:
     """Rows of M W [C, D], float32 at least."""
     basis, weights = as_float(basis), as_float(weights)
-    if basis.ndim != 2 or weights.ndim != 2 or basis.shape[1] != weights.shape[0]:
+    if basis.ndim != 2 or weights.shape != (basis.shape[1],) * 2:
         raise ValueError(
             f"basis [C, D] and weights [D, D] must share D, got {basis.shape} and {weights.shape}"
         )

@@ -15,8 +15,7 @@ from dvae import trained as trained_models
 from dvae.boltzmann import edge_lists
 from dvae.models import boltzmann as machines
 from dvae.models import labeled_machine
-from experiments.common import groups as run_groups
-from experiments.common import records
+from experiments.common import records, whose
 
 Moments = rbm.exact.Moments | boltzmann.exact.Moments
 _FILES = (".csv", ".npz")  # of edge lists
@@ -104,7 +103,7 @@ def read(place: Path) -> tuple[machines.Machine, str]:
             arrays = [file[name] for name in rbm.RBM._fields]
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ValueError(
-            f"{run_groups.what_is(place)}; experiments.compare_samplers takes finished runs of "
+            f"{whose.what_is(place)}; experiments.compare_samplers takes finished runs of "
             "binary_vae --prior=rbm or boltzmann and of dvaepp --global_latents=rbm, rbm_rolfe or "
             "boltzmann, and edge lists"
         ) from error

@@ -1,4 +1,4 @@
-"""Trains a categorical codebook model on color images: Gumbel-Softmax, VIMCO or the VQ-VAE rules.
+"""Trains a codebook model of images: Gumbel-Softmax, VIMCO, VQ-VAE, FSQ and other quantizers.
 
     python -m experiments.cifar_vq --estimator=gs_soft --dataset=patches --preset=demo
     python -m experiments.cifar_vq --estimator=vimco --dataset=cifar10 --data_dir=DIR --preset=paper

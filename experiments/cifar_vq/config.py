@@ -31,7 +31,9 @@ class Config(UsageConfig):
         f"Images in gray or color, height and width multiples of {vq_conv.DOWNSAMPLING}; binary "
         "ones as black and white.",
     )
-    codebook_size: int = option(512, "Codes of each latent variable, C.", minimum=2, group="model")
+    codebook_size: int = option(
+        512, "Codes of each latent variable, C.", minimum=2, maximum=2**30, group="model"
+    )
     num_latents: int = option(8, "Latent variables at each position, n.", minimum=1, group="model")
     levels: str = option(
         "8,5,5,5",
@@ -41,6 +43,12 @@ class Config(UsageConfig):
     )
     num_stages: int = option(
         2, "Stages of a latent variable, of C codes each.", minimum=1, group="model", former=2
+    )
+    stage_dropout: bool = option(
+        False,
+        "Dropout of stages in training: an image keeps its first 1 to R, a number drawn evenly.",
+        group="objective",
+        former=False,
     )
     code_dim: int = option(64, "Dimension of a code vector, D.", minimum=1, group="model")
     features: int = option(256, "Feature maps of every convolution.", minimum=1, group="model")
@@ -184,6 +192,7 @@ class Config(UsageConfig):
         "codebook_init": [{"estimator": one_of(*names.STARTED)}],
         "levels": [{"estimator": one_of(names.FSQ)}],
         "num_stages": [{"estimator": one_of(names.RESIDUAL)}],
+        "stage_dropout": [{"estimator": one_of(names.RESIDUAL)}],
         "entropy_weight": [{"estimator": one_of(*names.SIGNS)}],
         "inverse_temperature": [{"estimator": one_of(*names.SIGNS)}],
         "ema_decay": [{"estimator": one_of(names.VQ_EMA)}],
@@ -228,6 +237,7 @@ class Config(UsageConfig):
                 )
         if self.crop > self.image_size > 0:
             raise ValueError(f"--crop={self.crop} exceeds --image_size={self.image_size}")
+        sizes.check_memory(self)
 
     @property
     def num_codes(self) -> int:

@@ -43,7 +43,10 @@ def evaluated(config: Config, state: TrainState) -> TrainState:
     """Returns the state that is evaluated: with averaged parameters if there are any."""
     if not config.ema_params:
         return state
-    return state._replace(params=averaging.averaged(state), model_state=())
+    average = averaging.averaged(state)
+    if config.estimator == names.COSINE:  # a mean of unit vectors is shorter than they are
+        average = {**average, "codebook": vq.cosine.unit(average["codebook"])}
+    return state._replace(params=average, model_state=())
 
 
 def arrays(params: PyTree, model_state: PyTree) -> PyTree:

@@ -138,14 +138,17 @@ def residual(
     *,
     kl_weight: jax.Array,
     commitment_weight: float,
+    depth: jax.Array | None = None,
 ) -> Terms:
     """Adds up the codes of R stages, each nearest to what those before left: [n, R, C, D].
 
     penalty = sum_s |sg(r_s) - m_s|^2 + commitment_weight |r_s - sg(m_s)|^2
 
-    The rate is the sum of those of n R codes. Zeghidour et al. (2021), section III.C.
+    The rate is the sum of those of n R codes. Of stages from depth [B, 1, 1] on there are none, and
+    they cost nothing. Zeghidour et al. (2021), section III.C.
     """
-    split = jax.vmap(lambda v, m: tuple(vq.residual.quantize(v, m)), (-2, 0), (-2, -2))
+    quantize = lambda v, m: tuple(vq.residual.quantize(v, m, depth=depth))
+    split = jax.vmap(quantize, (-2, 0), (-2, -2))
     q, codes = split(vectors, codebooks)
     losses = jax.vmap(vq.residual.losses, in_axes=(-2, -2, 0))(vectors, codes, codebooks)
     losses = jax.tree.map(lambda of_stages: of_stages.sum(-1), losses)

@@ -73,6 +73,7 @@ def _grid(config: Config) -> jax.Array:
 
 def objective(
     config: Config,
+    key: jax.Array,
     params: PyTree,
     model_state: PyTree,
     model: Model,
@@ -84,6 +85,7 @@ def objective(
 
     Args:
       config: which, and its weights.
+      key: of the stages that are dropped.
       params: with what `start` returned.
       model_state: likewise.
       model: the network's methods.
@@ -105,5 +107,9 @@ def objective(
         return rules.simvq(model, vectors, basis, params["weights"], images, **weights)
     if rule == names.COSINE:
         return rules.cosine(model, vectors, params["directions"], images, **weights)
-    of_codebook = rules.residual if rule == names.RESIDUAL else rules.rotation
-    return of_codebook(model, vectors, params["codebook"], images, **weights)
+    if rule == names.RESIDUAL:
+        if config.stage_dropout:
+            images_alone = (len(vectors), 1, 1)  # all positions of an image have its depth
+            weights["depth"] = vq.residual.draw_depth(key, config.num_stages, images_alone)
+        return rules.residual(model, vectors, params["codebook"], images, **weights)
+    return rules.rotation(model, vectors, params["codebook"], images, **weights)

@@ -56,7 +56,7 @@ def summarize(
         "test": {
             "num_images": test.rate.shape[1],
             **run_report.over_images("bits_per_dim", test.bits_per_dim),
-            "rate_nats": records.per_seed(test.rate.mean(1)),
+            **run_report.rates("", test.rate, test.num_dims),
             "distortion_nats": records.per_seed(test.distortion.mean(1)),
             "perplexity": records.per_seed(test.perplexity),
             "dead_codes": records.per_seed(test.num_dead),

@@ -1,8 +1,13 @@
-"""Sizes of the codebooks that are grids: levels of components, and signs."""
+"""Sizes of codebooks: levels of components, signs, and what would not fit into memory."""
 
 import math
+from typing import Any
 
+from dvae.models import vq_conv
+from experiments.cifar_vq import names
 from experiments.common.flags import MAX_INT
+
+MAX_GIGABYTES = 32  # of a single array
 
 
 def levels_of(text: str) -> tuple[int, ...]:
@@ -27,3 +32,30 @@ def bits_of(estimator: str, codebook_size: int) -> int:
             f"are signs; use {2**bits} or {2 ** (bits + 1)}"
         )
     return bits
+
+
+def check_memory(config: Any) -> None:
+    """Raises ValueError for more codes than a device is to be asked for.
+
+    Args:
+      config: of `cifar_vq`.
+    """
+    of_fsq = config.estimator == names.FSQ
+    named = f"--levels={config.levels}" if of_fsq else f"--codebook_size={config.codebook_size}"
+    num_books = config.num_latents
+    if config.estimator == names.RESIDUAL:
+        num_books *= config.num_stages
+    _check_array(named, "codebooks", num_books, config.num_codes, config.vector_dim)
+    if config.estimator not in names.GRIDS:  # which compute no distances
+        side = max(1, (config.crop or config.image_size) // vq_conv.DOWNSAMPLING)  # 1: not known
+        num_vectors = config.batch_size * side * side * config.num_latents
+        _check_array(named, "distances to codes", num_vectors, config.num_codes)
+
+
+def _check_array(named: str, floats: str, *axes: int) -> None:
+    gigabytes = 4 * math.prod(axes) / 1e9
+    if gigabytes > MAX_GIGABYTES:
+        raise ValueError(
+            f"{named} makes {floats} of {' x '.join(map(str, axes))} float32 numbers, "
+            f"{gigabytes:,.0f} GB, and {MAX_GIGABYTES} GB is the most; take fewer codes"
+        )

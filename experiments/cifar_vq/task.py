@@ -163,7 +163,7 @@ def loss_fn(config: Config, channels: int = 3) -> state.LossFn:
             )
         elif config.estimator in names.QUANTIZERS:
             terms = quantizers.objective(
-                config, params, model_state, model, vectors, images, kl_weight
+                config, key_latent, params, model_state, model, vectors, images, kl_weight
             )
         else:
             learned = config.estimator == names.VQ

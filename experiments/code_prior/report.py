@@ -22,7 +22,8 @@ from experiments.common import models as run_models
 from experiments.common import report as run_report
 
 NUM_PICTURES = 16
-VALIDATION_RATE = "validation_rate_nats"  # of a prior's record: the priors of a model go by it
+# Of a prior's record: the priors of a model go by the rate, where it is of the same images.
+VALIDATION_RATE, VALIDATION_IMAGES = "validation_rate_nats", "validation_num_images"
 LEARNED, FACTORIAL = "learned prior", "factorial prior"
 
 
@@ -52,8 +53,8 @@ def _of_set(of_set: Evaluation) -> dict[str, Any]:
         "num_images": of_set.rate.shape[1],
         **run_report.over_images("bits_per_dim", of_set.bits_per_dim),
         **run_report.over_images("factorial_bits_per_dim", of_set.factorial_bits_per_dim),
-        "rate_nats": records.per_seed(of_set.rate.mean(1)),
-        "factorial_rate_nats": records.per_seed(of_set.factorial_rate.mean(1)),
+        **run_report.rates("", of_set.rate, of_set.num_dims),
+        **run_report.rates("factorial_", of_set.factorial_rate, of_set.num_dims),
         "distortion_nats": records.per_seed(of_set.distortion.mean(1)),
         **run_report.over_seeds("bits_per_dim", of_set.bits_per_dim.mean(1)),
     }
@@ -105,17 +106,23 @@ def models(
         lambda params, _: prior_model.arrays(model, params),
         state,
         images,
-        {**summary["test"], VALIDATION_RATE: summary["validation"]["rate_nats"]},
+        {**summary["test"], **of_validation(summary["validation"])},
         preparation=model.info["images"]["preparation"],
     )
     license = model.info["license"]
     return [m._replace(card=dataclasses.replace(m.card, license=license)) for m in made]
 
 
+def of_validation(numbers: dict[str, Any]) -> dict[str, Any]:
+    """Returns what a prior's record has of its summary's validation images."""
+    return {VALIDATION_RATE: numbers["rate_nats"], VALIDATION_IMAGES: numbers["num_images"]}
+
+
 def hand_over(config: Config, workdir: Path, summary: dict[str, Any]) -> None:
     """Puts the best of the run's priors beside the model, unless there is a better one.
 
-    `dvae.load` of the model's run then samples with it.
+    Only rates of the same validation images are compared; a prior that was judged on others is
+    replaced. `dvae.load` of the model's run then samples with it.
 
     Args:
       config: of the finished run.
@@ -129,13 +136,20 @@ def hand_over(config: Config, workdir: Path, summary: dict[str, Any]) -> None:
     seed = summary["seeds"][best] if len(rates) > 1 else None
     prior_model.load(config)  # raises if the model has changed meanwhile
     folder = trained.find(config.run_dir, seed=config.seed_of_model)
-    rate = _rate_there(config, folder)
-    if rate < rates[best]:
-        status.say(
-            f"{folder} keeps its prior, of {rate:.4f} nats on validation images; this one has "
-            f"{rates[best]:.4f}"
-        )
-        return
+    there, num_images = _metrics_there(config, folder), summary["validation"]["num_images"]
+    if there is not None:
+        rate, images = there.get(VALIDATION_RATE, math.inf), there.get(VALIDATION_IMAGES, "other")
+        if images != num_images:
+            status.say(
+                f"the prior in {folder} was judged on {images} validation images, and this one on "
+                f"{num_images}: it is replaced"
+            )
+        elif rate < rates[best]:
+            status.say(
+                f"{folder} keeps its prior, of {rate:.4f} nats on {images} validation images; this "
+                f"one has {rates[best]:.4f}"
+            )
+            return
     learned = trained.load(workdir, seed=seed)
     functions, record = learned.functions, learned.info["prior"]
     assert isinstance(functions, trained.code_prior.Functions)
@@ -145,14 +159,14 @@ def hand_over(config: Config, workdir: Path, summary: dict[str, Any]) -> None:
     status.say(f"{folder} has this prior now: dvae.load({config.run_dir!r}) samples with it")
 
 
-def _rate_there(config: Config, folder: Path) -> float:
-    """Returns the validation rate of the prior in a model's folder; infinite: there is none."""
+def _metrics_there(config: Config, folder: Path) -> dict[str, Any] | None:
+    """Returns the numbers of the prior in a model's folder; None: there is none of its codes."""
     try:
         record = trained.prior_record(folder)
     except trained.ModelError:
-        return math.inf
-    is_of_model = record["model_sha256"] == config.model_sha256
-    return record["metrics"].get(VALIDATION_RATE, math.inf) if is_of_model else math.inf
+        return None
+    metrics: dict[str, Any] = record["metrics"]
+    return metrics if record["model_sha256"] == config.model_sha256 else None
 
 
 def _pictures(

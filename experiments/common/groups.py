@@ -11,8 +11,8 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dvae.train.checkpoint import CONFIG_FILE
 from experiments.common import flag_rules, flags, merging, records
+from experiments.common import whose as whose_run
 from experiments.common.config import RunConfig
 
 Summary = dict[str, Any]
@@ -35,12 +35,12 @@ class Program(NamedTuple):
 _OF_WATCHING = ("eval_interval", "num_eval_images", "num_validation_images", "checkpoint_interval")
 _LENGTH, _PARTS = "num_steps", ("kl_warmup_steps", "beta_steps", "capacity_steps")
 
-# A field that no other program has, and what compares the program's runs.
-_PROGRAMS = {
-    "cifar_vq": ("codebook_size", "experiments.report"),
-    "binary_vae": ("structure", "experiments.table1 or experiments.table2"),
-    "joint_vae": ("discrete", "experiments.joint_table"),
-    "dvaepp": ("global_latents", "experiments.table3"),
+# What compares a program's runs.
+_READERS = {
+    "cifar_vq": "experiments.report",
+    "binary_vae": "experiments.table1 or experiments.table2",
+    "joint_vae": "experiments.joint_table",
+    "dvaepp": "experiments.table3",
 }
 
 
@@ -63,11 +63,6 @@ class Group(NamedTuple):
         return merging.merge([run.summary for run in self.runs])
 
 
-def program_of(config: Mapping[str, Any]) -> str:
-    """Returns which training program a configuration is of; empty for none."""
-    return next((name for name, (field, _) in _PROGRAMS.items() if field in config), "")
-
-
 def read(directory: Path, program: Program, reader: str, needs: Sequence[str] = ()) -> Run:
     """Reads a finished run of one program.
 
@@ -80,9 +75,9 @@ def read(directory: Path, program: Program, reader: str, needs: Sequence[str] = 
     Raises:
       ValueError: there is no finished run, or one of another program; one line says which.
     """
-    whose, summary = _look_into(directory)
-    if summary is None or not whose:
-        raise ValueError(what_is(directory))
+    whose, summary = whose_run.look_into(directory)
+    if not whose or (summary is None and whose == program.name):
+        raise ValueError(whose_run.what_is(directory))
     return Run(directory, _checked(directory, whose, summary, program, reader, needs))
 
 
@@ -106,7 +101,7 @@ def read_all(
             runs.append(read(place, program, reader, needs))
             continue
         for summary in read_summaries(place):
-            whose = program_of(summary["config"])
+            whose = whose_run.program_of(summary["config"])
             runs.append(Run(place, _checked(place, whose, summary, program, reader, needs)))
     return runs
 
@@ -163,16 +158,16 @@ def is_of(
 def _checked(
     place: Path,
     whose: str,
-    summary: Summary,
+    summary: Summary | None,
     program: Program,
     reader: str,
     needs: Sequence[str],
 ) -> Summary:
     """Returns a summary, once it is known to be one of the program's."""
-    if whose != program.name:
+    if whose != program.name or summary is None:
+        other = f"use {_READERS[whose]}" if whose in _READERS else "name one of those"
         raise ValueError(
-            f"{place} is a {whose} run; {reader} compares {program.name} runs: use "
-            f"{_PROGRAMS[whose][1]}"
+            f"{place} is a {whose} run; {reader} compares {program.name} runs: {other}"
         )
     missing = [name for name in ("config", *_OF_RUN) if name not in summary]
     missing += [f"test.{name}" for name in needs if name not in summary.get("test", {})]
@@ -199,46 +194,6 @@ def read_groups(
 def summaries_of(groups: Sequence[Group]) -> list[Summary]:
     """Returns the summaries of all runs, group by group."""
     return [run.summary for group in groups for run in group.runs]
-
-
-def what_is(directory: Path) -> str:
-    """Says in a clause what kind of run a directory holds, or why it holds none.
-
-    Raises:
-      ValueError: a record of it is damaged.
-    """
-    if not directory.is_dir():
-        exists = "is no directory" if directory.exists() else "does not exist"
-        return f"{directory} {exists}: name the workdir of a finished run"
-    whose, summary = _look_into(directory)
-    if not whose:
-        return f"{directory} holds no run of {', '.join(_PROGRAMS)}"
-    if summary is None:
-        return f"{directory} is an unfinished {whose} run: its command, given again, finishes it"
-    return f"{directory} is a {whose} run"
-
-
-def _look_into(directory: Path) -> tuple[str, Summary | None]:
-    """Returns whose run a directory holds, or "", and the summary of a finished one."""
-    config = _read_json(directory / CONFIG_FILE) or {}
-    summary = records.with_standard_names(_read_json(directory / records.SUMMARY_FILE))
-    own = (summary or {}).get("config")
-    return program_of({**config, **(own if isinstance(own, dict) else {})}), summary
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    """Reads a JSON object; None where there is no file."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON ({error})") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} is no JSON object, and so not of a run")
-    return value
 
 
 def settings_of(program: Program, summary: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,10 +13,12 @@ the mean:
     kl_continuous_nats       KL(q || p) of every continuous variable
     kl_discrete_nats         KL(q || p) of every discrete variable
     rate_nats                what the codes cost
+    rate_bits_per_dim        likewise, in bits a sub-pixel
     distortion_nats          -log p(x | z): what the pixels cost
     bits_per_dim             of the bound, or of nll_nats: bits a sub-pixel
     factorial_bits_per_dim   of a model with a learned prior, under its factorial one
     factorial_rate_nats      likewise
+    factorial_rate_bits_per_dim
     nll_bits_per_dim         of nll_nats, beside that of the ELBO
     mode_bits_per_dim        with the posterior's likeliest codes: no bound
     rmse                     root mean squared error of pixels in [0, 1]

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure
 
-from dvae import analysis, trained
+from dvae import analysis, bounds, trained
 from dvae.train import checkpoint, loop, status
 from experiments.common import models as run_models
 from experiments.common import records
@@ -63,6 +63,20 @@ def over_images(name: str, values: np.ndarray) -> dict[str, Any]:
         error = values.std(1, ddof=1) / np.sqrt(values.shape[1])
         record[name + records.STANDARD_ERROR] = records.per_seed(error)
     return record
+
+
+def rates(kind: str, nats: np.ndarray, num_dims: int) -> dict[str, Any]:
+    """Returns the mean of rates [S, N], nats an image, in nats and in bits/dim, by seed.
+
+    Args:
+      kind: begins the names.
+      nats: the rates.
+      num_dims: sub-pixels of an image.
+    """
+    mean = nats.mean(1)
+    bits = np.asarray(bounds.bits_per_dim(-mean, num_dims))
+    in_units = {"rate_nats": mean, "rate_bits_per_dim": bits}
+    return {f"{kind}{name}": records.per_seed(values) for name, values in in_units.items()}
 
 
 def over_seeds(name: str, values: np.ndarray) -> dict[str, float]:

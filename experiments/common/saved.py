@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dvae.train import checkpoint
-from experiments.common import groups
+from experiments.common import whose
 from experiments.common.config import RunConfig
 
 # What runs did that are older than a field, where that is not the field's default.
@@ -26,13 +26,17 @@ def read_config(
     Raises:
       ValueError: the directory holds no run, its records are damaged, or the values do not fit.
     """
-    path = directory / checkpoint.CONFIG_FILE
+    path, wanted = directory / checkpoint.CONFIG_FILE, f"name a run of {' or '.join(classes)}"
     if not path.is_file():
-        raise ValueError(groups.what_is(directory))
+        is_what = "holds no run" if directory.is_dir() else "is no directory"
+        raise ValueError(
+            f"{directory} {is_what if directory.exists() else 'does not exist'}; {wanted}"
+        )
     saved = checkpoint.read_config(path)
-    program = groups.program_of(saved)
+    program = whose.program_of(saved)
     if program not in classes:
-        raise ValueError(groups.what_is(directory))
+        is_what = f"is a {program} run" if program else "holds no run"
+        raise ValueError(f"{directory} {is_what}; {wanted}")
     known = {field.name for field in dataclasses.fields(classes[program])}
     settings = {**_BEFORE.get(program, {}), **saved, **changes}
     return classes[program](**{k: v for k, v in settings.items() if k in known})

@@ -10,15 +10,9 @@ from typing import Any
 from dvae.train import checkpoint, distributed, lock
 from experiments.common import flags, records
 from experiments.common.config import USE, RunConfig
+from experiments.common.whose import PROGRAM, program_of
 
-PROGRAM, LENGTH = "program", "num_steps"
-# A setting that no other program has, by which to know runs that do not name their program.
-_KNOWN_BY = {
-    "cifar_vq": "codebook_size",
-    "binary_vae": "hidden_layers",
-    "joint_vae": "capacity_steps",
-    "dvaepp": "local_groups",
-}
+LENGTH = "num_steps"
 
 
 def examine(config: RunConfig, workdir: Path) -> dict[str, Any] | None:
@@ -94,7 +88,7 @@ def _saved(config: RunConfig, workdir: Path) -> dict[str, Any] | None:
         _refuse_others(config, workdir)
         return None
     saved = {**flags.former_values(config), **checkpoint.read_config(path)}
-    program = saved.get(PROGRAM) or next((p for p, n in _KNOWN_BY.items() if n in saved), None)
+    program = program_of(saved)
     if program != config.program:
         whose = f"a run of {program}" if program else "the configuration of something else"
         raise ValueError(

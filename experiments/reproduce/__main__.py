@@ -22,7 +22,7 @@ from pathlib import Path
 from dvae.train import paths, signals, status
 from experiments.common import begin, flag_help, flags, records
 from experiments.common.flags import option
-from experiments.reproduce import jobs, listing, results
+from experiments.reproduce import code_priors, jobs, listing, results
 from experiments.reproduce.manifest import BUDGETS, PAPER, TABLES, Cell
 
 _WRITING_SECONDS = 10.0  # for the table and its pictures
@@ -97,15 +97,16 @@ def queue(
             if seed % cell.config(config.budget).num_seeds:
                 continue  # one of those that an earlier run trains together
             workdir = place.workdir(cell, config.budget, seed)
-            prior = prior_job(config, place, cell, seed)
+            alone = cell.recipes[config.budget].prior is None
             done = [
                 one
                 for one in results.read(place, before, cell)
                 if (one.budget, one.is_finished) == (config.budget, True)
                 and seed in one.run.summary["seeds"]
             ]
-            if any(prior is None or one.has_prior for one in done):
+            if any(alone or one.has_prior for one in done):
                 continue
+            prior = prior_job(config, place, cell, seed)
             if prior is not None and any(one.run.directory == workdir for one in done):
                 waiting.append(prior)
                 continue
@@ -119,12 +120,21 @@ def queue(
 
 def prior_job(config: Config, place: results.Place, cell: Cell, seed: int) -> jobs.Job | None:
     """Returns what learns a prior over the codes of a cell's run, if the cell has one."""
-    workdir = place.prior_workdir(cell, config.budget, seed)
-    arguments = cell.prior_arguments(config.budget, place.workdir(cell, config.budget, seed))
+    run = place.workdir(cell, config.budget, seed)
+    arguments = cell.prior_arguments(config.budget, run)
     if not arguments:
         return None
+    workdir = code_priors.folder(run)
     words = [*arguments, *_where(config, workdir, seed)]
     return jobs.Job(f"prior of {cell.name}, seed {seed}", words, workdir.with_suffix(".log"))
+
+
+def over_codes_of(run: Path, prior: jobs.Job) -> jobs.Job:
+    """Returns the job of a prior, in the folder that goes with the codes a run has by now."""
+    workdir = code_priors.folder(run)
+    place = lambda word: f"--workdir={workdir}" if word.startswith("--workdir=") else word
+    words = [place(word) for word in prior.arguments]
+    return prior._replace(arguments=words, log=workdir.with_suffix(".log"))
 
 
 def _where(config: Config, workdir: Path, seed: int) -> list[str]:
@@ -148,7 +158,8 @@ def train(config: Config, place: results.Place, waiting: list[jobs.Job]) -> list
         following = None
         if code == 0:
             summary = records.read_summary(workdir)
-            following = None if records.is_unfinished(summary) else job.following
+            if job.following is not None and not records.is_unfinished(summary):
+                following = over_codes_of(workdir, job.following)
             how = f"{records.steps(summary)} steps"
         else:
             how = f"status {code}, {said[-1] if said else 'nothing was said'} (see {job.log})"

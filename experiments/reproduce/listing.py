@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dvae.analysis import tables
+from experiments import report
 from experiments.reproduce import hours, results
 from experiments.reproduce.manifest import Cell
 
@@ -56,12 +57,15 @@ def _row(
     longest = [done for done in of_budget if done.steps == steps]
     seeds = [seed for done in longest for seed in done.run.summary["seeds"]]
     ours = results.value(place.table, of_budget)
+    learned = results.metric(place.table, of_budget) == report.LEARNED
+    alone = cell.recipes[budget].prior is None
+    prior = "" if alone else f", {'learned' if learned else 'factorial'} prior"
     share = "" if cell.published_steps is None else f"{steps / cell.published_steps:.0%}"
     times = (hours.on_cpu(place.table, cell, budget), hours.on_gpu(cell, budget))
     return [
         cell.name,
         "" if cell.published is None else _number((cell.published, cell.deviation)),
-        "" if ours is None else _number(ours),
+        "" if ours is None else f"{_number(ours)}{prior}",
         f"{steps:,} / {config.num_steps:,}",
         share,
         len(seeds),

@@ -52,10 +52,6 @@ class Place(NamedTuple):
         """Returns the folder of a run."""
         return self.runs / self.table.name / f"{cell.name}-{budget}" / f"seed{seed}"
 
-    def prior_workdir(self, cell: Cell, budget: str, seed: int) -> Path:
-        """Returns the folder of the prior that is learned over the codes of a run."""
-        return self.workdir(cell, budget, seed).with_name(f"prior{seed}")
-
 
 class Done(NamedTuple):
     """A run of a cell, finished or not."""
@@ -134,14 +130,12 @@ def write(place: Place) -> str:
 
 def value(table: Table, runs: Sequence[Done]) -> tuple[float, float | None] | None:
     """Returns the mean of a cell's number over the longest runs' seeds, and its deviation."""
-    if not runs:
-        return None
-    longest = max(done.steps for done in runs)
+    name, longest = metric(table, runs), _of_most_steps(runs)
     numbers = np.concatenate(
         [
-            np.ravel(done.run.summary["test"][table.metric])
-            for done in runs
-            if done.steps == longest and table.metric in done.run.summary["test"]
+            np.ravel(done.run.summary["test"][name])
+            for done in longest
+            if name in done.run.summary["test"]
         ]
         or [np.zeros(0)]
     )
@@ -149,6 +143,18 @@ def value(table: Table, runs: Sequence[Done]) -> tuple[float, float | None] | No
         return None
     numbers = numbers / _unit(table, runs[0].run.summary)
     return float(numbers.mean()), float(numbers.std(ddof=1)) if len(numbers) > 1 else None
+
+
+def metric(table: Table, runs: Sequence[Done]) -> str:
+    """Returns the name of a cell's number, with learned priors if all its longest runs have one."""
+    longest = _of_most_steps(runs)
+    learned = longest and all(report.LEARNED in done.run.summary["test"] for done in longest)
+    return report.LEARNED if learned else table.metric
+
+
+def _of_most_steps(runs: Sequence[Done]) -> list[Done]:
+    most = max((done.steps for done in runs), default=0)
+    return [done for done in runs if done.steps == most]
 
 
 def _unit(table: Table, summary: groups.Summary) -> float:
@@ -164,10 +170,7 @@ def _in_folders(place: Place, cell: Cell, budget: str) -> list[Run]:
         summary = records.read_summary(path.parent)
         summary["config"] = {**summary["config"], groups.DATASET: cell.dataset}
         if cell.recipes[budget].prior is not None:
-            seed = summary["seeds"][0]
-            summary = quantizer_table.complete(
-                summary, path.parent, place.prior_workdir(cell, budget, seed)
-            )
+            summary = quantizer_table.complete(summary, path.parent)
         runs.append(Run(path.parent, summary))
     return runs
 

@@ -1,16 +1,18 @@
 """Options of the training and numbers of the evaluation beyond the paper's, in `cifar_vq`."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import trained_runs
 
-from dvae import data
-from dvae.train import checkpoint, sharding
+from dvae import data, vq
+from dvae.train import averaging, checkpoint, sharding
+from dvae.train.state import TrainState
 from experiments.cifar_vq import __main__ as cifar_vq
 from experiments.cifar_vq import evaluation as vq_evaluation
 from experiments.cifar_vq import model as vq_model
-from experiments.cifar_vq import names
+from experiments.cifar_vq import names, quantizers
 from experiments.cifar_vq import task as cifar_vq_task
 from experiments.cifar_vq.config import Config
 from experiments.cifar_vq.presets import PRESETS
@@ -63,6 +65,61 @@ def test_without_validation_all_images_are_trained_on() -> None:
     config = Config(dataset="patches", validation=False, eval_interval=100)
     images = cifar_vq_task.prepare(config)
     assert (images.num_train, len(images.validation), config.eval_interval) == (21_000, 0, 0)
+
+
+def quantize_by(estimator, v, first, last, basis):
+    """A latent variable's vectors [..., D] under what lies between two sets of parameters."""
+    between = lambda name: 2 / 11 * first[name] + 9 / 11 * last[name]  # of the first step
+    if estimator == "fsq":
+        return vq.fsq.quantize(v, (3, 4))
+    if estimator in names.SIGNS:
+        return getattr(vq, estimator).quantize(v)
+    if estimator == "simvq":
+        return vq.simvq.quantize(v, basis, between("weights"))
+    if estimator == "cosine":
+        units = {k: vq.cosine.unit(part["directions"]) for k, part in enumerate((first, last))}
+        return vq.cosine.quantize(v, 2 / 11 * units[0] + 9 / 11 * units[1])
+    if estimator == "residual":
+        return vq.residual.quantize(v, between("codebook"))
+    codes = vq.nearest_code(v, between("codebook"))
+    return vq.lookup(codes, between("codebook")), codes
+
+
+@pytest.mark.parametrize("estimator", names.DETERMINISTIC)
+def test_averaged_codes_are_chosen_as_the_quantizer_chooses(estimator) -> None:
+    settings = {**TINY, "estimator": estimator, "codebook_init": "normal", "levels": "3,4"}
+    config = Config(**settings, ema_params=0.998)
+    keys = jax.random.split(jax.random.key(0), 4)
+    v = jax.random.normal(keys[0], (3, 2, 2, config.num_latents, config.vector_dim))
+    drawn = jax.random.normal(keys[1], (config.num_latents, config.num_codes, config.vector_dim))
+    own, model_state = quantizers.start(config, keys[2], v, drawn)
+    begin = TrainState(jnp.int32(0), {"network": {}, **own}, model_state, ())
+    noise = lambda x: x + jax.random.normal(keys[3], x.shape)
+    own = jax.tree.map(noise, own)
+    if estimator == "vq_ema":
+        model_state = model_state._replace(codebook=noise(model_state.codebook))
+    ended = begin._replace(
+        step=jnp.int32(1), params={"network": {}, **own}, model_state=model_state
+    )
+    step = averaging.average(lambda *_: (ended, {}), of=vq_model.arrays, decay=config.ema_params)
+    state, _ = step(averaging.start(begin, of=vq_model.arrays), None, keys[0])
+    state = vq_model.evaluated(config, state)
+    codebook = vq_model.codebook_of(state.params, state.model_state)
+    functions = vq_model.functions(config, (8, 8, 1))
+    codes = functions._quantize(v, codebook)
+    rows = functions.quantized({"codebook": codebook}, codes)
+    codes = codes.reshape(*v.shape[:-1], -1)  # stages apart
+    for i in range(config.num_latents):
+        parts = [
+            {"codebook": s.model_state.codebook[i]}
+            if estimator == "vq_ema"
+            else {name: x[i] for name, x in s.params.items() if name != "network"}
+            for s in (begin, ended)
+        ]
+        basis = model_state.basis[i] if estimator == "simvq" else None
+        q, expected = quantize_by(estimator, v[..., i, :], *parts, basis)
+        np.testing.assert_array_equal(codes[..., i, :], expected.reshape(*v.shape[:-2], -1))
+        np.testing.assert_allclose(rows[..., i, :], q, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.slow

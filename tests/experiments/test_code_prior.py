@@ -12,7 +12,7 @@ from dvae import trained
 from experiments.cifar_vq import config as cifar_vq
 from experiments.cifar_vq import model as cifar_vq_model
 from experiments.code_prior import __main__ as code_prior
-from experiments.code_prior import evaluation, model, task
+from experiments.code_prior import evaluation, model, report, task
 from experiments.code_prior.config import Config
 
 RUN = dict(
@@ -105,7 +105,10 @@ def test_the_best_prior_stays_with_the_model(tmp_path, one_device, capsys) -> No
     capsys.readouterr()
     worse = config_of(run, tmp_path / "worse", num_steps=2, learning_rate=1e-9)
     code_prior.run(worse)
-    assert f"keeps its prior, of {rates[best]:.4f} nats" in capsys.readouterr().err
+    assert (
+        f"keeps its prior, of {rates[best]:.4f} nats on 16 validation images"
+        in capsys.readouterr().err
+    )
     assert dvae.load(run).info["prior"] == there
     # Another model: its codes are others, the prior is refused, and so is the workdir.
     path = tmp_path / "run" / "model"
@@ -121,6 +124,33 @@ def test_the_best_prior_stays_with_the_model(tmp_path, one_device, capsys) -> No
     assert "model_sha256" in capsys.readouterr().err
     with pytest.raises(ValueError, match="is another than that of this prior"):
         model.load(config)
+
+
+def test_priors_are_compared_on_the_same_validation_images(tmp_path, capsys) -> None:
+    run = make_run(tmp_path / "run", "vq")
+    config = config_of(run, tmp_path / "prior")
+    of_model = model.load(config)
+    functions = model.functions(config, of_model)
+    prior = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), functions.abstract_prior())
+
+    def learn(rate, num_images):
+        """Leaves a prior of this rate, and hands it over."""
+        metrics = report.of_validation({"rate_nats": rate, "num_images": num_images})
+        card = trained.Card("digits", seed=0, metrics=metrics)
+        trained.save(tmp_path / "prior" / "model", functions, model.arrays(of_model, prior), card)
+        summary = {"validation": {"rate_nats": rate, "num_images": num_images}, "seeds": [0]}
+        report.hand_over(config, tmp_path / "prior", summary)
+        there = dvae.load(run).info["prior"]["metrics"]
+        return there["validation_rate_nats"], capsys.readouterr().err
+
+    assert learn(20.0, 16)[0] == 20.0
+    rate, said = learn(21.0, 16)
+    assert rate == 20.0
+    assert "keeps its prior, of 20.0000 nats on 16 validation images" in said
+    assert learn(19.0, 16)[0] == 19.0
+    rate, said = learn(30.0, 32)
+    assert rate == 30.0
+    assert "judged on 16 validation images, and this one on 32: it is replaced" in said
 
 
 def test_training_starts_at_the_factorial_prior(tmp_path, one_device) -> None:
@@ -151,12 +181,15 @@ def test_settings_that_are_refused(settings, message) -> None:
 def test_places_that_are_refused(tmp_path, monkeypatch, capsys) -> None:
     run = make_run(tmp_path / "run")
     (tmp_path / "empty").mkdir()
-    (tmp_path / "bits").mkdir()
-    (tmp_path / "bits" / "config.json").write_text('{"structure": "linear"}')
+    for name, record in (("bits", {"structure": "linear"}), ("prior", {"program": "code_prior"})):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps(record))
     for words, message in (
         ([], "name the folder of one run: python -m experiments.code_prior RUN_DIR; got none"),
-        ([str(tmp_path / "empty")], "holds no run of cifar_vq"),
-        ([str(tmp_path / "bits")], "is an unfinished binary_vae run"),
+        ([str(tmp_path / "nowhere")], "nowhere does not exist; name a run of cifar_vq\n"),
+        ([str(tmp_path / "empty")], "empty holds no run; name a run of cifar_vq\n"),
+        ([str(tmp_path / "bits")], "bits is a binary_vae run; name a run of cifar_vq\n"),
+        ([str(tmp_path / "prior")], "prior is a code_prior run; name a run of cifar_vq\n"),
     ):
         monkeypatch.setattr(code_prior.flags, "parse", lambda _: Config())
         with pytest.raises(SystemExit):

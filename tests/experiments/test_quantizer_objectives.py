@@ -193,6 +193,33 @@ def test_a_rule_is_its_equation(problem, rule) -> None:
     np.testing.assert_allclose(terms.surrogate, value, rtol=1e-4)
 
 
+def test_an_image_costs_the_stages_that_it_keeps(problem) -> None:
+    model, vectors, codebook, images = problem
+    books = jnp.stack([codebook, -codebook], 1)
+    log_prior = jax.nn.log_softmax(jax.random.normal(jax.random.key(2), (2 * N, C)))
+
+    @jax.jit
+    def evaluate(log_prior, books, depth=None):
+        of_prior = model._replace(log_prior=log_prior)
+        weights = {"commitment_weight": 0.25, "kl_weight": ONE, "depth": depth}
+        return quantizer_objectives.residual(of_prior, vectors, books, images, **weights)
+
+    both, one = evaluate(log_prior, books), evaluate(log_prior[::2], books[:, :1])
+    depth = (1 + jnp.arange(B) % 2)[:, None, None]
+    mixed = evaluate(log_prior, books, depth)
+    for name in ("rate", "distortion", "objective"):
+        values = (getattr(terms, name) for terms in (mixed, one, both))
+        found, *expected = map(np.asarray, values)
+        np.testing.assert_allclose(found, np.where(np.arange(B) % 2, *expected[::-1]), rtol=1e-5)
+    alone = evaluate(log_prior, books, jnp.ones_like(depth))
+    np.testing.assert_allclose(alone.surrogate, one.surrogate, rtol=1e-5)
+    slope = jax.jit(jax.grad(lambda *x: evaluate(*x, jnp.ones_like(depth)).surrogate, (0, 1)))
+    of_prior, of_books = slope(log_prior, books)
+    assert not of_prior[1::2].any()
+    assert not of_books[:, 1].any()
+    assert np.isfinite(of_prior).all()
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -203,7 +230,22 @@ def test_a_rule_is_its_equation(problem, rule) -> None:
             "make 9999800001 codes; they must be at most",
         ),
         (dict(estimator="lfq", codebook_size=240), "power of 2 for lfq.*use 128 or 256"),
-        (dict(estimator="bsq", codebook_size=2**31), "--codebook_size=2147483648 must be at most"),
+        (
+            dict(estimator="bsq", codebook_size=2**31),
+            "--codebook_size=2147483648 must be at most 1073741824",
+        ),
+        (
+            dict(estimator="lfq", codebook_size=2**30),
+            "makes codebooks of 8 x 1073741824 x 30 float32 numbers, 1,031 GB, and 32 GB is",
+        ),
+        (
+            dict(estimator="fsq", levels="1000,1000,1000"),
+            "--levels=1000,1000,1000 makes codebooks of 8 x 1000000000 x 3 float32 numbers, 96 GB",
+        ),
+        (
+            dict(codebook_size=2**20, crop=16),
+            "--codebook_size=1048576 makes distances to codes of 8192 x 1048576 float32 numbers",
+        ),
         (dict(estimator="residual", num_stages=0), "--num_stages=0 must be at least 1"),
     ],
 )
@@ -217,4 +259,5 @@ def test_sizes_of_grids() -> None:
     fsq, lfq = Config(estimator="fsq"), Config(estimator="lfq", codebook_size=4_096)
     assert (fsq.num_codes, fsq.vector_dim) == (1_000, 4)
     assert (lfq.num_codes, lfq.vector_dim) == (4_096, 12)
+    assert Config(estimator="bsq", codebook_size=2**24).vector_dim == 24, "13 GB are taken"
     assert fsq.default_workdir() == "runs/cifar_vq-cifar10-fsq-C1000-seed0"

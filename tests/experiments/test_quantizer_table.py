@@ -5,11 +5,13 @@ import shutil
 
 import finished_runs
 import pytest
+import test_code_prior
 
+from dvae import trained
 from experiments.common import groups
 from experiments.report import PROGRAM
 from experiments.reproduce import __main__ as reproduce
-from experiments.reproduce import listing, manifest, quantizer_table, results
+from experiments.reproduce import code_priors, listing, manifest, quantizer_table, results
 
 
 @pytest.fixture(name="quantizers")
@@ -17,11 +19,11 @@ def make_quantizers(tmp_path):
     return results.Place(manifest.TABLES["quantizers"], tmp_path / "runs", tmp_path / "out")
 
 
-def leave_code_run(place, cell, *, seed=0, steps=None, bits=6.2, prior=None):
+def leave_code_run(place, cell, *, seed=0, steps=None, bits=6.2, prior=None, dead=7.0):
     """A run of a quantizer on the CPU, and a prior after so many steps of its 600."""
     workdir = place.workdir(cell, "cpu", seed)
     test = {"bits_per_dim": bits, "rate_nats": 1000.0 + 100 * seed, "distortion_nats": 12_000.0}
-    test |= {"perplexity": 100.0, "dead_codes": 7.0}
+    test |= {"perplexity": 100.0, "dead_codes": dead, "num_images": 1_000}
     finished_runs.make(workdir, "cifar_vq", test, **{**cell.settings("cpu"), "seed": seed})
     speeds = [{"step": i, "train/images_per_second": 100.0 * i} for i in (1, 2)]
     (workdir / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in speeds))
@@ -32,16 +34,23 @@ def leave_code_run(place, cell, *, seed=0, steps=None, bits=6.2, prior=None):
         leave_prior(place, cell, seed=seed, steps=prior, bits=bits - 0.1)
 
 
-def leave_prior(place, cell, *, seed=0, steps, bits=6.0):
+def leave_prior(place, cell, *, seed=0, steps, bits=6.0, **of_run):
     """A run of `code_prior`, as far as the table reads it."""
-    folder = place.prior_workdir(cell, "cpu", seed)
+    folder = place.workdir(cell, "cpu", seed).with_name(f"prior{seed}")
     folder.mkdir(parents=True, exist_ok=True)
     summary = {
         "config": {"network": "gated", "features": 32, "num_layers": 4, "num_steps": 600},
         "num_steps": 600,
         "steps": steps,
         "wall_seconds": 60.0,
-        "test": {"bits_per_dim": bits, "rate_nats": 800.0},
+        "test": {
+            "bits_per_dim": bits,
+            "rate_nats": 800.0,
+            "factorial_rate_nats": 1000.0 + 100 * seed,
+            "distortion_nats": 12_000.0,
+            "num_images": 1_000,
+            **of_run,
+        },
     }
     (folder / "summary.json").write_text(json.dumps(summary))
 
@@ -106,3 +115,95 @@ def test_the_table_of_quantizers_has_both_prices_of_the_codes(quantizers) -> Non
     alone = groups.group(PROGRAM, results._in_folders(quantizers, cells["fsq_8x6x5"], "cpu"))
     assert quantizer_table.points(alone) == {"fsq": [(1000.0, 12_000.0)]}
     assert (quantizers.out / "quantizers.png").exists()
+
+
+def shown_rows(text):
+    """The cells of a table's rows by their titles."""
+    header, _, *rows = ([w.strip() for w in line.split("|")[1:-1]] for line in text.splitlines())
+    return [dict(zip(header, row, strict=True)) for row in rows]
+
+
+def test_a_prior_of_other_codes_is_left_out_and_learned_again(quantizers, capsys) -> None:
+    cell = next(cell for cell in quantizers.table.cells if cell.name == "vq_256")
+    config = reproduce.Config(budget="cpu", cells="vq_256")
+    leave_code_run(quantizers, cell)
+    prior = quantizers.workdir(cell, "cpu", 0).with_name("prior0")
+    for other, told in (
+        ({"distortion_nats": 12_001.0}, "the same command learns a prior"),
+        ({"factorial_rate_nats": 1000.1}, "the same command learns a prior"),
+        ({"num_images": 500}, "not 1000 test images were priced"),
+    ):
+        leave_prior(quantizers, cell, steps=600, **other)
+        code_priors._say_once.cache_clear()
+        (done,) = results.read(quantizers, [], cell)
+        assert not done.has_prior
+        assert "learned_bits_per_dim" not in done.run.summary["test"]
+        results.read(quantizers, [], cell)
+        said = capsys.readouterr().err.splitlines()
+        assert len(said) == 1
+        assert f"{prior}: left out" in said[0]
+        assert told in said[0]
+        assert [job.name for job in reproduce.queue(config, quantizers, [cell], [])] == [
+            "prior of vq_256, seed 0"
+        ]
+    prior.rename(prior.with_name("prior0-0123abcd"))
+    leave_prior(quantizers, cell, steps=600, distortion_nats=12_000.01)
+    (done,) = results.read(quantizers, [], cell)
+    assert done.has_prior
+    assert capsys.readouterr().err == ""
+
+
+def test_a_prior_of_a_run_that_was_trained_again_has_a_folder_of_its_own(tmp_path) -> None:
+    run, usual = test_code_prior.make_run(tmp_path / "seed0", "vq"), tmp_path / "prior0"
+    assert code_priors.folder(run) == usual
+    usual.mkdir()
+    identity = trained.identity(trained.load(run).params)
+    for sha256, name in ((identity, "prior0"), ("1" * 64, f"prior0-{identity[:8]}")):
+        (usual / "config.json").write_text(json.dumps({"model_sha256": sha256}))
+        assert code_priors.folder(run) == tmp_path / name
+    job = reproduce.jobs.Job("prior", ["m", str(run), "--workdir=before"], tmp_path / "before.log")
+    now = reproduce.over_codes_of(run, job)
+    assert now.arguments == ["m", str(run), f"--workdir={tmp_path / name}"]
+    assert now.log == tmp_path / f"{name}.log"
+
+
+def test_bits_of_learned_and_factorial_priors_are_not_mixed(quantizers) -> None:
+    cells = {cell.name: cell for cell in quantizers.table.cells}
+    leave_code_run(quantizers, cells["vq_256"], bits=6.3)
+    leave_code_run(quantizers, cells["vq_256"], bits=6.35, seed=1, prior=600)
+    leave_code_run(quantizers, cells["lfq_256"], bits=7.0, prior=600)
+    assert [row["quantizer"] for row in shown_rows(results.write(quantizers))] == ["lfq", "vq"]
+    read = lambda: groups.read_groups([quantizers.records], PROGRAM, "a test")
+    assert quantizer_table.spread(read()) is None, "no two seeds have learned priors"
+    text = listing.describe(quantizers, [cells["lfq_256"], cells["vq_256"]], "cpu")
+    listed = shown_rows("\n".join(line for line in text.splitlines() if line.startswith("|")))
+    assert [row["ours"] for row in listed] == [
+        "6.9, learned prior",
+        "6.325 ± 0.035, factorial prior",
+    ]
+    (vq,) = (group for group in read() if group.settings["estimator"] == "vq")
+    assert quantizer_table.spread([vq]) == pytest.approx(0.05)
+    leave_code_run(quantizers, cells["lfq_256"], bits=7.2, prior=600, seed=1)
+    results.write(quantizers)
+    assert quantizer_table.spread(read()) == pytest.approx(0.2)
+    assert (
+        "0.200 bits/dim at most, with learned priors"
+        in quantizers.records.with_suffix(".md").read_text()
+    )
+
+
+def test_counts_are_of_a_stage_and_speeds_of_a_machine(quantizers) -> None:
+    cells = {cell.name: cell for cell in quantizers.table.cells}
+    leave_code_run(quantizers, cells["residual_16"], dead=[0, 0, 2, 0, 0, 0, 0, 0])
+    leave_code_run(quantizers, cells["vq_256"], dead=[1, 1, 0, 0], bits=6.5)
+    path = quantizers.workdir(cells["vq_256"], "cpu", 0) / "summary.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"hardware": "another"}))
+    residual, vq = shown_rows(results.write(quantizers))
+    assert (residual["perplexity"], residual["unused"]) == (
+        "100 of 16, a stage",
+        "0.2 of 16, a stage",
+    )
+    assert (vq["perplexity"], vq["unused"]) == ("100", "0.5")
+    assert (residual["images/s"], vq["images/s"]) == ("200 (a)", "200 (b)")
+    page = quantizers.records.with_suffix(".md").read_text()
+    assert "whose speeds do not compare: (a) 1 x cpu, (b) another." in page

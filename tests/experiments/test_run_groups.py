@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments import compare_samplers, joint_table, report, table1, table2, table3
-from experiments.common import flag_rules, flags, merging
+from experiments.common import flag_rules, flags, merging, whose
 from experiments.common import groups as run_groups
 from experiments.common import tables as result_tables
 from experiments.common.config import RunConfig
@@ -104,8 +104,16 @@ def test_what_is_no_finished_run_is_refused_in_a_line(tmp_path, reader) -> None:
 def test_a_program_is_known_by_a_field_of_its_own() -> None:
     for name, config_class in finished_runs.CONFIGS.items():
         fields = [field.name for field in dataclasses.fields(config_class)]
-        assert run_groups.program_of(dict.fromkeys(fields)) == name
-    assert run_groups.program_of({}) == ""
+        assert whose.program_of(dict.fromkeys(fields)) == name
+    assert whose.program_of({"program": "code_prior", "network": "gated"}) == "code_prior"
+    assert whose.program_of({}) == ""
+
+
+def test_runs_that_no_table_compares_are_named(tmp_path) -> None:
+    (tmp_path / "config.json").write_text('{"program": "code_prior"}')
+    told = "is a code_prior run; experiments.report compares cifar_vq runs: name one of those"
+    with pytest.raises(ValueError, match=told):
+        report.compare([tmp_path], tmp_path / "out")
 
 
 def test_labels_hold_what_tells_groups_apart_and_no_more_than_four_fields() -> None:

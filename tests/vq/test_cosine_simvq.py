@@ -184,6 +184,7 @@ def test_bad_input_is_refused():
             call()
     for call in (
         lambda: simvq.codebook(codebook, weights[:2]),
+        lambda: simvq.codebook(codebook, weights[:, :2]),
         lambda: simvq.quantize(v, codebook[None], weights),
     ):
         with pytest.raises(ValueError, match=r"basis \[C, D\] and weights \[D, D\] must share D"):

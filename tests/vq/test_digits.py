@@ -96,7 +96,7 @@ def test_bad_input_is_refused():
         vq.pack_digits(np.zeros((4, 3), int), (2, 2))
     with pytest.raises(ValueError, match=r"one entry for each of the 3 components, got \(2, 2\)"):
         vq.digit_usage(np.zeros((4, 3), int), (2, 2))
-    for radices in ((), (2, 0)):
+    for radices in ((), (2, 0), (2.5,), 2):
         with pytest.raises(ValueError, match=r"one or more integers, each >= 1, got"):
             vq.unpack_codes(0, radices)
     for function in (vq.pack_digits, vq.digit_usage):
@@ -104,8 +104,6 @@ def test_bad_input_is_refused():
             function(np.array(3), (2,))
     with pytest.raises(TypeError, match="must be integers, got float32"):
         vq.unpack_codes(jnp.ones(3), (2,))
-    with pytest.raises(TypeError, match="integer"):
-        vq.unpack_codes(0, (2.5,))
     for mask in (np.ones(4, bool), np.ones(3), np.ones((3, 1), bool)):
         with pytest.raises(ValueError, match=r"mask must be boolean \(3,\).*compare it with 0"):
             vq.mask_codes(np.zeros(3, int), mask)

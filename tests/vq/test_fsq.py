@@ -170,7 +170,7 @@ def test_more_codes_than_integers():
 
 def test_bad_levels_are_refused():
     v = jnp.ones((4, 3))
-    for levels in ((8, 1, 5), (), (8, 6, -5)):
+    for levels in ((8, 1, 5), (), (8, 6, -5), 8, (8.0, 5, 5)):
         with pytest.raises(
             ValueError, match=r"levels must be one or more integers, each >= 2, got"
         ):

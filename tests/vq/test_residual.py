@@ -233,6 +233,11 @@ def test_bad_input_is_refused():
     for depth in (0, 4):
         with pytest.raises(ValueError, match=rf"depth must be in 1 \.\. 3.* got {depth}"):
             residual.quantize(v, codebooks, depth=depth)
+    for depth in (np.full(40, 4), jnp.zeros((1,), int), [0] * 40):
+        with pytest.raises(ValueError, match=r"depth must be in 1 \.\. 3.* got [04]$"):
+            residual.quantize(v, codebooks, depth=depth)
+    with pytest.raises(TypeError, match="depth must be integers, got float64"):
+        residual.quantize(v, codebooks, depth=1.5)
     for depth in (np.ones(39, int), np.ones((40, 1), int)):
         with pytest.raises(ValueError, match=r"depth must be a scalar or broadcast to \(40,\)"):
             residual.quantize(v, codebooks, depth=depth)
