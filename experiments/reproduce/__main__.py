@@ -94,17 +94,20 @@ def queue(
     waiting = []
     for seed in range(config.seeds):
         for cell in cells:
-            if seed % cell.config(config.budget).num_seeds:
+            together = cell.config(config.budget).num_seeds
+            if seed % together:
                 continue  # one of those that an earlier run trains together
+            seeds = {*range(seed, seed + together)}
             workdir = place.workdir(cell, config.budget, seed)
             prior = prior_job(config, place, cell, seed)
             done = [
                 one
                 for one in results.read(place, before, cell)
                 if (one.budget, one.is_finished) == (config.budget, True)
-                and seed in one.run.summary["seeds"]
+                and seeds & {*one.run.summary["seeds"]}
             ]
-            if any(prior is None or one.has_prior for one in done):
+            complete = [one for one in done if prior is None or one.has_prior]
+            if seeds <= {s for one in complete for s in one.run.summary["seeds"]}:
                 continue
             if prior is not None and any(one.run.directory == workdir for one in done):
                 waiting.append(prior)

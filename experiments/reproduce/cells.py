@@ -41,6 +41,7 @@ class Cell(NamedTuple):
     published: float | None = None
     deviation: float | None = None  # over runs
     published_steps: int | None = None
+    any_length: bool = True  # whether runs that are longer or shorter by their settings count
 
     def settings(self, budget: str) -> Settings:
         """Returns all settings that differ from the program's defaults."""

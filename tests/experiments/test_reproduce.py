@@ -147,6 +147,45 @@ def test_a_run_of_several_seeds_stands_for_them_all(tmp_path) -> None:
     assert results.value(place.table, results.read(place, [], cells[0])) == (108.0, 0.0)
 
 
+def test_one_of_five_seeds_alone_does_not_stand_for_them(place) -> None:
+    cell = next(cell for cell in place.table.cells if cell.name == CELL)
+    assert (cell.config("paper").num_seeds, cell.config("cpu").num_seeds) == (5, 1)
+    settings = {**cell.settings("paper"), "num_seeds": 1}
+    config = reproduce.Config(budget="paper", cells=CELL)
+    for seed, waiting in ((0, [f"{CELL}, seed 0"]), (1, [f"{CELL}, seed 0"])):
+        at = place.workdir(cell, "paper", seed)
+        finished_runs.make(at, "binary_vae", **{**settings, "seed": seed})
+        assert [job.name for job in reproduce.queue(config, place, [cell], [])] == waiting
+    at = place.workdir(cell, "paper", 2)
+    finished_runs.make(at, "binary_vae", **{**settings, "seed": 2, "num_seeds": 3})
+    assert not reproduce.queue(config, place, [cell], [])
+
+
+def test_many_seeds_of_jointvae_are_of_their_own_length(tmp_path) -> None:
+    place = results.Place(manifest.TABLES["joint_vae"], tmp_path / "runs", tmp_path / "out")
+    longest, many = place.table.cells
+    config = many.config("paper")
+    assert (config.num_seeds, config.num_steps) == (16, 30_000)
+    assert longest.config("cpu").num_steps == 15_620
+    finished_runs.make(place.out, "joint_vae", **{**longest.settings("paper"), "seed": 0})
+    run = finished_runs.make(tmp_path / "many", "joint_vae", **many.settings("paper"))
+    recorded = [results.records.read_summary(at) for at in (place.out, run)]
+    (long,) = results.read(place, recorded, longest)
+    assert (long.budget, long.steps, long.is_finished) == ("paper", 93_700, True)
+    told = {
+        (one.budget, one.steps, len(one.run.summary["seeds"]), one.is_finished)
+        for one in results.read(place, recorded, many)
+    }
+    assert told == {("paper", 30_000, 16, True), ("cpu", 30_000, 16, True)}
+
+
+def test_recorded_runs_of_jointvae_count() -> None:
+    place = results.Place(manifest.TABLES["joint_vae"], Path("none"), ROOT / "docs" / "results")
+    done = results.read(place, results.recorded(place), place.table.cells[0])
+    of_cpu = [one for one in done if one.budget == "cpu"]
+    assert [(one.steps, one.is_finished) for one in of_cpu] == [(15_620, True)] * 3
+
+
 def test_results_are_read_again_when_only_they_are_left(place) -> None:
     cell = leave_run(place, 0, nll=107.0)
     leave_run(place, 1, nll=109.0)
@@ -257,7 +296,7 @@ def test_hours_are_those_of_runs_of_the_same_kind() -> None:
     cells = {cell.name: cell for cell in manifest.TABLES["table1"].cells}
     table = manifest.TABLES["table1"]
     short, long = (hours.on_cpu(table, cells[CELL], budget) for budget in ("cpu", "paper"))
-    assert long == pytest.approx(short * 2_000_000 / 300_000)
+    assert long == pytest.approx(5 * short * 2_000_000 / 300_000), "of five seeds"
     assert 0.01 < short < 1
     gs_soft, *_ = manifest.TABLES["figure1"].cells
     assert hours.on_gpu(gs_soft, "paper") == pytest.approx(250_000 * 4.49 / 3.6e6)
