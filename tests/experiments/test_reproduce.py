@@ -88,6 +88,22 @@ def test_a_cell_is_the_one_that_its_table_shows_it_as(name, tmp_path) -> None:
         assert tables.published(table, summary) == (cell.published, cell.deviation)
 
 
+def test_pairs_change_a_rate_or_temperature_where_ours_is_another() -> None:
+    cells = {cell.name: cell for cell in manifest.TABLES["table1_settings"].cells}
+    changed = {
+        name: cell.recipes["cpu"].flags
+        for name, cell in cells.items()
+        if "-rate_" in name or name.endswith("-temperature")
+    }
+    of_cell = lambda name: {at.split("-", 1)[1] for at in changed if at.startswith(f"{name}-")}
+    assert of_cell("linear_rebar") == {"rate_3e-4"}
+    assert of_cell("nonlinear_rebar") == set(), "ours is 3e-4"
+    assert of_cell("nonlinear_concrete") == {"rate_3e-4", "temperature"}
+    assert of_cell("linear_exponential_joint") == {"rate_1e-4", "rate_5e-4"}
+    assert of_cell("nonlinear_exponential_joint") == {"rate_1e-4"}
+    assert changed["nonlinear_concrete-temperature"] == {"temperature": 0.5, "num_steps": 300_000}
+
+
 CELL = "mnist_static_linear_nvil"
 
 
