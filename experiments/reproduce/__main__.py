@@ -80,6 +80,8 @@ def choose(config: Config, words: list[str]) -> tuple[results.Place, list[Cell],
         )
     runs = paths.local(config.runs, "--runs")
     out = Path(config.out) if config.out else runs / "results" / table.name
+    if table.folder and (out / table.folder / table.records).exists():
+        out /= table.folder
     return results.Place(table, runs, out), cells, more
 
 

@@ -80,3 +80,4 @@ class Table(NamedTuple):
     unit: str
     records: str  # file of the results, which a table program writes
     cells: tuple[Cell, ...]
+    folder: str = ""  # of that file, below one of all tables' results

@@ -241,6 +241,7 @@ TABLES = {
             "bits/dim",
             "results.json",
             tuple(_figure1()),
+            folder="cifar10_vq",
         ),
         Table(
             "best",
@@ -249,6 +250,7 @@ TABLES = {
             "bits/dim",
             "results.json",
             tuple(_best()),
+            folder="cifar10_vq",
         ),
         Table(
             "table1",
