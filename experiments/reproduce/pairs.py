@@ -26,6 +26,7 @@ _CHANGES: dict[str, tuple[tuple[str, ...], Settings]] = {
     "eta_of_variables": (("rebar",), {"rebar_eta": "variables"}),
     "baseline": (("rebar",), {"rebar_baseline": "learned"}),
     "sampled_kl": (("concrete",), {"concrete_kl": "sample"}),
+    "scaled_logits": (("concrete",), {"concrete_scale": "muprop"}),
     "temperature": (("concrete",), {"temperature": 0.5}),
 }
 _TIMES = 10
