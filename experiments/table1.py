@@ -64,9 +64,8 @@ def column(summary: Summary) -> str:
 
 
 def comparable(summary: Summary) -> bool:
-    """Tells whether the sizes are the paper's, and the NLL is by its number of samples."""
-    paper = {**report.PAPER_SIZES, "test_samples": 100}
-    return all(summary["config"][name] == value for name, value in paper.items())
+    """Tells whether model and images are the paper's, and the NLL is by its number of samples."""
+    return report.is_as_published(summary, test_samples=100, normalization=names.NONE)
 
 
 TABLE = result_tables.Table(

@@ -76,10 +76,9 @@ def column(summary: Summary) -> str:
 
 
 def comparable(summary: Summary) -> bool:
-    """Tells whether sizes, samples, normalization and log Z are those of the paper, or sound."""
+    """Tells whether model, images and samples are those of the paper, and log Z is sound."""
     config = summary["config"]
-    paper = {**report.PAPER_SIZES, "test_samples": 4_000}
-    same = all(config[name] == value for name, value in paper.items())
+    same = report.is_as_published(summary, test_samples=4_000)
     normalized = config["structure"] == names.LINEAR or config["normalization"] == names.BATCH
     return same and normalized and "warning" not in summary.get("log_z", {})
 

@@ -20,7 +20,7 @@ RECORDS = {
     "disarm": "disarm_table.json",
     "cifar10_vq": "cifar10_vq/results.json",
 }
-NUMBER = re.compile(r"\*{0,2}(\d+\.\d+)\*{0,2}( %)?(?: [\u00b9\u00b2\u00b3])?")
+NUMBER = re.compile(r"\*{0,2}(\d+\.\d+)\*{0,2}( %)?(?: [\u00b9\u00b2\u00b3\u2074\u2075])?")
 
 
 def cells(page: Path):

@@ -27,6 +27,7 @@ from dvae.models import mlp
 from dvae.models.binary import Networks
 from experiments.binary_vae import names
 from experiments.binary_vae.config import Config
+from experiments.common import schedules
 
 PyTree = Any
 SURROGATE_UNITS = 16  # of the network of two scalars that rodeo takes
@@ -90,9 +91,8 @@ Objective = Callable[[jax.Array, Networks, Auxiliary, Batch, Config], Terms]
 def beta_at(config: Config, step: jax.Array) -> jax.Array:
     """Returns the inverse temperature of a step."""
     steps = config.beta_steps if config.beta_final else 0
-    progress = jnp.minimum(step / (steps or config.num_steps), 1.0)
-    change = (config.beta_final or config.beta) - config.beta
-    return (config.beta + change * progress).astype(jnp.float32)
+    last = config.beta_final or config.beta
+    return schedules.linear(config.beta, last, step, steps or config.num_steps)
 
 
 def init_auxiliary(key: jax.Array, config: Config, num_pixels: int, network: PyTree) -> PyTree:

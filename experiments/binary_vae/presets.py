@@ -63,7 +63,13 @@ _PUBLISHED_CELLS: dict[str, Settings] = {
         rebar_eta="variables",
         rebar_baseline="learned",
     ),
-    "concrete": dict(_TUCKER, estimator="concrete", temperature=0.5, concrete_kl="sample"),
+    "concrete": dict(
+        _TUCKER,
+        estimator="concrete",
+        temperature=0.5,
+        concrete_kl="sample",
+        concrete_scale="muprop",
+    ),
     "exponential_joint": dict(_DVAEPP, **_RELAXED["exponential_joint"]),
     "exponential_marginal": dict(_DVAEPP, **_RELAXED["exponential_marginal"]),
 }

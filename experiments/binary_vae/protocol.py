@@ -19,6 +19,14 @@ class ProtocolConfig(LikelihoodConfig):
         group="objective",
         former=names.ANALYTIC,
     )
+    concrete_scale: str = option(
+        names.NONE,
+        "Factor of the posterior's logits in Concrete's sample, under the joint bound: none; or "
+        "1 + t^2 / (t + 1) of the temperature t, with which samples tend to the mean as t grows.",
+        choices=(names.NONE, names.MUPROP),
+        group="objective",
+        former=names.NONE,
+    )
     nvil_scale: str = option(
         names.RUNNING,
         "Divisor of NVIL's signal: its running standard deviation where that is above 1, or none.",

@@ -81,17 +81,22 @@ def concrete(
     The second one takes Bernoulli log-probabilities at the relaxed sample, as the program published
     with Tucker et al. (2017) does. As E[zeta] is not sigmoid(l), its mean is not the first one
     unless t goes to 0, and log p(x|zeta) less it bounds nothing.
+
+    With concrete_scale the sample has y = ((1 + t^2 / (t + 1)) l + logistic noise) / t, which tends
+    to l as t grows, as the control variate of MuProp has it (Tucker et al., 2017).
     """
-    densities = lambda y, logits: relax.binary_concrete.log_prob_of_logit(
-        y, logits, config.temperature
-    )
+    t, factor = config.temperature, 1.0
+    densities = lambda y, logits: relax.binary_concrete.log_prob_of_logit(y, logits, t)
     at_sample = lambda y, logits: bernoulli.log_prob(jax.nn.sigmoid(y), logits)
     # Densities are those of y, whose ratio is that of sigmoid(y) and never underflows.
     log_prob = densities if config.bound == names.MARGINAL else None
     if config.bound == names.JOINT and config.concrete_kl == names.SAMPLE:
         log_prob = at_sample
+    if config.bound == names.JOINT and config.concrete_scale == names.MUPROP:
+        factor = 1.0 + t**2 / (t + 1.0)
+    scaled = lambda logits: logits if factor == 1.0 else factor * logits
     relaxation = Relaxation(
-        lambda key, logits: relax.binary_concrete.sample_logit(key, logits, config.temperature),
+        lambda key, logits: relax.binary_concrete.sample_logit(key, scaled(logits), t),
         jax.nn.sigmoid,
         log_prob,
     )

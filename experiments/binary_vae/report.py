@@ -1,5 +1,6 @@
 """What a `binary_vae` run leaves behind: summary.json and its pictures."""
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,7 +27,26 @@ NUM_PICTURES = 16
 # What the tables know of a run, and those that are older than a field.
 PROGRAM = Program("binary_vae", Config, before={"latent_inputs": names.BITS})
 PAPER_SIZES = dict(num_latents=200, hidden_units=200, hidden_layers=2, num_test_images=0)
+_PAPER_MODEL = dict(
+    **PAPER_SIZES,
+    activation=names.TANH,
+    condition=names.NONE,
+    binarization=names.AS_STORED,
+    image_size=0,
+)
 ACTIVE_UNITS = ("active units", lambda summary: f"{np.mean(summary['test']['active_units']):.0f}")
+
+
+def is_as_published(summary: Mapping[str, Any], **more: Any) -> bool:
+    """Tells whether a run has the model and the images of DVAE++'s tables.
+
+    Args:
+      summary: of the run; a field that it is older than has its default.
+      more: settings that it must have besides.
+    """
+    usual = {field.name: field.default for field in dataclasses.fields(Config)}
+    config = {**usual, **summary["config"]}
+    return all(config[name] == value for name, value in {**_PAPER_MODEL, **more}.items())
 
 
 def models(

@@ -16,6 +16,7 @@ def _trained_by(*estimators: str) -> Alternative:
 
 
 _SMOOTHED = [_trained_by(*names.SMOOTHINGS), _MACHINE]
+_CONCRETE = [{**_trained_by(names.CONCRETE), "bound": one_of("", names.JOINT)}]
 READ_WITH: Rules = {
     **boltzmann_config.rules(_MACHINE),
     "estimator": [{"prior": one_of(names.DIRECTED)}],
@@ -36,7 +37,8 @@ READ_WITH: Rules = {
         {**_RBM, **_IMPORTANCE},
     ],
     "control_rate": [_trained_by(*names.LEARNED_CONTROL)],
-    "concrete_kl": [{**_trained_by(names.CONCRETE), "bound": one_of("", names.JOINT)}],
+    "concrete_kl": _CONCRETE,
+    "concrete_scale": _CONCRETE,
     "nvil_scale": [_trained_by(names.NVIL)],
     "muprop_scales": [_trained_by(names.MUPROP)],
     "rebar_eta": [_trained_by(names.REBAR)],

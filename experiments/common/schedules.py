@@ -38,6 +38,20 @@ def learning_rates(
     )
 
 
+def linear(first: float, last: float, step: jax.Array, num_steps: int) -> jax.Array:
+    """Returns first + (last - first) min(1, step / num_steps): float32 scalar, first at step 0.
+
+    Args:
+      first: any number.
+      last: likewise.
+      step: int32 scalar, steps done.
+      num_steps: until the last value, at least 1.
+    """
+    progress = jnp.minimum(step / num_steps, 1.0)
+    change = last - first
+    return (first + change * progress).astype(jnp.float32)
+
+
 def geometric(first: float, last: float, step: jax.Array, num_steps: int) -> jax.Array:
     """Returns first * (last / first)^(step / num_steps): float32 scalar, first at step 0.
 

@@ -29,6 +29,7 @@ _SMOOTHED = [
     {"global_latents": one_of(RBM, GENERAL, BERNOULLI)},
     {**_LOCAL, "local_latents": one_of(BERNOULLI)},
 ]
+_WITH_BETA = [*_SMOOTHED, {"global_latents": one_of(RBM_ROLFE)}]
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,23 @@ class Config(graphs.GraphConfig, LikelihoodConfig):
         choices=OVERLAPPING,
         group="objective",
     )
-    beta: float = option(10.0, "Inverse temperature of all smoothings.", above=0, group="objective")
+    beta: float = option(
+        10.0, "First inverse temperature of all smoothings.", above=0, group="objective"
+    )
+    beta_final: float = option(
+        0.0,
+        "Last inverse temperature of all smoothings; 0: the first.",
+        minimum=0,
+        group="objective",
+        former=0.0,
+    )
+    beta_steps: int = option(
+        0,
+        "Steps over which beta moves linearly from first to last; 0: the whole run.",
+        minimum=0,
+        group="objective",
+        former=0,
+    )
     decoder: str = option(
         UNCONDITIONAL,
         "Decoder: independent pixels, or pixels scale by scale given the coarser ones.",
@@ -137,7 +154,9 @@ class Config(graphs.GraphConfig, LikelihoodConfig):
         **rules({"global_latents": one_of(*BOLTZMANN)}),
         "graph": [{"global_latents": one_of(GENERAL)}],
         "smoothing": _SMOOTHED,
-        "beta": [*_SMOOTHED, {"global_latents": one_of(RBM_ROLFE)}],
+        "beta": _WITH_BETA,
+        "beta_final": _WITH_BETA,
+        "beta_steps": [{**chosen, "beta_final": POSITIVE} for chosen in _WITH_BETA],
         "local_size": [_LOCAL],
         "local_latents": [_LOCAL],
         "remat": [_LOCAL],
@@ -256,9 +275,13 @@ class Config(graphs.GraphConfig, LikelihoodConfig):
 
     def tied_to_length(self) -> str | None:
         """Returns the setting that makes training depend on the number of steps."""
-        if self.schedule == schedules.CONSTANT:
-            return None
-        return f"the learning rate falls over num_steps (--schedule={self.schedule})"
+        if self.schedule != schedules.CONSTANT:
+            return f"the learning rate falls over num_steps (--schedule={self.schedule})"
+        bits = self.local_groups > 0 and self.local_latents == BERNOULLI
+        smoothed = bits or self.global_latents != NORMAL
+        if smoothed and self.beta_final not in (0, self.beta) and not self.beta_steps:
+            return "beta moves over num_steps (--beta_steps=0)"
+        return None
 
     def default_workdir(self) -> str:
         """Returns a name that no other configuration has."""

@@ -21,8 +21,9 @@ _BUDGETS: dict[str, dict[str, Any]] = {
         features=8,
         num_chains=100,
         num_sweeps=10,
-        num_steps=24_000,
-        kl_warmup_steps=7_200,
+        batch_size=32,
+        num_steps=30_000,
+        kl_warmup_steps=9_000,
         eval_interval=2_000,
         checkpoint_interval=2_000,
         test_samples=100,
@@ -33,6 +34,15 @@ PRESETS: dict[str, dict[str, Any]] = {
     f"{budget}_{row}": {**settings, **kind}
     for budget, settings in _BUDGETS.items()
     for row, kind in ROWS.items()
+}
+# Smoothed bits that begin softer and end sharper than at the constant 10 of the rows.
+PRESETS |= {
+    f"{budget}_rbm_bernoulli_annealed": {
+        **PRESETS[f"{budget}_rbm_bernoulli"],
+        "beta": 8.0,
+        "beta_final": 14.0,
+    }
+    for budget in _BUDGETS
 }
 PRESETS |= {
     "cifar10": dict(

@@ -99,14 +99,14 @@ def loss_fn(config: Config, module: dvaepp.DVAEPP, mesh: Mesh | None = None) -> 
         features = run(dvaepp.DVAEPP.encode, images)
         posterior = lambda earlier: run(dvaepp.DVAEPP.global_posterior, features, earlier)
         globals_ = dvaepp_latents.train_globals(
-            key_global, config, posterior, params["prior"], log_z
+            key_global, config, posterior, params["prior"], log_z, step
         )
         context, local = run(
             dvaepp.DVAEPP.local_groups,
             key_local,
             run(dvaepp.DVAEPP.expand, globals_.seen),
             features,
-            dvaepp_latents.train_local(config),
+            dvaepp_latents.train_local(config, step),
         )
         log_px = run(dvaepp.DVAEPP.log_likelihood, context, images).mean()
         kls = jnp.concatenate([globals_.divergence.mean()[None], local.mean(1)])

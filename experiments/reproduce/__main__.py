@@ -80,6 +80,8 @@ def choose(config: Config, words: list[str]) -> tuple[results.Place, list[Cell],
         )
     runs = paths.local(config.runs, "--runs")
     out = Path(config.out) if config.out else runs / "results" / table.name
+    if table.folder and (out / table.folder / table.records).exists():
+        out /= table.folder
     return results.Place(table, runs, out), cells, more
 
 
@@ -94,17 +96,20 @@ def queue(
     waiting = []
     for seed in range(config.seeds):
         for cell in cells:
-            if seed % cell.config(config.budget).num_seeds:
+            together = cell.config(config.budget).num_seeds
+            if seed % together:
                 continue  # one of those that an earlier run trains together
+            seeds = {*range(seed, seed + together)}
             workdir = place.workdir(cell, config.budget, seed)
             alone = cell.recipes[config.budget].prior is None
             done = [
                 one
                 for one in results.read(place, before, cell)
                 if (one.budget, one.is_finished) == (config.budget, True)
-                and seed in one.run.summary["seeds"]
+                and seeds & {*one.run.summary["seeds"]}
             ]
-            if any(alone or one.has_prior for one in done):
+            complete = [one for one in done if alone or one.has_prior]
+            if seeds <= {s for one in complete for s in one.run.summary["seeds"]}:
                 continue
             prior = prior_job(config, place, cell, seed)
             if prior is not None and any(one.run.directory == workdir for one in done):

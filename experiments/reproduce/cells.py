@@ -41,6 +41,7 @@ class Cell(NamedTuple):
     published: float | None = None
     deviation: float | None = None  # over runs
     published_steps: int | None = None
+    any_length: bool = True  # whether runs that are longer or shorter by their settings count
 
     def settings(self, budget: str) -> Settings:
         """Returns all settings that differ from the program's defaults."""
@@ -79,3 +80,4 @@ class Table(NamedTuple):
     unit: str
     records: str  # file of the results, which a table program writes
     cells: tuple[Cell, ...]
+    folder: str = ""  # of that file, below one of all tables' results

@@ -40,7 +40,7 @@ def describe(place: results.Place, cells: Sequence[Cell], budget: str) -> str:
     notes = (
         "Steps: trained, of those of the command. Of published: share of the published length, "
         "where that is known. Hours: of one run on one CPU core, as runs of its kind took, and on "
-        "one H200, training alone."
+        "one H200, training alone; with ~ by runs of another kind and equal sizes."
     )
     return "\n".join(
         [f"{table.title}{unit}", "", tables.markdown(HEADER, rows), "", notes, "", *commands]
@@ -69,7 +69,7 @@ def _row(
         f"{steps:,} / {config.num_steps:,}",
         share,
         len(seeds),
-        " / ".join("?" if time is None else f"{time:.1f}" for time in times),
+        " / ".join("?" if time is None else str(time) for time in times),
         cell.where,
     ]
 

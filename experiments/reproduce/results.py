@@ -75,7 +75,8 @@ class Done(NamedTuple):
 def read(place: Place, recorded: Sequence[groups.Summary], cell: Cell) -> list[Done]:
     """Returns the runs of a cell, of each seed the longest one.
 
-    A recorded run counts for every budget whose settings it has, whatever its length.
+    A recorded run counts for every budget whose settings it has, whatever its length if the cell
+    takes any.
 
     Args:
       place: of the table.
@@ -90,7 +91,7 @@ def read(place: Place, recorded: Sequence[groups.Summary], cell: Cell) -> list[D
         runs += [
             Run(place.records, summary)
             for summary in recorded
-            if groups.is_of(cell.program, summary, config, any_length=True)
+            if groups.is_of(cell.program, summary, config, any_length=cell.any_length)
         ]
         found += [
             Done(budget, run, run.directory in ended or _steps(run) >= config.num_steps)

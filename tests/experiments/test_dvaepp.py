@@ -20,6 +20,7 @@ from dvae.models import dvaepp as networks
 from dvae.train import sharding
 from experiments.dvaepp import __main__ as dvaepp
 from experiments.dvaepp import evaluation as dvaepp_evaluation
+from experiments.dvaepp import latents
 from experiments.dvaepp import task as dvaepp_task
 from experiments.dvaepp.config import Config
 from experiments.dvaepp.presets import PRESETS, ROWS
@@ -160,6 +161,37 @@ def test_a_sharp_objective_is_the_elbo(images, row) -> None:
     error = np.sqrt((np.var(trained) + np.var(evaluated)) / 300)
     assert abs(np.mean(trained) - np.mean(evaluated)) < 5 * error
     assert error < 1
+
+
+def test_beta_moves_where_it_is_told_to() -> None:
+    beta = lambda step, **moves: latents.beta_at(Config(beta=5.0, **moves), jnp.int32(step))
+    moving = {"beta_final": 13.0, "beta_steps": 8}
+    assert [float(beta(step, **moving)) for step in (0, 4, 8, 9)] == [5, 9, 13, 13]
+    assert float(beta(250_000, beta_final=13.0)) == 9, "over the whole run"
+    # A constant of the program, as in runs that are older than the flag.
+    assert (beta(4), beta(4, beta_final=5.0)) == (5.0, 5.0)
+    assert isinstance(beta(4), float)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", ["rbm_bernoulli", "rolfe_normal"])
+def test_a_step_has_the_loss_of_its_beta(images, row) -> None:
+    settings = {**TINY, **ROWS[row], "kl_warmup_steps": 0}
+    moving = Config(**{**settings, "beta": 5.0, "beta_final": 13.0, "beta_steps": 8})
+    _, state = start(moving, images)
+    x = jnp.asarray(images.test[:8])
+    losses = []
+    for config, step in ((moving, 4), (Config(**{**settings, "beta": 9.0}), 4), (moving, 0)):
+        loss = dvaepp_task.loss_fn(config, config.model(images.train.shape[1:]))
+        value_and_grad = jax.jit(jax.value_and_grad(loss, has_aux=True))
+        key = jax.random.key(1)
+        losses.append(value_and_grad(state.params, state.model_state, x, key, jnp.int32(step)))
+    (at_nine, _), gradient = losses[0]
+    (constant, _), expected = losses[1]
+    np.testing.assert_allclose(at_nine, constant, rtol=1e-5)
+    for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+    assert abs(losses[2][0][0] - at_nine) > 1e-3
 
 
 @pytest.mark.thorough

@@ -64,7 +64,7 @@ def test_runs_that_are_older_than_a_field_have_its_default():
     for field in dataclasses.fields(Config):
         if field.name in OWN:
             assert field.metadata["former"] == field.default, field.name
-    assert len(OWN) == 13
+    assert len(OWN) == 14
 
 
 @pytest.mark.thorough
@@ -88,6 +88,32 @@ def test_sampled_kl_of_concrete_takes_bernoullis_at_the_relaxed_sample():
     np.testing.assert_allclose(metrics["kl"], kl, rtol=1e-4)
     assert_close(jax.tree.map(jnp.negative, grads["network"]), gradient)
     assert abs(of_analytic - loss) > 0.01  # at this temperature it is another one
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("kl", [names.ANALYTIC, names.SAMPLE])
+def test_scaled_logits_of_concrete_are_those_of_its_sample_alone(kl):
+    usual_config, params, state, _ = usual(names.CONCRETE)
+    config = dataclasses.replace(usual_config, concrete_scale=names.MUPROP, concrete_kl=kl)
+    t = config.temperature
+    factor = (t**2 + t + 1) / (t + 1)
+
+    def objective(network):
+        model, _, _ = bind(config, {"network": network}, state)
+        (key,) = jax.random.split(jax.random.key(0), 1)  # one of each group
+        q = model.posterior_logits([])
+        p = jnp.broadcast_to(model.prior_logits([]), q.shape)
+        zeta = jax.nn.sigmoid(relax.binary_concrete.sample_logit(key, factor * q, t))
+        weight = jax.nn.sigmoid(q) if kl == names.ANALYTIC else zeta
+        divergence = jnp.sum(weight * (q - p) - jax.nn.softplus(q) + jax.nn.softplus(p), -1)
+        return jnp.mean(model.log_likelihood([zeta]) - divergence)
+
+    value, gradient = jax.jit(jax.value_and_grad(objective))(params["network"])
+    loss, grads, _ = step_of(config, params, state)
+    np.testing.assert_allclose(-loss, value, rtol=1e-5)
+    assert_close(jax.tree.map(jnp.negative, grads["network"]), gradient)
+    plain = dataclasses.replace(config, concrete_scale=names.NONE)
+    assert abs(step_of(plain, params, state)[0] - loss) > 1e-3
 
 
 @pytest.mark.thorough

@@ -70,6 +70,7 @@ CHOICES = {
         {"local_groups": 0, "global_latents": "normal"},
         {"kl_warmup_steps": 0, "eval_interval": 0},
         {"dataset": "patches", "decoder": "conditional"},
+        {"local_latents": "bernoulli", "beta_final": 9.0},
     ],
 }
 # One choice of each kind; the others take as long again each.

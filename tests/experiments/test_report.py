@@ -101,3 +101,37 @@ def test_seeds_alone_are_averaged(tmp_path) -> None:
     assert row["± seeds"] == "0.577"
     assert row["minutes"] == "3.0"
     assert report.by_size(groups_of(*runs)) == {"gs_soft": [(512, pytest.approx(20 / 3))]}
+
+
+def test_tighter_bounds_and_likeliest_codes_have_columns_where_a_run_has_them(tmp_path) -> None:
+    numbers = {"bits_per_dim": 6.1, "nll_bits_per_dim": 6.0, "mode_bits_per_dim": 5.9}
+    run = finished_runs.make(tmp_path / "a", "cifar_vq", numbers, num_seeds=2, test_samples=100)
+    runs = [
+        finished_runs.add_curves(run, 512),
+        make(tmp_path / "b", estimator="vq_ema", codebook_size=128),
+    ]
+    cells = cells_of(report.compare(runs, tmp_path / "out"))
+    names = ("importance bound", "likeliest codes, no bound")
+    assert [[row[name] for name in names] for row in cells] == [
+        ["6.000 (K = 100)", "5.900"],
+        ["", ""],
+    ]
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "Importance bound: by K importance samples" in text
+    assert "Likeliest codes, no bound: exact KL plus distortion" in text
+    cells = cells_of(report.compare(runs[1:], tmp_path / "alone"))
+    assert not {*names} & set(cells[0])
+    assert "mportance" not in (tmp_path / "alone" / "report.md").read_text()
+
+
+@pytest.mark.parametrize("estimator", ["vq", "vq_ema"])
+def test_both_rules_of_vq_vae_have_its_published_value(tmp_path, estimator) -> None:
+    runs = [
+        make(tmp_path / str(size), estimator=estimator, codebook_size=size) for size in (64, 128)
+    ]
+    published = [row["published"] for row in cells_of(report.compare(runs, tmp_path / "out"))]
+    assert published == ["", "4.81 (their VQ-VAE's best; 4.67 by van den Oord et al.)"]
+    assert report.REFERENCES == {
+        "GS-Soft, C = 512, published": 4.61,
+        "VQ-VAE, C = 128, published": 4.81,
+    }

@@ -56,7 +56,10 @@ def test_the_manifest_lists_every_published_cell_once() -> None:
     assert {name: bits for name, bits in figure.items() if bits} == {
         "gs_soft_512": 4.61,
         "vq_128": 4.81,
+        "vq_ema_128": 4.81,
     }
+    best = {cell.name: cell.published for cell in manifest.TABLES["best"].cells}
+    assert best["vq_ema_128"] == 4.81
     settings = [
         (table.name, json.dumps(dataclasses.asdict(cell.config(budget)), sort_keys=True))
         for table in manifest.TABLES.values()
@@ -83,6 +86,22 @@ def test_a_cell_is_the_one_that_its_table_shows_it_as(name, tmp_path) -> None:
             order = list(manifest.dvaepp_presets.ROWS).index(row)
             summary["latents"] = table3.ROWS[order]
         assert tables.published(table, summary) == (cell.published, cell.deviation)
+
+
+def test_pairs_change_a_rate_or_temperature_where_ours_is_another() -> None:
+    cells = {cell.name: cell for cell in manifest.TABLES["table1_settings"].cells}
+    changed = {
+        name: cell.recipes["cpu"].flags
+        for name, cell in cells.items()
+        if "-rate_" in name or name.endswith("-temperature")
+    }
+    of_cell = lambda name: {at.split("-", 1)[1] for at in changed if at.startswith(f"{name}-")}
+    assert of_cell("linear_rebar") == {"rate_3e-4"}
+    assert of_cell("nonlinear_rebar") == set(), "ours is 3e-4"
+    assert of_cell("nonlinear_concrete") == {"rate_3e-4", "temperature"}
+    assert of_cell("linear_exponential_joint") == {"rate_1e-4", "rate_5e-4"}
+    assert of_cell("nonlinear_exponential_joint") == {"rate_1e-4"}
+    assert changed["nonlinear_concrete-temperature"] == {"temperature": 0.5, "num_steps": 300_000}
 
 
 CELL = "mnist_static_linear_nvil"
@@ -142,6 +161,45 @@ def test_a_run_of_several_seeds_stands_for_them_all(tmp_path) -> None:
     assert len(reproduce.queue(config, place, cells, [])) == 4, "there a run has one seed"
     results.write(place)
     assert results.value(place.table, results.read(place, [], cells[0])) == (108.0, 0.0)
+
+
+def test_one_of_five_seeds_alone_does_not_stand_for_them(place) -> None:
+    cell = next(cell for cell in place.table.cells if cell.name == CELL)
+    assert (cell.config("paper").num_seeds, cell.config("cpu").num_seeds) == (5, 1)
+    settings = {**cell.settings("paper"), "num_seeds": 1}
+    config = reproduce.Config(budget="paper", cells=CELL)
+    for seed, waiting in ((0, [f"{CELL}, seed 0"]), (1, [f"{CELL}, seed 0"])):
+        at = place.workdir(cell, "paper", seed)
+        finished_runs.make(at, "binary_vae", **{**settings, "seed": seed})
+        assert [job.name for job in reproduce.queue(config, place, [cell], [])] == waiting
+    at = place.workdir(cell, "paper", 2)
+    finished_runs.make(at, "binary_vae", **{**settings, "seed": 2, "num_seeds": 3})
+    assert not reproduce.queue(config, place, [cell], [])
+
+
+def test_many_seeds_of_jointvae_are_of_their_own_length(tmp_path) -> None:
+    place = results.Place(manifest.TABLES["joint_vae"], tmp_path / "runs", tmp_path / "out")
+    longest, many = place.table.cells
+    config = many.config("paper")
+    assert (config.num_seeds, config.num_steps) == (16, 30_000)
+    assert longest.config("cpu").num_steps == 15_620
+    finished_runs.make(place.out, "joint_vae", **{**longest.settings("paper"), "seed": 0})
+    run = finished_runs.make(tmp_path / "many", "joint_vae", **many.settings("paper"))
+    recorded = [results.records.read_summary(at) for at in (place.out, run)]
+    (long,) = results.read(place, recorded, longest)
+    assert (long.budget, long.steps, long.is_finished) == ("paper", 93_700, True)
+    told = {
+        (one.budget, one.steps, len(one.run.summary["seeds"]), one.is_finished)
+        for one in results.read(place, recorded, many)
+    }
+    assert told == {("paper", 30_000, 16, True), ("cpu", 30_000, 16, True)}
+
+
+def test_recorded_runs_of_jointvae_count() -> None:
+    place = results.Place(manifest.TABLES["joint_vae"], Path("none"), ROOT / "docs" / "results")
+    done = results.read(place, results.recorded(place), place.table.cells[0])
+    of_cpu = [one for one in done if one.budget == "cpu"]
+    assert [(one.steps, one.is_finished) for one in of_cpu] == [(15_620, True)] * 3
 
 
 def test_results_are_read_again_when_only_they_are_left(place) -> None:
@@ -254,11 +312,57 @@ def test_hours_are_those_of_runs_of_the_same_kind() -> None:
     cells = {cell.name: cell for cell in manifest.TABLES["table1"].cells}
     table = manifest.TABLES["table1"]
     short, long = (hours.on_cpu(table, cells[CELL], budget) for budget in ("cpu", "paper"))
-    assert long == pytest.approx(short * 2_000_000 / 300_000)
-    assert 0.01 < short < 1
+    assert long.value == pytest.approx(5 * short.value * 2_000_000 / 300_000), "of five seeds"
+    assert 0.01 < short.value < 1
+    assert not short.is_near
     gs_soft, *_ = manifest.TABLES["figure1"].cells
-    assert hours.on_gpu(gs_soft, "paper") == pytest.approx(250_000 * 4.49 / 3.6e6)
+    on_gpu = hours.on_gpu(gs_soft, "paper")
+    assert (on_gpu.value, on_gpu.is_near) == (pytest.approx(250_000 * 4.49 / 3.6e6), False)
     assert hours.on_gpu(gs_soft, "cpu") is None
+
+
+def named(table, name):
+    return next(cell for cell in manifest.TABLES[table].cells if cell.name == name)
+
+
+def test_hours_of_another_kind_are_marked() -> None:
+    joint = "mnist_static_nonlinear_exponential_joint"
+    of_gpu = {
+        ("figure1", "gs_soft_8"): f"~{250_000 * 4.49 / 3.6e6:.1f}",
+        ("figure1", "vq_64"): "None",
+        ("table1", joint): f"{2_000_000 * 0.171 / 3.6e6:.1f}",
+        ("table1", CELL): f"~{2_000_000 * 0.171 / 3.6e6:.1f}",
+        ("table1_settings", "linear_nvil-none"): f"~{2_000_000 * 0.131 / 3.6e6:.1f}",
+        ("table2", "mnist_static_1nonlinear_rbm"): "None",
+        ("table3", "mnist_static_rbm_normal"): f"{500_000 * 27.1 / 3.6e6:.1f}",
+        ("table3", "omniglot_rbm_normal"): f"~{500_000 * 30.7 / 3.6e6:.1f}",
+        ("table3", "cifar10_rbm_normal"): f"{500_000 * 30.7 / 3.6e6:.1f}",
+    }
+    assert {key: str(hours.on_gpu(named(*key), "paper")) for key in of_gpu} == of_gpu
+    on_cpu = lambda table, name, budget="cpu": hours.on_cpu(
+        manifest.TABLES[table], named(table, name), budget
+    )
+    # Two cores, three runs at once.
+    assert on_cpu("table3", "mnist_static_rbm_normal").is_near
+    assert on_cpu("table3", "omniglot_rbm_normal").is_near, "another decoder"
+    assert on_cpu("table2", "mnist_static_1linear_rbm").is_near, "other networks"
+    assert not on_cpu("figure1", "gs_soft_64").is_near
+    assert on_cpu("figure1", "vimco_512").is_near
+    assert on_cpu("figure1", "vimco_512").value > 0.9, "that of vimco with fewer codes"
+    assert on_cpu("figure1", "gs_soft_64", "paper") is None, "other sizes"
+
+
+def test_results_of_a_table_may_lie_in_a_folder_of_its_own(tmp_path) -> None:
+    (tmp_path / "cifar10_vq").mkdir()
+    for table, out in (("figure1", tmp_path), ("table1", tmp_path)):
+        assert reproduce.choose(reproduce.Config(out=str(tmp_path)), [table])[0].out == out
+    (tmp_path / "cifar10_vq" / "results.json").write_text("[]")
+    for table, out in (("figure1", tmp_path / "cifar10_vq"), ("table1", tmp_path)):
+        assert reproduce.choose(reproduce.Config(out=str(tmp_path)), [table])[0].out == out
+    config = reproduce.Config(out=str(ROOT / "docs" / "results"), budget="cpu")
+    place, cells, _ = reproduce.choose(config, ["figure1"])
+    text = listing.describe(place, [c for c in cells if c.name == "gs_soft_64"], "cpu")
+    assert "| 6.0888 | 5,000 / 5,000 |" in " ".join(text.split())
 
 
 @pytest.mark.slow

@@ -136,6 +136,12 @@ def test_a_shorter_run_is_refused(train, refused) -> None:
         (joint_config.Config(), None),
         (dvaepp_config.Config(), "--schedule=linear"),
         (dvaepp_config.Config(schedule="constant"), None),
+        (dvaepp_config.Config(schedule="constant", beta_final=14.0), "--beta_steps=0"),
+        (dvaepp_config.Config(schedule="constant", beta_final=14.0, beta_steps=9), None),
+        (
+            dvaepp_config.Config(schedule="constant", beta_final=14.0, global_latents="normal"),
+            None,
+        ),
         (binary_config.Config(), "--schedule=linear"),
         (binary_config.Config(schedule="staircase"), "--schedule=staircase"),
         (binary_config.Config(schedule="constant"), None),
