@@ -134,7 +134,9 @@ def test_only_what_is_missing_is_said_to_be() -> None:
     with own, _extras.needed("dvae.train", "train"):
         importlib.import_module("dvae.no_such")
     _extras.require("this", "test", "pytest", "jax")
-    with pytest.raises(ImportError, match=r"^this needs no_such: pip install '\.\[test\]' in a ") as e:
+    with pytest.raises(
+        ImportError, match=r"^this needs no_such: pip install '\.\[test\]' in a "
+    ) as e:
         _extras.require("this", "test", "pytest", "no_such")
     assert e.value.name == "no_such"
 

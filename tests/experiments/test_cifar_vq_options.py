@@ -89,12 +89,12 @@ def quantize_by(estimator, v, first, last, basis):
 def test_averaged_codes_are_chosen_as_the_quantizer_chooses(estimator) -> None:
     settings = {**TINY, "estimator": estimator, "codebook_init": "normal", "levels": "3,4"}
     config = Config(**settings, ema_params=0.998)
-    keys = jax.random.split(jax.random.key(0), 4)
-    v = jax.random.normal(keys[0], (3, 2, 2, config.num_latents, config.vector_dim))
-    drawn = jax.random.normal(keys[1], (config.num_latents, config.num_codes, config.vector_dim))
-    own, model_state = quantizers.start(config, keys[2], v, drawn)
+    key_v, key_codes, key_start, key_noise = jax.random.split(jax.random.key(0), 4)
+    v = jax.random.normal(key_v, (3, 2, 2, config.num_latents, config.vector_dim))
+    drawn = jax.random.normal(key_codes, (config.num_latents, config.num_codes, config.vector_dim))
+    own, model_state = quantizers.start(config, key_start, v, drawn)
     begin = TrainState(jnp.int32(0), {"network": {}, **own}, model_state, ())
-    noise = lambda x: x + jax.random.normal(keys[3], x.shape)
+    noise = lambda x: x + jax.random.normal(key_noise, x.shape)
     own = jax.tree.map(noise, own)
     if estimator == "vq_ema":
         model_state = model_state._replace(codebook=noise(model_state.codebook))
@@ -102,7 +102,7 @@ def test_averaged_codes_are_chosen_as_the_quantizer_chooses(estimator) -> None:
         step=jnp.int32(1), params={"network": {}, **own}, model_state=model_state
     )
     step = averaging.average(lambda *_: (ended, {}), of=vq_model.arrays, decay=config.ema_params)
-    state, _ = step(averaging.start(begin, of=vq_model.arrays), None, keys[0])
+    state, _ = step(averaging.start(begin, of=vq_model.arrays), None, None)
     state = vq_model.evaluated(config, state)
     codebook = vq_model.codebook_of(state.params, state.model_state)
     functions = vq_model.functions(config, (8, 8, 1))

@@ -57,7 +57,7 @@ def test_seldom_codes_move_to_encodings_and_get_a_prior_back() -> None:
     logits = jnp.array([[0.0, 1.0, -20.0], [0.0, 1.0, -20.0]])
     params = {"network": {"prior_logits": logits, "other": 1}, "codebook": codebook}
     step = code_use.restarting(lambda state, data, key: (state, {}))
-    after, _ = step(TrainState(jnp.int32(0), params, state, ()), (), keys[2])
+    after, _ = step(TrainState(jnp.int32(0), params, state, ()), (), None)
     np.testing.assert_array_equal(after.params["codebook"][0, 2], target)
     np.testing.assert_array_equal(after.params["codebook"][0, :2], codebook[0, :2])
     np.testing.assert_array_equal(after.params["codebook"][1], codebook[1])
@@ -66,7 +66,7 @@ def test_seldom_codes_move_to_encodings_and_get_a_prior_back() -> None:
     np.testing.assert_array_equal(found[1], logits[1])
     # Where all codes move there is nothing to compare with, and the prior stays.
     everything = state._replace(moved=jnp.ones((N, C), bool))
-    after, _ = step(TrainState(jnp.int32(0), params, everything, ()), (), keys[2])
+    after, _ = step(TrainState(jnp.int32(0), params, everything, ()), (), None)
     np.testing.assert_array_equal(after.params["network"]["prior_logits"], logits)
 
 
