@@ -31,7 +31,7 @@ from experiments.common.flags import option
 
 PyTree = Any
 DECAY = 0.99  # of the moving average of a code's samples, a step
-_RELAXED = {"estimator": one_of(names.GS_SOFT, names.GS_HARD)}
+_RELAXED = (names.GS_SOFT, names.GS_HARD)
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,8 @@ class UsageConfig(RunConfig):
 
     READ_WITH_USAGE: ClassVar[Rules] = {
         "prior_warmup_steps": [{"estimator": one_of(*names.PROBABILISTIC)}],
-        "entropy_floor": [_RELAXED],
-        "restart_samples": [_RELAXED],
+        "entropy_floor": [{"estimator": one_of(*_RELAXED)}],
+        "restart_samples": [{"estimator": one_of(*_RELAXED)}],
     }
 
     def check_usage(self) -> None:
@@ -90,9 +90,14 @@ def start(codebook: jax.Array) -> Usage:
     return Usage(jnp.ones(shape), jnp.zeros(shape, bool), codebook)
 
 
-def prior(config: UsageConfig, log_prior: jax.Array, step: jax.Array) -> jax.Array:
-    """Returns log p(z = k), [n, C], as it is at a step."""
-    if not config.prior_warmup_steps:
+def restarts(config: Any) -> bool:
+    """Tells whether a run of `cifar_vq` moves codes that are sampled too seldom."""
+    return config.estimator in _RELAXED and config.restart_samples > 0
+
+
+def prior(config: Any, log_prior: jax.Array, step: jax.Array) -> jax.Array:
+    """Returns log p(z = k), [n, C], as it is at a step of a run of `cifar_vq`."""
+    if config.estimator not in names.PROBABILISTIC or not config.prior_warmup_steps:
         return log_prior
     uniform = -jnp.log(jnp.full_like(log_prior, log_prior.shape[-1]))
     return jnp.where(step < config.prior_warmup_steps, uniform, log_prior)

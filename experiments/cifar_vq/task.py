@@ -127,7 +127,7 @@ def init_fn(config: Config, log_histogram: np.ndarray, num_train: int) -> state.
             spread = config.initial_logit_std
             codebook = own["codebook"]
             network["log_scale"] = vq_conv.calibrated_log_scale(vectors, codebook, spread)
-        if config.restart_samples:
+        if code_use.restarts(config):
             model_state = code_use.start(own["codebook"])
         return {"network": network, **own}, model_state
 
@@ -182,7 +182,7 @@ def loss_fn(config: Config, channels: int = 3) -> state.LossFn:
                 decay=config.ema_decay,
                 restart_threshold=config.restart_threshold,
             )
-        if config.restart_samples:
+        if code_use.restarts(config):
             model_state = code_use.count(
                 key_restart, model_state, codebook, vectors, terms.codes, config.restart_samples
             )
@@ -224,7 +224,7 @@ def make_task(
         loss_fn(config, shape[-1]),
         draw_fn(config, mesh, images.num_train),
         optimizer(config),
-        after=code_use.restarting if config.restart_samples else None,
+        after=code_use.restarting if code_use.restarts(config) else None,
         average=(config.ema_params, vq_model.arrays) if config.ema_params else None,
         evaluate=validate,
         rows=common_batches.Rows(mesh, images.train, images.num_train, first=first_of_init),
