@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import cut_runs
 import jax
 import numpy as np
 import pytest
@@ -14,7 +15,6 @@ from dvae.boltzmann import edge_lists
 from dvae.train import sharding
 from experiments import encode, export
 from experiments.binary_vae import __main__ as binary_vae
-from experiments.binary_vae import evaluation as binary_evaluation
 from experiments.binary_vae import names
 from experiments.binary_vae.config import Config
 from experiments.binary_vae.presets import PRESETS
@@ -73,19 +73,7 @@ def test_an_interrupted_run_of_seeds_ends_like_a_whole_one(tmp_path, monkeypatch
     settings = {**TINY, **kind, "num_groups": 2, "num_seeds": 2, "num_validation_images": 12}
     whole = binary_vae.run(Config(**settings, workdir=str(tmp_path / "whole")))
     cut = Config(**settings, workdir=str(tmp_path / "cut"))
-    evaluate = binary_evaluation.Evaluator.evaluate
-    calls = []
-
-    def interrupted(*args, **kwargs):
-        calls.append(1)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return evaluate(*args, **kwargs)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(binary_evaluation.Evaluator, "evaluate", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            binary_vae.run(cut)
+    cut_runs.until_second_evaluation(monkeypatch, binary_vae, cut)
     assert not (tmp_path / "cut" / "summary.json").exists()
     resumed = binary_vae.run(cut)
     parts = ("validation", "test", "evaluated_step", "log_z", "training", "gradient_variance")

@@ -5,6 +5,7 @@ import json
 import math
 
 import command_line
+import cut_runs
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -276,19 +277,7 @@ def test_a_run_is_recorded(tmp_path) -> None:
 def test_an_interrupted_run_ends_like_a_whole_one(tmp_path, monkeypatch) -> None:
     whole = dvaepp.run(Config(**TINY, workdir=str(tmp_path / "whole")))
     cut = Config(**TINY, workdir=str(tmp_path / "cut"))
-    evaluate = dvaepp_evaluation.Evaluator.evaluate
-    calls = []
-
-    def interrupted(*args, **kwargs):
-        calls.append(1)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return evaluate(*args, **kwargs)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(dvaepp_evaluation.Evaluator, "evaluate", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            dvaepp.run(cut)
+    cut_runs.until_second_evaluation(monkeypatch, dvaepp, cut)
     resumed = dvaepp.run(cut)
     for name in ("validation", "test", "evaluated_step", "log_z"):
         assert resumed[name] == whole[name]

@@ -1,4 +1,4 @@
-"""The manifest of published cells, what is done of it, and the program that does the rest."""
+"""What is done of the published cells, and the program that does the rest."""
 
 import dataclasses
 import functools
@@ -10,100 +10,13 @@ from pathlib import Path
 
 import finished_runs
 import pytest
-from test_flags import parse_line
 
-from experiments import table1, table2, table3
+from experiments import table1
 from experiments.common import groups, tables
 from experiments.reproduce import __main__ as reproduce
-from experiments.reproduce import hours, listing, manifest, results
+from experiments.reproduce import listing, manifest, results
 
 ROOT = Path(__file__).parents[2]
-CELLS = [
-    pytest.param(cell, id=f"{table.name}-{cell.name}")
-    for table in manifest.TABLES.values()
-    for cell in table.cells
-]
-
-
-@pytest.mark.parametrize("budget", manifest.BUDGETS)
-def test_every_command_of_the_manifest_is_taken_by_its_program(budget) -> None:
-    parse = {
-        name: functools.partial(parse_line, finished_runs.CONFIGS[name], presets)
-        for name, presets in manifest.PRESETS.items()
-    }
-    for param in CELLS:
-        (cell,) = param.values
-        module, *arguments = cell.arguments(budget)
-        assert module == f"experiments.{cell.program.name}"
-        config = parse[cell.program.name](*arguments)
-        assert config == cell.config(budget)
-        assert config.dataset == cell.dataset
-
-
-def test_the_manifest_lists_every_published_cell_once() -> None:
-    for name, published in (("table1", table1), ("table2", table2), ("table3", table3)):
-        table = manifest.TABLES[name]
-        numbers = {
-            (dataset, row, column): value
-            for (dataset, row), columns in published.PUBLISHED.items()
-            for column, value in columns.items()
-        }
-        assert len(table.cells) == len({cell.name for cell in table.cells}) == len(numbers)
-        assert sorted((c.published, c.deviation) for c in table.cells if c.deviation) == sorted(
-            value for value in numbers.values() if value[1]
-        )
-    figure = {cell.name: cell.published for cell in manifest.TABLES["figure1"].cells}
-    assert {name: bits for name, bits in figure.items() if bits} == {
-        "gs_soft_512": 4.61,
-        "vq_128": 4.81,
-        "vq_ema_128": 4.81,
-    }
-    best = {cell.name: cell.published for cell in manifest.TABLES["best"].cells}
-    assert best["vq_ema_128"] == 4.81
-    settings = [
-        (table.name, json.dumps(dataclasses.asdict(cell.config(budget)), sort_keys=True))
-        for table in manifest.TABLES.values()
-        for cell in table.cells
-        for budget in manifest.BUDGETS
-    ]
-    assert len(set(settings)) == len(settings)
-
-
-@pytest.mark.parametrize("name", ["table1", "table2", "table3"])
-def test_a_cell_is_the_one_that_its_table_shows_it_as(name, tmp_path) -> None:
-    """The number that the table's program puts beside a run of the paper's budget is the cell's."""
-    table = {"table1": table1, "table2": table2, "table3": table3}[name].TABLE
-    for cell in manifest.TABLES[name].cells:
-        config = cell.config("paper")
-        summary = {
-            "dataset": config.dataset,
-            "config": dataclasses.asdict(config),
-            "estimator": getattr(config, "estimator", ""),
-            "bound": getattr(config, "bound", ""),
-        }
-        if name == "table3":
-            row = cell.name.removeprefix(f"{cell.dataset}_")
-            order = list(manifest.dvaepp_presets.ROWS).index(row)
-            summary["latents"] = table3.ROWS[order]
-        assert tables.published(table, summary) == (cell.published, cell.deviation)
-
-
-def test_pairs_change_a_rate_or_temperature_where_ours_is_another() -> None:
-    cells = {cell.name: cell for cell in manifest.TABLES["table1_settings"].cells}
-    changed = {
-        name: cell.recipes["cpu"].flags
-        for name, cell in cells.items()
-        if "-rate_" in name or name.endswith("-temperature")
-    }
-    of_cell = lambda name: {at.split("-", 1)[1] for at in changed if at.startswith(f"{name}-")}
-    assert of_cell("linear_rebar") == {"rate_3e-4"}
-    assert of_cell("nonlinear_rebar") == set(), "ours is 3e-4"
-    assert of_cell("nonlinear_concrete") == {"rate_3e-4", "temperature"}
-    assert of_cell("linear_exponential_joint") == {"rate_1e-4", "rate_5e-4"}
-    assert of_cell("nonlinear_exponential_joint") == {"rate_1e-4"}
-    assert changed["nonlinear_concrete-temperature"] == {"temperature": 0.5, "num_steps": 300_000}
-
-
 CELL = "mnist_static_linear_nvil"
 
 
@@ -306,50 +219,6 @@ def test_files_that_hold_no_summaries_are_refused(tmp_path) -> None:
         path.write_text(text)
         with pytest.raises(ValueError, match=message):
             groups.read_summaries(path)
-
-
-def test_hours_are_those_of_runs_of_the_same_kind() -> None:
-    cells = {cell.name: cell for cell in manifest.TABLES["table1"].cells}
-    table = manifest.TABLES["table1"]
-    short, long = (hours.on_cpu(table, cells[CELL], budget) for budget in ("cpu", "paper"))
-    assert long.value == pytest.approx(5 * short.value * 2_000_000 / 300_000), "of five seeds"
-    assert 0.01 < short.value < 1
-    assert not short.is_near
-    gs_soft, *_ = manifest.TABLES["figure1"].cells
-    on_gpu = hours.on_gpu(gs_soft, "paper")
-    assert (on_gpu.value, on_gpu.is_near) == (pytest.approx(250_000 * 4.49 / 3.6e6), False)
-    assert hours.on_gpu(gs_soft, "cpu") is None
-
-
-def named(table, name):
-    return next(cell for cell in manifest.TABLES[table].cells if cell.name == name)
-
-
-def test_hours_of_another_kind_are_marked() -> None:
-    joint = "mnist_static_nonlinear_exponential_joint"
-    of_gpu = {
-        ("figure1", "gs_soft_8"): f"~{250_000 * 4.49 / 3.6e6:.1f}",
-        ("figure1", "vq_64"): "None",
-        ("table1", joint): f"{2_000_000 * 0.171 / 3.6e6:.1f}",
-        ("table1", CELL): f"~{2_000_000 * 0.171 / 3.6e6:.1f}",
-        ("table1_settings", "linear_nvil-none"): f"~{2_000_000 * 0.131 / 3.6e6:.1f}",
-        ("table2", "mnist_static_1nonlinear_rbm"): "None",
-        ("table3", "mnist_static_rbm_normal"): f"{500_000 * 27.1 / 3.6e6:.1f}",
-        ("table3", "omniglot_rbm_normal"): f"~{500_000 * 30.7 / 3.6e6:.1f}",
-        ("table3", "cifar10_rbm_normal"): f"{500_000 * 30.7 / 3.6e6:.1f}",
-    }
-    assert {key: str(hours.on_gpu(named(*key), "paper")) for key in of_gpu} == of_gpu
-    on_cpu = lambda table, name, budget="cpu": hours.on_cpu(
-        manifest.TABLES[table], named(table, name), budget
-    )
-    # Two cores, three runs at once.
-    assert on_cpu("table3", "mnist_static_rbm_normal").is_near
-    assert on_cpu("table3", "omniglot_rbm_normal").is_near, "another decoder"
-    assert on_cpu("table2", "mnist_static_1linear_rbm").is_near, "other networks"
-    assert not on_cpu("figure1", "gs_soft_64").is_near
-    assert on_cpu("figure1", "vimco_512").is_near
-    assert on_cpu("figure1", "vimco_512").value > 0.9, "that of vimco with fewer codes"
-    assert on_cpu("figure1", "gs_soft_64", "paper") is None, "other sizes"
 
 
 def test_results_of_a_table_may_lie_in_a_folder_of_its_own(tmp_path) -> None:

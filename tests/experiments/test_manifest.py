@@ -1,0 +1,98 @@
+"""The manifest of published cells: commands that programs take, each cell once."""
+
+import dataclasses
+import functools
+import json
+
+import finished_runs
+import pytest
+from test_flags import parse_line
+
+from experiments import table1, table2, table3
+from experiments.common import tables
+from experiments.reproduce import manifest
+
+CELLS = [
+    pytest.param(cell, id=f"{table.name}-{cell.name}")
+    for table in manifest.TABLES.values()
+    for cell in table.cells
+]
+
+
+@pytest.mark.parametrize("budget", manifest.BUDGETS)
+def test_every_command_of_the_manifest_is_taken_by_its_program(budget) -> None:
+    parse = {
+        name: functools.partial(parse_line, finished_runs.CONFIGS[name], presets)
+        for name, presets in manifest.PRESETS.items()
+    }
+    for param in CELLS:
+        (cell,) = param.values
+        module, *arguments = cell.arguments(budget)
+        assert module == f"experiments.{cell.program.name}"
+        config = parse[cell.program.name](*arguments)
+        assert config == cell.config(budget)
+        assert config.dataset == cell.dataset
+
+
+def test_the_manifest_lists_every_published_cell_once() -> None:
+    for name, published in (("table1", table1), ("table2", table2), ("table3", table3)):
+        table = manifest.TABLES[name]
+        numbers = {
+            (dataset, row, column): value
+            for (dataset, row), columns in published.PUBLISHED.items()
+            for column, value in columns.items()
+        }
+        assert len(table.cells) == len({cell.name for cell in table.cells}) == len(numbers)
+        assert sorted((c.published, c.deviation) for c in table.cells if c.deviation) == sorted(
+            value for value in numbers.values() if value[1]
+        )
+    figure = {cell.name: cell.published for cell in manifest.TABLES["figure1"].cells}
+    assert {name: bits for name, bits in figure.items() if bits} == {
+        "gs_soft_512": 4.61,
+        "vq_128": 4.81,
+        "vq_ema_128": 4.81,
+    }
+    best = {cell.name: cell.published for cell in manifest.TABLES["best"].cells}
+    assert best["vq_ema_128"] == 4.81
+    settings = [
+        (table.name, json.dumps(dataclasses.asdict(cell.config(budget)), sort_keys=True))
+        for table in manifest.TABLES.values()
+        for cell in table.cells
+        for budget in manifest.BUDGETS
+    ]
+    assert len(set(settings)) == len(settings)
+
+
+@pytest.mark.parametrize("name", ["table1", "table2", "table3"])
+def test_a_cell_is_the_one_that_its_table_shows_it_as(name, tmp_path) -> None:
+    """The number that the table's program puts beside a run of the paper's budget is the cell's."""
+    table = {"table1": table1, "table2": table2, "table3": table3}[name].TABLE
+    for cell in manifest.TABLES[name].cells:
+        config = cell.config("paper")
+        summary = {
+            "dataset": config.dataset,
+            "config": dataclasses.asdict(config),
+            "estimator": getattr(config, "estimator", ""),
+            "bound": getattr(config, "bound", ""),
+        }
+        if name == "table3":
+            row = cell.name.removeprefix(f"{cell.dataset}_")
+            order = list(manifest.dvaepp_presets.ROWS).index(row)
+            summary["latents"] = table3.ROWS[order]
+        assert tables.published(table, summary) == (cell.published, cell.deviation)
+
+
+def test_pairs_change_a_rate_or_temperature_where_ours_is_another() -> None:
+    cells = {cell.name: cell for cell in manifest.TABLES["table1_settings"].cells}
+    changed = {
+        name: cell.recipes["cpu"].flags
+        for name, cell in cells.items()
+        if "-rate_" in name or name.endswith("-temperature")
+    }
+    of_cell = lambda name: {at.split("-", 1)[1] for at in changed if at.startswith(f"{name}-")}
+    assert of_cell("linear_rebar") == {"rate_3e-4"}
+    assert of_cell("nonlinear_rebar") == set(), "ours is 3e-4"
+    assert of_cell("nonlinear_concrete") == {"rate_3e-4", "temperature"}
+    assert of_cell("linear_exponential_joint") == {"rate_1e-4", "rate_5e-4"}
+    assert of_cell("nonlinear_exponential_joint") == {"rate_1e-4"}
+    assert changed["nonlinear_concrete-temperature"] == {"temperature": 0.5, "num_steps": 300_000}
