@@ -79,9 +79,7 @@ def train_step() -> Comparison:
     """Steps of Adam on batches drawn from the set."""
     data = images()
     task = binary_vae.make_task(CONFIG, data, sharding.make_mesh(1))
-    from dvae.train.state import scan_steps
-
-    run = jax.jit(scan_steps(task.step, STEPS))
+    run = jax.jit(task.call(STEPS))
     state = jax.jit(task.init)(task.key_init, task.data)
     pixels = torch.from_numpy(data.train.reshape(-1, PIXELS))
     model = Model()

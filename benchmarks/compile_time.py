@@ -19,7 +19,6 @@ import jax.numpy as jnp
 from _timing import noise
 
 from dvae.train import _compiler, sharding
-from dvae.train.state import scan_steps
 from experiments.common import records
 from experiments.dvaepp import __main__ as dvaepp
 from experiments.dvaepp import evaluation
@@ -57,7 +56,7 @@ def programs() -> dict[str, Callable[[], dict[str, Any]]]:
     state = jax.eval_shape(task.init, task.key_init, task.data)
     quick, of_step = _compiler.quick(mesh), _compiler.of_step(task, mesh)
     init = jax.jit(task.init, out_shardings=everywhere, compiler_options=quick)
-    steps = scan_steps(task.step, config.steps_per_call)
+    steps = task.call(config.steps_per_call)
     step = jax.jit(steps, donate_argnums=0, out_shardings=everywhere, compiler_options=of_step)
 
     def validation() -> dict[str, Any]:

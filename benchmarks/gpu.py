@@ -24,7 +24,6 @@ from _timing import noise
 
 from dvae.train import sharding
 from dvae.train.loop import Task
-from dvae.train.state import scan_steps
 from experiments.binary_vae import __main__ as binary_vae
 from experiments.binary_vae import config as binary_config
 from experiments.cifar_vq import __main__ as cifar_vq
@@ -69,7 +68,7 @@ def timed(task: Task, num_steps: int, trace: str = "") -> Record:
     """Compiles `num_steps` steps as one call; time, images a second and memory."""
     state = jax.jit(task.init)(task.key_init, task.data)
     began = time.perf_counter()
-    steps = jax.jit(scan_steps(task.step, num_steps))
+    steps = jax.jit(task.call(num_steps))
     compiled = steps.lower(state, task.data, task.key_train).compile()
     compile_seconds = time.perf_counter() - began
     run = lambda: compiled(state, task.data, task.key_train)

@@ -27,7 +27,6 @@ from jax.sharding import SingleDeviceSharding
 
 from dvae.models import _convolution
 from dvae.train import sharding
-from dvae.train.state import scan_steps
 from dvae.vq import _products
 from experiments.cifar_vq import __main__ as cifar_vq
 from experiments.cifar_vq import config as vq_config
@@ -191,7 +190,7 @@ def compile_steps(estimator: str, dump: Path) -> jax.stages.Compiled:
         mock.patch.object(_products, "adds_by_product", return_value=True),
         mock.patch.object(sharding, "shard_batch", lambda mesh, batch: batch),
     ):
-        traced = jax.jit(scan_steps(task.step, 50)).trace(*described)
+        traced = jax.jit(task.call(50)).trace(*described)
     lowered = traced.lower(lowering_platforms=("cuda",))
     options = {"xla_gpu_autotune_level": "0", "xla_dump_to": str(dump)}
     return lowered.compile(compiler_options=options)

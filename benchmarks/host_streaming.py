@@ -19,7 +19,7 @@ from _timing import noise
 from dvae import data
 from dvae.analysis import tables
 from dvae.data import Dataset
-from dvae.train import sharding, state
+from dvae.train import sharding
 from experiments.binary_vae import __main__ as binary_vae
 from experiments.binary_vae.config import Config
 from experiments.common import records
@@ -35,9 +35,7 @@ def speeds(config: Config, images: Dataset) -> list[float]:
     task = binary_vae.make_task(config, images, mesh)
     whole = sharding.replicated(mesh)
     train_state = jax.jit(task.init, out_shardings=whole)(task.key_init, task.data)
-    fed = task.feed is not None
-    scan = state.scan_batches if fed else state.scan_steps
-    steps = jax.jit(scan(task.step, STEPS_PER_CALL), donate_argnums=0, out_shardings=whole)
+    steps = jax.jit(task.call(STEPS_PER_CALL), donate_argnums=0, out_shardings=whole)
     feed = task.feed(0, STEPS_PER_CALL) if task.feed else itertools.repeat(task.data)
     found = []
     for repeat in range(REPEATS + 1):

@@ -29,7 +29,7 @@ from dvae.train._task import Task
 from dvae.train.best import Best
 from dvae.train.checkpoint import Checkpoints
 from dvae.train.metrics import MetricsWriter, NoMetrics, Progress, has_validation
-from dvae.train.state import Metrics, TrainState, scan_batches, scan_steps
+from dvae.train.state import Metrics, TrainState
 
 __all__ = ["NonFiniteError", "Session", "start_or_restore"]
 
@@ -267,12 +267,12 @@ def _compiled(
 ) -> Callable[[TrainState], tuple[TrainState, Metrics]]:
     """Returns the call of `steps_per_call` steps, which is compiled when it is first made."""
     num_steps = config.steps_per_call
-    scan = scan_steps if task.feed is None else scan_batches
-    step_fn = scan(task.step, num_steps) if num_steps > 1 else task.step
     feed = itertools.repeat(data) if task.feed is None else task.feed(step, num_steps)
     options = _compiler.of_step(task, mesh)
     everywhere = sharding.replicated(mesh)
-    run = jax.jit(step_fn, donate_argnums=0, out_shardings=everywhere, compiler_options=options)
+    run = jax.jit(
+        task.call(num_steps), donate_argnums=0, out_shardings=everywhere, compiler_options=options
+    )
     must_wait = sharding.must_wait(mesh)
     first = True
 

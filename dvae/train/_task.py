@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from dvae.train.state import StepFn, TrainState
+from dvae.train.state import StepFn, TrainState, scan_batches, scan_steps
 
 __all__ = ["ADVICE", "Task"]
 
@@ -32,3 +32,13 @@ class Task(NamedTuple):
     # Code of the step for CPUs is compiled soon rather than polished. For large programs whose time
     # is that of convolutions and products, which are compiled already.
     quick_to_compile: bool = False
+    # Metrics that only the last step of a call computes; the step is then compiled twice. Without
+    # its norm, too, a gradient that is not finite shows: in the loss of the step after it.
+    last_only: tuple[str, ...] = ()
+
+    def call(self, num_steps: int) -> StepFn:
+        """Returns the function that is compiled: the step, or several of them."""
+        if num_steps == 1:
+            return self.step
+        scan = scan_steps if self.feed is None else scan_batches
+        return scan(self.step, num_steps, last_only=self.last_only)

@@ -16,7 +16,6 @@ from jax.sharding import Mesh
 from dvae.train import _compiler, sharding, status
 from dvae.train._schedule import LoopConfig
 from dvae.train._task import Task
-from dvae.train.state import scan_batches, scan_steps
 
 __all__ = ["Measured", "Memory", "measure"]
 
@@ -78,13 +77,16 @@ def measure(task: Task, config: LoopConfig, mesh: Mesh) -> Measured:
         init = jax.jit(task.init, out_shardings=everywhere, compiler_options=options)
         state = init(key_init, data)
         num_steps, fed = config.steps_per_call, task.feed is not None
-        scan = scan_batches if fed else scan_steps
-        step = scan(task.step, num_steps) if num_steps > 1 else task.step
         feed = itertools.repeat(data) if task.feed is None else task.feed(0, num_steps)
         data = next(feed)
         of_step = jax.tree.map(lambda x: x[0], data) if fed and num_steps > 1 else data
         options = _compiler.of_step(task, mesh)
-        run = jax.jit(step, donate_argnums=0, out_shardings=everywhere, compiler_options=options)
+        run = jax.jit(
+            task.call(num_steps),
+            donate_argnums=0,
+            out_shardings=everywhere,
+            compiler_options=options,
+        )
         compiled = run.lower(state, data, key_train).compile()
         flops = _flops(jax.jit(task.step).lower(state, of_step, key_train))
     memory = Memory.of(compiled, state, data)

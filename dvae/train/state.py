@@ -109,26 +109,56 @@ def draw_key(key: jax.Array) -> jax.Array:
     return jax.random.fold_in(key, 0)
 
 
-def scan_batches(step_fn: StepFn, num_steps: int) -> StepFn:
+def scan_batches(step_fn: StepFn, num_steps: int, *, last_only: tuple[str, ...] = ()) -> StepFn:
     """Returns a function of `num_steps` steps, each of which has its own row of the data.
 
-    Data and metrics have a leading axis [num_steps].
+    Data have a leading axis [num_steps], and so have metrics; those named in `last_only` are as in
+    `scan_steps`.
     """
 
     def steps(state: TrainState, data: PyTree, key: jax.Array) -> tuple[TrainState, Metrics]:
-        advance = lambda state, batch: step_fn(state, batch, key)
-        return lax.scan(advance, state, data, length=num_steps)
+        return _scan(
+            lambda state, batch: step_fn(state, batch, key), state, data, num_steps, last_only
+        )
 
     return steps
 
 
-def scan_steps(step_fn: StepFn, num_steps: int) -> StepFn:
-    """Returns a function of `num_steps` steps; metrics gain a leading axis [num_steps]."""
+def scan_steps(step_fn: StepFn, num_steps: int, *, last_only: tuple[str, ...] = ()) -> StepFn:
+    """Returns a function of `num_steps` steps; metrics gain a leading axis [num_steps].
+
+    Args:
+      step_fn: the step.
+      num_steps: at least 1.
+      last_only: metrics that only the last step computes, with a leading axis [1]. That step is
+        then compiled once more, outside of the loop.
+    """
 
     def steps(state: TrainState, data: PyTree, key: jax.Array) -> tuple[TrainState, Metrics]:
-        return lax.scan(lambda state, _: step_fn(state, data, key), state, length=num_steps)
+        return _scan(lambda state, _: step_fn(state, data, key), state, None, num_steps, last_only)
 
     return steps
+
+
+def _scan(
+    advance: Callable[[TrainState, PyTree], tuple[TrainState, Metrics]],
+    state: TrainState,
+    rows: PyTree,
+    num_steps: int,
+    last_only: tuple[str, ...],
+) -> tuple[TrainState, Metrics]:
+    if not last_only:
+        return lax.scan(advance, state, rows, length=num_steps)
+
+    def without(state: TrainState, row: PyTree) -> tuple[TrainState, Metrics]:
+        state, metrics = advance(state, row)
+        return state, {k: v for k, v in metrics.items() if k not in last_only}
+
+    before = jax.tree.map(lambda x: x[:-1], rows)
+    state, metrics = lax.scan(without, state, before, length=num_steps - 1)
+    state, last = advance(state, jax.tree.map(lambda x: x[-1], rows))
+    joined = {k: jnp.concatenate([v, last[k][None]]) for k, v in metrics.items()}
+    return state, {k: joined.get(k, v[None]) for k, v in last.items()}
 
 
 def vmap_seeds(step_fn: StepFn, *, data_axes: Any = None) -> StepFn:

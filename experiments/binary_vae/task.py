@@ -272,4 +272,6 @@ def make_task(
         shown=("objective", "distortion", "kl"),
         monitor=boltzmann_prior.TRUSTED_NLL if config.has_machine else "nll",
         advice=ADVICE[config.smoothing == names.GAUSSIAN_INTEGRAL],
+        # A tenth of a small step on a CPU, and nothing of one that takes long to compile.
+        last_only=() if config.has_machine or notice else ("grad_norm",),
     )

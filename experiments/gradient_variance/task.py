@@ -13,7 +13,6 @@ import numpy as np
 from jax.sharding import Mesh
 
 from dvae import data, estimators
-from dvae.train import state
 from experiments.binary_vae import names, objectives
 from experiments.binary_vae import task as binary_vae
 from experiments.common import records
@@ -76,7 +75,7 @@ def train(
     task = binary_vae.make_task(experiment, images, mesh, lambda _: {})
     train_state = jax.jit(task.init)(task.key_init, task.data)
     first = jax.device_get(train_state.params["network"])
-    steps = jax.jit(state.scan_steps(task.step, STEPS_PER_CALL))
+    steps = jax.jit(task.call(STEPS_PER_CALL))
     for _ in range(0, config.train_steps, STEPS_PER_CALL):
         train_state, metrics = steps(train_state, task.data, task.key_train)
         objective = float(metrics["objective"].mean())

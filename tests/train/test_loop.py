@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax import lax
 from resuming import assert_resumes_bitwise, assert_same_end, assert_same_records
 
 from dvae.train import lock, loop, sharding, state
@@ -238,6 +239,21 @@ def test_divergence_names_the_steps_and_keeps_the_checkpoint(tmp_path, mesh) -> 
     ):
         loop.fit(make_task(explode_at=5), CONFIG, tmp_path, mesh)
     assert Checkpoints(tmp_path).latest_step == 4
+
+
+def test_a_gradient_that_diverges_inside_of_a_call_shows_in_the_next_loss(tmp_path, mesh) -> None:
+    """Its norm is not among the metrics, and the loss of that step is finite."""
+
+    def loss_fn(params, model_state, batch, key, step):
+        zero = lambda p: jnp.sqrt(jnp.sum((0 * p) ** 2))  # its gradient is NaN
+        loss = jnp.mean((batch - params[None]) ** 2)
+        return loss + lax.cond(step == 5, zero, lambda p: 0.0, params), (model_state, {})
+
+    step = state.make_step(loss_fn, lambda key, data, step: data, OPTIMIZER)
+    task = make_task()._replace(step=step, last_only=("grad_norm",))
+    config = dataclasses.replace(CONFIG, steps_per_call=4, log_interval=4)
+    with pytest.raises(loop.NonFiniteError, match=r"grad_norm, loss became .* 5 and 8;.* step 4"):
+        loop.fit(task, config, tmp_path, mesh)
 
 
 def test_step_is_traced_once(tmp_path, mesh) -> None:

@@ -1,5 +1,6 @@
 """The train step: pure, the same in a scan, and the same for several seeds."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -69,6 +70,28 @@ def test_scan_equals_single_steps() -> None:
     np.testing.assert_allclose(train_state.params["w"], expected.params["w"], rtol=1e-6)
     np.testing.assert_allclose(losses, [m["loss"] for m in metrics], rtol=1e-6)
     assert int(train_state.step) == 6
+
+
+def test_metrics_of_the_last_step_only() -> None:
+    """The state and all other metrics are those of a call that computes them at each step."""
+    key = jax.random.key(100)
+    expected, of_each = jax.jit(state.scan_steps(STEP, 4))(initial(0), DATA, key)
+    last_only = ("grad_norm",)
+    after, found = jax.jit(state.scan_steps(STEP, 4, last_only=last_only))(initial(0), DATA, key)
+    assert set(found) == set(of_each)
+    assert found["grad_norm"].shape == (1,)
+    of_each["grad_norm"] = of_each["grad_norm"][-1:]
+    chex.assert_trees_all_close((after, found), (expected, of_each), rtol=1e-6)
+
+
+def test_rows_of_data_with_metrics_of_the_last_step_only() -> None:
+    rows, key = jnp.stack([DATA, 2 * DATA, 3 * DATA]), jax.random.key(100)
+    expected, of_each = jax.jit(state.scan_batches(STEP, 3))(initial(0), rows, key)
+    scan = state.scan_batches(STEP, 3, last_only=("grad_norm", "noise"))
+    after, found = jax.jit(scan)(initial(0), rows, key)
+    for name in ("grad_norm", "noise"):
+        of_each[name] = of_each[name][-1:]
+    chex.assert_trees_all_close((after, found), (expected, of_each), rtol=1e-6)
 
 
 @pytest.mark.parametrize("num_seeds", [3])
