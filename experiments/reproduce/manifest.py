@@ -5,17 +5,16 @@ cell has two budgets: that of its paper, and one for a CPU. The cells of `table1
 of Table 1 on MNIST once more, with single settings of the published protocol.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 
-from experiments import disarm_table, joint_table, report, table1, table2, table3
+from experiments import disarm_table, joint_table, table1, table2, table3
 from experiments.binary_vae import presets as binary_presets
 from experiments.binary_vae import report as binary_report
-from experiments.cifar_vq import config as cifar_vq
 from experiments.common.groups import Program
 from experiments.dvaepp import config as dvaepp
 from experiments.dvaepp import presets as dvaepp_presets
 from experiments.joint_vae import config as joint_vae
-from experiments.reproduce import pairs, priors
+from experiments.reproduce import codebooks, pairs, priors
 from experiments.reproduce.cells import (
     BUDGETS,
     CPU,
@@ -29,72 +28,6 @@ from experiments.reproduce.cells import (
 )
 
 __all__ = ["BUDGETS", "CPU", "PAPER", "PRESETS", "TABLES", "Cell", "Recipe", "Table"]
-
-_SONDERBY = "Sonderby et al. (2017), Fig. 1(a)"
-
-
-def _figure1() -> Iterator[Cell]:
-    """Yields bits/dim of four training rules by the size of the codebook."""
-    program = Program("cifar_vq", cifar_vq.Config)
-    sizes = {"gs_soft": (512, 8, 64, 4096), "vq_ema": (128, 8, 64, 512, 4096)}
-    sizes |= {"vimco": (8, 64, 512, 4096), "vq": (128, 8, 64, 512, 4096)}
-    for estimator, of_estimator in sizes.items():
-        for size in of_estimator:
-            settings = {"estimator": estimator, "codebook_size": size}
-            recipes = {PAPER: Recipe("paper", settings), CPU: Recipe("small", settings)}
-            published = report.PUBLISHED_BITS.get((estimator, size))
-            name = f"{estimator}_{size}"
-            yield Cell(name, program, "cifar10", recipes, _SONDERBY, published)
-
-
-def _best() -> Iterator[Cell]:
-    """Yields bits/dim with all that helps beside the paper's training, at equal steps."""
-    program = Program("cifar_vq", cifar_vq.Config)
-    cells = [("gs_soft", 512), ("vq_ema", 128), ("vimco", 512)]
-    cells += [("gs_soft", size) for size in (8, 64, 4096)]
-    for estimator, size in cells:
-        settings = {"estimator": estimator, "codebook_size": size}
-        recipes = {PAPER: Recipe("best", settings), CPU: Recipe("small_best", settings)}
-        published = report.PUBLISHED_BITS.get((estimator, size))
-        yield Cell(f"{estimator}_{size}", program, "cifar10", recipes, _SONDERBY, published)
-
-
-# Codebooks of about equal sizes; FSQ has none of 256 or 1,024 whose levels its paper advises.
-_QUANTIZERS: Mapping[str, Sequence[Settings]] = {
-    **{
-        name: ({"codebook_size": 256}, {"codebook_size": 1024})
-        for name in ("gs_soft", "vq", "vq_ema", "rotation", "simvq", "cosine", "lfq", "bsq")
-    },
-    "fsq": ({"levels": "8,6,5"}, {"levels": "8,5,5,5"}),
-    "residual": ({"codebook_size": 16}, {"codebook_size": 32}),  # of two stages each
-}
-# Two seeds of all take about five hours of a core.
-_SHORT: Settings = {"num_steps": 2_000, "num_test_images": 1_000}
-_PRIOR_ON_CPU: Settings = {
-    "features": 32,
-    "num_layers": 4,
-    "batch_size": 16,
-    "num_steps": 600,
-    "eval_interval": 200,
-    "num_eval_images": 200,
-    "num_test_images": 1_000,
-}
-_PRIOR_OF_PAPER: Settings = {"features": 128, "num_steps": 20_000, "dtype": "bfloat16"}
-
-
-def _quantizers() -> Iterator[Cell]:
-    """Yields bits/dim of every quantizer at two sizes, with a prior learned over its codes."""
-    program = Program("cifar_vq", cifar_vq.Config)
-    for estimator, sizes in _QUANTIZERS.items():
-        for size in sizes:
-            settings = {"estimator": estimator, **size}
-            recipes = {
-                PAPER: Recipe("paper", settings, _PRIOR_OF_PAPER),
-                CPU: Recipe("small", {**settings, **_SHORT}, _PRIOR_ON_CPU),
-            }
-            (value,) = size.values()
-            name = f"{estimator}_{str(value).replace(',', 'x')}"
-            yield Cell(name, program, "cifar10", recipes, "in no paper: all quantizers alike")
 
 
 def _table1() -> Iterator[Cell]:
@@ -240,7 +173,7 @@ TABLES = {
             "bits_per_dim",
             "bits/dim",
             "results.json",
-            tuple(_figure1()),
+            tuple(codebooks.figure1()),
             folder="cifar10_vq",
         ),
         Table(
@@ -249,7 +182,7 @@ TABLES = {
             "bits_per_dim",
             "bits/dim",
             "results.json",
-            tuple(_best()),
+            tuple(codebooks.best()),
             folder="cifar10_vq",
         ),
         Table(
@@ -291,7 +224,16 @@ TABLES = {
             "bits_per_dim",
             "bits/dim",
             "quantizers.json",
-            tuple(_quantizers()),
+            tuple(codebooks.quantizers()),
+        ),
+        Table(
+            "codes_in_use",
+            "bits/dim on CIFAR-10 of Gumbel-Softmax, and what keeps codes in use",
+            "bits_per_dim",
+            "bits/dim",
+            "results.json",
+            tuple(codebooks.codes_in_use()),
+            folder="codes_in_use",
         ),
         Table(
             "boltzmann",

@@ -31,6 +31,7 @@ WRITE: dict[str, Write] = {
     "table3": _published(table3.TABLE),
     "joint_vae": joint_table.write,
     "quantizers": quantizer_table.write,
+    "codes_in_use": report.write,
     "boltzmann": _published(priors.TABLE),
     "disarm": _published(disarm_table.TABLE),
 }
