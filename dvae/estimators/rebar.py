@@ -31,6 +31,7 @@ def rebar(
     temperature: jax.typing.ArrayLike,
     eta: jax.typing.ArrayLike,
     baseline: jax.typing.ArrayLike | None = None,
+    toward_mean: bool = False,
 ) -> Estimate:
     """Estimates the gradient of E_q[f(b)] with eta f(sigmoid(z / t)) as control variate.
 
@@ -39,8 +40,11 @@ def rebar(
 
         (f(b) - C - eta c(z')) grad log q(b) + eta (grad_l c(z) - grad_l c(z')) + grad f(b),
 
-    C a baseline. Unbiased for every temperature, eta and C that do not depend on the noise. The
-    relaxed evaluations act on the logits through z and z' alone: parameters that f closes over,
+    C a baseline. Unbiased for every temperature, eta and C that do not depend on the noise. With
+    toward_mean c(z) = f(sigmoid((z + l t^2 / (t + 1)) / t)): as t grows it tends to f(sigmoid(l)),
+    the baseline of MuProp, and not to f(1/2) (section 3.1).
+
+    The relaxed evaluations act on the logits through z and z' alone: parameters that f closes over,
     and f's own dependence on the logits, receive their gradient at the sample b. f must treat
     the examples of a batch apart. Tucker et al., "REBAR: Low-variance, unbiased gradient
     estimates for discrete latent variable models" (2017), section 3.
@@ -54,6 +58,7 @@ def rebar(
         temperature: t > 0, scalar; receives no gradient here, see `rebar_variance`.
         eta: scalar, the weight of the control variate; likewise. At 0 this is `reinforce`.
         baseline: C, a scalar or [...], nats; likewise. None: 0.
+        toward_mean: relaxed bits tend to the mean as t grows, not to 1/2.
 
     Returns:
         Estimate of f(b), both [...], in the dtype that f returns.
@@ -68,7 +73,8 @@ def rebar(
     draw = draw_relaxed(key, logits)
     values = evaluate("rebar", f, draw.bits, logits.shape[:-1])
     signal = values if baseline is None else centered("rebar", values, baseline)
-    gradient = score_gradient(signal, draw) + eta * _control("rebar", f, draw, temperature)
+    control = _control("rebar", f, draw, temperature, logits if toward_mean else None)
+    gradient = score_gradient(signal, draw) + eta * control
     return with_term(values, logits_term(gradient, logits))
 
 
@@ -80,6 +86,7 @@ def rebar_variance(
     temperature: jax.typing.ArrayLike,
     eta: jax.typing.ArrayLike,
     baseline: jax.typing.ArrayLike | None = None,
+    toward_mean: bool = False,
 ) -> jax.Array:
     """Evaluates ||g||^2 for the g of `rebar`, to be descended in what tunes it.
 
@@ -104,6 +111,7 @@ def rebar_variance(
         temperature: t > 0, scalar; receives the gradient.
         eta: scalar; receives the gradient.
         baseline: as in `rebar`; receives the gradient.
+        toward_mean: as in `rebar`.
 
     Returns:
         [...] the sum over units of g^2, nats^2, at least float32 (a square overflows float16).
@@ -121,8 +129,9 @@ def rebar_variance(
 
     # Forward mode reaches t alone: reverse mode would also enter what f closes over.
     fixed = jax.lax.stop_gradient((temperature, eta))
+    toward = logits if toward_mean else None
     control, control_by_t = jax.jvp(
-        lambda t: _control("rebar_variance", f, draw, t),
+        lambda t: _control("rebar_variance", f, draw, t, toward),
         (fixed[0],),
         (jnp.ones_like(fixed[0]),),
     )
@@ -158,6 +167,7 @@ def rebar_gradients(
     *,
     temperature: jax.typing.ArrayLike,
     baseline: jax.typing.ArrayLike | None = None,
+    toward_mean: bool = False,
 ) -> RebarGradients:
     """Estimates the gradient of mean E_q[f(b)] in parameters of q and f, in two parts.
 
@@ -180,6 +190,7 @@ def rebar_gradients(
         params: tree of float arrays; receives no gradient here.
         temperature: t > 0, scalar; receives the gradient.
         baseline: C, a scalar or [...], nats; receives the gradient. None: 0.
+        toward_mean: as in `rebar`.
 
     Returns:
         RebarGradients.
@@ -194,6 +205,8 @@ def rebar_gradients(
     logits = as_logits(name, logits_fn(params))
     temperature, _ = _scalars(name, temperature, 0.0, logits)
     draw = draw_relaxed(key, logits)
+    if toward_mean:
+        draw = _toward(draw, logits, temperature)
     shape = logits.shape[:-1]
 
     def moved(params: PyTree) -> jax.Array:
@@ -226,12 +239,33 @@ def rebar_gradients(
 
 
 def _control(
-    name: str, f: Callable[[jax.Array], jax.Array], draw: RelaxedDraw, temperature: jax.Array
+    name: str,
+    f: Callable[[jax.Array], jax.Array],
+    draw: RelaxedDraw,
+    temperature: jax.Array,
+    toward: jax.Array | None,
 ) -> jax.Array:
-    """Evaluates the control variate's gradient in the logits at eta = 1, [..., n]."""
+    """Evaluates the control variate's gradient in the logits at eta = 1, [..., n].
+
+    Args:
+      name: of the estimator.
+      f: of the bits.
+      draw: of the relaxed bits.
+      temperature: t.
+      toward: logits that the relaxed ones tend to as t grows; None: to 0.
+    """
+    if toward is not None:
+        draw = _toward(draw, toward, temperature)
     dtype = draw.bits.dtype
     c = lambda z: f(jax.nn.sigmoid(z / temperature).astype(dtype))
     return control_gradient(name, c, draw, label="f")
+
+
+def _toward(draw: RelaxedDraw, logits: jax.Array, temperature: jax.Array) -> RelaxedDraw:
+    """Returns the draw with t^2 / (t + 1) times the logits more in its relaxed bits."""
+    factor = temperature**2 / (temperature + 1)
+    moved = factor * jax.lax.stop_gradient(upcast(logits))
+    return draw._replace(pair=draw.pair + moved[None], slopes=draw.slopes + factor)
 
 
 def _scalars(

@@ -62,6 +62,7 @@ _PUBLISHED_CELLS: dict[str, Settings] = {
         temperature=0.5,
         rebar_eta="variables",
         rebar_baseline="learned",
+        rebar_scale="muprop",
     ),
     "concrete": dict(
         _TUCKER,

@@ -56,6 +56,14 @@ class ProtocolConfig(LikelihoodConfig):
         group="objective",
         former=names.NONE,
     )
+    rebar_scale: str = option(
+        names.NONE,
+        "Factor of the posterior's logits in REBAR's relaxed bits: none; or 1 + t^2 / (t + 1) of "
+        "the temperature t, with which they tend to the mean as t grows.",
+        choices=(names.NONE, names.MUPROP),
+        group="objective",
+        former=names.NONE,
+    )
     initial_variance: float = option(
         1.0,
         "Variance of the networks' first kernels, times the number of their inputs.",

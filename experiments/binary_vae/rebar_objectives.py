@@ -6,7 +6,6 @@ noise unbounded relaxed bits, z = 1[y > 0], and y' are others of the same z.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -35,25 +34,27 @@ def rebar(
     (f(z) - C(x) - c(y')) grad log q(z|x) + grad c(y) - grad c(y')
 
     eta and t descend the variance of this gradient in l. So does the network C with
-    rebar_baseline; otherwise it is 0.
+    rebar_baseline; otherwise it is 0. With rebar_scale y has l t^2 / (t + 1) added in c.
     """
     if config.rebar_eta == names.VARIABLES:
         return _rebar_of_variables(key, model, auxiliary, batch, config)
     group, control = one_group(model), auxiliary.params["control"]
     scalars = {"temperature": jnp.exp(control["log_temperature"]), "eta": control["eta"]}
-    options = {**scalars, **_baseline(control, batch, config)}
-    estimate = estimators.rebar(key, group.f, group.logits, **jax.lax.stop_gradient(options))
+    learned = {**scalars, "baseline": _baseline(control, batch, config)}
+    toward_mean = config.rebar_scale == names.MUPROP
+    fixed = jax.lax.stop_gradient(learned)
+    estimate = estimators.rebar(key, group.f, group.logits, toward_mean=toward_mean, **fixed)
     variance = estimators.rebar_variance(
-        jax.random.clone(key), group.f, group.logits, **options
+        jax.random.clone(key), group.f, group.logits, toward_mean=toward_mean, **learned
     ).mean()
     return group.terms(estimate, batch)._replace(auxiliary_loss=variance, metrics=scalars)
 
 
-def _baseline(control: PyTree, batch: Batch, config: Config) -> dict[str, Any]:
-    """Returns the option of a learned baseline, if there is one."""
+def _baseline(control: PyTree, batch: Batch, config: Config) -> jax.Array | None:
+    """Returns the values of a learned baseline [B]; None without one."""
     if config.rebar_baseline == names.NONE:
-        return {}
-    return {"baseline": predict(control["baseline"], batch.x)}
+        return None
+    return predict(control["baseline"], batch.x)
 
 
 def _rebar_of_variables(
@@ -75,7 +76,8 @@ def _rebar_of_variables(
         lambda network, z: auxiliary.networks(network).log_likelihood([z]),
         network,
         temperature=temperature,
-        **_baseline(control, batch, config),
+        baseline=_baseline(control, batch, config),
+        toward_mean=config.rebar_scale == names.MUPROP,
     )
     etas = jax.tree.map(weight, control["eta"])
     gradient = jax.tree.map(lambda f, h, eta: f + eta * h, parts.signal, parts.control, etas)

@@ -43,6 +43,7 @@ READ_WITH: Rules = {
     "muprop_scales": [_trained_by(names.MUPROP)],
     "rebar_eta": [_trained_by(names.REBAR)],
     "rebar_baseline": [_trained_by(names.REBAR)],
+    "rebar_scale": [_trained_by(names.REBAR)],
     "baseline_learning_rate": [_trained_by(*names.LEARNED_BASELINE)],
     "disarm_pairs": [_trained_by(names.DISARM)],
     "prior_learning_rate": [{"prior": one_of(names.DIRECTED)}],

@@ -25,6 +25,7 @@ _CHANGES: dict[str, tuple[tuple[str, ...], Settings]] = {
     "learned_scales": (("muprop",), {"muprop_scales": "learned"}),
     "eta_of_variables": (("rebar",), {"rebar_eta": "variables"}),
     "baseline": (("rebar",), {"rebar_baseline": "learned"}),
+    "toward_mean": (("rebar",), {"rebar_scale": "muprop"}),
     "sampled_kl": (("concrete",), {"concrete_kl": "sample"}),
     "scaled_logits": (("concrete",), {"concrete_scale": "muprop"}),
     "temperature": (("concrete",), {"temperature": 0.5}),

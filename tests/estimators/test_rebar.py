@@ -1,4 +1,4 @@
-"""`estimators.rebar`: its relaxed draws, its limits, and the variance that tunes it."""
+"""`estimators.rebar`: its relaxed draws, its limits, and the parts of its gradient."""
 
 import functools
 
@@ -6,44 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from rebar_cases import LOGITS, RNG, THETA, TOWARD_MEAN, draw_relaxed, objective
 
 from dvae import distributions, estimators
-from dvae.estimators._relaxed import draw_relaxed as draw_relaxed_eagerly
-
-RNG = np.random.default_rng(0)
-LOGITS, WEIGHTS, OUTPUT = (np.float32(RNG.normal(size=s)) for s in [(3, 5), (5, 4), (4,)])
-THETA = (WEIGHTS, OUTPUT)
-draw_relaxed = jax.jit(draw_relaxed_eagerly)
-
-
-def objective(theta):
-    weights, output = theta
-
-    def f(z):
-        hidden = jnp.tanh(z @ weights)
-        return hidden @ output + 2 * hidden.sum(-1) ** 2
-
-    return f
-
-
-@jax.jit
-def squared_norm(key, temperature, eta):
-    """||g||^2 of the estimator itself, [batch]."""
-
-    def total(logits):
-        f = objective(THETA)
-        return estimators.rebar(key, f, logits, temperature=temperature, eta=eta).surrogate.sum()
-
-    return jnp.sum(jax.grad(total)(LOGITS) ** 2, axis=-1)
-
-
-def variance(key, temperature, eta, logits=LOGITS, theta=THETA):
-    return estimators.rebar_variance(
-        key, objective(theta), logits, temperature=temperature, eta=eta
-    )
-
-
-SETTINGS = pytest.mark.parametrize(("temperature", "eta"), [(0.3, 0.8), (1.0, 1.0), (2.0, -0.5)])
 
 
 @pytest.mark.parametrize("logit", [-3.0, 0.0, 1.2])
@@ -122,7 +87,8 @@ def test_a_baseline_takes_its_multiple_of_the_score():
     np.testing.assert_allclose(by_baseline, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_gradients_in_parameters_are_those_in_logits_and_those_of_f():
+@TOWARD_MEAN
+def test_gradients_in_parameters_are_those_in_logits_and_those_of_f(toward_mean):
     """Of parameters that are the logits, and of the parameters of f; and what tunes them."""
     key, size = jax.random.key(9), len(LOGITS)
     params = {"logits": LOGITS, "theta": THETA}
@@ -133,7 +99,7 @@ def test_gradients_in_parameters_are_those_in_logits_and_those_of_f():
     def parts(temperature, baseline):
         return estimators.rebar_gradients(
             jax.random.clone(key), lambda params: params["logits"], f, params,
-            temperature=temperature, baseline=baseline,
+            temperature=temperature, baseline=baseline, toward_mean=toward_mean,
         )  # fmt: skip
 
     @jax.jit
@@ -141,14 +107,14 @@ def test_gradients_in_parameters_are_those_in_logits_and_those_of_f():
     def of_rebar(params):
         estimate = estimators.rebar(
             jax.random.clone(key), objective(params["theta"]), params["logits"],
-            temperature=0.5, eta=0.8, baseline=baseline,
+            temperature=0.5, eta=0.8, baseline=baseline, toward_mean=toward_mean,
         )  # fmt: skip
         return estimate.surrogate.mean()
 
     found, expected = parts(0.5, baseline), of_rebar(params)
     whole = found.signal["logits"] + 0.8 * found.control["logits"]
     np.testing.assert_allclose(whole, expected["logits"], rtol=1e-4, atol=1e-5)
-    pair = draw_relaxed(key, LOGITS).pair
+    pair = draw_relaxed(key, LOGITS).pair + toward_mean * 0.5**2 / 1.5 * LOGITS[None]
 
     @jax.jit
     @jax.grad
@@ -175,13 +141,58 @@ def test_gradients_in_parameters_are_those_in_logits_and_those_of_f():
     def of_variance(temperature, eta, baseline):
         return estimators.rebar_variance(
             jax.random.clone(key), objective(THETA), LOGITS,
-            temperature=temperature, eta=eta, baseline=baseline,
+            temperature=temperature, eta=eta, baseline=baseline, toward_mean=toward_mean,
         ).sum() / size**2  # fmt: skip
 
     for ours, oracle in zip(
         tuning(0.5, 0.8, baseline), of_variance(0.5, 0.8, baseline), strict=True
     ):
         np.testing.assert_allclose(ours, oracle, rtol=1e-3, atol=1e-5)
+
+
+def test_relaxed_bits_toward_the_mean_are_those_of_relax_with_that_control():
+    """What relax says of a control that is a function of the logits is added by hand."""
+    key, t, eta = jax.random.key(13), 2.0, 0.8
+    factor = t**2 / (t + 1)
+    c = lambda z, x: eta * objective(THETA)(jax.nn.sigmoid((z + factor * x) / t))
+    pair = draw_relaxed(jax.random.clone(key), LOGITS).pair
+
+    @jax.jit
+    @jax.grad
+    def expected(logits):
+        of_z = estimators.relax(
+            jax.random.clone(key),
+            objective(THETA),
+            logits,
+            control_variate=lambda z: c(z, jax.lax.stop_gradient(logits)),
+        ).surrogate
+        return jnp.sum(of_z + c(pair[0], logits) - c(pair[1], logits))
+
+    @jax.jit
+    @jax.grad
+    def found(logits):
+        return estimators.rebar(
+            key, objective(THETA), logits, temperature=t, eta=eta, toward_mean=True
+        ).surrogate.sum()
+
+    np.testing.assert_allclose(found(LOGITS), expected(LOGITS), rtol=1e-3, atol=1e-4)
+
+
+def test_toward_the_mean_it_is_muprop_without_its_slope_in_the_limit():
+    key, eta = jax.random.key(14), 0.8
+    draw = draw_relaxed(jax.random.clone(key), LOGITS)
+
+    @jax.jit
+    @jax.grad
+    def found(logits):
+        return estimators.rebar(
+            key, objective(THETA), logits, temperature=1e6, eta=eta, toward_mean=True
+        ).surrogate.sum()
+
+    f = objective(THETA)
+    baseline = eta * f(jax.nn.sigmoid(LOGITS))
+    expected = (f(draw.bits) - baseline)[:, None] * draw.score
+    np.testing.assert_allclose(found(LOGITS), expected, rtol=1e-3, atol=1e-3)
 
 
 def test_parameters_receive_only_the_gradient_at_the_sample():
@@ -195,121 +206,6 @@ def test_parameters_receive_only_the_gradient_at_the_sample():
     by_theta, *rest = jax.jit(jax.grad(total, (0, 1, 2)))(theta, 0.5, 1.0)
     np.testing.assert_allclose(by_theta, bits.sum(0))
     np.testing.assert_array_equal(rest, 0)
-
-
-@SETTINGS
-def test_variance_is_the_squared_norm_of_the_same_draw(temperature, eta):
-    ours = jax.jit(variance)(jax.random.key(3), temperature, eta)
-    assert ours.shape == (3,)
-    expected = squared_norm(jax.random.key(3), temperature, eta)
-    np.testing.assert_allclose(ours, expected, rtol=1e-4)
-
-
-@jax.jit
-@functools.partial(jax.value_and_grad, argnums=(1, 2))
-def total_variance(key, temperature, eta):
-    return variance(key, temperature, eta).sum()
-
-
-@SETTINGS
-def test_variance_has_the_gradient_of_the_squared_norm(temperature, eta):
-    def norm(temperature, eta):
-        return float(squared_norm(jax.random.key(3), temperature, eta).sum())
-
-    _, ours = total_variance(jax.random.key(3), temperature, eta)
-    step = 1e-2
-    by_t = (norm(temperature + step, eta) - norm(temperature - step, eta)) / (2 * step)
-    by_eta = (norm(temperature, eta + step) - norm(temperature, eta - step)) / (2 * step)
-    np.testing.assert_allclose(ours, [by_t, by_eta], rtol=1e-2)
-
-
-@jax.jit
-@functools.partial(jax.value_and_grad, argnums=(1, 2))
-def total_variance_of_relax(key, temperature, eta):
-    """Plain autodiff, so that the two agree to float32 precision."""
-    f = objective(THETA)
-    control_variate = lambda z: eta * f(jax.nn.sigmoid(z / temperature))
-    return estimators.relax_variance(key, f, LOGITS, control_variate=control_variate).sum()
-
-
-@SETTINGS
-def test_variance_equals_that_of_relax_with_the_same_control(temperature, eta):
-    ours, oracle = (
-        jax.tree.leaves(fun(jax.random.key(4), temperature, eta))
-        for fun in (total_variance, total_variance_of_relax)
-    )
-    np.testing.assert_allclose(ours, oracle, rtol=1e-3)
-
-
-def test_variance_gives_the_model_no_gradient():
-    def total(logits, theta):
-        def f(z):
-            return objective(theta)(z) - distributions.bernoulli.log_prob(z, logits).sum(-1)
-
-        return estimators.rebar_variance(
-            jax.random.key(5), f, logits, temperature=0.5, eta=1.0
-        ).sum()
-
-    for gradient in jax.tree.leaves(jax.jit(jax.grad(total, (0, 1)))(LOGITS, THETA)):
-        np.testing.assert_array_equal(gradient, 0)
-
-
-@pytest.mark.thorough
-def test_descending_the_variance_lowers_the_measured_variance():
-    def loss(tuned, key):
-        log_temperature, eta = tuned
-        return jnp.mean(variance(key, jnp.exp(log_temperature), eta))
-
-    def step(tuned, key):
-        gradient = jax.vmap(jax.grad(loss), (None, 0))(tuned, jax.random.split(key, 8)).mean(0)
-        return tuned - 0.02 * gradient / (1 + jnp.abs(gradient)), None
-
-    start = jnp.asarray([np.log(3.0), 0.0], jnp.float32)
-    keys = jax.random.split(jax.random.key(6), 200)
-    tuned = jax.jit(lambda keys: jax.lax.scan(step, start, keys)[0])(keys)
-
-    def measure(temperature, eta):
-        def gradient(key):
-            def total(logits):
-                return estimators.rebar(
-                    key, objective(THETA), logits, temperature=temperature, eta=eta
-                ).surrogate.sum()
-
-            return jax.grad(total)(LOGITS)
-
-        keys = jax.random.split(jax.random.key(7), 2000)  # the same at every setting
-        return jax.vmap(gradient)(keys).var(0).sum()
-
-    grid = [(t, eta) for t in (0.2, 0.4, 0.8, 1.6) for eta in (0.3, 0.6, 0.9, 1.2)]
-    settings = np.float32([(3.0, 0.0), (np.exp(tuned[0]), tuned[1]), *grid])
-    start, learned, *others = jax.jit(lambda s: jax.lax.map(lambda x: measure(*x), s))(settings)
-    assert learned < 0.7 * start
-    assert learned < 1.02 * min(others)
-
-
-def test_variance_and_its_gradient_are_finite_at_extremes():
-    logits = np.float32([[-80.0, 80.0, 0.0], [1e4, -1e4, 20.0]])
-
-    def total(temperature, eta):
-        f = lambda z: z.sum(-1) ** 2 - distributions.bernoulli.log_prob(z, logits).sum(-1)
-        return estimators.rebar_variance(
-            jax.random.key(8), f, logits, temperature=temperature, eta=eta
-        ).sum()
-
-    value_and_grad = jax.jit(jax.value_and_grad(total, (0, 1)))
-    for temperature in (0.01, 1.0, 100.0):
-        for x in jax.tree.leaves(value_and_grad(temperature, 1.0)):
-            assert np.isfinite(x)
-
-
-def test_variance_of_half_precision_is_float32():
-    f = lambda z: 1000 * z.sum(-1)  # squares overflow float16
-    logits = np.zeros((2, 3), np.float16)
-    ours = jax.jit(
-        lambda x: estimators.rebar_variance(jax.random.key(9), f, x, temperature=0.5, eta=0.0)
-    )(logits)
-    assert ours.dtype == jnp.float32
-    assert np.all(np.isfinite(ours))
 
 
 @pytest.mark.parametrize("function", [estimators.rebar, estimators.rebar_variance])

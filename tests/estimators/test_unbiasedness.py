@@ -33,8 +33,9 @@ def objective(logits, theta, log_q_weight):
     return f
 
 
-def rebar(temperature, eta):
-    return lambda key, f, logits: estimators.rebar(key, f, logits, temperature=temperature, eta=eta)
+def rebar(temperature, eta, toward_mean=False):
+    options = dict(temperature=temperature, eta=eta, toward_mean=toward_mean)
+    return lambda key, f, logits: estimators.rebar(key, f, logits, **options)
 
 
 def relax(key, f, logits):
@@ -67,6 +68,7 @@ ESTIMATORS = {
     "rebar cold": rebar(0.1, 0.5),
     "rebar": rebar(0.5, 0.9),
     "rebar warm": rebar(2.0, 1.5),
+    "rebar toward the mean": rebar(2.0, 0.9, toward_mean=True),
     "relax": relax,
     "disarm": estimators.disarm,
 }

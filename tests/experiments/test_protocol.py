@@ -64,7 +64,7 @@ def test_runs_that_are_older_than_a_field_have_its_default():
     for field in dataclasses.fields(Config):
         if field.name in OWN:
             assert field.metadata["former"] == field.default, field.name
-    assert len(OWN) == 14
+    assert len(OWN) == 15
 
 
 @pytest.mark.thorough
@@ -155,8 +155,18 @@ def test_scales_of_muprop_are_one_at_first_and_descend_the_residual():
 
 
 @pytest.mark.thorough
-def test_an_eta_for_each_variable_is_the_shared_one_where_all_are_alike():
-    shared, params, state, (_, expected, _) = usual(names.REBAR)
+@pytest.mark.parametrize("scale", [names.NONE, names.MUPROP])
+def test_an_eta_for_each_variable_is_the_shared_one_where_all_are_alike(scale):
+    plain, params, state, (_, expected, _) = usual(names.REBAR)
+    shared = dataclasses.replace(plain, rebar_scale=scale)
+    if scale != names.NONE:
+        of_plain, (_, expected, _) = expected, step_of(shared, params, state)
+        moved = lambda name: expected["network"][name]["output"]["kernel"]
+        np.testing.assert_array_equal(
+            moved("decoder"), of_plain["network"]["decoder"]["output"]["kernel"]
+        )
+        of_encoder = of_plain["network"]["encoders_0"]["output"]["kernel"]
+        assert np.all(np.abs(moved("encoders_0") - of_encoder) > 1e-4)
     several = dataclasses.replace(shared, rebar_eta=names.VARIABLES)
     eta = params["control"]["eta"]
     pre = jnp.log(eta / (2 - eta))  # 2 sigmoid of it is eta
