@@ -64,8 +64,8 @@ def _row(
     times = (hours.on_cpu(place.table, cell, budget), hours.on_gpu(cell, budget))
     return [
         cell.name,
-        "" if cell.published is None else _number((cell.published, cell.deviation)),
-        "" if ours is None else f"{_number(ours)}{prior}",
+        "" if cell.published is None else _published(cell, place.table.unit),
+        "" if ours is None else f"{_ours(ours, place.table.unit)}{prior}",
         f"{steps:,} / {config.num_steps:,}",
         share,
         len(seeds),
@@ -74,7 +74,16 @@ def _row(
     ]
 
 
-def _number(value: tuple[float, float | None]) -> str:
-    """Writes a number and its deviation over runs."""
+def _published(cell: Cell, unit: str) -> str:
+    """Writes a published number, and its deviation over runs where there is one."""
+    digits = ".2f" if unit == "nats" else "g"
+    return f"{cell.published:{digits}}" + (
+        "" if cell.deviation is None else f" ± {cell.deviation:{digits}}"
+    )
+
+
+def _ours(value: tuple[float, float | None], unit: str) -> str:
+    """Writes a mean and the deviation over runs with as many digits as tell runs apart."""
     mean, deviation = value
-    return f"{mean:.5g}" + ("" if deviation is None else f" ± {deviation:.2g}")
+    digits = ".2f" if unit == "nats" else ".3f"
+    return f"{mean:{digits}}" + ("" if deviation is None else f" ± {deviation:{digits}}")

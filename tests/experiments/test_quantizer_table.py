@@ -178,7 +178,7 @@ def test_bits_of_learned_and_factorial_priors_are_not_mixed(quantizers) -> None:
     text = listing.describe(quantizers, [cells["lfq_256"], cells["vq_256"]], "cpu")
     listed = shown_rows("\n".join(line for line in text.splitlines() if line.startswith("|")))
     assert [row["ours"] for row in listed] == [
-        "6.9, learned prior",
+        "6.900, learned prior",
         "6.325 ± 0.035, factorial prior",
     ]
     (vq,) = (group for group in read() if group.settings["estimator"] == "vq")

@@ -135,7 +135,7 @@ def test_results_are_read_again_when_only_they_are_left(place) -> None:
     assert results.write(place).count("\n") == 5, "nothing is counted twice"
     line = next(s for s in listing.describe(place, [cell], "cpu").splitlines() if CELL in s)
     shown = [text.strip() for text in line.split("|")[1:-1]]
-    assert shown[:6] == [CELL, "108.35 ± 0.06", "108 ± 1.4", "300,000 / 300,000", "15%", "2"]
+    assert shown[:6] == [CELL, "108.35 ± 0.06", "108.00 ± 1.41", "300,000 / 300,000", "15%", "2"]
     # The table's own program takes the file in place of directories.
     assert tables.compare(table1.TABLE, [place.records], place.out / "again").count("\n") == 5
 
@@ -231,7 +231,7 @@ def test_results_of_a_table_may_lie_in_a_folder_of_its_own(tmp_path) -> None:
     config = reproduce.Config(out=str(ROOT / "docs" / "results"), budget="cpu")
     place, cells, _ = reproduce.choose(config, ["figure1"])
     text = listing.describe(place, [c for c in cells if c.name == "gs_soft_64"], "cpu")
-    assert "| 6.0888 | 5,000 / 5,000 |" in " ".join(text.split())
+    assert "| 6.089 | 5,000 / 5,000 |" in " ".join(text.split())
 
 
 @pytest.mark.slow
