@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -205,7 +206,7 @@ def save(
     """
     # Where a run lay on this machine is of no use elsewhere.
     for summary in summaries:
-        summary["config"] |= dict.fromkeys(_PLACES & summary["config"].keys(), "")
+        summary["config"] = _without_places(summary["config"])
     try:
         out.mkdir(parents=True, exist_ok=True)
         for title, figure in (pictures or {}).items():
@@ -216,12 +217,45 @@ def save(
         raise ValueError(f"cannot write to {out} ({error.strerror}); try --out") from error
 
 
-def start_program(program: str, write: Callable[[list[Path], Path], str]) -> None:
+def keep_left_out(path: Path, before: Sequence[Summary]) -> str:
+    """Saves runs that a file of results held before it was written, if it has lost any.
+
+    Args:
+      path: of the file.
+      before: what was in it.
+
+    Returns:
+      A line that says so, or nothing.
+    """
+    key = lambda s: (json.dumps(_without_places(s["config"]), sort_keys=True), tuple(s["seeds"]))
+    named = {key(summary) for summary in run_groups.read_summaries(path)}
+    lost = sum(key(summary) not in named for summary in before)
+    if not lost:
+        return ""
+    kept = path.with_suffix(".before.json")
+    earlier = run_groups.read_summaries(kept) if kept.exists() else []
+    known = {key(summary) for summary in before}
+    more = [summary for summary in earlier if key(summary) not in known]
+    checkpoint.write_json(kept, [*before, *more])
+    return (
+        f"{lost} of the {len(before)} runs that {path} held are not among those named. They are "
+        f"kept in {kept}; to add runs to a table, name its file among the runs"
+    )
+
+
+def _without_places(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {**config, **dict.fromkeys(_PLACES & config.keys(), "")}
+
+
+def start_program(
+    program: str, write: Callable[[list[Path], Path], str], *, json_name: str = ""
+) -> None:
     """Reports on the directories of the command line.
 
     Args:
       program: the module's name.
       write: (run directories, output directory) -> what to print.
+      json_name: of the records, where another one than the module's.
     """
     out = option(f"runs/{program}", "Directory that the results are written to.")
     config_class = dataclasses.make_dataclass("Config", [("out", str, out)], frozen=True)
@@ -234,8 +268,12 @@ def start_program(program: str, write: Callable[[list[Path], Path], str]) -> Non
                     f"name at least one run directory: python -m experiments.{program} RUN_DIR"
                 )
             out = paths.local(flags.parse(config_class).out, "--out")
+            path = out / f"{json_name or program}.json"
+            before = run_groups.read_summaries(path) if path.exists() else []
             print(write(directories, out))
             print(f"\nwritten to {out}")
+            if before and (line := keep_left_out(path, before)):
+                print(line)
 
     flags.define(config_class)
     flags.run(main)

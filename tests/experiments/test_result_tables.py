@@ -7,6 +7,7 @@ import pytest
 
 from experiments import disarm_table, table1, table2, table3
 from experiments.binary_vae import presets
+from experiments.common import groups
 from experiments.common import tables as result_tables
 
 
@@ -277,3 +278,26 @@ def test_the_benchmark_of_disarm_has_its_budget_on_the_line_of_its_number(tmp_pa
     other = write(tmp_path / "d", summary(estimator="nvil"))
     with pytest.raises(ValueError, match="its estimators are disarm, double_cv"):
         result_tables.compare(disarm_table.TABLE, [other], tmp_path / "out")
+
+
+def test_runs_that_a_file_held_and_that_are_not_named_are_kept(tmp_path):
+    places = [write(tmp_path / str(seed), {**summary(), "seeds": [seed]}) for seed in range(3)]
+    out = tmp_path / "out"
+    path = out / "table1.json"
+
+    def again(*named):
+        before = groups.read_summaries(path) if path.exists() else []
+        result_tables.compare(table1.TABLE, list(named), out)
+        return result_tables.keep_left_out(path, before)
+
+    seeds_in = lambda file: sorted(s["seeds"][0] for s in groups.read_summaries(file))
+    assert again(*places[:2]) == ""
+    assert again(path, places[2]) == "", "the file is among those named"
+    assert seeds_in(path) == [0, 1, 2]
+    assert again(*places) == ""
+    kept = out / "table1.before.json"
+    assert not kept.exists()
+    assert again(*places[1:]).startswith(f"1 of the 3 runs that {path} held are not among those")
+    assert seeds_in(kept) == [0, 1, 2]
+    assert again(places[2]).startswith("1 of the 2 runs")
+    assert seeds_in(kept) == [0, 1, 2], "what was kept before, too"
