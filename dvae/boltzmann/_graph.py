@@ -82,6 +82,10 @@ class Graph:
         """Whether sums over neighbors are products with a dense matrix, [n, n]."""
         return 2 * self.num_edges >= _DENSITY * self.num_units**2
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles what makes the graph: hashes of bytes differ from process to process."""
+        return _rebuild, (self.num_units, self.edges, self.colors)
+
     def __hash__(self) -> int:
         """Hashes what equality compares."""
         return self._hash
@@ -102,6 +106,10 @@ class Graph:
         """Shows sizes."""
         sizes = f"{self.num_units} units, {self.num_edges} edges, {self.num_colors} colors"
         return f"Graph({sizes})"
+
+
+def _rebuild(num_units: int, edges: np.ndarray, colors: np.ndarray) -> Graph:
+    return Graph(num_units, edges, colors=colors)
 
 
 def _check_edges(num_units: int, edges: np.ndarray | Sequence[Sequence[int]]) -> np.ndarray:

@@ -61,7 +61,7 @@ def capacity_schedule(
     check_num_steps(
         num_steps, 1, "for a constant capacity pass the number itself to capacity_penalty"
     )
-    if not 0 <= final < math.inf:
+    if not isinstance(final, jax.core.Tracer) and not 0 <= final < math.inf:
         raise ValueError(
             f"final must be a finite number of nats, at least 0 (a KL is not negative), got {final}"
         )

@@ -128,6 +128,7 @@ def score_term(signal: jax.Array, log_q: jax.Array) -> jax.Array:
 def logits_term(gradient: jax.Array, logits: jax.Array) -> jax.Array:
     """Returns 0 [...] with the given gradient [..., n] in the logits; none enters `gradient`."""
     wide = upcast(logits)
+    wide = jnp.where(jnp.isinf(wide), 0, wide)  # of a certain bit: inf - inf is NaN
     return jnp.sum(jax.lax.stop_gradient(gradient) * (wide - jax.lax.stop_gradient(wide)), axis=-1)
 
 

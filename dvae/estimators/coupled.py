@@ -63,9 +63,7 @@ def coupled(key: jax.Array, f: Callable[[jax.Array], jax.Array], logits: jax.Arr
     rarer = jnp.minimum(first, second)[..., None]
     weight = jnp.take_along_axis(weights, rarer, axis=-1)
     gradient = 0.5 * difference[..., None, None] * weight * (pair[0] - pair[1])
-    # Of a class without mass the term would be -inf - (-inf).
-    finite = jnp.where(jnp.isneginf(logits), 0, logits)
-    return with_term(mean, logits_term(gradient, finite).sum(-1))
+    return with_term(mean, logits_term(gradient, logits).sum(-1))
 
 
 def _rest(probabilities: jax.Array) -> jax.Array:

@@ -172,7 +172,7 @@ def _residual(values: jax.Array, baseline: jax.typing.ArrayLike, state: NvilStat
 
 def _update(state: NvilState, residual: jax.Array, decay: float) -> NvilState:
     """Mixes the batch into the statistics, without gradient; residuals are off the old mean."""
-    if not 0 <= decay <= 1:
+    if not isinstance(decay, jax.core.Tracer) and not 0 <= decay <= 1:
         raise ValueError(f"decay must be in [0, 1] (0.8 is usual), got {decay}")
     if residual.size == 0:
         return jax.lax.stop_gradient(state)

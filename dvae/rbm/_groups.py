@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dvae._numerics import ArrayLike, upcast
-from dvae.rbm._rbm import RBM
+from dvae.rbm._rbm import RBM, product
 
 
 class Layout(NamedTuple):
@@ -79,8 +79,8 @@ def coupling(params: RBM, where: Layout, mean: jax.Array, known: jax.Array) -> j
     n1, n2 = weights.shape
     left, right = mean[..., :n1], mean[..., n1:]
     own = jnp.concatenate([known[..., : where.start], left[..., where.start :]], axis=-1)
-    fields = own @ weights[:, : where.stop]
+    fields = product(own, weights[:, : where.stop])
     if where.stop < n2:
-        later = known[..., :n1] @ weights[:, where.stop :]
+        later = product(known[..., :n1], weights[:, where.stop :])
         fields = jnp.concatenate([fields, later], axis=-1)
     return jnp.sum(fields * right, axis=-1)

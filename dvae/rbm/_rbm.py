@@ -51,7 +51,10 @@ def transpose(params: RBM) -> RBM:
 
 
 def product(z: jax.Array, weights: jax.Array) -> jax.Array:
-    """Multiplies bits [..., n] by weights [n, m], with sums in at least float32."""
+    """Multiplies units [..., n] by weights [n, m] or biases [n], with sums in at least float32."""
     if z.dtype != weights.dtype:
         z, weights = upcast(z), upcast(weights)
-    return jnp.matmul(z, weights, preferred_element_type=wide_dtype(z, weights))
+    wide = wide_dtype(z, weights)
+    # By default GPUs round float32 to 10 bits in products, and TPUs to 7.
+    precision = jax.lax.Precision.HIGHEST if z.dtype == wide else None
+    return jnp.matmul(z, weights, precision=precision, preferred_element_type=wide)

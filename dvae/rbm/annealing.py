@@ -50,7 +50,7 @@ from dvae._numerics import as_float, partition, spec_of, upcast, vary_like
 from dvae.rbm import gibbs
 from dvae.rbm._checks import check_chains, check_count
 from dvae.rbm._population import comb, families_of
-from dvae.rbm._rbm import RBM, check_rbm, dtype_of
+from dvae.rbm._rbm import RBM, check_rbm, dtype_of, product
 from dvae.rbm.energy import centered_biases, logits_1
 
 __all__ = ["AnnealingInfo", "AnnealingState", "anneal", "init", "step", "systematic_resample"]
@@ -280,6 +280,6 @@ def _move(
 
 def _log_ratio(old: RBM, new: RBM, z2: jax.Array) -> jax.Array:
     """Evaluates F_old(z2) - F_new(z2), unit by unit: the free energies are far larger."""
-    right = upcast(z2) @ (upcast(new.bias2) - upcast(old.bias2))
+    right = product(upcast(z2), upcast(new.bias2) - upcast(old.bias2))
     left = jax.nn.softplus(logits_1(new, z2)) - jax.nn.softplus(logits_1(old, z2))
     return right + left.sum(-1)

@@ -44,7 +44,7 @@ def energy(params: RBM, z1: jax.Array, z2: jax.Array) -> jax.Array:
     fields = logits_2(params, z1)  # a2 + W^T z1
     z1 = upcast(z1)
     batch = jnp.broadcast_shapes(z1.shape[:-1], z2.shape[:-1])
-    linear = jnp.broadcast_to(z1 @ upcast(params.bias1), batch)
+    linear = jnp.broadcast_to(product(z1, upcast(params.bias1)), batch)
     fields = jnp.broadcast_to(fields, (*batch, fields.shape[-1]))
     return -linear - jnp.sum(fields * jnp.broadcast_to(z2, fields.shape), axis=-1)
 
@@ -77,13 +77,13 @@ def free_energy_1(params: RBM, z1: jax.Array) -> jax.Array:
         ValueError: if the sizes do not fit.
     """
     right = jax.nn.softplus(logits_2(params, z1)).sum(-1)
-    return -upcast(z1) @ upcast(params.bias1) - right
+    return -product(upcast(z1), upcast(params.bias1)) - right
 
 
 def free_energy_2(params: RBM, z2: jax.Array) -> jax.Array:
     """Evaluates -log sum_{z1} e^{-E(z1, z2)}: `free_energy_1` with the sides exchanged."""
     left = jax.nn.softplus(logits_1(params, z2)).sum(-1)
-    return -upcast(z2) @ upcast(params.bias2) - left
+    return -product(upcast(z2), upcast(params.bias2)) - left
 
 
 def centered_biases(params: RBM) -> tuple[jax.Array, jax.Array]:

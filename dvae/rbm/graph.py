@@ -34,7 +34,7 @@ from dvae.rbm._bits import flip_rate
 from dvae.rbm._boltzmann import BoltzmannMachine, check_adjacency, check_colors, check_machine
 from dvae.rbm._checks import check_count
 from dvae.rbm._enumeration import MAX_UNITS, log_sum, over_states
-from dvae.rbm._rbm import RBM, check_rbm
+from dvae.rbm._rbm import RBM, check_rbm, product
 from dvae.rbm.gibbs import GibbsInfo, draw
 
 __all__ = [
@@ -125,7 +125,7 @@ def energy(params: BoltzmannMachine, z: jax.Array) -> jax.Array:
     """
     params = check_machine(params, z)
     z, bias, weights = upcast(z), upcast(params.bias), upcast(params.weights)
-    return -z @ bias - jnp.sum((z @ weights) * z, axis=-1) / 2
+    return -product(z, bias) - jnp.sum(product(z, weights) * z, axis=-1) / 2
 
 
 def color(adjacency: np.ndarray) -> np.ndarray:
@@ -249,7 +249,7 @@ def _sweeps(
         for k, (low, high) in enumerate(slices):
             bias, weights = blocks[k]
             others = jnp.concatenate([z[:, :low], z[:, high:]], axis=1)
-            logits = upcast(others) @ weights + bias[None]
+            logits = product(upcast(others), weights) + bias[None]
             z = z.at[:, low:high].set(draw(keys[k], logits).astype(z.dtype))
         return z
 

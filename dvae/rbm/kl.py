@@ -12,7 +12,7 @@ from dvae._numerics import ArrayLike, as_float, upcast
 from dvae.distributions import bernoulli
 from dvae.rbm import _groups
 from dvae.rbm._estimates import with_negative_phase
-from dvae.rbm._rbm import RBM, check_rbm
+from dvae.rbm._rbm import RBM, check_rbm, product
 from dvae.rbm.energy import energy
 
 __all__ = ["hierarchical", "log_z_with_gradient"]
@@ -57,7 +57,7 @@ def hierarchical(
     mu = jax.nn.sigmoid(joined)
     known = [upcast(logits[g]) + upcast(log_ratios[g]) for g in where.known]
     nu = jax.nn.sigmoid(_groups.join(known)) if known else mu
-    linear = mu @ _groups.join(params[:2])
+    linear = product(mu, _groups.join(params[:2]))
     return upcast(log_z) - entropy - linear - _groups.coupling(params, where, mu, nu)
 
 

@@ -33,7 +33,7 @@ import numpy as np
 from dvae._numerics import ArrayLike, as_float, upcast, vary_like
 from dvae.distributions import bernoulli
 from dvae.rbm._checks import check_count, is_known
-from dvae.rbm._rbm import RBM, check_rbm, dtype_of
+from dvae.rbm._rbm import RBM, check_rbm, dtype_of, product
 
 __all__ = [
     "gaussian_integral_log_prob",
@@ -99,7 +99,7 @@ def overlapping_log_prob(
     fields1 = _mean_fields(*jax.lax.stop_gradient((weights, bias1, bias2)), num_sweeps)
     mean1 = jax.nn.sigmoid(fields1)
     bound = jnp.sum(bias1 * mean1 + bernoulli.entropy(fields1), axis=-1)
-    bound = bound + jax.nn.softplus(bias2 + mean1 @ weights).sum(-1)
+    bound = bound + jax.nn.softplus(bias2 + product(mean1, weights)).sum(-1)
     return bound + upcast(log_r0).sum(-1) - upcast(log_z)
 
 
@@ -142,7 +142,8 @@ def gaussian_integral_log_prob(
     zeta, n1 = upcast(zeta), len(bias1)
     lam = jnp.asarray(lam, weights.dtype)
     zeta1, zeta2 = zeta[..., :n1], zeta[..., n1:]
-    s_zeta = jnp.concatenate([zeta2 @ weights.T, zeta1 @ weights], axis=-1) + lam * zeta
+    s_zeta = jnp.concatenate([product(zeta2, weights.T), product(zeta1, weights)], axis=-1)
+    s_zeta = s_zeta + lam * zeta
     biases = jnp.broadcast_to(jnp.concatenate([bias1, bias2]), zeta.shape)
     per_unit = jax.nn.softplus(s_zeta + biases - lam / 2) - zeta * s_zeta / 2
     pivots = jnp.diagonal(_cholesky(_small_side_second(weights), lam))
@@ -194,7 +195,7 @@ def gaussian_integral_sample(
     inner = jax.lax.linalg.triangular_solve(
         _cholesky(small, lam), noise[:, split:], left_side=False, lower=True
     )
-    outer = noise[:, :split] - inner @ (small / lam).T
+    outer = noise[:, :split] - product(inner, (small / lam).T)
     sides = [outer, inner] if n1 >= n2 else [inner, outer]
     noise = jnp.concatenate(sides, axis=-1).reshape(z.shape)
     return (upcast(z) + noise.astype(upcast(z).dtype)).astype(z.dtype)
@@ -229,8 +230,8 @@ def _mean_fields(
     """Returns the left side's logits after sweeps from 1/2, each z2 given z1 and back."""
 
     def sweep(_: jax.Array, fields1: jax.Array) -> jax.Array:
-        mean2 = jax.nn.sigmoid(bias2 + jax.nn.sigmoid(fields1) @ weights)
-        return bias1 + mean2 @ weights.T
+        mean2 = jax.nn.sigmoid(bias2 + product(jax.nn.sigmoid(fields1), weights))
+        return bias1 + product(mean2, weights.T)
 
     start = vary_like(jnp.zeros_like(bias1), weights, bias1, bias2)
     return jax.lax.fori_loop(0, num_sweeps, sweep, start)
@@ -244,7 +245,8 @@ def _small_side_second(weights: jax.Array) -> jax.Array:
 def _cholesky(weights: jax.Array, lam: jax.Array) -> jax.Array:
     """Factorizes I - W^T W / lam^2; NaN unless lam, or -lam, is large enough."""
     scaled = weights / lam
-    return jnp.linalg.cholesky(jnp.eye(scaled.shape[1], dtype=scaled.dtype) - scaled.T @ scaled)
+    gram = product(scaled.T, scaled)
+    return jnp.linalg.cholesky(jnp.eye(scaled.shape[1], dtype=scaled.dtype) - gram)
 
 
 def _check_lambda(params: RBM, lam: ArrayLike) -> None:

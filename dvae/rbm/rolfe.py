@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from dvae._numerics import ArrayLike, upcast
 from dvae.distributions import bernoulli
 from dvae.rbm import _groups
-from dvae.rbm._rbm import RBM, check_rbm
+from dvae.rbm._rbm import RBM, check_rbm, product
 
 __all__ = ["kl_surrogate"]
 
@@ -89,5 +89,5 @@ def kl_surrogate(
         factor = jax.lax.stop_gradient((1 - z) / rest)
         # The bits in value; the difference, exactly 0, gives them the gradient of the factor.
         known = z + factor * (q[..., :size] - jax.lax.stop_gradient(q[..., :size]))
-    linear = q @ _groups.join(params[:2])
+    linear = product(q, _groups.join(params[:2]))
     return upcast(log_z) - entropy - linear - _groups.coupling(params, where, q, known)

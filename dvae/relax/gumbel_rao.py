@@ -35,7 +35,8 @@ def bernoulli(
     Args:
         key: typed PRNG key.
         logits: [...] float.
-        temperature: tau > 0, a scalar, or an array that broadcasts with logits.
+        temperature: tau > 0, a scalar, or an array that broadcasts with logits; each of its entries
+            then has draws of its own.
         num_samples: number of x per bit, at least 1; 1 is the plain straight-through gradient.
 
     Returns:
@@ -46,6 +47,7 @@ def bernoulli(
     """
     _check(temperature, num_samples)
     logits = as_float(logits)
+    logits = jnp.broadcast_to(logits, jnp.broadcast_shapes(logits.shape, jnp.shape(temperature)))
     key_z, key_noise = jax.random.split(key)
     z = distributions.bernoulli.sample(key_z, logits)
     wide = upcast(jax.lax.stop_gradient(logits))

@@ -242,8 +242,11 @@ def _lower_root(target: Target, beta: jax.Array) -> jax.Array:
     power = 1 / beta
     # The unknown is x = log w. Each component alone bounds it from above, within a factor of two
     # in F; Halley's steps on the logarithm of the smaller tail triple the digits from there.
-    share = jnp.minimum(rho / q, 1)
-    log_rest_1 = jnp.where(share < 0.5, jnp.log1p(-share), jnp.log(jnp.maximum(-above_q, 0) / q))
+    # Below -88 q underflows to 0; where it is that small the other component decides.
+    floored = jnp.maximum(q, MIN_DENSITY**2)
+    share = jnp.minimum(rho / floored, 1)
+    rest = jnp.maximum(-above_q, 0) / floored
+    log_rest_1 = jnp.where(share < 0.5, jnp.log1p(-share), jnp.log(rest))
     x_0 = beta * jnp.log(rho / not_q)
     x_1 = jnp.log(-jnp.expm1(beta * log_rest_1))
     x = jnp.minimum(jnp.minimum(x_0, x_1), -math.log(2.0))

@@ -1,5 +1,8 @@
 """Graphs: what the constructor refuses, colorings, named topologies, files of their machines."""
 
+import os
+import pickle
+import subprocess
 import sys
 
 import jax
@@ -250,3 +253,18 @@ def test_damaged_npz_files_are_refused(tmp_path):
     with pytest.raises(ValueError, match="NaN or infinite"):
         edge_lists.write(path, prism()._replace(bias=np.full(6, np.nan)))
     assert boltzmann.Graph is Graph
+
+
+def test_a_graph_that_was_pickled_is_equal_in_another_process(tmp_path):
+    """Where Python's hashes of bytes are others."""
+    file = tmp_path / "graph.pickle"
+    file.write_bytes(pickle.dumps(graphs.grid(2, 3)))
+    code = (
+        "import pickle, sys; from dvae.boltzmann import graphs;"
+        "loaded = pickle.load(open(sys.argv[1], 'rb'));"
+        "assert loaded == graphs.grid(2, 3) and hash(loaded) == hash(graphs.grid(2, 3));"
+        "assert not loaded.edges.flags.writeable"
+    )
+    for seed in ("1", "2"):
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        subprocess.run([sys.executable, "-c", code, str(file)], check=True, env=environment)

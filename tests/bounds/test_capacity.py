@@ -162,3 +162,8 @@ def test_without_capacity_the_objective_is_the_weighted_elbo():
     np.testing.assert_allclose(value, expected, rtol=1e-6)
     for actual, target in zip(gradient, wanted, strict=True):
         np.testing.assert_allclose(actual, target, rtol=1e-5, atol=1e-7)
+
+
+def test_the_final_capacity_may_be_traced():
+    found = jax.vmap(lambda final: capacity_schedule(3, final=final, num_steps=6))(jnp.arange(3.0))
+    np.testing.assert_allclose(found, [0, 0.5, 1])

@@ -110,3 +110,14 @@ def test_mean_field_certainty_leaves_only_the_gradient_of_f(estimator):
     gradient, estimate = jitted(estimator, 4, logits)
     np.testing.assert_allclose(estimate.value, [4.0, 4.0])  # (0 + 2)^2
     np.testing.assert_array_equal(gradient, 0)
+
+
+@ALL
+def test_bits_that_are_certain_leave_the_objective_finite(estimator):
+    """Of infinite logits the term that has the gradient is no difference of two infinities."""
+    gradient, estimate = jitted(estimator, 5, np.float32([[np.inf, 0.3, -np.inf]]))
+    np.testing.assert_array_equal(estimate.surrogate, estimate.value)
+    assert np.isfinite(estimate.value)
+    np.testing.assert_array_equal(np.asarray(gradient)[:, [0, 2]], 0)
+    _, estimate = jitted(estimator, 6, np.float32([[np.nan, 0.3, 0.0]]))
+    assert np.isnan(estimate.surrogate), "what is no number shows"

@@ -194,3 +194,12 @@ def test_integer_signals_count_as_floats():
 def test_the_update_alone_checks_its_decay(decay):
     with pytest.raises(ValueError, match=r"decay must be in \[0, 1\]"):
         estimators.nvil_update(VALUES, estimators.nvil_init(), decay=decay)
+
+
+def test_the_decay_may_be_traced():
+    update = lambda decay: estimators.nvil_update(VALUES, state_of(-3.0, 2.0), decay=decay)
+    found = jax.vmap(update)(jnp.float32([0.3, 0.8]))
+    for i, decay in enumerate((0.3, 0.8)):
+        expected = update(decay)
+        np.testing.assert_allclose(found.mean[i], expected.mean, rtol=1e-6)
+        np.testing.assert_allclose(found.variance[i], expected.variance, rtol=1e-6)

@@ -128,3 +128,21 @@ def test_gumbel_rao_refuses_bad_settings(sampler):
         sampler(jax.random.key(0), jnp.zeros(3), 0.5, num_samples=0)
     with pytest.raises(ValueError, match="temperature must be positive, got -1"):
         sampler(jax.random.key(0), jnp.zeros(3), -1, num_samples=2)
+
+
+def test_gumbel_rao_takes_a_temperature_for_each_of_several_draws():
+    temperatures = jnp.float32([[0.5], [1.0], [2.0]])
+    logits = jnp.zeros((1, 40_000))
+
+    def total(scale):
+        z = gumbel_rao.bernoulli(jax.random.key(3), scale + logits, temperatures, num_samples=3)
+        assert z.shape == (3, 40_000)
+        return z.mean(1)
+
+    _, slopes = jax.jvp(jax.jit(total), (jnp.zeros(()),), (jnp.ones(()),))
+    for slope, temperature in zip(slopes, temperatures[:, 0], strict=True):
+        alone = lambda scale, t=temperature: gumbel_rao.bernoulli(
+            jax.random.key(4), scale + logits[0], t, num_samples=3
+        ).mean()
+        _, expected = jax.jvp(jax.jit(alone), (jnp.zeros(()),), (jnp.ones(()),))
+        np.testing.assert_allclose(slope, expected, rtol=0.03)

@@ -82,3 +82,17 @@ def test_step_is_hard_and_passes_no_gradient():
     draws = np.asarray(relax.step.sample(jax.random.key(0), jnp.full(20_000, 1.0)))
     mean = float(sigmoid(1.0))
     assert abs(draws.mean() - mean) < 5 * np.sqrt(mean * (1 - mean) / draws.size)
+
+
+@EACH
+@pytest.mark.parametrize("beta", [5.0, 50.0])
+def test_samples_and_slopes_are_finite_where_a_probability_underflows(name, beta):
+    logits = jnp.float32([-jnp.inf, -1e4, -90, -88, -86, 86, 88, 90, 1e4, jnp.inf])
+    for rho in (1e-6, 0.3, 0.999):
+        icdf = lambda x, rho=rho: relax.SMOOTHINGS[name].icdf(rho, x, beta)
+        zeta, slope = jax.vmap(jax.value_and_grad(icdf))(logits)
+        assert np.all(np.isfinite(zeta))
+        assert np.all(np.isfinite(slope))
+        # Where one value is all but certain, further logits change nothing.
+        np.testing.assert_allclose(zeta[:4], zeta[4], rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(zeta[6:], zeta[5], rtol=1e-4, atol=1e-6)
