@@ -79,13 +79,17 @@ def encode(config: Config, model: trained.Model, images: data.Dataset) -> dict[s
       images: as the model takes them, but for grey levels that are to be sampled.
 
     Raises:
-      ValueError: the model does not take such images.
+      ValueError: the model does not take such images, or there are none of the split.
     """
     arrays: dict[str, np.ndarray] = {}
     for role, split in enumerate(SPLITS):
         if config.split not in ("", split):
             continue
         rows = getattr(images, split)
+        if not len(rows):
+            if config.split:
+                raise ValueError(f"--split={split}: {images.name} has no such images in this run")
+            continue
         key = jax.random.fold_in(jax.random.key(config.seed), role)
         dynamic = images.binarization == "dynamic" and split == "train"
         with status.phase(f"encoding {len(rows):,} {split} images"):

@@ -13,6 +13,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jax.sharding import Mesh
 
 from dvae import data, trained
@@ -78,7 +79,10 @@ def make(config: RunConfig, images: data.Dataset, mesh: Mesh) -> list[models.Tra
     result = loop.fit(task, _until_now(config, directory), directory, mesh)
     test: dict[str, Any] = {}
     if (directory / records.SUMMARY_FILE).exists():
-        test = records.read_summary(directory).get("test", {})
+        summary = records.read_summary(directory)
+        # A run that was prolonged, and did not end since, has the numbers of an earlier model.
+        if summary.get("steps", summary["num_steps"]) == int(np.max(result.state.step)):
+            test = summary.get("test", {})
     arguments = [config, result, images, test]
     if config.program in _WITH_LOG_Z:
         state = result.best if config.eval_interval else result.state

@@ -108,7 +108,7 @@ def row(summary: Summary) -> dict[str, object]:
         "perplexity": f"{mean('perplexity'):.1f}",
         "dead": f"{mean('dead_codes'):.1f}",
         "minutes": f"{summary['wall_seconds'] / 60:.1f}",
-        "published": reference if summary["dataset"] == "cifar10" else "",
+        "published": reference if config[run_groups.DATASET] == "cifar10" else "",
     }
 
 

@@ -69,7 +69,12 @@ class UsageConfig(RunConfig):
     }
 
     def check_usage(self) -> None:
-        """Raises ValueError for a floor that no posterior reaches."""
+        """Raises ValueError for a floor that no posterior reaches, or a warm-up without an end."""
+        if self.prior_warmup_steps > self.num_steps:
+            raise ValueError(
+                f"--prior_warmup_steps={self.prior_warmup_steps} exceeds --num_steps="
+                f"{self.num_steps}: the prior would never be learned; give a shorter warm-up"
+            )
         if self.entropy_floor > 1:
             raise ValueError(
                 f"--entropy_floor={self.entropy_floor} must be at most 1, the entropy of equal use"
@@ -84,10 +89,11 @@ class Usage(NamedTuple):
     targets: jax.Array  # [n, C, D], read where a code is moved
 
 
-def start(codebook: jax.Array) -> Usage:
-    """Returns the state before the first step: one sample of each code."""
+def start(codebook: jax.Array, threshold: float) -> Usage:
+    """Returns the state before the first step, in which no code is below the threshold."""
     shape = codebook.shape[:2]
-    return Usage(jnp.ones(shape), jnp.zeros(shape, bool), codebook)
+    counts = jnp.full(shape, max(1.0, 2 * threshold))
+    return Usage(counts, jnp.zeros(shape, bool), codebook)
 
 
 def restarts(config: Any) -> bool:

@@ -13,7 +13,7 @@ from experiments.cifar_vq.code_use import UsageConfig
 from experiments.common import names as run_names
 from experiments.common import schedules
 from experiments.common.config import FILES, RunConfig, dataset_option, dataset_word
-from experiments.common.flag_rules import POSITIVE, TRUE, Rules, one_of
+from experiments.common.flag_rules import POSITIVE, SEVERAL, TRUE, Rules, one_of
 from experiments.common.flags import changed, option
 
 
@@ -192,7 +192,7 @@ class Config(UsageConfig):
         "codebook_init": [{"estimator": one_of(*names.STARTED)}],
         "levels": [{"estimator": one_of(names.FSQ)}],
         "num_stages": [{"estimator": one_of(names.RESIDUAL)}],
-        "stage_dropout": [{"estimator": one_of(names.RESIDUAL)}],
+        "stage_dropout": [{"estimator": one_of(names.RESIDUAL), "num_stages": SEVERAL}],
         "entropy_weight": [{"estimator": one_of(*names.SIGNS)}],
         "inverse_temperature": [{"estimator": one_of(*names.SIGNS)}],
         "ema_decay": [{"estimator": one_of(names.VQ_EMA)}],

@@ -58,7 +58,10 @@ def start(
     if from_data:
         codebook = jax.vmap(lambda key, x: vq.kmeans(key, x, **options)[0])(keys, points)
     if rule == names.VQ_EMA:
-        return {}, jax.vmap(vq.ema_init)(codebook)
+        state = jax.vmap(vq.ema_init)(codebook)
+        # No code is below the threshold before it was ever counted.
+        counted = max(1.0, 2 * config.restart_threshold)
+        return {}, state._replace(counts=counted * state.counts, sums=counted * state.sums)
     return {"directions" if rule == names.COSINE else "codebook": codebook}, ()
 
 

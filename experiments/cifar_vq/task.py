@@ -128,7 +128,7 @@ def init_fn(config: Config, log_histogram: np.ndarray, num_train: int) -> state.
             codebook = own["codebook"]
             network["log_scale"] = vq_conv.calibrated_log_scale(vectors, codebook, spread)
         if code_use.restarts(config):
-            model_state = code_use.start(own["codebook"])
+            model_state = code_use.start(own["codebook"], config.restart_samples)
         return {"network": network, **own}, model_state
 
     return init

@@ -156,7 +156,8 @@ def hand_over(config: Config, workdir: Path, summary: dict[str, Any]) -> None:
     names = ("dataset", "seed", "step", "metrics", "license")
     card = trained.Card(**{name: record[name] for name in names})
     trained.save_prior(folder, functions, learned.params, card)
-    status.say(f"{folder} has this prior now: dvae.load({config.run_dir!r}) samples with it")
+    which = "" if not config.model_seed else f", seed={config.model_seed}"
+    status.say(f"{folder} has this prior now: dvae.load({config.run_dir!r}{which}) samples with it")
 
 
 def _metrics_there(config: Config, folder: Path) -> dict[str, Any] | None:

@@ -36,6 +36,7 @@ def with_one_of(*values: str) -> Condition:
 
 
 POSITIVE = Condition(lambda value: value > 0, " above 0")
+SEVERAL = Condition(lambda value: value > 1, " above 1")
 NOT_EMPTY = Condition(bool, " not empty")
 TRUE = Condition(bool, "=true")
 VALIDATED: Sequence[Alternative] = [{"eval_interval": POSITIVE}]

@@ -287,7 +287,7 @@ def run(main: Callable[[list[str]], None]) -> None:
         except StoppedError as error:
             _say(str(error))
             sys.exit(signals.STATUS)
-        except NonFiniteError as error:
+        except (DataUnavailableError, NonFiniteError) as error:
             _print_error(error)
             sys.exit(1)
         except (CheckpointError, LockedError) as error:

@@ -9,7 +9,7 @@ from experiments.common import records
 
 Summary = dict[str, Any]
 _PER_SEED = (*records.SETS, "log_z", "training")  # parts of a summary that hold a number a seed
-_NOT_PER_SEED = ("num_images", "step")
+_NOT_PER_SEED = ("num_images", "step", "importance_samples")
 _MEANS = {"gradient_variance": ("steps", "encoder")}  # means over seeds, at what they belong to
 
 

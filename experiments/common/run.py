@@ -153,7 +153,7 @@ def _train(
                     "processes"
                 )
             held = None if config.dry_run else stack.enter_context(workdirs.claim(config, workdir))
-        with status.phase("preparing the training", silent=silent):
+        with flags.setup(), status.phase("preparing the training", silent=silent):
             task = make_task(config, images, mesh)
         if config.dry_run:
             return dry_run.report(config, task, images, workdir, mesh)

@@ -234,11 +234,11 @@ def validator(config: Config, images: Dataset, mesh: Mesh) -> ValidateFn:
         evaluate = lambda images: evaluator.evaluate(state.params, state.model_state, images)
         results = evaluate(images.validation[held_out])
         values = results.means()
-        if evaluator.train_labels is None or not config.discrete_sizes:
+        train_labels, held_labels = evaluator.train_labels, images.validation_labels
+        if train_labels is None or held_labels is None or not config.discrete_sizes:
             return values
-        assert images.validation_labels is not None
         fit = evaluate(evaluator.train[sample])
-        labels = evaluator.train_labels[sample], images.validation_labels[held_out]
+        labels = train_labels[sample], held_labels[held_out]
         accuracies = [
             accuracy(config, (codes, labels[0]), (held_codes, labels[1]))
             for codes, held_codes in zip(fit.codes, results.codes, strict=True)

@@ -161,7 +161,10 @@ def train(config: Config, place: results.Place, waiting: list[jobs.Job]) -> list
         workdir = job.log.with_suffix("")
         said = job.log.read_text(encoding="utf-8", errors="replace").splitlines()
         following = None
-        if code == 0:
+        if code == 0 and not (workdir / records.SUMMARY_FILE).exists():
+            how = f"ended without a result (see {job.log})"
+            failed.append(job.name)
+        elif code == 0:
             summary = records.read_summary(workdir)
             if job.following is not None and not records.is_unfinished(summary):
                 following = over_codes_of(workdir, job.following)

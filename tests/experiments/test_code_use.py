@@ -13,6 +13,7 @@ from experiments.cifar_vq import __main__ as cifar_vq
 from experiments.cifar_vq import code_use
 from experiments.cifar_vq.config import Config
 from experiments.cifar_vq.presets import PRESETS
+from experiments.common import flag_rules, flags
 
 N, C, D = 2, 3, 4
 
@@ -47,7 +48,9 @@ def test_seldom_codes_move_to_encodings_and_get_a_prior_back() -> None:
     codebook = jax.random.normal(keys[0], (N, C, D))
     vectors = jax.random.normal(keys[1], (4, 1, 1, N, D))
     codes = jnp.array([[0, 1]] * 4).reshape(4, 1, 1, N)
-    state = code_use.start(codebook)._replace(counts=jnp.array([[1.0, 1.0, 0.01], [1.0, 1.0, 1.0]]))
+    state = code_use.start(codebook, 0.1)._replace(
+        counts=jnp.array([[1.0, 1.0, 0.01], [1.0, 1.0, 1.0]])
+    )
     state = code_use.count(keys[2], state, codebook, vectors, codes, threshold=0.1)
     np.testing.assert_array_equal(state.moved, [[False, False, True], [False] * 3])
     np.testing.assert_allclose(state.counts[0], [0.99 + 0.04, 0.99, 1.0], rtol=1e-6)
@@ -80,6 +83,8 @@ def test_a_step_with_all_of_them_trains() -> None:
     mesh = sharding.make_mesh(1)
     task = cifar_vq.make_task(Config(**settings), images, mesh)
     before = jax.jit(task.init)(task.key_init, images.train)
+    counts = jnp.zeros_like(before.model_state.counts)
+    before = before._replace(model_state=before.model_state._replace(counts=counts))
     after, metrics = jax.jit(task.step)(before, images.train, task.key_train)
     assert after.model_state.moved.all(), "every code is sampled less than 1,000 times"
     np.testing.assert_array_equal(after.params["codebook"], after.model_state.targets)
@@ -89,3 +94,24 @@ def test_a_step_with_all_of_them_trains() -> None:
 def test_mistakes_are_named() -> None:
     with pytest.raises(ValueError, match=r"--entropy_floor=1\.5 must be at most 1"):
         Config(entropy_floor=1.5)
+
+
+@pytest.mark.parametrize("threshold", [0.01, 3.0, 50.0])
+def test_no_code_moves_before_it_could_be_counted(threshold) -> None:
+    """Also where more samples a step are asked for than the count begins with."""
+    codebook = jnp.zeros((N, C, D))
+    state = code_use.start(codebook, threshold)
+    codes = jnp.zeros((4, 1, 1, N), jnp.int32)  # one code has all samples
+    vectors = jnp.ones((4, 1, 1, N, D))
+    state = code_use.count(jax.random.key(0), state, codebook, vectors, codes, threshold)
+    assert not state.moved.any()
+
+
+def test_settings_of_codes_that_do_nothing_are_named() -> None:
+    with pytest.raises(ValueError, match="--prior_warmup_steps=90 exceeds --num_steps=80"):
+        Config(prior_warmup_steps=90, num_steps=80)
+    idle = lambda stages: flag_rules.idle(
+        flags.rules_of(Config), {**vars(Config(estimator="residual", num_stages=stages))}
+    )
+    assert "stage_dropout" in idle(1)
+    assert "stage_dropout" not in idle(2)

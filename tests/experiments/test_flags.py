@@ -9,6 +9,7 @@ import pytest
 from command_line import fresh_flags
 from test_fuzzed_configs import EXPERIMENTS
 
+from dvae.data import DataUnavailableError
 from experiments import compare_samplers, vq_compress
 from experiments.binary_vae import config as binary_config
 from experiments.binary_vae import names as binary_names
@@ -275,3 +276,14 @@ def test_a_preset_of_a_boltzmann_prior_goes_with_a_directed_one() -> None:
     assert (machine.estimator, machine.temperature) == ("exponential", 0.4)
     kept = line("--preset=table2_cpu_1nonlinear_joint")
     assert kept.num_chains == binary_presets.PRESETS["table2_cpu_1nonlinear_joint"]["num_chains"]
+
+
+def test_a_file_found_damaged_while_training_ends_in_one_line(monkeypatch, capsys) -> None:
+    def main(arguments):
+        raise DataUnavailableError("7.png cannot be read\n(it is truncated)")
+
+    monkeypatch.setattr(flags.app, "run", lambda guarded, **_: guarded([]))
+    with pytest.raises(SystemExit) as stopped:
+        flags.run(main)
+    assert stopped.value.code == 1
+    assert capsys.readouterr().err == "error: 7.png cannot be read (it is truncated)\n"

@@ -37,6 +37,7 @@ def check_export_and_encode(directory):
     made = export.make(config, joint_vae_task.prepare(config), sharding.make_mesh(1))
     models.save(made, directory / "model")
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == written
+    check_stale_numbers_are_left_out(config, directory)
     settings = encode.Config(model_seed="1", split="test", codes="sample", batch_size=64)
     model, images = encode.prepare(settings, directory, "digits")
     arrays = encode.encode(settings, model, images)
@@ -47,6 +48,11 @@ def check_export_and_encode(directory):
     }  # fmt: skip
     again = encode.encode(settings, model, images)
     jax.tree.map(np.testing.assert_array_equal, arrays, again)
+    none = images._replace(train=images.train[:5], validation=images.validation[:0])
+    names = encode.encode(encode.Config(batch_size=100), model, none)
+    assert not [name for name in names if name.startswith("validation")]
+    with pytest.raises(ValueError, match="--split=validation: digits has no such images"):
+        encode.encode(encode.Config(split="validation"), model, none)
     # The mode depends on no batch.
     mode = encode.encode(encode.Config(split="test", batch_size=100), model, images)
     expected = model.encode(None, images.test)
@@ -55,6 +61,17 @@ def check_export_and_encode(directory):
     encode.save(directory / "codes.npz", mode)
     with np.load(directory / "codes.npz", allow_pickle=False) as file:
         np.testing.assert_array_equal(file["test_labels"], images.test_labels)
+
+
+def check_stale_numbers_are_left_out(config, directory):
+    """The numbers of a shorter run are not those of a model that was trained on since."""
+    path = directory / "summary.json"
+    text = path.read_text()
+    summary = json.loads(text)
+    path.write_text(json.dumps({**summary, "num_steps": summary["num_steps"] - 1}))
+    made = export.make(config, joint_vae_task.prepare(config), sharding.make_mesh(1))
+    assert [model.card.metrics for model in made] == [{}, {}]
+    path.write_text(text)
 
 
 @pytest.fixture(name="images", scope="module")
@@ -262,6 +279,15 @@ def test_sets_without_classes_have_no_accuracy(tmp_path, images, capsys, labels)
     assert not (tmp_path / "run" / "confusion.png").exists()
     assert (tmp_path / "run" / "traversals.png").exists()
     assert "no accuracy: it needs integer labels" in "".join(capsys.readouterr())
+
+
+def test_codes_are_not_named_where_validation_images_have_no_labels(images) -> None:
+    config = Config(**TINY)
+    mesh = sharding.make_mesh(1)
+    task = joint_vae.make_task(config, images._replace(validation_labels=None), mesh)
+    values = task.evaluate(jax.jit(task.init)(task.key_init, images.train))
+    assert "accuracy" not in values
+    assert "elbo" in values
 
 
 def test_real_vectors_name_no_codes(images) -> None:

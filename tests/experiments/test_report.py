@@ -124,6 +124,16 @@ def test_tighter_bounds_and_likeliest_codes_have_columns_where_a_run_has_them(tm
     assert "mportance" not in (tmp_path / "alone" / "report.md").read_text()
 
 
+def test_images_of_ones_own_that_stand_for_the_set_have_the_published_value_beside(
+    tmp_path,
+) -> None:
+    run = make(tmp_path / "a", estimator="gs_soft", codebook_size=512)
+    path = run / "summary.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "dataset": "cifar10.npz"}))
+    (row,) = cells_of(report.compare([run], tmp_path / "out"))
+    assert (row["data set"], row["published"]) == ("cifar10.npz", "4.61")
+
+
 @pytest.mark.parametrize("estimator", ["vq", "vq_ema"])
 def test_both_rules_of_vq_vae_have_its_published_value(tmp_path, estimator) -> None:
     runs = [

@@ -187,6 +187,25 @@ def test_a_run_that_went_on_takes_the_place_of_what_was_recorded_of_it(place) ->
     assert [summary["steps"] for summary in results.recorded(place)] == [2_000]
 
 
+def test_a_run_that_leaves_no_result_is_named_and_the_next_goes_on(
+    place, monkeypatch, capsys
+) -> None:
+    config = reproduce.Config(budget="cpu")
+    cells = place.table.cells[:2]
+    waiting = reproduce.queue(config, place, list(cells), [])
+
+    def run_all(jobs, *, ended, **options):
+        for job in jobs:
+            job.log.parent.mkdir(parents=True, exist_ok=True)
+            job.log.write_text("a dry run")
+            assert ended(job, 0) is None
+        return 0
+
+    monkeypatch.setattr(reproduce.jobs, "run_all", run_all)
+    assert reproduce.train(config, place, waiting) == [job.name for job in waiting]
+    assert capsys.readouterr().err.count("ended without a result (see ") == len(waiting) == 2
+
+
 def test_images_of_ones_own_stand_for_those_of_the_cell(place) -> None:
     cell = leave_run(place, 0, dataset="digits")
     (done,) = results.read(place, [], cell)

@@ -243,6 +243,15 @@ def test_table_3_counts_colors_in_bits_a_dimension():
     assert (cells["test NLL"], cells["published"], cells["difference"]) == ("3.50", "3.38", "+0.12")
 
 
+def test_table_3_counts_bits_of_any_data_set_in_nats_and_levels_in_bits_a_dimension():
+    own = dvaepp_summary(dataset="own.npz", binarization="dynamic")
+    assert result_tables.row(table3.TABLE, own)["test NLL"] == "108.65"
+    levels = dvaepp_summary(dataset="fashion_mnist")
+    levels["test"] |= {"bits_per_dim": 2.5, "nll_nats": 2.5 * 784 * math.log(2)}
+    cells = result_tables.row(table3.TABLE, levels)
+    assert (cells["test NLL"], cells["-ELBO"]) == ("2.50", "0.22")
+
+
 def benchmark_run(estimator, **config):
     """A run of the preset of an estimator, shorter than the protocol."""
     settings = presets.PRESETS[f"disarm_{estimator}"]

@@ -211,3 +211,12 @@ def test_settings_that_nothing_reads_tell_no_runs_apart(tmp_path) -> None:
         "a, estimator=gs_soft",
         "b, estimator=vq",
     ]
+
+
+def test_numbers_of_samples_are_not_of_a_seed() -> None:
+    test = {"bits_per_dim": [6.0, 6.1], "importance_samples": 10, "num_images": 5}
+    both = {"test": test, "wall_seconds": 1.0}
+    one = {**both, "seeds": [4], "test": {**test, "bits_per_dim": 6.3}}
+    runs = [{**both, "seeds": [0, 1]}, {**both, "seeds": [2, 3]}, one]
+    merged = merging.merge(runs)["test"]
+    assert merged == {**test, "bits_per_dim": [6.0, 6.1, 6.0, 6.1, 6.3]}
