@@ -68,7 +68,7 @@ def check_stale_numbers_are_left_out(config, directory):
     path = directory / "summary.json"
     text = path.read_text()
     summary = json.loads(text)
-    path.write_text(json.dumps({**summary, "num_steps": summary["num_steps"] - 1}))
+    path.write_text(json.dumps({**summary, "num_steps": 1, "steps": 1}))
     made = export.make(config, joint_vae_task.prepare(config), sharding.make_mesh(1))
     assert [model.card.metrics for model in made] == [{}, {}]
     path.write_text(text)
