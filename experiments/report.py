@@ -3,9 +3,10 @@
     python -m experiments.report RUN_DIR [RUN_DIR ...] --out=docs/results/cifar10_vq
 
 writes report.md and results.json; bits_per_dim.png (Fig. 1a of Sonderby et al. 2017: bits/dim
-against the codebook's size), rate_distortion.png (Fig. 1c: the path of training on validation
-images), explained_variance.png (Fig. 1b) and codebooks.png (Fig. 2). Runs that differ in their
-seeds alone are averaged; others are labeled by the settings in which they differ.
+against the codebook's size, where there are several), rate_distortion.png (Fig. 1c: the path of
+training on validation images), explained_variance.png (Fig. 1b) and codebooks.png (Fig. 2). Runs
+that differ in their seeds alone are averaged; others are labeled by the settings in which they
+differ.
 """
 
 import math
@@ -161,13 +162,13 @@ def draw(groups: Sequence[Group]) -> dict[str, figures.Figure]:
     """Draws the figures of several runs, by name."""
     cifar10 = all(group.settings[run_groups.DATASET] == "cifar10" for group in groups)
     references = REFERENCES if cifar10 else None
-    pictures = {
-        "bits_per_dim": figures.bits_per_dim_by_codebook_size(
+    pictures = {}
+    counts = Counter(num_codes(group.settings) for group in groups)
+    if len(counts) > 1:
+        pictures["bits_per_dim"] = figures.bits_per_dim_by_codebook_size(
             by_size(groups), references=references
         )
-    }
     # In the figures of paths and codebooks one size: the one that most groups share.
-    counts = Counter(num_codes(group.settings) for group in groups)
     shared = max(sorted(counts), key=lambda size: counts[size])
     alike = [group for group in groups if num_codes(group.settings) == shared]
     paths, codebooks = {}, {}

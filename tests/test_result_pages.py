@@ -21,6 +21,7 @@ RECORDS = {
     "boltzmann": "boltzmann.json",
     "disarm": "disarm_table.json",
     "cifar10_vq": "cifar10_vq/results.json",
+    "codes_in_use": "codes_in_use/results.json",
 }
 _FOOTNOTE = "(?: [\u00b9\u00b2\u00b3\u2074\u2075])?"
 NUMBER = re.compile(r"\*{0,2}(\d+\.\d+)\*{0,2}( %)?(?: ± [\d.]+)?" + _FOOTNOTE)
