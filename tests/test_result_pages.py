@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -53,10 +54,12 @@ def test_tables_have_the_recorded_numbers(name) -> None:
     numbers = [x for record in records for x in measured(record)]
     if name == "joint_vae":
         numbers.append(float(np.mean([r["test"]["accuracy"] for r in records])))
-    if name == "disarm":  # means over the seeds of an estimator
-        of = lambda name: [r for r in records if r["estimator"] == name]
-        estimators = dict.fromkeys(record["estimator"] for record in records)
-        numbers = [x for estimator in estimators for x in measured(merging.merge(of(estimator)))]
+    if name in ("disarm", "quantizers"):  # means over seeds
+        rows: dict[object, list[dict[str, Any]]] = {}
+        for record in records:
+            sizes = [record["config"].get(field) for field in ("codebook_size", "levels")]
+            rows.setdefault((record["estimator"], *sizes), []).append(record)
+        numbers = [x for seeds in rows.values() for x in measured(merging.merge(seeds))]
     if name == "cifar10_vq":
         for file in ("options.json", "pairs.json"):
             more = json.loads((RESULTS / name / file).read_text())
