@@ -60,6 +60,12 @@ def test_tables_have_the_recorded_numbers(name) -> None:
             sizes = [record["config"].get(field) for field in ("codebook_size", "levels")]
             rows.setdefault((record["estimator"], *sizes), []).append(record)
         numbers = [x for seeds in rows.values() for x in measured(merging.merge(seeds))]
+        learned = "learned_bits_per_dim"  # also how far seeds are apart
+        numbers += [
+            float(np.ptp([record["test"][learned] for record in seeds]))
+            for seeds in rows.values()
+            if all(learned in record["test"] for record in seeds)
+        ]
     if name == "cifar10_vq":
         for file in ("options.json", "pairs.json"):
             more = json.loads((RESULTS / name / file).read_text())
