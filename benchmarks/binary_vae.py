@@ -18,7 +18,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits as cross_entrop
 from torch.nn.functional import softplus
 
 from dvae.data import Dataset
-from dvae.train import sharding
+from dvae.train import _compiler, sharding
 from experiments.binary_vae import __main__ as binary_vae
 from experiments.binary_vae import evaluation as binary_evaluation
 from experiments.binary_vae.config import Config
@@ -78,8 +78,9 @@ class Model(torch.nn.Module):
 def train_step() -> Comparison:
     """Steps of Adam on batches drawn from the set."""
     data = images()
-    task = binary_vae.make_task(CONFIG, data, sharding.make_mesh(1))
-    run = jax.jit(task.call(STEPS))
+    mesh = sharding.make_mesh(1)
+    task = binary_vae.make_task(CONFIG, data, mesh)
+    run = jax.jit(task.call(STEPS), compiler_options=_compiler.of_step(task, mesh))
     state = jax.jit(task.init)(task.key_init, task.data)
     pixels = torch.from_numpy(data.train.reshape(-1, PIXELS))
     model = Model()
