@@ -2,6 +2,7 @@
 
     python examples/own_model.py linen relaxation
     python examples/own_model.py nnx estimator
+    python examples/own_model.py nnx estimator 500 runs/own  # steps, and the folder of the run
 
 Networks are pure functions to the library, whoever makes them: (parameters, input) -> output.
 """
@@ -60,6 +61,7 @@ def make_nnx(key, inputs, outputs):
 
 def main(framework="linen", method="relaxation", num_steps=3_000, workdir=None):
     """Trains the model; returns the ELBO of test images, nats, before and after."""
+    num_steps = int(num_steps)  # words of a command line are text
     make = {"linen": make_linen, "nnx": make_nnx}[framework]
     key_encoder, key_decoder, key_init, key_train = jax.random.split(jax.random.key(0), 4)
     encoder, encode = make(key_encoder, PIXELS, BITS)

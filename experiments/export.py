@@ -6,7 +6,8 @@
 Every run of cifar_vq, binary_vae, joint_vae and dvaepp ends with the folder model/; this makes it
 from the run's last checkpoint. The model is that of the step that the run evaluates: the best
 validation's, or the last one's. log Z of a Boltzmann prior is estimated again, with the run's keys.
-The data set is read for the shape of its images. Runs of several seeds get a model each.
+The data set is read for the shape of its images. Runs of several seeds get a model each. A prior
+that was learned over the codes of a model goes with it, wherever it is written.
 """
 
 import dataclasses
@@ -32,6 +33,7 @@ _PROGRAMS: dict[str, Any] = {
     "joint_vae": joint_vae,
     "dvaepp": dvaepp,
 }
+UNSPECIFIED = trained.Card("").license
 _WITH_LOG_Z = ("binary_vae", "dvaepp")  # where they have a Boltzmann prior
 
 
@@ -43,7 +45,7 @@ class Config:
     data_dir: str = option(
         "", "Folder of prepared data sets. Empty: the one that the run names.", path=True
     )
-    license: str = option("unspecified", "License of the model, for its card.")
+    license: str = option(UNSPECIFIED, "License of the model and of a prior learned for it.")
 
     def __post_init__(self) -> None:
         """Raises ValueError for a path that is none."""
@@ -93,6 +95,45 @@ def make(config: RunConfig, images: data.Dataset, mesh: Mesh) -> list[models.Tra
     return program.report.models(*arguments)
 
 
+def hand_on_prior(model: models.Trained, source: Path, folder: Path, license: str) -> bool:
+    """Writes the prior that was learned over the codes of a run's model beside an exported model.
+
+    A prior of other codes is left out, and a line says so.
+
+    Args:
+      model: what was exported.
+      source: folder of the run's model, where the prior is if there is one.
+      folder: of the exported model; may be the same.
+      license: of the prior; UNSPECIFIED: its own stays.
+
+    Returns:
+      Whether there is a prior beside the exported model now.
+    """
+    if not (source / trained.code_prior.PRIOR).exists():
+        return False
+    try:
+        learned = trained.load(source)
+    except trained.ModelError as error:
+        status.say(f"{folder} has no learned prior: {error}")
+        return False
+    if not isinstance(learned.functions, trained.code_prior.Functions):
+        return False  # it was not finished
+    record = learned.info[trained.code_prior.PRIOR]
+    if record["model_sha256"] != trained.identity(model.params):
+        status.say(
+            f"{folder} has no learned prior: that in {source} is for codes of another model, which "
+            "was trained for fewer or more steps; export without --out, and learn it again: "
+            "python -m experiments.code_prior"
+        )
+        return False
+    names = ("dataset", "seed", "step", "metrics", "license")
+    card = trained.Card(**{name: record[name] for name in names})
+    if license != UNSPECIFIED:
+        card = dataclasses.replace(card, license=license)
+    trained.save_prior(folder, learned.functions, learned.params, card)
+    return True
+
+
 def _until_now(config: RunConfig, directory: Path) -> loop.LoopConfig:
     """Returns the lengths of a run that ends at its last checkpoint: nothing is trained."""
     checkpoints = checkpoint.Checkpoints(directory)
@@ -118,8 +159,10 @@ def main(arguments: list[str]) -> None:
     out = Path(config.out) if config.out else directory / trained.MODEL_FOLDER
     made = make(run_config, images, sharding.make_mesh(1))
     licensed = [m._replace(card=dataclasses.replace(m.card, license=config.license)) for m in made]
-    for name in models.save(licensed, out):
-        print(f"wrote {out / name}")
+    for model, name in zip(licensed, models.save(licensed, out), strict=True):
+        source = directory / trained.MODEL_FOLDER / name
+        learned = hand_on_prior(model, source, out / name, config.license)
+        print(f"wrote {out / name}{', with its learned prior' if learned else ''}")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,6 @@ def test_a_model_of_ones_own_learns(tmp_path, framework, method) -> None:
     spec = importlib.util.spec_from_file_location("own_model", PATH)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    before, after = module.main(framework, method, num_steps=100, workdir=tmp_path)
+    before, after = module.main(framework, method, "100", str(tmp_path))  # as a command line does
     assert -55 < before < -45
     assert after > before + 10

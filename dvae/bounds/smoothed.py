@@ -44,8 +44,9 @@ def joint_elbo(
         [...], nats.
 
     Raises:
-        ValueError: if the numbers of groups differ, or there is none, if a group has other batch
-            axes than `log_likelihood` or other units in q than in p, or as `elbo`.
+        ValueError: if an array is given for a list of groups, the numbers of groups differ or there
+            is none, if a group has other batch axes than `log_likelihood` or other units in q than
+            in p, or as `elbo`.
     """
     q, p = ("logits_q", logits_q), ("logits_p", logits_p)
     return _bound(log_likelihood, bernoulli.kl, q, p, kl_weight)
@@ -77,8 +78,9 @@ def marginal_elbo(
         [...], nats.
 
     Raises:
-        ValueError: if the numbers of groups differ, or there is none, if a group has other batch
-            axes than `log_likelihood` or other units in q than in p, or as `elbo`.
+        ValueError: if an array is given for a list of groups, the numbers of groups differ or there
+            is none, if a group has other batch axes than `log_likelihood` or other units in q than
+            in p, or as `elbo`.
     """
     return _bound(log_likelihood, operator.sub, ("log_q", log_q), ("log_p", log_p), kl_weight)
 
@@ -91,6 +93,13 @@ def _bound(
     kl_weight: ArrayLike,
 ) -> jax.Array:
     """Subtracts a divergence of units, summed over groups that come with a name for errors."""
+    for name, groups in (groups_q, groups_p):
+        # Its first axis, of images or samples, would be taken for the groups.
+        if isinstance(groups, jax.Array | np.ndarray):
+            raise ValueError(
+                f"{name} must list one entry a group, got one array of shape {groups.shape}; of a "
+                f"single group pass [{name}]"
+            )
     of_q, of_p = ([jnp.asarray(x) for x in groups] for _, groups in (groups_q, groups_p))
     names, log_px = f"{groups_q[0]} and {groups_p[0]}", jnp.asarray(log_likelihood)
     if not of_q or len(of_q) != len(of_p):

@@ -10,16 +10,18 @@ of the training images is set apart. Labels are numbers of classes, int [N], or 
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from dvae.data._dataset import (
     SPLITS,
+    Binarization,
     Dataset,
     KeepRows,
     binarized,
+    check_binarization,
     keep_rows,
     thresholded,
     whole,
@@ -29,7 +31,6 @@ __all__ = ["VALIDATION_SHARE", "from_arrays"]
 
 VALIDATION_SHARE = 0.1  # of training images, set apart where there is no validation split
 _CHUNK_BYTES = 2**26  # of floats at a time, while they are checked and rounded
-_BINARIZATIONS = ("none", "static", "dynamic", "threshold")
 
 
 def from_arrays(
@@ -41,7 +42,7 @@ def from_arrays(
     validation_labels: ArrayLike | None = None,
     test_labels: ArrayLike | None = None,
     name: str = "own images",
-    binarization: Literal["none", "static", "dynamic", "threshold"] = "none",
+    binarization: Binarization = "none",
 ) -> Dataset:
     """Makes a data set of arrays.
 
@@ -67,10 +68,7 @@ def from_arrays(
         ValueError: an array has another dtype, shape or value, a split is empty, shapes of splits
             differ, or labels do not fit; the message names the data set and the split.
     """
-    if binarization not in _BINARIZATIONS:
-        raise ValueError(
-            f"binarization must be one of {', '.join(_BINARIZATIONS)}, got {binarization!r}"
-        )
+    check_binarization(binarization)
     given = {"train": train, "validation": validation, "test": test}
     images = {split: np.asanyarray(x) for split, x in given.items() if x is not None}
     labels = {"train": train_labels, "validation": validation_labels, "test": test_labels}

@@ -1,7 +1,7 @@
 """What every source returns, the error they share, and sampling done once."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -12,6 +12,7 @@ EMBEDDED_HINT = "sets that need no files: --dataset=patches (color), or digits (
 
 THRESHOLD = 127  # the highest level that `thresholded` makes a 0 of
 SPLITS = ("train", "validation", "test")
+Binarization = Literal["none", "static", "dynamic", "threshold"]  # that a caller asks for
 
 
 class Dataset(NamedTuple):
@@ -41,6 +42,14 @@ class Dataset(NamedTuple):
     def has_classes(self) -> bool:
         """Returns whether the training images have labels, and these are integers."""
         return self.train_labels is not None and self.train_labels.ndim == 1
+
+
+def check_binarization(binarization: str) -> None:
+    """Raises ValueError for a name that is none of `Binarization`."""
+    if binarization not in get_args(Binarization):
+        raise ValueError(
+            f"binarization must be one of {', '.join(get_args(Binarization))}, got {binarization!r}"
+        )
 
 
 KeepRows = Callable[[int], slice]  # of how many training images there are -> those to load
@@ -214,9 +223,14 @@ def thresholded(dataset: Dataset) -> Dataset:
     """Makes binary pixels of gray levels, in every split: 1 above level 127, else 0.
 
     Raises:
-        ValueError: the data set is not one of gray levels.
+        ValueError: the data set is not one of gray levels, or leaves its images in files.
     """
     if dataset.binarization != "none":
         raise ValueError(f"{dataset.name} is binary already ({dataset.binarization})")
+    if not isinstance(dataset.train, np.ndarray):
+        raise ValueError(
+            f"{dataset.name} leaves its training images in files, where their pixels stay levels; "
+            "load it without lazy=True"
+        )
     bits = {split: (getattr(dataset, split) > THRESHOLD).astype(np.uint8) for split in SPLITS}
     return dataset._replace(**bits, binarization="static")

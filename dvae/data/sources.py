@@ -25,15 +25,18 @@ from typing import Any
 from dvae.data import _tfds, embedded
 from dvae.data._caltech import caltech101_silhouettes
 from dvae.data._dataset import (
+    Binarization,
     DamagedFileError,
     Dataset,
     DataUnavailableError,
     KeepRows,
     as_levels,
     binarized,
+    check_binarization,
     keep_rows,
     resized,
     sample_once,
+    thresholded,
     whole,
 )
 from dvae.data._own import KINDS, absolute, is_there, load_own, looks_like_path
@@ -52,6 +55,7 @@ def load(
     image_size: int = 0,
     test_share: float = 0.0,
     lazy: bool = False,
+    binarization: Binarization | None = None,
 ) -> Dataset:
     """Loads a data set into host memory.
 
@@ -69,6 +73,9 @@ def load(
             split; above 0, below 1. Named sets have one.
         lazy: leave own training images in their files if they are encoded there: `train` then is
             no array, and decodes what it is indexed by.
+        binarization: None: pixels as the set has them. "none": levels, see `load_grey`. "static":
+            as None, and refused unless pixels are 0 or 1. "dynamic": levels are means of binary
+            pixels, see `binarized`. "threshold": see `thresholded`.
 
     Returns:
         A `Dataset`; its `name` says which variant was found ("omniglot (own split)"). Own images
@@ -76,13 +83,16 @@ def load(
 
     Raises:
         ValueError: unknown name; images of another shape, dtype or kind than expected; an empty
-            split; binary images that were to be resized. The message names the file.
+            split; binary images that were to be resized or sampled, levels that were to be
+            "static". The message names the file.
         DataUnavailableError: the set is not in `data_dir` and cannot be downloaded and prepared, or
             a file cannot be read.
     """
+    options: dict[str, Any] = dict(image_size=image_size, test_share=test_share, lazy=lazy)
+    if binarization is not None:
+        return _with_pixels(name, data_dir, binarization, keep=keep, **options)
     if name not in _LOADERS:
         _check_own(name)
-        options: dict[str, Any] = dict(image_size=image_size, test_share=test_share, lazy=lazy)
         return load_own(name, _folder(data_dir), keep, **options)
     _refuse_share(name, test_share)
     if not image_size:
@@ -91,6 +101,25 @@ def load(
         return resized(_LOADERS[name](_folder(data_dir), keep), image_size)
     gray = load_grey(name, data_dir, keep=keep, image_size=image_size)
     return binarized(gray)._replace(name=name if name == "mnist_dynamic" else gray.name)
+
+
+def _with_pixels(
+    name: str, data_dir: str | None, binarization: Binarization, **options: Any
+) -> Dataset:
+    """Loads a data set with the pixels that were asked for."""
+    check_binarization(binarization)
+    if binarization in ("none", "threshold"):
+        levels = load_grey(name, data_dir, **options)
+        return levels if binarization == "none" else thresholded(levels)
+    found = load(name, data_dir, **options)
+    if binarization == "dynamic":
+        return found if found.binarization == "dynamic" else binarized(found)
+    if found.binarization != "static":
+        raise ValueError(
+            f"{found.name} must have pixels 0 or 1 in every split to be static; make them by "
+            'binarization="threshold", or sample them by binarization="dynamic"'
+        )
+    return found
 
 
 def load_grey(

@@ -1,7 +1,9 @@
 """Gradient estimators for E_{z ~ q}[f(z)] and for K-sample bounds, z discrete.
 
-Each returns an `Estimate(value, surrogate)`, both [...]: the gradient of mean(surrogate), in the
-logits and in whatever f closes over, is the estimate, and its own value is the objective, so that
+Each but two returns an `Estimate(value, surrogate)`, both [...]: the gradient of mean(surrogate),
+in the logits and in whatever f closes over, is the estimate, and its own value is the objective.
+`exact` takes no key and returns the expectation itself, an array [...] to be differentiated; `nvil`
+takes its running statistics and returns (Estimate, NvilState). So
 
     def loss(params, key):
         logits = encode(params, x)                                   # [batch, n]

@@ -132,15 +132,34 @@ def _check_shape(name: str, x: Any, shape: Shape, meaning: str) -> None:
     """Raises TypeError unless x is an array, ValueError unless it has the shape."""
     if not isinstance(x, jax.Array | np.ndarray):
         raise TypeError(f"{name} must be an array, got a {type(x).__name__}; use np.asarray")
-    wanted = list(shape[1:] if shape[0] == "..." else shape)
-    missing = x.ndim - len(wanted)
-    fits = missing >= 0 if shape[0] == "..." else missing == 0
-    lengths: dict[str, int] = {}
-    if fits:
-        for length, axis in zip(x.shape[missing:], wanted, strict=True):
-            expected = lengths.setdefault(axis, length) if isinstance(axis, str) else axis
-            fits = fits and length == expected
-    if not fits:
+    if not _fits(x.shape, shape):
         text = ", ".join(str(axis) for axis in shape)
-        remedy = f"; a single one needs a leading axis: {name}[None]" if missing == -1 else ""
-        raise ValueError(f"{name} must be {meaning}, shape [{text}], got {describe(x)}{remedy}")
+        raise ValueError(
+            f"{name} must be {meaning}, shape [{text}], got {describe(x)}"
+            f"{_axes_remedy(name, x.shape, shape)}"
+        )
+
+
+def _fits(lengths: Shape, shape: Shape) -> bool:
+    """Tells whether axes of these lengths are those of a shape."""
+    wanted = list(shape[1:] if shape[0] == "..." else shape)
+    missing = len(lengths) - len(wanted)
+    if missing < 0 or (missing and shape[0] != "..."):
+        return False
+    named: dict[str, int | str] = {}
+    return all(
+        length == (named.setdefault(axis, length) if isinstance(axis, str) else axis)
+        for length, axis in zip(lengths[missing:], wanted, strict=True)
+    )
+
+
+def _axes_remedy(name: str, lengths: Shape, shape: Shape) -> str:
+    """Names the axes that are missing, if the array would fit with them."""
+    one, gray = (1, *lengths), (*lengths, 1)
+    if _fits(one, shape):
+        return f"; a single one needs a leading axis: {name}[None]"
+    if shape[-1] == 1 and _fits(gray, shape):
+        return f"; a single channel needs an axis, the last: {name}[..., None]"
+    if shape[-1] == 1 and _fits((*one, 1), shape):
+        return f"; a single one of a single channel needs two axes: {name}[None, ..., None]"
+    return ""

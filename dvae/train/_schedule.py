@@ -7,6 +7,7 @@ Nothing here depends on where a run was started or continued, so a resumed run d
 same steps.
 """
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -44,8 +45,23 @@ class LoopConfig:
             if value < 0 or value % self.steps_per_call:
                 raise ValueError(
                     f"{name}={value} must be a non-negative multiple of "
-                    f"steps_per_call={self.steps_per_call}: the state is only seen between calls"
+                    f"steps_per_call={self.steps_per_call}: the state is only seen between calls; "
+                    f"take {self._remedy(name)}"
                 )
+
+    def _remedy(self, name: str) -> str:
+        """Names a value of one length that fits the calls, and calls that fit all lengths."""
+        value, call = getattr(self, name), self.steps_per_call
+        if value < 0:
+            return f"{name}=0"
+        lengths = (value, self.num_steps, self.log_interval)
+        intervals = (self.eval_interval, self.checkpoint_interval)
+        fitting = math.gcd(call, *lengths, *(max(0, interval) for interval in intervals))
+        # Rounded up, so that a length does not become 0; down where there is no such step.
+        rounded = -(-value // call) * call
+        rounded -= call if rounded > MAX_STEPS else 0
+        longer = f"{name}={rounded} or " if rounded else ""
+        return f"{longer}steps_per_call={fitting}"
 
 
 class Due(NamedTuple):
@@ -101,9 +117,11 @@ class Schedule(NamedTuple):
         """
         config = self.config
         if not 0 <= step <= config.num_steps or step % config.steps_per_call:
+            inside = min(max(step, 0), config.num_steps)
             raise ValueError(
                 f"step={step} must be a multiple of steps_per_call={config.steps_per_call} between "
-                f"0 and num_steps={config.num_steps}: the state is only seen between calls"
+                f"0 and num_steps={config.num_steps}: the state is only seen between calls; take "
+                f"step={inside - inside % config.steps_per_call}"
             )
         last = step == config.num_steps
         lasting = _is_multiple(step, config.eval_interval)

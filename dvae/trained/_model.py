@@ -86,8 +86,9 @@ class Model:
         Args:
             params: a tree like `self.params`.
             method: a name such as "elbo".
-            *args: what the function takes after the parameters.
-            **options: likewise.
+            *args: the arrays that the function takes after the parameters.
+            **options: what is static, by name: `num_images=4` of "sample", `num_samples=100` of
+                "log_likelihood".
         """
         return getattr(self.functions, method)(params, *args, **options)
 

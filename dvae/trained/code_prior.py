@@ -71,9 +71,20 @@ class Functions:
     def check_images(self, images: Any) -> None:
         """Raises ValueError unless the model takes these images.
 
-        Bounds of other heights and widths than the model's are those of a gated prior alone.
+        Bounds of other heights and widths than the model's are those of a gated prior alone, and
+        refused by `evaluate` and `log_likelihood` where it is a transformer.
         """
         self.model.check_images(images)
+
+    def _check_size(self, images: jax.Array) -> None:
+        """Raises ValueError for images whose codes have places that a transformer never saw."""
+        height, width, _ = self.image_shape
+        if self.prior.network == code_prior.TRANSFORMER and images.shape[1:3] != (height, width):
+            raise ValueError(
+                f"images must be {height}x{width}, as those that the transformer prior was trained "
+                f"with, got {checks.describe(images)}; the factorial prior takes other sizes: "
+                "dvae.load(path, learned_prior=False)"
+            )
 
     def check_codes(self, codes: Any) -> None:
         """Raises ValueError unless codes are those of the model."""
@@ -132,7 +143,11 @@ class Functions:
             key: typed PRNG key.
             images: uint8 [N, H, W, C].
             indices: int [N], their numbers, as for the model alone.
+
+        Raises:
+            ValueError: the prior is a transformer, and images have another size than the model's.
         """
+        self._check_size(images)
         terms = self.model.evaluate(params, key, images, indices)
         rate = -self.model.entropy(params, images) - self.log_prior(params, terms.codes)
         return Terms(terms.codes, rate, terms.distortion, terms.rate)
@@ -152,6 +167,10 @@ class Functions:
             key: typed PRNG key.
             images: uint8 [N, H, W, C].
             num_samples: K.
+
+        Raises:
+            ValueError: as `evaluate`.
         """
+        self._check_size(images)
         log_prior = lambda codes: self.log_prior(params, codes)
         return self.model.importance_bound(params, key, images, log_prior, num_samples=num_samples)

@@ -41,6 +41,7 @@ ESTIMATORS = {
     **score_objectives.ESTIMATORS,
     **rebar_objectives.ESTIMATORS,
 }
+OF_COLOR = "color gives three bits a pixel, and the NLL is in nats over all channels"
 MIN_PIXEL_MEAN = 1e-3  # where the first output biases, logits of the pixels' means, are clipped
 
 
@@ -67,10 +68,12 @@ def prepare(config: Config, keep: data.KeepRows = data.whole) -> data.Dataset:
 def check_images(images: data.Dataset) -> None:
     """Raises ValueError unless pixels are 0 or 1, or grey levels sampled when they are seen."""
     if images.binarization == "none":
+        of_color = images.train.shape[-1] > 1
         raise ValueError(
-            f"{images.name} has grey levels, and this model binary pixels; "
-            f"--binarization={names.DYNAMIC} samples them each time an image is seen, "
-            f"--binarization={names.THRESHOLD} cuts them at 127"
+            f"{images.name} has {'levels of color' if of_color else 'grey levels'}, and this model "
+            f"binary pixels; --binarization={names.DYNAMIC} samples them each time an image is "
+            f"seen, --binarization={names.THRESHOLD} cuts them at 127"
+            f"{f'; {OF_COLOR}' if of_color else ''}"
         )
     for split in ("train", "validation", "test"):
         if split == "train" and images.binarization == "dynamic":
@@ -251,6 +254,8 @@ def make_task(
     notice = sizes.compile_notice(config.num_groups, len(config.hidden))
     if notice and distributed.is_main():
         status.say(notice)
+    if images.train.shape[-1] > 1 and distributed.is_main():
+        status.say(f"{images.name}: {OF_COLOR}")
     dynamic = images.binarization == "dynamic"
     num_pixels = math.prod(images.train.shape[1:])
     stored = not isinstance(images.train, np.ndarray)  # in files, where it keeps its shape

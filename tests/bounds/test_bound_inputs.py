@@ -163,6 +163,16 @@ def test_groups_that_do_not_fit_are_named(bound, q, p):
         bound(jnp.zeros(4), [fits, jnp.zeros(q)], [fits, jnp.zeros(p)])
 
 
+@pytest.mark.parametrize("bound", [bounds.joint_elbo, bounds.marginal_elbo])
+@pytest.mark.parametrize("units", [jnp.zeros((2, 3)), np.zeros((2, 2, 3))])
+def test_a_single_group_is_a_list_of_one(bound, units):
+    """Both shapes would pass for two groups: of one image, and of two."""
+    log_px, name = jnp.zeros(units.shape[1:-1]), "logits" if "joint" in bound.__name__ else "log"
+    for q, p, which in ((units, [units], "q"), ([units], units, "p"), (units, units, "q")):
+        with pytest.raises(ValueError, match=rf"{name}_{which} must list .*\[{name}_{which}\]$"):
+            bound(log_px, q, p)
+
+
 @pytest.mark.thorough
 def test_groups_may_share_batch_axes():
     rng = np.random.default_rng(0)

@@ -191,6 +191,7 @@ def test_dvaepp_takes_levels_or_bits(places) -> None:
     ("program", "kind", "settings", "message"),
     [
         ("binary_vae", "gray", {}, r"--binarization=dynamic samples .*--binarization=threshold"),
+        ("binary_vae", "color", {}, r"levels of color, and .*--binarization=.*three bits a pixel"),
         ("cifar_vq", "color", {"image_size": 6}, "--image_size=6 must be a multiple of 4"),
         ("joint_vae", "color", {"image_size": 12}, "--image_size=12 must be a multiple of 8"),
         ("joint_vae", "gray", {"test_share": 0.5}, "gray.npz has a test split"),
@@ -200,6 +201,15 @@ def test_dvaepp_takes_levels_or_bits(places) -> None:
 def test_what_a_program_does_not_take(places, program, kind, settings, message) -> None:
     with pytest.raises(ValueError, match=message):
         load(program, configure(program, places, kind, **settings), sharding.make_mesh(1))
+
+
+@pytest.mark.parametrize("kind", ["gray", "color"])
+def test_bits_of_color_are_said_to_be_three_a_pixel(places, capsys, kind) -> None:
+    config = configure("binary_vae", places, kind, binarization="threshold")
+    mesh = sharding.make_mesh(1)
+    binary_vae.make_task(config, load("binary_vae", config, mesh), mesh)
+    said = "color: color gives three bits a pixel, and the NLL is in nats over all channels\n"
+    assert (said in capsys.readouterr().err) == (kind == "color")
 
 
 def test_files_go_with_what_is_in_files(places, tmp_path, one_device, capsys) -> None:

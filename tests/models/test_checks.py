@@ -99,6 +99,20 @@ BAD = {
     "other size": (call(BINARY, "encode", np.zeros((2, 12, 12, 1), np.uint8)), r"\[B, 8, 8, 1\]"),
     # What failed far from its cause.
     "one image": (call(VQ, "encode", U8[0]), r"got uint8 \(8, 8, 3\).*images\[None\]"),
+    "one image of one channel": (call(BINARY, "encode", BITS[0]), r"(?m): images\[None\]$"),
+    "one channel without an axis": (
+        call(BINARY, "encode", BITS[..., 0]),
+        r"(?m)images\[\.{3}, None\]$",
+    ),
+    "one image without a channel": (
+        call(BINARY, "encode", BITS[0, ..., 0]),
+        r"(?m)images\[None, \.{3}, None\]$",
+    ),
+    "no remedy": (call(BINARY, "encode", BITS[0, :5, :, 0]), r"(?m)got uint8 \(5, 8\)$"),
+    "no remedy by an axis": (
+        call(BINARY, "encode", BITS[:, :5, :, 0]),
+        r"(?m)got uint8 \(2, 5, 8\)$",
+    ),
     "grey images": (call(VQ, "encode", U8[..., :1]), r"shape \[B, H, W, 3\], got uint8"),
     "odd size": (call(VQ, "encode", U8[:, :, :6]), "multiples of 4.*crop or pad"),
     "codes for vectors": (

@@ -80,7 +80,40 @@ def test_a_signal_saves_and_leaves_the_validation(lengths) -> None:
         assert short.record
 
 
-@pytest.mark.parametrize("step", [-2, 1, 3, 14])
-def test_steps_that_the_loop_never_sees_are_refused(step) -> None:
-    with pytest.raises(ValueError, match=f"step={step} must be a multiple of steps_per_call=2"):
+@pytest.mark.parametrize(("step", "seen"), [(-2, 0), (1, 0), (3, 2), (14, 12)])
+def test_steps_that_the_loop_never_sees_are_refused(step, seen) -> None:
+    message = f"step={step} must be a multiple of steps_per_call=2 .*; take step={seen}$"
+    with pytest.raises(ValueError, match=message):
         Schedule(LoopConfig(12, 2, 2)).at(step)
+
+
+REMEDIES = {
+    "a short run": (dict(num_steps=200, steps_per_call=500, log_interval=500), (500, 100)),
+    "by one interval more": (
+        dict(num_steps=1_200, steps_per_call=500, log_interval=500, eval_interval=50),
+        (1_500, 50),
+    ),
+    "of nothing in common": (dict(num_steps=7, steps_per_call=5, log_interval=5), (10, 1)),
+    "rounded down, for steps are int32": (
+        dict(num_steps=2**31 - 1, steps_per_call=10, log_interval=10),
+        (2**31 - 8, 1),
+    ),
+    "of an interval": (dict(num_steps=12, steps_per_call=4, log_interval=6), (8, 2)),
+}
+
+
+@pytest.mark.parametrize(("lengths", "remedy"), REMEDIES.values(), ids=REMEDIES)
+def test_lengths_that_do_not_fit_are_named_with_some_that_do(lengths, remedy) -> None:
+    name = "log_interval" if lengths["num_steps"] == 12 else "num_steps"
+    length, call = remedy
+    with pytest.raises(ValueError, match=f"; take {name}={length} or steps_per_call={call}$"):
+        LoopConfig(**lengths)
+    LoopConfig(**{**lengths, "steps_per_call": call})
+    LoopConfig(**{**lengths, name: length, "eval_interval": 0})
+
+
+def test_other_lengths_that_calls_cannot_keep() -> None:
+    with pytest.raises(ValueError, match=r"; take eval_interval=0$"):
+        LoopConfig(12, eval_interval=-1)
+    with pytest.raises(ValueError, match=r"num_steps=5 .*; take steps_per_call=1$"):
+        LoopConfig(5, steps_per_call=2**32, log_interval=5)

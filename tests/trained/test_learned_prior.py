@@ -1,5 +1,6 @@
 """Models of codes with a learned prior: the bound is one, and the prior is that of their codes."""
 
+import dataclasses
 import itertools
 import json
 
@@ -73,6 +74,29 @@ def test_samples_are_those_of_the_prior(exact) -> None:
     expected = count * np.exp(log_pz)
     statistic = ((np.bincount(index, minlength=256) - expected) ** 2 / expected).sum()
     assert abs(statistic - 255) < 5 * np.sqrt(2 * 255)
+
+
+@pytest.mark.parametrize("network", ["gated", "transformer"])
+def test_bounds_of_images_of_other_sizes_are_those_of_a_gated_prior(network) -> None:
+    """A transformer has parameters of each place, and none of further ones."""
+    functions = models.FUNCTIONS["code_prior"]
+    prior = dataclasses.replace(functions.prior, network=network, num_heads=1)
+    functions = dataclasses.replace(functions, prior=prior)
+    zeros = lambda like: jnp.zeros(like.shape, like.dtype)
+    model = trained.Model(functions, jax.tree.map(zeros, functions.abstract_params()))
+    key, images = jax.random.key(0), np.zeros((2, 8, 8, 3), np.uint8)
+    assert model.encode(None, images).shape == (2, 2, 2, 2)
+    assert model.elbo(key, images[:, :, :4]).shape == (2,)
+    if network == "gated":
+        assert model.elbo(key, images).shape == (2,)
+        return
+    message = r"be 8x4, as .* got uint8 \(2, 8, 8, 3\); .*learned_prior=False"
+    with pytest.raises(ValueError, match=message):
+        model.elbo(key, images)
+    with pytest.raises(ValueError, match=message):
+        model.log_likelihood(key, images, num_samples=2)
+    with pytest.raises(ValueError, match=message):
+        model.apply(model.params, "evaluate", key, images)
 
 
 def test_a_prior_comes_with_its_model(tmp_path) -> None:

@@ -1,0 +1,74 @@
+"""`export`: a prior that was learned over the codes of a model goes where the model goes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import dvae
+from dvae import trained
+from dvae.models import code_prior, vq_conv
+from experiments import export
+from experiments.common import models
+
+SIZES = vq_conv.VQConvConfig(
+    codebook_size=4, num_latents=2, code_dim=2, features=2, num_residual_blocks=0
+)
+FUNCTIONS = trained.code_prior.Functions(
+    trained.cifar_vq.Functions(SIZES, (8, 4, 3)),
+    code_prior.CodePriorConfig((2, 1), 2, 4, features=2, num_layers=1),
+)
+OF_PRIOR = trained.Card("noise", step=7, seed=3, metrics={"rate_nats": 2.5}, license="MIT")
+
+
+@pytest.fixture(name="run")
+def run_with_a_prior(tmp_path):
+    """A model of random numbers in the folder of its run, where a prior was learned for it."""
+    rng = np.random.default_rng(0)
+    draw = lambda like: jnp.asarray(rng.normal(size=like.shape), like.dtype)
+    params = jax.tree.map(draw, FUNCTIONS.abstract_params())
+    of_model = {name: x for name, x in params.items() if name != "prior"}
+    made = models.Trained(FUNCTIONS.model, of_model, trained.Card("noise", license="CC0-1.0"))
+    models.save([made], tmp_path / "model")
+    trained.save_prior(tmp_path / "model", FUNCTIONS, params, OF_PRIOR)
+    return made, tmp_path
+
+
+@pytest.mark.parametrize("place", ["model", "shared"])
+@pytest.mark.parametrize("license", ["CC0-1.0", export.UNSPECIFIED])
+def test_a_learned_prior_goes_with_its_model(run, place, license):
+    made, folder = run
+    before = dvae.load(folder)
+    models.save([made], folder / place)
+    assert export.hand_on_prior(made, folder / "model", folder / place, license)
+    after = dvae.load(folder / place)
+    assert after.functions == before.functions == FUNCTIONS
+    jax.tree.map(np.testing.assert_array_equal, after.params, before.params)
+    own = before.info["prior"]
+    expected = {**own, "license": "MIT" if license == export.UNSPECIFIED else license}
+    assert after.info["prior"] == expected
+    assert after.info["license"] == "CC0-1.0"
+
+
+@pytest.mark.parametrize("place", ["model", "shared"])
+def test_a_prior_of_other_codes_is_left_out(run, place, capsys):
+    made, folder = run
+    later = {**made.params, "codebook": made.params["codebook"] + 1}
+    made = made._replace(params=later)
+    models.save([made], folder / place)
+    assert not export.hand_on_prior(made, folder / "model", folder / place, "MIT")
+    said = capsys.readouterr().err
+    assert len(said.splitlines()) == 1
+    assert f"{folder / place} has no learned prior" in said
+    assert "for codes of another model" in said
+    assert "python -m experiments.code_prior" in said
+    assert dvae.load(folder / place, learned_prior=False).functions == FUNCTIONS.model
+    assert (folder / place / "prior").exists() == (place == "model")
+
+
+def test_a_prior_that_is_not_there_or_not_finished_is_none(run, capsys):
+    made, folder = run
+    (folder / "model" / "prior" / "prior.json").unlink()
+    for source in (folder / "model", folder / "elsewhere"):
+        assert not export.hand_on_prior(made, source, folder / "shared", "MIT")
+    assert not capsys.readouterr().err
