@@ -41,8 +41,10 @@ def confusion(
             raise ValueError(
                 f"{name} must be 0 to {size - 1}, got {values.min()} to {values.max()}"
             )
-    cells = np.bincount(labels * num_codes + codes, minlength=num_classes * num_codes)
-    return cells.reshape(num_classes, num_codes)
+    # Labels of few bits would wrap around in the product.
+    cells = labels.astype(np.int64) * num_codes + codes.astype(np.int64)
+    counts = np.bincount(cells, minlength=num_classes * num_codes)
+    return counts.reshape(num_classes, num_codes)
 
 
 def majority_classes(counts: ArrayLike) -> NDArray[np.int64]:

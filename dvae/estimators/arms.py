@@ -70,7 +70,9 @@ def _antithetic(key: jax.Array, logits: jax.Array, num_samples: int) -> jax.Arra
     """Draws z [K, ..., n] in the dtype of the logits, NaN where these are."""
     # Exponentials divided by their sum are uniform on the simplex.
     uniform = open_uniform(key, (num_samples, *logits.shape)).astype(logits.dtype)
-    lengths = -jnp.log(uniform)
+    # Minus: the fine end of the uniforms, near 0, serves short lengths. A rare value is taken by a
+    # sample beside which all others are short.
+    lengths = -jnp.log1p(-uniform)
     # Others are summed, not subtracted from the total: 1 - d is tiny where d is nearly all.
     none = jnp.zeros_like(lengths[:1])
     before = jnp.cumsum(jnp.concatenate([none, lengths[:-1]]), axis=0)

@@ -82,7 +82,7 @@ def histogram_bits_per_dim(train: np.ndarray, test: np.ndarray) -> float:
 
 def validator(config: Config, images: Dataset, mesh: Mesh) -> ValidateFn:
     """Returns the function that evaluates a state on validation images."""
-    held_out = images.validation[: config.num_eval_images]
+    held_out = evaluation.spread(images.validation, config.num_eval_images)
     validate = evaluation.validator(Evaluator(config, images, mesh), held_out)
     return lambda state: validate(vq_model.evaluated(config, state))
 

@@ -50,7 +50,7 @@ def _bits(nats: np.ndarray, num_dims: int) -> np.ndarray:
 def validator(config: Config, images: Dataset, mesh: Mesh) -> ValidateFn:
     """Returns the function that evaluates the rate of validation images."""
     evaluator = Evaluator(config, mesh)
-    held_out = images.validation[: config.num_eval_images]
+    held_out = evaluation.spread(images.validation, config.num_eval_images)
 
     def validate(state: Any) -> dict[str, np.ndarray]:
         rate = evaluator.rate(state.params, held_out)

@@ -1,7 +1,10 @@
 """What a `code_prior` run leaves behind: summary.json, the model with its prior, and pictures."""
 
+import contextlib
 import dataclasses
 import math
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,7 @@ from matplotlib.figure import Figure
 
 from dvae import analysis, trained
 from dvae.data import Dataset
-from dvae.train import distributed, loop, status
+from dvae.train import distributed, lock, loop, status
 from dvae.train.best import Best
 from dvae.train.state import TrainState
 from experiments.code_prior import model as prior_model
@@ -25,6 +28,8 @@ NUM_PICTURES = 16
 # Of a prior's record: the priors of a model go by the rate, where it is of the same images.
 VALIDATION_RATE, VALIDATION_IMAGES = "validation_rate_nats", "validation_num_images"
 LEARNED, FACTORIAL = "learned prior", "factorial prior"
+_PATIENCE_SECONDS = 60.0  # for another prior to be handed over, which takes a moment
+_POLL_SECONDS = 0.1
 
 
 def summarize(
@@ -121,24 +126,41 @@ def of_validation(numbers: dict[str, Any]) -> dict[str, Any]:
 def hand_over(config: Config, workdir: Path, summary: dict[str, Any]) -> None:
     """Puts the best of the run's priors beside the model, unless there is a better one.
 
-    Only rates of the same validation images are compared; a prior that was judged on others is
-    replaced. `dvae.load` of the model's run then samples with it.
+    Only rates of equally many validation images are compared. A prior that was judged on fewer
+    than the one that is there never replaces it; one that was judged on more does. `dvae.load` of
+    the model's run then samples with it.
 
     Args:
       config: of the finished run.
       workdir: of the run.
       summary: of the run.
+
+    Raises:
+      LockedError: the model's folder stays in use by another process.
     """
     if not distributed.is_main():
         return
+    folder = trained.find(config.run_dir, seed=config.seed_of_model)
+    # Of two priors that end together the second must see what the first has left.
+    with _alone_in(folder):
+        prior_model.load(config)  # raises if the model has changed meanwhile
+        _hand_over(config, workdir, summary, folder)
+
+
+def _hand_over(config: Config, workdir: Path, summary: dict[str, Any], folder: Path) -> None:
     rates = np.ravel(summary["validation"]["rate_nats"])
     best = int(rates.argmin())
     seed = summary["seeds"][best] if len(rates) > 1 else None
-    prior_model.load(config)  # raises if the model has changed meanwhile
-    folder = trained.find(config.run_dir, seed=config.seed_of_model)
     there, num_images = _metrics_there(config, folder), summary["validation"]["num_images"]
     if there is not None:
         rate, images = there.get(VALIDATION_RATE, math.inf), there.get(VALIDATION_IMAGES, "other")
+        if isinstance(images, int) and images > num_images:
+            status.say(
+                f"{folder} keeps its prior, which was judged on {images} validation images, and "
+                f"this one on {num_images}: to compare them, learn it with "
+                f"--num_test_images={images}"
+            )
+            return
         if images != num_images:
             status.say(
                 f"the prior in {folder} was judged on {images} validation images, and this one on "
@@ -158,6 +180,27 @@ def hand_over(config: Config, workdir: Path, summary: dict[str, Any]) -> None:
     trained.save_prior(folder, functions, learned.params, card)
     which = "" if not config.model_seed else f", seed={config.model_seed}"
     status.say(f"{folder} has this prior now: dvae.load({config.run_dir!r}{which}) samples with it")
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Holds the lock of a model's folder in this context, once it is free."""
+    with contextlib.ExitStack() as stack:
+        with status.phase(f"waiting for {folder}"):
+            until = time.monotonic() + _PATIENCE_SECONDS
+            while True:
+                try:
+                    stack.enter_context(lock.hold(folder))
+                    break
+                except lock.LockedError as error:
+                    if time.monotonic() > until:
+                        raise lock.LockedError(
+                            f"{str(error).partition('; ')[0]}, for more than "
+                            f"{_PATIENCE_SECONDS:.0f} s; this prior is learned, and the same "
+                            "command hands it over once the folder is free"
+                        ) from error
+                time.sleep(_POLL_SECONDS)
+        yield
 
 
 def _metrics_there(config: Config, folder: Path) -> dict[str, Any] | None:

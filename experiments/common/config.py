@@ -87,7 +87,9 @@ class RunConfig:
     num_seeds: int = option(1, "Seeds trained together by vmap: seed, seed + 1, ...", minimum=1)
     log_interval: int = option(100, "Steps between records of the training.", minimum=1)
     eval_interval: int = option(5_000, "Steps between validations; 0: none.", minimum=0)
-    num_eval_images: int = option(1_000, "Validation images used while training.", minimum=2)
+    num_eval_images: int = option(
+        1_000, "Validation images used while training, evenly spaced.", minimum=2
+    )
     num_test_images: int = option(
         0, "Images of each set in the final evaluation, evenly spaced; 0: all.", minimum=0
     )

@@ -90,6 +90,14 @@ def is_unfinished(summary: Mapping[str, Any]) -> bool:
     return "steps" in summary and summary["steps"] < summary["num_steps"]
 
 
+def is_whole(workdir: Path, summary: Mapping[str, Any]) -> bool:
+    """Tells whether all was written that belongs beside a run's summary.
+
+    It is not after a kill in the midst of writing, nor of runs from before `FILES` was kept.
+    """
+    return FILES in summary and all((workdir / name).exists() for name in summary[FILES])
+
+
 def steps(summary: Mapping[str, Any]) -> str:
     """Writes the steps of a run: "5,000", or "1,200 of 5,000" of an unfinished one."""
     whole = f"{summary['num_steps']:,}"

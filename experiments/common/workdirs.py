@@ -132,8 +132,8 @@ def _finished(config: RunConfig, workdir: Path) -> dict[str, Any] | None:
     """Reads the summary, if it is this run's and everything beside it was written."""
     try:
         summary = records.read_summary(workdir)
-        then, files = summary["config"], summary[records.FILES]
-        if records.is_unfinished(summary):
+        then = summary["config"]
+        if records.is_unfinished(summary) or not records.is_whole(workdir, summary):
             return None
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -141,5 +141,4 @@ def _finished(config: RunConfig, workdir: Path) -> dict[str, Any] | None:
     now = json.loads(json.dumps(dataclasses.asdict(config)))
     then = {**flags.former_values(config), **then}
     same = all(then.get(name) == value for name, value in now.items() if name not in free)
-    whole = all((workdir / name).exists() for name in files)
-    return summary if same and whole else None
+    return summary if same else None

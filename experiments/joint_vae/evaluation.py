@@ -50,12 +50,6 @@ class Evaluation(NamedTuple):
         return evaluation.without_seed_axis(values)
 
 
-def joint_codes(config: Config, codes: np.ndarray) -> tuple[np.ndarray, int]:
-    """Numbers the combinations of codes [..., j]; returns [...] and how many there can be."""
-    sizes = config.discrete_sizes
-    return np.ravel_multi_index(tuple(np.moveaxis(codes, -1, 0)), sizes), int(np.prod(sizes))
-
-
 def accuracy(
     config: Config,
     fit: tuple[np.ndarray, np.ndarray],
@@ -88,18 +82,18 @@ def accuracy(
                 f"{labels.min()} on"
             )
 
-    def numbers(codes: np.ndarray) -> tuple[np.ndarray, int]:
-        if variable is None:
-            return joint_codes(config, codes)
-        return codes[:, variable], config.discrete_sizes[variable]
-
-    (fit_codes, num_codes), fit_labels = numbers(fit[0]), fit[1]
-    num_classes = 1 + int(fit_labels.max())
+    both = np.concatenate([fit[0], held_out[0]])
+    if variable is not None:
+        both = both[:, variable : variable + 1]
+    # Only combinations that occur have numbers: of ten variables there can be more than fit into
+    # an integer, and a table of all would not fit into the memory.
+    combinations, numbers = np.unique(both, axis=0, return_inverse=True)
+    fit_codes, held_out_codes = np.split(numbers.reshape(-1), [len(fit[0])])
     counts = code_tables.confusion(
-        fit_codes, fit_labels, num_codes=num_codes, num_classes=num_classes
+        fit_codes, fit[1], num_codes=len(combinations), num_classes=1 + int(fit[1].max())
     )
     classes = code_tables.majority_classes(counts)
-    return code_tables.accuracy(classes, numbers(held_out[0])[0], held_out[1])
+    return code_tables.accuracy(classes, held_out_codes, held_out[1])
 
 
 class Evaluator:

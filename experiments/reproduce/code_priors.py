@@ -29,7 +29,8 @@ _say_once = functools.cache(status.say)  # a run is read several times
 def read(workdir: Path, summary: Summary) -> Summary | None:
     """Returns the summary of the prior over the codes that a run's summary tells of, if any.
 
-    A prior of other codes or images is none; a line on stderr says so.
+    A prior of other codes or images is none; a line on stderr says so. Nor is one whose files are
+    not all written: it was not given to its model yet, which the same command does.
 
     Args:
       workdir: of the run.
@@ -37,11 +38,12 @@ def read(workdir: Path, summary: Summary) -> Summary | None:
     """
     usual = _usual(workdir)
     folders = [usual, *sorted(usual.parent.glob(f"{usual.name}-*"))]
-    found = {
+    written = {
         folder: records.read_summary(folder)
         for folder in folders
         if (folder / records.SUMMARY_FILE).exists()
     }
+    found = {folder: prior for folder, prior in written.items() if records.is_whole(folder, prior)}
     for prior in found.values():
         if is_of(prior, summary):
             return prior

@@ -67,33 +67,30 @@ def run_all(
 
     Raises:
       StoppedError: a signal came; the jobs were stopped by it.
+      Exception: a job could not be started, or `ended` raised it; the others were stopped.
     """
     waiting, running = list(queue), list[_Running]()
     left = lambda: float("inf") if until is None else until - time.perf_counter()
     with signals.before_leaving(lambda: _stop(running)), signals.StopRequest() as stop:
         stop.arm()
-        while running or (waiting and left() >= shortest):
-            while waiting and len(running) < parallel and left() >= shortest:
-                place = min(set(range(parallel)) - {one.place for one in running})
-                running.append(_start(waiting.pop(0), place, parallel, left()))
-            for one in [one for one in running if one.process.poll() is not None]:
-                running.remove(one)
-                if (following := ended(one.job, one.process.returncode)) is not None:
-                    waiting.insert(0, following)
-            if stop.received is not None or left() <= 0:
-                break
-            time.sleep(_POLL_SECONDS)
-        if running:
-            _stop(running)
-            deadline = time.perf_counter() + _SAVING_SECONDS
-            for one in running:
-                try:
-                    one.process.wait(max(0.0, deadline - time.perf_counter()))
-                except subprocess.TimeoutExpired:
-                    one.process.kill()
-                    one.process.wait()
-                ended(one.job, one.process.returncode)
-            running.clear()
+        try:
+            while running or (waiting and left() >= shortest):
+                while waiting and len(running) < parallel and left() >= shortest:
+                    place = min(set(range(parallel)) - {one.place for one in running})
+                    running.append(_start(waiting.pop(0), place, parallel, left()))
+                for one in [one for one in running if one.process.poll() is not None]:
+                    running.remove(one)
+                    if (following := ended(one.job, one.process.returncode)) is not None:
+                        waiting.insert(0, following)
+                if stop.received is not None or left() <= 0:
+                    break
+                time.sleep(_POLL_SECONDS)
+        except BaseException:
+            _end(running)  # or they would train on, with nobody to read their results
+            raise
+        _end(running)
+        for one in running:
+            ended(one.job, one.process.returncode)
     if stop.received is not None:
         raise StoppedError(f"stopped by {stop.received.name}; the same command continues all runs")
     return len(waiting)
@@ -118,7 +115,8 @@ def _start(job: Job, place: int, parallel: int, left: float) -> _Running:
         )
     cores = _cores(place, parallel)
     if cores:
-        with contextlib.suppress(ProcessLookupError):  # it is over
+        # It is over, or the system forbids it: the job runs all the same.
+        with contextlib.suppress(OSError):
             os.sched_setaffinity(process.pid, cores)
     return _Running(job, process, place)
 
@@ -136,3 +134,15 @@ def _stop(running: Sequence[_Running]) -> None:
     for one in running:
         if one.process.poll() is None:
             one.process.send_signal(signal.SIGTERM)
+
+
+def _end(running: Sequence[_Running]) -> None:
+    """Asks processes to save, and waits until all are over; kills what takes too long."""
+    _stop(running)
+    deadline = time.perf_counter() + _SAVING_SECONDS
+    for one in running:
+        try:
+            one.process.wait(max(0.0, deadline - time.perf_counter()))
+        except subprocess.TimeoutExpired:
+            one.process.kill()
+            one.process.wait()

@@ -59,7 +59,7 @@ class Done(NamedTuple):
 
     budget: str
     run: Run
-    is_finished: bool  # as long as the budget's
+    is_finished: bool  # as long as the budget's, with all that it leaves behind
 
     @property
     def steps(self) -> int:
@@ -77,7 +77,8 @@ def read(place: Place, recorded: Sequence[groups.Summary], cell: Cell) -> list[D
     """Returns the runs of a cell, of each seed the longest one.
 
     A recorded run counts for every budget whose settings it has, whatever its length if the cell
-    takes any.
+    takes any. A run in its folder is no finished one before all its files are written: what makes
+    it whole is the same command.
 
     Args:
       place: of the table.
@@ -88,17 +89,25 @@ def read(place: Place, recorded: Sequence[groups.Summary], cell: Cell) -> list[D
     for budget in BUDGETS:
         config = cell.config(budget)
         runs = _in_folders(place, cell, budget)
-        ended = {run.directory for run in runs if not records.is_unfinished(run.summary)}
+        folders = {run.directory for run in runs}
         runs += [
             Run(place.records, summary)
             for summary in recorded
             if groups.is_of(cell.program, summary, config, any_length=cell.any_length)
         ]
         found += [
-            Done(budget, run, run.directory in ended or _steps(run) >= config.num_steps)
+            Done(budget, run, _is_finished(run, config.num_steps, run.directory in folders))
             for run in _longest(runs, lambda run: "")
         ]
     return found
+
+
+def _is_finished(run: Run, num_steps: int, in_folder: bool) -> bool:
+    """Tells whether a run of at least `num_steps`, or in its folder of its own length, is whole."""
+    if not in_folder:
+        return _steps(run) >= num_steps
+    long_enough = not records.is_unfinished(run.summary) or _steps(run) >= num_steps
+    return long_enough and records.is_whole(run.directory, run.summary)
 
 
 def recorded(place: Place) -> list[groups.Summary]:

@@ -23,6 +23,21 @@ def test_confusion_against_counting():
     np.testing.assert_array_equal(codes.confusion(a, b, num_codes=5, num_classes=3), expected)
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "int16", "int32", "uint64", "bool"])
+def test_numbers_of_cells_are_larger_than_labels_and_codes(dtype):
+    """Of 10 classes and 100 codes the largest is 999; of 50,000 codes it needs 32 bits."""
+    rng = np.random.default_rng(1)
+    a, b = rng.integers(0, 100, 300), rng.integers(0, 2 if dtype == "bool" else 10, 300)
+    expected = np.zeros((10, 100))
+    np.add.at(expected, (b, a), 1)
+    for kind in ("int64", "uint64", "uint8"):
+        found = codes.confusion(a.astype(kind), b.astype(dtype), num_codes=100, num_classes=10)
+        np.testing.assert_array_equal(found, expected)
+    wide = codes.confusion(a, b.astype(dtype), num_codes=50_000, num_classes=10)
+    np.testing.assert_array_equal(wide[:, :100], expected)
+    assert wide.sum() == 300
+
+
 @pytest.mark.parametrize(
     ("a", "b", "message"),
     [

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from dvae import distributions, estimators
+from dvae._numerics import uniform_from_bits
 from dvae.estimators import _expansion
 
 LOGITS = np.float32([0.4, -1.1])
@@ -173,6 +174,26 @@ def test_arms_draws_by_that_law(num_samples):
         expected[(patterns @ places).astype(int)] = law
         error = np.abs(seen / count - expected)
         assert np.all(error <= 5 * np.sqrt(np.maximum(expected, 0) / count) + 1e-9)
+
+
+@pytest.mark.parametrize("logit", [-12.0, -16.0, -19.0, 16.0, 19.0])
+def test_arms_draws_rare_values_with_their_probability(monkeypatch, logit):
+    """Counts the 32-bit words that give a rare value: -log u gave none below 6e-8.
+
+    Given the first length L, the second is short enough if it is less than L s / (1 - s).
+    """
+    module = importlib.import_module("dvae.estimators.arms")
+    words = np.r_[0 : 2**16, 2**32 - 2**16 : 2**32].astype(np.uint32)  # fewer than these are rare
+    second = uniform_from_bits(jnp.asarray(words))
+    pair = jnp.stack([jnp.full_like(second, 0.5), second])[..., None]
+    monkeypatch.setattr(module, "open_uniform", lambda key, shape: pair)
+    logits = jnp.full((len(words), 1), logit)
+    z = np.asarray(module._antithetic(new_key(), logits, 2))
+    rare = z[0, :, 0] == (logit < 0)
+    share = 1 / (1 + math.exp(abs(logit)))
+    expected = 2.0**32 * -math.expm1(-math.log(2) * share / (1 - share))
+    assert expected > 10
+    assert abs(rare.sum() - expected) <= 1
 
 
 def test_arms_of_two_is_disarm():

@@ -74,8 +74,10 @@ def make(directory, program, test=None, **config):
         "hardware": "1 x cpu",
         "wall_seconds": 90.0,
         "config": record,
+        "files": ["samples.png"],
     }
     directory.mkdir(parents=True)
+    (directory / "samples.png").touch()
     (directory / "config.json").write_text(json.dumps(record))
     (directory / "summary.json").write_text(json.dumps(summary))
     return directory

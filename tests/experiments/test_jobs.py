@@ -70,6 +70,37 @@ def test_at_the_end_of_the_time_jobs_save_and_no_other_begins(make_job) -> None:
     assert saved == "saved"
 
 
+@pytest.mark.parametrize("case", ["a result cannot be read", "a job cannot be started"])
+def test_after_an_error_no_job_is_left_running(make_job, tmp_path, case) -> None:
+    queue, over = [make_job("a", 30), make_job("b", 1.5)], []
+
+    def ended(job, code):
+        over.append((job.name, code))
+        if case == "a result cannot be read":
+            raise ValueError("damaged")
+        return job._replace(name="c", log=tmp_path / "a.log" / "c.log")  # no folder
+
+    began = time.perf_counter()
+    with pytest.raises((ValueError, FileExistsError, NotADirectoryError)):
+        jobs.run_all(queue, parallel=2, until=None, shortest=0.0, ended=ended)
+    assert time.perf_counter() - began < 20
+    assert over == [("b", 0)]
+    assert queue[0].log.read_text().endswith("saved\n"), "it was asked to save, and waited for"
+
+
+def test_a_job_without_cores_of_its_own_runs_all_the_same(make_job, monkeypatch) -> None:
+    def forbidden(pid, cores):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "sched_setaffinity", forbidden)
+    monkeypatch.setattr(jobs, "_cores", lambda place, parallel: {place})
+    over = []
+    jobs.run_all(
+        [make_job("a")], parallel=2, until=None, shortest=0.0, ended=lambda *one: over.append(one)
+    )
+    assert [code for _, code in over] == [0]
+
+
 def test_a_signal_is_passed_on_once(make_job) -> None:
     queue, over = [make_job("a", 60)], []
     sender = "import os, sys, time; time.sleep(1.5); os.kill(int(sys.argv[1]), 15)"

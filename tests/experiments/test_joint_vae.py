@@ -232,6 +232,30 @@ def test_accuracy_of_codes() -> None:
     np.testing.assert_allclose(joint_evaluation.accuracy(config, fit, held_out, 0), 1 / 3)
 
 
+@pytest.mark.parametrize(
+    "sizes", ["3,2", "10", "10" + 9 * ",10", "10" + 29 * ",10"], ids=["6", "10", "10^10", "10^30"]
+)
+def test_accuracy_of_any_number_of_combinations(sizes) -> None:
+    """10^10 combinations need no table, and 10^30 no integer; a dictionary counts the same."""
+    config = Config(**{**TINY, "discrete": sizes})
+    rng = np.random.default_rng(2)
+    known = rng.integers(0, config.discrete_sizes, (7, len(config.discrete_sizes)))
+    draw = lambda n, rows: (known[rng.integers(0, rows, n)], rng.integers(0, 5, n).astype(np.int32))
+    fit, held_out = draw(200, 5), draw(50, 7)
+    for variable in (None, 0):
+        key = lambda row, v=variable: tuple(row if v is None else row[v : v + 1])
+        counts = {}
+        for row, label in zip(*fit, strict=True):
+            counts.setdefault(key(row), np.zeros(5))[label] += 1
+        total = sum(counts.values())
+        hits = [
+            counts.get(key(row), total).argmax() == label
+            for row, label in zip(*held_out, strict=True)
+        ]
+        found = joint_evaluation.accuracy(config, fit, held_out, variable)
+        assert found == np.mean(hits)
+
+
 @pytest.mark.thorough
 def test_an_interrupted_run_of_seeds_ends_like_a_whole_one(tmp_path, monkeypatch, images) -> None:
     settings = {**TINY, "discrete": "3,2", "num_seeds": 2}

@@ -37,12 +37,14 @@ def leave_code_run(place, cell, *, seed=0, steps=None, bits=6.2, prior=None, dea
 def leave_prior(place, cell, *, seed=0, steps, bits=6.0, **of_run):
     """A run of `code_prior`, as far as the table reads it."""
     folder = place.workdir(cell, "cpu", seed).with_name(f"prior{seed}")
-    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model").mkdir(parents=True, exist_ok=True)
+    (folder / "model" / "model.json").touch()
     summary = {
         "config": {"network": "gated", "features": 32, "num_layers": 4, "num_steps": 600},
         "num_steps": 600,
         "steps": steps,
         "wall_seconds": 60.0,
+        "files": ["model/model.json"],
         "test": {
             "bits_per_dim": bits,
             "rate_nats": 800.0,
@@ -88,6 +90,38 @@ def test_after_a_quantizer_its_prior_is_learned(quantizers) -> None:
     results.write(place)
     shutil.rmtree(place.runs)
     assert len(reproduce.queue(config, place, cells, [])) == 2, "the results are left"
+
+
+def cut_off(workdir, how):
+    """Leaves a run as a kill does that comes after its summary and before the last of its files."""
+    path = workdir / "summary.json"
+    summary = json.loads(path.read_text())
+    if how == "lost":
+        (workdir / summary["files"][0]).unlink()
+    else:
+        path.write_text(json.dumps({k: v for k, v in summary.items() if k != "files"}))
+
+
+@pytest.mark.parametrize("how", ["killed", "lost"])
+def test_what_was_killed_while_it_wrote_is_not_finished(quantizers, how) -> None:
+    """Without its model no prior can be learned; without its own files it was not handed over."""
+    config = reproduce.Config(budget="cpu", cells="vq_256")
+    cell = next(cell for cell in quantizers.table.cells if cell.name == "vq_256")
+    left = lambda: [job.name for job in reproduce.queue(config, quantizers, [cell], [])]
+    leave_code_run(quantizers, cell, prior=600)
+    workdir = quantizers.workdir(cell, "cpu", 0)
+    assert left() == []
+    cut_off(workdir.with_name("prior0"), how)
+    (done,) = results.read(quantizers, [], cell)
+    assert (done.is_finished, done.has_prior) == (True, False)
+    assert left() == ["prior of vq_256, seed 0"]
+    results.write(quantizers)
+    assert left() == ["prior of vq_256, seed 0"], "what is recorded is of the same run"
+    cut_off(workdir, how)
+    (job,) = reproduce.queue(config, quantizers, [cell], [])
+    assert (job.name, job.following.name) == ("vq_256, seed 0", "prior of vq_256, seed 0")
+    results.write(quantizers)
+    assert left() == ["vq_256, seed 0"]
 
 
 def test_the_table_of_quantizers_has_both_prices_of_the_codes(quantizers) -> None:

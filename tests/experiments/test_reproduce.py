@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -57,6 +58,22 @@ def test_what_is_finished_is_not_trained_again_and_the_rest_goes_on(place) -> No
         "--seed=1",
         "--log_interval=7",
     ]
+
+
+def test_a_run_that_was_killed_while_it_wrote_is_trained_again(place) -> None:
+    leave_run(place, 0)
+    leave_run(place, 1, steps=400_000, num_steps=400_000)
+    leave_run(place, 2)
+    path = place.runs / "table1" / f"{CELL}-cpu" / "seed0" / "summary.json"
+    summary = json.loads(path.read_text())
+    path.write_text(json.dumps({name: x for name, x in summary.items() if name != "files"}))
+    (place.runs / "table1" / f"{CELL}-cpu" / "seed2" / "samples.png").unlink()
+    names = [f"{CELL}, seed 0", f"{CELL}, seed 2"]
+    assert [job.name for job in reproduce.queue(*chosen(place, seeds=3))] == names
+    results.write(place)
+    assert [job.name for job in reproduce.queue(*chosen(place, seeds=3))] == names
+    shutil.rmtree(place.runs)
+    assert not reproduce.queue(*chosen(place, seeds=3)), "the results alone have no files"
 
 
 def test_a_run_of_several_seeds_stands_for_them_all(tmp_path) -> None:

@@ -8,6 +8,7 @@ import tiny
 
 from dvae.train import sharding
 from experiments.cifar_vq.config import Config as VqConfig
+from experiments.code_prior.config import Config as PriorConfig
 from experiments.common import dry_run, groups, records
 from experiments.common import run as runner
 from experiments.common.config import LikelihoodConfig, RunConfig
@@ -65,6 +66,12 @@ def test_the_final_evaluation_in_validations(tmp_path) -> None:
     assert LikelihoodConfig(**settings).evaluation_work(images) == (8 + 8) / 4 * 5
     held_out = dict(num_validation_images=2, num_test_images=3)
     assert LikelihoodConfig(**settings, **held_out).evaluation_work(images) == (2 + 3) / 4 * 5
+    assert VqConfig(num_eval_images=4).evaluation_work(images) == 8 / 4 * 2
+    assert VqConfig(num_eval_images=4, test_samples=3).evaluation_work(images) == 8 / 4 * 5
+    # Validation images are evaluated with those of the test, and pixels with the codes.
+    assert PriorConfig(num_eval_images=4).evaluation_work(images) == (8 + 8) / 4 * 6
+    transformer = dict(network="transformer", num_test_images=2)
+    assert PriorConfig(num_eval_images=4, **transformer).evaluation_work(images) == (2 + 2) / 4 * 2
 
 
 def test_unfinished_runs_are_not_averaged_with_finished_ones() -> None:
