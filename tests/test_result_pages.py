@@ -67,7 +67,7 @@ def test_tables_have_the_recorded_numbers(name) -> None:
             if all(learned in record["test"] for record in seeds)
         ]
     if name == "cifar10_vq":
-        for file in ("options.json", "pairs.json"):
+        for file in ("options.json", "pairs.json", "best.json"):
             more = json.loads((RESULTS / name / file).read_text())
             numbers += [x for record in more for x in measured(record)]
     if name == "boltzmann":
