@@ -5,7 +5,6 @@ import pytest
 import requests
 import scipy.io
 import tensorflow_datasets as tfds
-from PIL import Image
 from prepared_sets import random_images, write_prepared
 
 from dvae import data
@@ -325,50 +324,3 @@ def test_images_are_resized(channels):
         data.resized(dataset._replace(binarization="static"), 16)
     with pytest.raises(ValueError, match="at least 1"):
         data.resized(dataset, 0)
-
-
-def test_pixels_that_are_asked_for_are_those_of_the_functions(tmp_path):
-    """Of own levels, own bits and a set that is sampled: as a caller makes them."""
-    levels = np.random.default_rng(0).integers(0, 256, (12, 4, 4), np.uint8)
-    path, bits = str(tmp_path / "gray.npz"), str(tmp_path / "bits.npz")
-    np.savez(path, train=levels[:9], test=levels[9:])
-    np.savez(bits, train=levels[:9] // 128, test=levels[9:] // 128)
-    loaded, grey = data.load(path), data.load_grey("digits")
-    expected = {
-        (path, None): loaded,
-        (path, "none"): loaded,
-        (path, "dynamic"): data.binarized(loaded),
-        (path, "threshold"): data.thresholded(loaded),
-        (bits, "static"): data.load(bits),
-        (bits, "none"): data.load_grey(bits),
-        (bits, "threshold"): data.load(bits),
-        ("digits", "none"): grey,
-        ("digits", "dynamic"): data.load("digits"),
-        ("digits", "threshold"): data.thresholded(grey),
-    }
-    for (name, binarization), dataset in expected.items():
-        ours = data.load(name, binarization=binarization)
-        assert ours.binarization == dataset.binarization
-        for split in ("train", "validation", "test"):
-            np.testing.assert_array_equal(getattr(ours, split), getattr(dataset, split))
-    assert data.load(bits).binarization == "static"
-    for name, binarization, message in (
-        (bits, "dynamic", "binary already"),
-        (path, "static", r'pixels 0 or 1 .* binarization="threshold"'),
-        ("digits", "static", r'digits must .* binarization="threshold"'),
-        (path, "bits", "one of none, static, dynamic, threshold, got 'bits'"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            data.load(name, binarization=binarization)
-
-
-def test_images_in_files_are_not_thresholded(tmp_path):
-    for split in ("train", "test"):
-        for i in range(4):
-            (tmp_path / split).mkdir(exist_ok=True)
-            picture = Image.fromarray(np.full((4, 4), 60 * i, np.uint8))
-            picture.save(tmp_path / split / f"{i}.png")
-    lazy = data.load(str(tmp_path), lazy=True, binarization="dynamic")
-    assert lazy.test.max() <= 1
-    with pytest.raises(ValueError, match=r"in files, .*without lazy=True"):
-        data.load(str(tmp_path), lazy=True, binarization="threshold")

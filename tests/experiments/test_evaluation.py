@@ -1,7 +1,6 @@
 """What the evaluations of all programs read, and what they refuse before anything is compiled."""
 
 import inspect
-import types
 
 import jax
 import jax.numpy as jnp
@@ -22,8 +21,6 @@ from experiments.cifar_vq import __main__ as cifar_vq
 from experiments.cifar_vq import config as vq_config
 from experiments.cifar_vq import evaluation as vq_evaluation
 from experiments.cifar_vq import presets as vq_presets
-from experiments.code_prior import config as prior_config
-from experiments.code_prior import evaluation as prior_evaluation
 from experiments.common import evaluation
 from experiments.dvaepp import __main__ as dvaepp
 from experiments.dvaepp import config as dvaepp_config
@@ -252,47 +249,6 @@ def test_evaluators_have_one_shape(vq, binary, joint, hierarchy) -> None:
 
 def test_more_test_images_than_there_are_means_all() -> None:
     np.testing.assert_array_equal(evaluation.spread(BITS, 10**6), BITS)
-
-
-class Seen(Exception):
-    """Tells which images an evaluator was given."""
-
-
-class Watching:
-    """Stands for the evaluator of any program."""
-
-    def __init__(self, config, *_) -> None:
-        self.train = self.train_labels = np.zeros(1)
-
-    def evaluate(self, params, model_state, images, **options):
-        raise Seen(images[:, 0, 0, 0].tolist())
-
-    def rate(self, params, images):
-        return self.evaluate(params, None, images)
-
-
-@pytest.mark.parametrize(
-    ("module", "config_class"),
-    [
-        (binary_evaluation, BinaryConfig),
-        (vq_evaluation, vq_config.Config),
-        (dvaepp_evaluation, dvaepp_config.Config),
-        (joint_evaluation, joint_config.Config),
-        (prior_evaluation, prior_config.Config),
-    ],
-    ids=lambda case: getattr(case, "program", ""),
-)
-def test_validations_take_images_from_all_over_the_set(monkeypatch, module, config_class) -> None:
-    """A data set may be ordered by class, so that its beginning is of one kind."""
-    monkeypatch.setattr(module, "Evaluator", Watching)
-    numbered = np.broadcast_to(np.arange(10, dtype=np.uint8)[:, None, None, None], (10, 8, 8, 1))
-    images = data.load("digits")._replace(validation=numbered)
-    state = types.SimpleNamespace(params=None, model_state=None)
-    for count, numbers in ((4, [0, 3, 6, 9]), (10, [*range(10)]), (11, [*range(10)])):
-        validate = module.validator(config_class(num_eval_images=count), images, None)
-        with pytest.raises(Seen) as seen:
-            validate(state)
-        assert seen.value.args == (numbers,)
 
 
 def test_codes_and_labels_of_an_accuracy(joint) -> None:
