@@ -11,8 +11,6 @@ run or from the validations.
 """
 
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import jax
@@ -41,9 +39,9 @@ class TimeLimit:
 class Unlimited:
     """The clock of a run that may take any time, or of a process for which another one looks."""
 
-    def validating(self) -> AbstractContextManager[None]:
-        """Returns a context that measures nothing."""
-        return nullcontext()
+    def validate(self, session: Session, *, lasting: bool) -> None:
+        """Validates the state; see `Session.validate`."""
+        session.validate(lasting=lasting)
 
     def save(self, session: Session, *, validated: bool) -> None:
         """Saves the state; see `Session.save`."""
@@ -77,14 +75,28 @@ class Clock(Unlimited):
         self._compiling = 0.0  # seconds of compiling validations
         self._saving: float | None = None
 
-    @contextmanager
-    def validating(self) -> Iterator[None]:
-        """Measures a validation."""
+    def validate(self, session: Session, *, lasting: bool) -> None:
+        """Validates the state, and measures how long that takes.
+
+        Tracing and the first launches are in the time of a validation that is compiled. Where a
+        final evaluation of many validations seems to need more than was left for it, the
+        validation is timed once more, without a record.
+
+        Args:
+          session: whose state is validated.
+          lasting: see `Session.validate`.
+        """
         began, compiled = time.perf_counter(), status.compile_seconds()
-        yield
+        session.validate(lasting=lasting)
         compiling = status.compile_seconds() - compiled
         self._validation = max(0.0, time.perf_counter() - began - compiling)
         self._compiling = max(self._compiling, compiling)
+        seems_long = self._limit.evaluations * self._validation > self._unknown
+        if compiling > self._validation and seems_long and jax.process_count() == 1:
+            began = time.perf_counter()
+            session.task.evaluate(session.state)
+            self._validation = time.perf_counter() - began
+            session.progress.skip_time(session.step)
 
     def save(self, session: Session, *, validated: bool) -> None:
         """Saves the state; the first time waits until all is written, to measure it.

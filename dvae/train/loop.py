@@ -102,8 +102,7 @@ def fit(
             due = schedule.at(session.step)
             # A signal at the time of a validation saves first and leaves the validation to us.
             if due.validate and not session.validated:
-                with clock.validating():
-                    session.validate(lasting=due.lasting)
+                clock.validate(session, lasting=due.lasting)
             while due.call:
                 session.advance(due.call)
                 if session.num_calls == 1:
@@ -126,8 +125,7 @@ def fit(
                 else:
                     session.progress.advance(session.step)
                 if due.validate:
-                    with clock.validating():
-                        session.validate(lasting=due.lasting)
+                    clock.validate(session, lasting=due.lasting)
                 if due.save:
                     if held is not None:
                         held.check()

@@ -68,15 +68,16 @@ def session(num_calls, speed=0.0):
         progress=SimpleNamespace(speed=speed),
         checkpoints=wait,
         save=lambda validated: None,
+        validate=lambda lasting: None,
     )
 
 
 def measured_clock(now, limit, *, monitored=True):
     """A clock at 100 s that knows: a call takes 1 s, a validation 4 and a checkpoint 2."""
     clock = _limit.Clock(limit, monitored=monitored)
-    with clock.validating():
-        now.seconds += 4.0
     one = session(10, speed=1.0)
+    one.validate = lambda lasting: setattr(now, "seconds", now.seconds + 4.0)
+    clock.validate(one, lasting=True)
     one.save = lambda validated: setattr(now, "seconds", now.seconds + 2.0)
     clock.save(one, validated=True)
     clock.recorded(one, loop.LoopConfig(num_steps=100))
@@ -91,6 +92,36 @@ def test_it_leaves_what_was_measured_and_a_fifth_of_it(clock_time) -> None:
         limit = loop.TimeLimit(until=100 + rest + margin, evaluations=5.0)
         clock = measured_clock(clock_time, limit)
         assert clock.late(session(10), NO_STEP, ahead=1) == late
+
+
+@pytest.mark.parametrize("seconds", [0.1, 0.6])
+def test_a_validation_that_was_mostly_compiled_is_timed_again(
+    clock_time, monkeypatch, seconds
+) -> None:
+    """0.7 s of tracing, times the thousand of the evaluation, once ended a run of 12 minutes."""
+    compiled = SimpleNamespace(seconds=0.0)
+    monkeypatch.setattr(_limit.status, "compile_seconds", lambda: compiled.seconds)
+    one, timed = session(10, speed=1.0), []
+
+    def validate(lasting):
+        clock_time.seconds += 15.7
+        compiled.seconds += 15.0
+
+    def evaluate(state):
+        clock_time.seconds += seconds
+        timed.append(state)
+
+    one.validate, one.step, one.task = validate, 10, SimpleNamespace(evaluate=evaluate)
+    one.progress.skip_time = lambda step: None
+    clock = _limit.Clock(loop.TimeLimit(until=1200.0, evaluations=1000.0), monitored=True)
+    clock.validate(one, lasting=True)
+    assert timed == [one.state]
+    clock.recorded(one, loop.LoopConfig(num_steps=100))
+    # To come: saving 5 and validating, evaluating a thousand times, compiling twice and writing.
+    rest = 1.2 * (5 + seconds + 1000 * seconds + 2 * 15 + 15) + 3 + 1
+    for margin, late in ((0.5, False), (-0.5, True)):
+        clock_time.seconds = 1200 - rest - margin
+        assert clock.late(one, NO_STEP, ahead=1) == late
 
 
 def test_what_is_due_first_and_an_earlier_session_count(clock_time) -> None:
