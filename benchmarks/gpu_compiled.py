@@ -25,7 +25,8 @@ from _timing import noise
 from jax.experimental import topologies
 from jax.sharding import SingleDeviceSharding
 
-from dvae.models import _convolution
+from dvae.data import batches
+from dvae.models import _convolution, _gpu
 from dvae.train import sharding
 from dvae.vq import _products
 from experiments.cifar_vq import __main__ as cifar_vq
@@ -188,6 +189,8 @@ def compile_steps(estimator: str, dump: Path) -> jax.stages.Compiled:
     with (
         mock.patch.object(_convolution, "use_matmul", return_value=False),
         mock.patch.object(_products, "adds_by_product", return_value=True),
+        mock.patch.object(_gpu, "has_kernels", return_value=True),
+        mock.patch.object(batches, "_unrolls", return_value=True),
         mock.patch.object(sharding, "shard_batch", lambda mesh, batch: batch),
     ):
         traced = jax.jit(task.call(50)).trace(*described)

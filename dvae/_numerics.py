@@ -210,7 +210,11 @@ def random_bits(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         index = jax.lax.broadcasted_iota(jnp.uint32, shape, axis)
         position = position * np.uint32(length) + index
     data = jax.random.key_data(key)
-    k0, k1 = data[0], data[1]
+    return threefry(data[0], data[1], position)
+
+
+def threefry(k0: jax.Array, k1: jax.Array, position: jax.Array) -> jax.Array:
+    """Encrypts positions, uint32 [...], by a key: the bits of `random_bits`, uint32 [...]."""
     schedule = (k0, k1, k0 ^ k1 ^ np.uint32(0x1BD11BDA))
     x, y = schedule[0], position + schedule[1]
     for block in range(5):
@@ -228,7 +232,12 @@ def standard_gumbel(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     Writing 1 - u for the uniform puts its fine end on the upper tail, the one that decides an
     argmax: draws reach 22.9, where -log(-log u) with 23-bit uniforms stops at 15.9.
     """
-    return -jnp.log(-jnp.log1p(-open_uniform(key, shape)))
+    return gumbel_from_bits(random_bits(key, shape))
+
+
+def gumbel_from_bits(bits: jax.Array) -> jax.Array:
+    """Maps 32 random bits to standard Gumbel noise (see `standard_gumbel`): uint32 to float32."""
+    return -jnp.log(-jnp.log1p(-uniform_from_bits(bits)))
 
 
 def check_key(key: jax.Array) -> None:

@@ -22,6 +22,7 @@ from dvae._numerics import open_uniform
 __all__ = ["binarize", "draw", "epoch_indices", "padded_batches", "random_crop", "random_flip"]
 
 _ROUNDS = 8  # with 6, the 120 orders of five examples still come out visibly uneven
+_MAX_UNROLLED = 16  # steps of a walk; sets of more than 183 examples need no more
 
 
 def epoch_indices(
@@ -191,12 +192,26 @@ def _permute(key: jax.Array, positions: jax.Array, size: int) -> jax.Array:
             column = (column + _hash(row, round_keys[i, 1]) % columns) % columns
         return row * columns + column
 
-    cells = jax.lax.while_loop(
-        lambda cells: jnp.any(cells >= size),
-        lambda cells: jnp.where(cells >= size, shuffle(cells), cells),
-        shuffle(positions.astype(jnp.uint32)),
-    )
+    cells = shuffle(positions.astype(jnp.uint32))
+    walk = lambda cells: jnp.where(cells >= size, shuffle(cells), cells)
+    steps = _longest_walk(size, rows * columns)
+    if steps > _MAX_UNROLLED or not _unrolls():
+        cells = jax.lax.while_loop(lambda cells: jnp.any(cells >= size), walk, cells)
+    else:
+        for _ in range(steps):
+            cells = walk(cells)
     return cells.astype(jnp.int32)
+
+
+def _unrolls() -> bool:
+    """Tells whether walks are written out: a GPU would wait for the host to look at each step."""
+    return jax.default_backend() != "cpu"
+
+
+def _longest_walk(size: int, num_cells: int) -> int:
+    """Returns after how many steps a position is outside with a probability below 2^-64."""
+    outside = (num_cells - size) / num_cells
+    return math.ceil(64 / -math.log2(outside)) if outside else 0
 
 
 def _hash(values: jax.Array, key: jax.Array) -> jax.Array:

@@ -23,7 +23,7 @@ from dvae._numerics import (
     upcast,
     widen,
 )
-from dvae.distributions._divergence import excess
+from dvae.distributions._divergence import kl_slopes, kl_terms
 
 __all__ = [
     "MAX_STATES",
@@ -236,11 +236,7 @@ def kl(logits_q: ArrayLike, logits_p: ArrayLike) -> jax.Array:
 # numbers a row; the automatic rule keeps log q, q and masks of the classes without mass.
 @jax.custom_jvp
 def _kl(logits_q: jax.Array, log_p: jax.Array) -> jax.Array:
-    log_q = jax.nn.log_softmax(logits_q)
-    log_ratio = log_p - log_q
-    # What the roundings of two logsumexps leave of equal logits.
-    log_ratio = jnp.where(jnp.abs(log_ratio) <= 8 * jnp.finfo(log_p.dtype).eps, 0, log_ratio)
-    return jnp.sum(excess(jnp.exp(log_q), jnp.exp(log_p), log_ratio), axis=-1)
+    return jnp.sum(kl_terms(jax.nn.log_softmax(logits_q), log_p), axis=-1)
 
 
 @_kl.defjvp
@@ -248,17 +244,8 @@ def _kl_jvp(
     primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]
 ) -> tuple[jax.Array, jax.Array]:
     logits_q, log_p = primals
-    log_q = jax.nn.log_softmax(logits_q)
-    q, log_ratio, value = jnp.exp(log_q), log_p - log_q, _kl(logits_q, log_p)
-    slope = -mass_times(q, log_ratio + value[..., None])
-    # The largest class has what the others lack: its own log-ratio and the value almost cancel.
-    top = jnp.argmax(logits_q, axis=-1)[..., None]
-    index = jax.lax.broadcasted_iota(top.dtype, slope.shape, slope.ndim - 1)
-    others = jnp.where(index == top, 0, slope)
-    slope = jnp.where(index == top, -jnp.sum(others, axis=-1, keepdims=True), slope)
-    # -q_k up to a multiple of p_k, along which a normalized log p can't move.
-    near = jnp.abs(log_ratio) < 0.5
-    gap = jnp.where(near, q * jnp.expm1(jnp.where(near, log_ratio, 0)), jnp.exp(log_p) - q)
+    value = _kl(logits_q, log_p)
+    slope, gap = kl_slopes(logits_q, jax.nn.log_softmax(logits_q), log_p, value)
     return value, jnp.sum(slope * tangents[0] + gap * tangents[1], axis=-1)
 
 

@@ -5,7 +5,8 @@ sub-pixel. `PixelHead.log_likelihood` gives log p(x | z) of every image and comp
 objective. Where only the sum over images is differentiated, as in an ELBO, `total_log_likelihood`
 gives the same (in bfloat16 with unrounded logits), and on the CPU forms value and gradient in one
 pass over a few images at a time, so that their logits stay in the cache and those of the whole
-batch never exist.
+batch never exist. On one NVIDIA GPU log p of the logits is a kernel (`_level_kernel`), which
+differentiates once, in reverse mode.
 """
 
 import functools
@@ -21,7 +22,7 @@ from jax.typing import DTypeLike
 
 from dvae._numerics import partition, spec_of, vary_like, wide_dtype
 from dvae.distributions import categorical
-from dvae.models import _convolution, checks
+from dvae.models import _convolution, _gpu, _level_kernel, checks
 from dvae.models._bias import add_bias
 from dvae.models._products import matmul_transposed
 
@@ -67,6 +68,13 @@ class PixelHead(nn.Module):
             ValueError: x or images are of another dtype or shape.
         """
         self._check(x, images)
+        fits = _level_kernel.rows_of_block(images[..., 0].size, NUM_LEVELS) > 0
+        is_narrow = max(jnp.dtype(self.dtype).itemsize, self.bias.dtype.itemsize) <= 4
+        if fits and is_narrow and _gpu.uses_kernels(x, images):
+            y = _convolution.conv_transpose(x.astype(self.dtype), self.kernel)
+            y, levels = y.reshape(-1, *self.bias.shape), images.astype(jnp.int32)
+            values = _level_kernel.log_prob(y, self.bias, levels.reshape(y.shape[:2]))
+            return values.reshape(len(images), -1).sum(-1)
         targets = _convolution.split_like_pieces(images.astype(jnp.int32))
         terms = [
             categorical.log_prob_of_codes(target, logits).sum((1, 2, 3))

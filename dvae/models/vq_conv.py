@@ -25,6 +25,7 @@ from dvae import vq
 from dvae._numerics import check_positive
 from dvae.models import checks, layers
 from dvae.models._products import matmul
+from dvae.models._soft_codes import soft_codes
 from dvae.models.pixel_head import PixelHead
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "lookup",
     "nearest_codes",
     "per_image",
+    "soft_codes",
 ]
 
 DOWNSAMPLING = 4

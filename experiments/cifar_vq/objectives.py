@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
-from dvae import bounds, estimators, relax, vq
+from dvae import bounds, estimators, vq
 from dvae.distributions import categorical
 from dvae.models import vq_conv
 from experiments.cifar_vq import code_use, names
@@ -50,6 +51,7 @@ class Model(NamedTuple):
         ..., tuple[jax.Array, jax.Array]
     ]  # the sum, and [B] without gradient
     log_prior: jax.Array  # [n, C]
+    dtype: DTypeLike = jnp.float32  # of the decoder
 
 
 def apply(module: vq_conv.VQConv, network: PyTree, method: str, *args: jax.Array) -> Any:
@@ -65,6 +67,7 @@ def bind(module: vq_conv.VQConv, params: PyTree, codebook: jax.Array) -> Model:
         lambda codes, images: apply(module, params, "log_likelihood", codes, images),
         lambda codes, images: apply(module, params, "total_log_likelihood", codes, images),
         apply(module, params, "log_prior"),
+        module.config.dtype,
     )
 
 
@@ -86,10 +89,11 @@ def gumbel_softmax(
     a step. The surrogate loses what entropy the mean posterior lacks to a floor, see `code_use`.
     """
     logits = model.posterior_logits(vectors)
-    y = relax.gumbel_softmax.sample(key, logits, temperature, hard=hard)
+    y, kl, codes = vq_conv.soft_codes(
+        key, logits, model.log_prior, temperature, hard=hard, dtype=model.dtype
+    )
     total, log_px = model.total_log_likelihood(model.average(y, codebook), images)
-    kl = vq_conv.per_image(categorical.kl(logits, model.log_prior[None, None, None]))
-    codes = jnp.argmax(y, axis=-1)  # an exact sample of the posterior
+    kl = vq_conv.per_image(kl)
     surrogate = bounds.elbo(total / len(images), kl.mean(), kl_weight=kl_weight)
     if entropy_floor:
         surrogate = surrogate - code_use.lacking_entropy(logits, entropy_floor)
