@@ -43,7 +43,7 @@ def both(kernels, function, *args):
 @pytest.mark.parametrize("hard", [False, True])
 @pytest.mark.parametrize("scale", [1.0, 100.0])
 def test_soft_codes(kernels, num_codes, hard, scale) -> None:
-    keys = jax.random.split(jax.random.key(0), 5)
+    *keys, key = jax.random.split(jax.random.key(0), 5)
     num_rows = max(4, 2 * 4096 // num_codes)  # two blocks
     logits = scale * jax.random.normal(keys[0], (2, num_rows // 2, 1, 3, num_codes))
     prior = jax.random.normal(keys[1], (3, num_codes))
@@ -52,7 +52,7 @@ def test_soft_codes(kernels, num_codes, hard, scale) -> None:
 
     def total(logits, prior):
         log_p = jax.nn.log_softmax(prior)
-        outputs = _soft_codes.soft_codes(keys[4], logits, log_p, 0.5, hard=hard)
+        outputs = _soft_codes.soft_codes(jax.random.clone(key), logits, log_p, 0.5, hard=hard)
         weights, kl, _ = outputs
         return (weights * d_weights).sum() + (kl * d_kl).sum(), outputs
 
@@ -67,13 +67,15 @@ def test_soft_codes(kernels, num_codes, hard, scale) -> None:
 @pytest.mark.parametrize("hard", [False, True])
 def test_kernels_that_are_compiled_for_another_platform(monkeypatch, hard) -> None:
     """A program traced on a machine with a GPU may be compiled for its CPU."""
-    keys = jax.random.split(jax.random.key(0), 4)
+    *keys, key = jax.random.split(jax.random.key(0), 4)
     logits = jax.random.normal(keys[0], (16, 3, 512))
     log_p = jax.nn.log_softmax(jax.random.normal(keys[1], (3, 512)))
     y, bias = jax.random.normal(keys[2], (32, 3, 256)), jnp.ones((3, 256))
 
     def total(logits, log_p, y, bias):
-        weights, kl, _ = _soft_codes.soft_codes(keys[3], logits, log_p, 0.5, hard=hard)
+        weights, kl, _ = _soft_codes.soft_codes(
+            jax.random.clone(key), logits, log_p, 0.5, hard=hard
+        )
         levels = _level_kernel.log_prob(y, bias, jnp.full((32, 3), 7))
         return (weights**2).sum() + (kl**2).sum() + (levels**2).sum()
 
@@ -107,7 +109,7 @@ def test_weights_of_the_kernel_are_rounded_to_the_decoders_dtype(kernels) -> Non
     key = jax.random.key(1)
     weights = _soft_codes.soft_codes(key, logits, log_p, 0.5, dtype=jnp.bfloat16)[0]
     assert weights.dtype == jnp.bfloat16
-    soft = relax.gumbel_softmax.sample(key, logits, 0.5)
+    soft = relax.gumbel_softmax.sample(jax.random.clone(key), logits, 0.5)
     chex.assert_trees_all_close(weights.astype(jnp.float32), soft, rtol=2**-8)
 
 
@@ -122,7 +124,8 @@ def test_soft_codes_of_other_sizes_are_the_plain_operations(kernels, shape) -> N
 def test_soft_codes_of_other_noise_are_the_plain_operations(kernels) -> None:
     logits = jnp.zeros((8, 2, 512))
     key = jax.random.key(1, impl="rbg")
-    draw = lambda: vq_conv.soft_codes(key, logits, jax.nn.log_softmax(logits[0]), 0.5)
+    log_p = jax.nn.log_softmax(logits[0])
+    draw = lambda: vq_conv.soft_codes(jax.random.clone(key), logits, log_p, 0.5)
     chex.assert_trees_all_equal(*both(kernels, draw))
 
 
