@@ -7,32 +7,11 @@ levels, so that nothing of their size is written but the gradient:
     backward  reads y; writes d y = d (1[k = level] - softmax(l)_k), and in parts its sums over rows
 """
 
-import math
-from collections.abc import Callable
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-_BLOCK = 4096  # numbers of a block of threads, which hold them in registers
-_PARTS = 64
-
-
-def pallas(*, num_warps: int) -> tuple[Any, Any]:
-    """Imports Pallas, which not every platform's JAX has: it, and the parameters for Triton."""
-    from jax.experimental import pallas as pl
-    from jax.experimental.pallas import triton
-
-    return pl, triton.CompilerParams(num_warps=num_warps)
-
-
-def rows_of_block(num_rows: int, num_levels: int) -> int:
-    """Returns how many rows a block takes; 0: rows of this number and size fill no blocks."""
-    if num_rows < 1 or not 1 <= num_levels <= 2 * _BLOCK or num_levels & (num_levels - 1):
-        return 0
-    rows = max(1, _BLOCK // num_levels)
-    return rows if num_rows % rows == 0 else 0
+from dvae.models import _gpu
 
 
 @jax.custom_vjp
@@ -71,9 +50,9 @@ def _gradient(y: jax.Array, bias: jax.Array, levels: jax.Array, d_values: jax.Ar
 
 def _call(kernel, y, inputs, outputs, interpret):  # type: ignore[no-untyped-def]
     """Runs a kernel over blocks of rows of each channel."""
-    pl, params = pallas(num_warps=4)
+    pl, params = _gpu.pallas(num_warps=4)
     num_rows, channels, num_levels = y.shape
-    rows = rows_of_block(num_rows, num_levels)
+    rows = _gpu.rows_of_block(num_rows, num_levels)
     blocks = {
         "all": pl.BlockSpec((rows, None, num_levels), lambda c, i: (i, c, 0)),
         "row": pl.BlockSpec((rows, None), lambda c, i: (i, c)),
@@ -109,7 +88,7 @@ def forward(
         call = _call(levels_forward, y, ("all", "channel", "row"), ("row",), interpret)
         return call(y, bias, levels)[0]
 
-    return on_cuda(fused, _values, interpret)(y, bias, levels)
+    return _gpu.on_cuda(fused, _values, interpret)(y, bias, levels)
 
 
 def backward(
@@ -130,30 +109,13 @@ def backward(
     def fused(y, *inputs):  # type: ignore[no-untyped-def]
         kinds = ("all", "channel", "row", "row")
         d_y, parts = _call(levels_backward, y, kinds, ("all", "part"), interpret)(y, *inputs)
-        return d_y, sum_of_parts(parts)
+        return d_y, _gpu.sum_of_parts(parts)
 
     def plain(y, *inputs):  # type: ignore[no-untyped-def]
         d_logits = _gradient(y, *inputs)
         return d_logits.astype(y.dtype), d_logits.sum(0)
 
-    return on_cuda(fused, plain, interpret)(y, bias, levels, d_values)
-
-
-def on_cuda(fused: Callable[..., Any], plain: Callable[..., Any], interpret: bool) -> Any:
-    """Returns a function that is `fused` where it is compiled for CUDA, else `plain`.
-
-    With `interpret` it is `fused` everywhere.
-    """
-    if interpret:
-        return fused
-    return lambda *arrays: lax.platform_dependent(*arrays, cuda=fused, default=plain)
-
-
-def sum_of_parts(parts: jax.Array) -> jax.Array:
-    """Adds the sums of blocks, [N, ...], in two steps: XLA would add all N with few threads."""
-    number = math.gcd(len(parts), _PARTS)
-    groups = parts.reshape(number, -1, *parts.shape[1:]).sum(1)
-    return lax.optimization_barrier(groups).sum(0)
+    return _gpu.on_cuda(fused, plain, interpret)(y, bias, levels, d_values)
 
 
 def _forward_rule(y, bias, levels):  # type: ignore[no-untyped-def]

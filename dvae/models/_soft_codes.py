@@ -75,7 +75,7 @@ def _fits(key: jax.Array, logits: jax.Array, log_prior: jax.Array) -> bool:
     return (
         logits.dtype == log_prior.dtype == jnp.float32
         and logits.size < 2**31
-        and kernel.rows_of_block(num_rows, logits.shape[-1]) > 0
+        and _gpu.rows_of_block(num_rows, logits.shape[-1]) > 0
         and jax.random.key_impl(key) == "threefry2x32"
         and jax.threefry_partitionable.value
     )

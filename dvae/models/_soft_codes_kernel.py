@@ -22,7 +22,7 @@ from jax import lax
 
 from dvae._numerics import gumbel_from_bits, threefry
 from dvae.distributions._divergence import kl_slopes, kl_terms
-from dvae.models._level_kernel import on_cuda, pallas, rows_of_block, sum_of_parts
+from dvae.models._gpu import on_cuda, pallas, rows_of_block, sum_of_parts
 
 Forward = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
 

@@ -68,7 +68,7 @@ class PixelHead(nn.Module):
             ValueError: x or images are of another dtype or shape.
         """
         self._check(x, images)
-        fits = _level_kernel.rows_of_block(images[..., 0].size, NUM_LEVELS) > 0
+        fits = _gpu.rows_of_block(images[..., 0].size, NUM_LEVELS) > 0
         is_narrow = max(jnp.dtype(self.dtype).itemsize, self.bias.dtype.itemsize) <= 4
         if fits and is_narrow and _gpu.uses_kernels(x, images):
             y = _convolution.conv_transpose(x.astype(self.dtype), self.kernel)

@@ -178,7 +178,7 @@ def test_no_gradient_of_a_kl_that_is_not_used(kernels) -> None:
 def test_empty_batches_double_heads_and_meshes_are_the_plain_operations(
     kernels, monkeypatch
 ) -> None:
-    assert [_level_kernel.rows_of_block(n, k) for n, k in ((0, 512), (8, 0), (8, 3))] == [0, 0, 0]
+    assert [_gpu.rows_of_block(n, k) for n, k in ((0, 512), (8, 0), (8, 3))] == [0, 0, 0]
     explicit = jax.make_mesh((1,), ("x",), axis_types=(AxisType.Explicit,))
     automatic = jax.make_mesh((1,), ("x",), axis_types=(AxisType.Auto,))
     place = lambda mesh: jax.device_put(jnp.zeros(8), NamedSharding(mesh, PartitionSpec("x")))
