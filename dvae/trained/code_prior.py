@@ -158,7 +158,13 @@ class Functions:
         return -(terms.rate + terms.distortion)
 
     def log_likelihood(
-        self, params: PyTree, key: jax.Array, images: jax.Array, *, num_samples: int
+        self,
+        params: PyTree,
+        key: jax.Array,
+        images: jax.Array,
+        *,
+        num_samples: int,
+        indices: jax.Array | None = None,
     ) -> jax.Array:
         """Estimates log p(x) by importance samples, nats [N]: at most log p(x) in the mean.
 
@@ -167,10 +173,13 @@ class Functions:
             key: typed PRNG key.
             images: uint8 [N, H, W, C].
             num_samples: K.
+            indices: int [N], their numbers, as for the model alone.
 
         Raises:
             ValueError: as `evaluate`.
         """
         self._check_size(images)
         log_prior = lambda codes: self.log_prior(params, codes)
-        return self.model.importance_bound(params, key, images, log_prior, num_samples=num_samples)
+        return self.model.importance_bound(
+            params, key, images, log_prior, num_samples=num_samples, indices=indices
+        )

@@ -99,6 +99,20 @@ def test_bounds_of_images_of_other_sizes_are_those_of_a_gated_prior(network) -> 
         model.apply(model.params, "evaluate", key, images)
 
 
+def test_likelihoods_in_parts_are_those_of_the_whole() -> None:
+    """An image draws by its number, whichever batch it is in."""
+    model, images = models.make("code_prior"), models.images_of("code_prior", 4)
+
+    def log_likelihood(images, **numbers):
+        key = jax.random.key(2)
+        options = {"num_samples": 3, **numbers}
+        return model.apply(model.params, "log_likelihood", key, images, **options)
+
+    whole, part = log_likelihood(images), images[2:]
+    np.testing.assert_allclose(log_likelihood(part, indices=np.arange(2, 4)), whole[2:], rtol=1e-5)
+    assert not np.allclose(log_likelihood(part), whole[2:], rtol=1e-5)
+
+
 def test_a_prior_comes_with_its_model(tmp_path) -> None:
     model = models.make("code_prior")
     trained.save(tmp_path / "model", model.functions.model, _alone(model.params), CARD)
