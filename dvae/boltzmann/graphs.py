@@ -37,6 +37,9 @@ def complete(num_units: int) -> Graph:
     Args:
         num_units: n, at least 1.
 
+    Returns:
+        Graph of n units and n (n - 1) / 2 edges.
+
     Raises:
         ValueError: if there is no unit, or there are too many for the memory.
     """
@@ -53,6 +56,9 @@ def bipartite(num_left: int, num_right: int) -> Graph:
         num_left: units 0 to num_left - 1, at least 1.
         num_right: the units after them, at least 1.
 
+    Returns:
+        Graph of num_left + num_right units and num_left num_right edges.
+
     Raises:
         ValueError: if a side has no unit, or too many for the memory.
     """
@@ -64,6 +70,9 @@ def k_partite(*sizes: int) -> Graph:
 
     Args:
         *sizes: units of each part, in order, at least 1 each.
+
+    Returns:
+        Graph of sum(sizes) units, and as many colors as parts.
 
     Raises:
         ValueError: if there is no part, one without units, or too many units for the memory.
@@ -90,6 +99,9 @@ def grid(*shape: int, periodic: bool = False) -> Graph:
     Args:
         *shape: lengths of the axes, at least 1 each.
         periodic: whether each axis closes to a ring; then its length must be 1 or at least 3.
+
+    Returns:
+        Graph of prod(shape) units; of 2 colors where that can be.
 
     Raises:
         ValueError: if there is no axis, one is too short, or there are too many units.
@@ -146,6 +158,9 @@ def chimera(m: int, n: int | None = None, t: int | None = None) -> Graph:
         n: columns; m by default.
         t: units on each side of a cell; 4 by default.
 
+    Returns:
+        Graph of 2 m n t units.
+
     Raises:
         MissingExtraError: without dwave-networkx.
         ValueError: if a number is below 1, or there are too many units for the memory.
@@ -162,6 +177,9 @@ def pegasus(m: int) -> Graph:
     Args:
         m: at least 2; 16 is the machine's.
 
+    Returns:
+        Graph, its units in the order of dwave-networkx's coordinates.
+
     Raises:
         MissingExtraError: without dwave-networkx.
         ValueError: if m is below 2, or there are too many units for the memory.
@@ -177,6 +195,9 @@ def zephyr(m: int, t: int | None = None) -> Graph:
     Args:
         m: at least 1; 12 is the machine's.
         t: parallel units of a tile; 4 by default, with at most 20 neighbors each.
+
+    Returns:
+        Graph, its units in the order of dwave-networkx's coordinates.
 
     Raises:
         MissingExtraError: without dwave-networkx.

@@ -78,6 +78,9 @@ def joined(dataset: Dataset, keep: KeepRows = whole) -> Dataset:
         dataset: loaded whole, of levels, or of binary pixels in every split.
         keep: which of all these images to keep.
 
+    Returns:
+        Dataset with N + M training and no validation images.
+
     Raises:
         ValueError: training images are left in files, or sampled where the others were sampled
             once ("dynamic").
@@ -152,6 +155,13 @@ def resized(dataset: Dataset, size: int) -> Dataset:
 
     Of images that are not square, the square in the middle is taken.
 
+    Args:
+        dataset: of gray or color levels.
+        size: height and width, at least 1.
+
+    Returns:
+        Dataset with uint8 [N, size, size, C] in every split.
+
     Raises:
         ValueError: size is less than 1, or pixels are binary and would not stay so.
     """
@@ -201,6 +211,12 @@ def binarized(dataset: Dataset) -> Dataset:
     Training images stay gray, to be sampled each time they are seen (`batches.binarize`);
     validation and test images are sampled once, with fixed seeds.
 
+    Args:
+        dataset: of levels, `binarization` "none".
+
+    Returns:
+        Dataset with `binarization` "dynamic".
+
     Raises:
         ValueError: the data set is not one of gray levels.
     """
@@ -221,6 +237,12 @@ def as_levels(dataset: Dataset) -> Dataset:
 
 def thresholded(dataset: Dataset) -> Dataset:
     """Makes binary pixels of gray levels, in every split: 1 above level 127, else 0.
+
+    Args:
+        dataset: of levels, `binarization` "none", in memory.
+
+    Returns:
+        Dataset of uint8 0 and 1, with `binarization` "static".
 
     Raises:
         ValueError: the data set is not one of gray levels, or leaves its images in files.

@@ -88,7 +88,21 @@ def init(
     num_temperatures: int = 1000,
     num_sweeps: int = 1,
 ) -> AnnealingState:
-    """Starts a population from independent units: the state of `anneal`, which see."""
+    """Starts a population from independent units, annealed to the machine as `anneal` does it.
+
+    Args:
+        key: typed PRNG key.
+        params: RBM; no gradient flows.
+        num_chains: R, at least 2.
+        num_temperatures: moves from b = 0 to b = 1, at least 1, equally spaced.
+        num_sweeps: Gibbs sweeps at each temperature, at least 1.
+
+    Returns:
+        AnnealingState of R chains.
+
+    Raises:
+        ValueError: if a number is too small, or the sizes of the parameters do not fit.
+    """
     return anneal(
         key, params, num_chains, num_temperatures=num_temperatures, num_sweeps=num_sweeps
     )[0]

@@ -50,14 +50,36 @@ def energy(params: RBM, z1: jax.Array, z2: jax.Array) -> jax.Array:
 
 
 def logits_1(params: RBM, z2: jax.Array) -> jax.Array:
-    """Evaluates the logits of p(z1 | z2), a1 + W z2: [..., n2] to [..., n1], at least float32."""
+    """Evaluates the logits of p(z1 | z2), a1 + W z2.
+
+    Args:
+        params: RBM.
+        z2: [..., n2] bits, or any numbers.
+
+    Returns:
+        [..., n1], at least float32.
+
+    Raises:
+        ValueError: if the sizes do not fit.
+    """
     params = check_rbm(params)
     z2 = _side("z2", z2, params.bias2)
     return _logits(z2, params.weights.T, params.bias1)
 
 
 def logits_2(params: RBM, z1: jax.Array) -> jax.Array:
-    """Evaluates the logits of p(z2 | z1), a2 + W^T z1: [..., n1] to [..., n2], at least float32."""
+    """Evaluates the logits of p(z2 | z1), a2 + W^T z1.
+
+    Args:
+        params: RBM.
+        z1: [..., n1] bits, or any numbers.
+
+    Returns:
+        [..., n2], at least float32.
+
+    Raises:
+        ValueError: if the sizes do not fit.
+    """
     params = check_rbm(params)
     z1 = _side("z1", z1, params.bias1)
     return _logits(z1, params.weights, params.bias2)
@@ -81,7 +103,18 @@ def free_energy_1(params: RBM, z1: jax.Array) -> jax.Array:
 
 
 def free_energy_2(params: RBM, z2: jax.Array) -> jax.Array:
-    """Evaluates -log sum_{z1} e^{-E(z1, z2)}: `free_energy_1` with the sides exchanged."""
+    """Evaluates -log sum_{z1} e^{-E(z1, z2)} = -a2.z2 - sum_i softplus((a1 + W z2)_i).
+
+    Args:
+        params: RBM.
+        z2: [..., n2] float.
+
+    Returns:
+        [...] nats, at least float32; p(z2) = e^{-free energy} / Z.
+
+    Raises:
+        ValueError: if the sizes do not fit.
+    """
     left = jax.nn.softplus(logits_1(params, z2)).sum(-1)
     return -product(upcast(z2), upcast(params.bias2)) - left
 

@@ -274,7 +274,17 @@ def log_z(params: BoltzmannMachine) -> jax.Array:
 
 
 def moments(params: BoltzmannMachine) -> GraphMoments:
-    """Evaluates E[z] and E[z z^T], the gradient of log Z; limits and errors as of `log_z`."""
+    """Evaluates E[z] and E[z z^T], the gradient of log Z, by enumeration.
+
+    Args:
+        params: BoltzmannMachine of at most 20 units.
+
+    Returns:
+        GraphMoments of [n] and [n, n].
+
+    Raises:
+        ValueError: if there are more than 20 units, or the parameters are no machine.
+    """
     gradient = _gradient(_check_small(params))
     return GraphMoments(gradient.bias, 2 * gradient.weights)
 
