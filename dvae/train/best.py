@@ -40,7 +40,7 @@ def init(state: TrainState) -> Best:
 
 
 def update(best: Best, value: jax.Array, state: TrainState) -> Best:
-    """Replaces the best parameters of every seed whose value is lower than before.
+    """Replaces the best parameters of every seed whose value is lower than before, or the same.
 
     Args:
       best: the best until now.
@@ -48,9 +48,9 @@ def update(best: Best, value: jax.Array, state: TrainState) -> Best:
       state: what was evaluated, of as many seeds as `best`.
 
     Returns:
-      The best of both, seed by seed; a NaN improves on nothing.
+      The best of both, seed by seed, of equal ones the later; a NaN improves on nothing.
     """
-    improved = value < best.value
+    improved = (value < best.value) | ((value == best.value) & jnp.isfinite(value))
     now = Best(jnp.asarray(value, jnp.float32), state.step, state.params, state.model_state)
 
     def choose(new: jax.Array, old: jax.Array) -> jax.Array:

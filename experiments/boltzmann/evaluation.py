@@ -26,6 +26,7 @@ PyTree = Any
 # log-likelihood, ESS and ELBO [B], KL [B, parts], and what else a program wants, [B, ...] each.
 BatchFn = Callable[..., tuple[jax.Array, ...]]
 MIN_ESS = 0.05  # of the chains of annealed importance sampling: below, log Z is not to be trusted
+UNTRUSTED = float(np.finfo(np.float32).max)  # an NLL by such a log Z; finite, for JSON
 # Folded into a seed's key, apart from the indices of batches.
 LOG_Z, RECONSTRUCTIONS, SAMPLES = (2**31 - 1 - role for role in range(3))
 
@@ -49,9 +50,8 @@ class Evaluation:
             # Given labels the mean of log Z, and of the least sound one the effective chains.
             of_seeds = [np.reshape(x, (len(nll), -1)) for x in (self.log_z.value, self.log_z.ess)]
             values |= {"log_z": of_seeds[0].mean(-1), "log_z_ess": of_seeds[1].min(-1)}
-            # A collapsed log Z is too low, which must not make a step the best. Finite, for JSON.
-            worst = np.finfo(np.float32).max
-            values[boltzmann_prior.TRUSTED_NLL] = np.where(self.reliable, nll, worst)
+            # A collapsed log Z is too low, which must not make a step the best.
+            values[boltzmann_prior.TRUSTED_NLL] = np.where(self.reliable, nll, UNTRUSTED)
         return values
 
     def means(self) -> dict[str, np.ndarray]:

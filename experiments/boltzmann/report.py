@@ -13,7 +13,7 @@ from dvae.train import loop, sharding
 from dvae.train.best import Best
 from dvae.train.state import TrainState
 from experiments.boltzmann.config import BoltzmannConfig
-from experiments.boltzmann.evaluation import MIN_ESS, Evaluation, reliable
+from experiments.boltzmann.evaluation import MIN_ESS, UNTRUSTED, Evaluation, reliable
 from experiments.common import evaluation, records
 from experiments.common import report as run_report
 from experiments.common.config import LikelihoodConfig
@@ -87,7 +87,7 @@ def summarize(
         **{name: _of_set(results) | own(results) for name, results in sets.items()},
         **(log_z_record(machine, log_z) if machine is not None and log_z is not None else {}),
         "evaluated_step": np.asarray(state.step).tolist(),
-        "chosen_by": _chosen_by(config, machine),
+        "chosen_by": _chosen_by(config, machine, state),
     }
 
 
@@ -103,12 +103,17 @@ def _of_set(results: Evaluation) -> Record:
     }
 
 
-def _chosen_by(config: LikelihoodConfig, machine: BoltzmannConfig | None) -> str:
+def _chosen_by(
+    config: LikelihoodConfig, machine: BoltzmannConfig | None, state: Best | TrainState
+) -> str:
     """Says which step was evaluated."""
     if not config.eval_interval:
         return "last step"
-    trusted = " of steps whose log Z is to be trusted" if machine is not None else ""
-    return f"lowest validation nll{trusted}"
+    if machine is None:
+        return "lowest validation nll"
+    lowest = "lowest validation nll of steps whose log Z is to be trusted"
+    untrusted = isinstance(state, Best) and np.any(np.asarray(state.value) >= UNTRUSTED)
+    return f"{lowest}; the last validation where there is none" if untrusted else lowest
 
 
 def log_z_record(machine: BoltzmannConfig, log_z: rbm.ais.LogZ) -> Record:

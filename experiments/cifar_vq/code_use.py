@@ -70,10 +70,10 @@ class UsageConfig(RunConfig):
 
     def check_usage(self) -> None:
         """Raises ValueError for a floor that no posterior reaches, or a warm-up without an end."""
-        if self.prior_warmup_steps > self.num_steps:
+        if self.prior_warmup_steps >= self.num_steps:
             raise ValueError(
-                f"--prior_warmup_steps={self.prior_warmup_steps} exceeds --num_steps="
-                f"{self.num_steps}: the prior would never be learned; give a shorter warm-up"
+                f"--prior_warmup_steps={self.prior_warmup_steps} must be below --num_steps="
+                f"{self.num_steps}, or the prior is never learned"
             )
         if self.entropy_floor > 1:
             raise ValueError(

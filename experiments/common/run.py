@@ -153,6 +153,8 @@ def _train(
                     "processes"
                 )
             held = None if config.dry_run else stack.enter_context(workdirs.claim(config, workdir))
+            if held is not None:
+                workdirs.check_images(workdir, images)
         with flags.setup(), status.phase("preparing the training", silent=silent):
             task = make_task(config, images, mesh)
         if config.dry_run:

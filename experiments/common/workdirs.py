@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from dvae.data import Dataset
 from dvae.train import checkpoint, distributed, lock
 from experiments.common import flags, records
 from experiments.common.config import USE, RunConfig
 from experiments.common.whose import PROGRAM, program_of
 
 LENGTH = "num_steps"
+IMAGES_FILE = "images.json"
 
 
 def examine(config: RunConfig, workdir: Path) -> dict[str, Any] | None:
@@ -65,6 +67,32 @@ def claim(config: RunConfig, workdir: Path) -> Iterator[lock.Held | None]:
         yield held
 
 
+def check_images(workdir: Path, images: Dataset) -> None:
+    """Checks that a run goes on with as many images as it began with, which it keeps.
+
+    Own images are split by shares of their number, so further ones would move training images to
+    the test.
+
+    Raises:
+      ValueError: there are others, and something was trained.
+    """
+    now = {name: len(getattr(images, name)) for name in ("validation", "test")}
+    now = {"train": images.num_train, **now, "shape": list(images.train.shape[1:])}
+    path = workdir / IMAGES_FILE
+    if path.exists() and any((workdir / checkpoint.FOLDER).glob("*")):
+        then = checkpoint.read_config(path)
+        if then != now:
+            raise ValueError(
+                f"{workdir} holds a run of other images ({_listed(then)}), {images.name} now has "
+                f"{_listed(now)}; put back what was there, or choose another --workdir"
+            )
+    checkpoint.write_json(path, now)
+
+
+def _listed(sizes: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in sizes.items())
+
+
 def say_finished(config: RunConfig, workdir: Path, summary: dict[str, Any]) -> None:
     """Prints that there is nothing to do, and how there would be."""
     remedy = f"delete {workdir / records.SUMMARY_FILE} to evaluate and draw it again"
@@ -112,6 +140,14 @@ def _saved(config: RunConfig, workdir: Path) -> dict[str, Any] | None:
 
 def _refuse_others(config: RunConfig, workdir: Path) -> None:
     """Raises ValueError for a folder of other files, unless it was asked for."""
+    if any(
+        (workdir / checkpoint.FOLDER).glob("*")
+    ):  # a run would go on from them, whosever they are
+        raise ValueError(
+            f"{workdir} holds checkpoints of a run whose {checkpoint.CONFIG_FILE} is missing, so "
+            "nobody knows its settings; choose another --workdir, or delete "
+            f"{workdir / checkpoint.FOLDER}"
+        )
     if config.nonempty_workdir == USE or not workdir.is_dir():
         return
     own = {Path(checkpoint.CONFIG_FILE).with_suffix(".tmp").name}  # of a start that was killed

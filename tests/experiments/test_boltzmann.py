@@ -12,7 +12,7 @@ from boltzmann_cases import TINY, bits_of, start
 from dvae import data, rbm
 from dvae.models import binary as binary_model
 from dvae.models import boltzmann
-from dvae.train import sharding
+from dvae.train import best, sharding
 from experiments.binary_vae import __main__ as binary_vae
 from experiments.binary_vae import evaluation as binary_evaluation
 from experiments.binary_vae import names, optimizers
@@ -34,6 +34,18 @@ METHODS = {
 @pytest.fixture(name="images", scope="module")
 def load_images():
     return data.load("digits")
+
+
+def test_a_summary_says_where_no_log_z_was_to_be_trusted(images) -> None:
+    config = Config(**{**TINY, "eval_interval": 2})
+    _, first, _ = start(config, images)
+    chosen = lambda value: boltzmann_report._chosen_by(
+        config, config, best.init(first)._replace(value=np.float32(value))
+    )
+    assert chosen(90.0) == "lowest validation nll of steps whose log Z is to be trusted"
+    assert chosen(boltzmann_evaluation.UNTRUSTED).endswith(
+        "the last validation where there is none"
+    )
 
 
 @pytest.mark.thorough

@@ -108,8 +108,8 @@ def test_no_code_moves_before_it_could_be_counted(threshold) -> None:
 
 
 def test_settings_of_codes_that_do_nothing_are_named() -> None:
-    with pytest.raises(ValueError, match="--prior_warmup_steps=90 exceeds --num_steps=80"):
-        Config(prior_warmup_steps=90, num_steps=80)
+    with pytest.raises(ValueError, match="--prior_warmup_steps=80 must be below --num_steps=80"):
+        Config(prior_warmup_steps=80, num_steps=80)
     idle = lambda stages: flag_rules.idle(
         flags.rules_of(Config), {**vars(Config(estimator="residual", num_stages=stages))}
     )

@@ -232,6 +232,33 @@ def test_other_files_are_refused_unless_asked_for(tmp_path, train, refused) -> N
     train()  # it is a run now
 
 
+def test_checkpoints_without_a_configuration_are_nobodys(tmp_path, train, refused) -> None:
+    """A run under other settings would go on from them."""
+    train()
+    (tmp_path / "run" / "config.json").unlink()
+    line = refused(nonempty_workdir="use", seed=5)
+    assert "holds checkpoints of a run whose config.json is missing" in line
+    assert f"or delete {tmp_path / 'run' / 'checkpoints'}" in line
+
+
+def test_a_run_goes_on_with_as_many_images_as_it_began_with(
+    tmp_path, train, refused, monkeypatch
+) -> None:
+    train()
+    prepare = tiny.prepare
+
+    def more(*args):
+        images = prepare(*args)
+        return images._replace(test=np.concatenate([images.test, images.test]))
+
+    monkeypatch.setattr(tiny, "prepare", more)
+    line = refused(num_steps=2 * tiny.Config().num_steps)
+    assert "holds a run of other images (train " in line
+    assert "put back what was there" in line
+    (tmp_path / "run" / "images.json").unlink()  # of an older version, which kept no numbers
+    train(num_steps=2 * tiny.Config().num_steps)
+
+
 def test_hidden_files_and_what_a_killed_start_left_are_no_others(tmp_path, train) -> None:
     (tmp_path / "run").mkdir()
     for name in (".DS_Store", "config.tmp", "run.lock.0123"):

@@ -115,3 +115,14 @@ def test_seeds_keep_their_own_best():
     np.testing.assert_array_equal(second.value, [5.0, 4.0])
     np.testing.assert_array_equal(second.step, [1, 2])
     np.testing.assert_array_equal(second.params, [[1.0], [2.0]])
+
+
+def test_of_equal_values_the_later_is_best():
+    """A prior whose log Z is never to be trusted is not evaluated at its first validation."""
+    at = lambda step: state.TrainState(jnp.array(step), jnp.array([float(step)]), (), ())
+    worst = jnp.float32(np.finfo(np.float32).max)
+    so_far = best.init(at(0))
+    for step, value in ((1, worst), (2, worst), (3, jnp.inf), (4, jnp.nan)):
+        so_far = best.update(so_far, value, at(step))
+    assert int(so_far.step) == 2
+    np.testing.assert_array_equal(so_far.params, [2.0])
