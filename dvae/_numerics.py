@@ -293,6 +293,11 @@ def logit(p: jax.Array) -> jax.Array:
     return jnp.log(p) - jnp.log1p(-p)
 
 
+def within(x: jax.Array, low: ArrayLike, high: ArrayLike) -> jax.Array:
+    """Clips x, with slope 1 at the ends, which `jnp.clip` halves, and exactly 0 beyond them."""
+    return jnp.where(x < low, low, jnp.where(x > high, high, x))
+
+
 @jax.custom_jvp
 def sigmoid(x: jax.Array) -> jax.Array:
     """Evaluates s(x) = 1 / (1 + e^{-x}) with the derivative s(x) s(-x).

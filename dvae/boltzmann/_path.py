@@ -51,7 +51,8 @@ def parts(path: Path, z: jax.Array) -> Parts:
     params, block = path.params, path.plan.blocks[0]
     slope = (params.bias - path.base)[path.plan.order]
     others = jnp.ones(len(slope)).at[block.rows].set(0).astype(slope.dtype)
-    linear = jnp.tensordot(slope * others, z[:-1].astype(slope.dtype), 1)
+    bits = z[:-1].astype(slope.dtype)
+    linear = jnp.tensordot(slope * others, bits, 1, precision=_sums.HIGHEST)
     weights, edges = params.weights[path.plan.rest], path.plan.rest_places
     quadratic = _sums.pairs(edges, weights, z[:-1], z[:-1], is_dense=params.graph.is_dense)
     first = slope[block.rows].reshape(-1, *(1,) * (z.ndim - 1))

@@ -51,7 +51,7 @@ def pairs(
 
 def energy(graph: Graph, bias: jax.Array, weights: jax.Array, z: jax.Array) -> jax.Array:
     """Evaluates -b.z - sum_e w_e z_i z_j of z [n, ...] of any dtype: [...]."""
-    linear = jnp.tensordot(bias, z.astype(bias.dtype), 1)
+    linear = jnp.tensordot(bias, z.astype(bias.dtype), 1, precision=HIGHEST)
     return -linear - pairs(graph.edges, weights, z, z, is_dense=graph.is_dense)
 
 

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
-from dvae._numerics import ArrayLike, float_dtype, partition, spec_of, upcast
+from dvae._numerics import ArrayLike, float_dtype, partition, sigmoid, spec_of, upcast
 from dvae.boltzmann import _cover, _hidden, _sums
 from dvae.boltzmann._cover import Cover, Groups
 from dvae.boltzmann._graph import Graph
@@ -118,7 +118,7 @@ def hierarchical(
             raise ValueError("samples must be bits, 0 or 1")
     entropy = bernoulli.entropy(before).sum(-1)
     spec = PartitionSpec(*spec_of(before)[:-1])
-    arrays = params, jax.nn.sigmoid(before), jax.nn.sigmoid(after)
+    arrays = params, sigmoid(before), sigmoid(after)
     cross = partition(lambda *x: _cross(found, *x), spec, *arrays)
     if bits is not None:
         term = partition(lambda *x: _hidden.term(found, *x), spec, *arrays, bits)
@@ -140,7 +140,8 @@ def _cross(found: Cover, params: Machine, mu: jax.Array, known: jax.Array) -> ja
     mean, later = rows(mu), rows(known)
     first, second = found.group[graph.edges].T
     weights = params.weights.astype(dtype)
-    total = jnp.tensordot(params.bias.astype(dtype), mean, 1)
+    bias = params.bias.astype(dtype)
+    total = jnp.tensordot(bias, mean, 1, precision=_sums.HIGHEST)
     # An edge is (i, j) in the order of the caller: the earlier group may be either end's.
     for chosen, left, right in (
         (first == second, mean, mean),

@@ -211,7 +211,10 @@ def rebar_gradients(
 
     def moved(params: PyTree) -> jax.Array:
         """Returns 0 [..., n], with the gradient of the logits."""
-        return upcast(logits_fn(params)) - upcast(logits)
+        finite = jnp.isfinite(logits)  # of a certain bit: inf - inf is NaN
+        return jnp.where(finite, upcast(logits_fn(params)), 0) - jnp.where(
+            finite, upcast(logits), 0
+        )
 
     def relaxed(params: PyTree) -> jax.Array:
         """Returns c(z) and c(z') [2, ...]."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import jax
 
-from dvae._numerics import ArrayLike, as_float, upcast
+from dvae._numerics import ArrayLike, as_float, sigmoid, upcast
 from dvae.distributions import bernoulli
 from dvae.rbm import _groups
 from dvae.rbm._estimates import with_negative_phase
@@ -54,9 +54,9 @@ def hierarchical(
     where = _groups.layout(params, logits, log_ratios, "log_ratios")
     joined = _groups.join(logits)
     entropy = bernoulli.entropy(joined).sum(-1)
-    mu = jax.nn.sigmoid(joined)
+    mu = sigmoid(joined)
     known = [upcast(logits[g]) + upcast(log_ratios[g]) for g in where.known]
-    nu = jax.nn.sigmoid(_groups.join(known)) if known else mu
+    nu = sigmoid(_groups.join(known)) if known else mu
     linear = product(mu, _groups.join(params[:2]))
     return upcast(log_z) - entropy - linear - _groups.coupling(params, where, mu, nu)
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from dvae._numerics import ArrayLike, upcast
+from dvae._numerics import ArrayLike, sigmoid, upcast
 from dvae.distributions import bernoulli
 from dvae.rbm import _groups
 from dvae.rbm._rbm import RBM, check_rbm, product
@@ -77,7 +77,7 @@ def kl_surrogate(
         )
     joined = _groups.join(logits)
     entropy = bernoulli.entropy(joined).sum(-1)
-    q = jax.nn.sigmoid(joined)
+    q = sigmoid(joined)
     known = q
     if where.known:
         zeta = jax.lax.stop_gradient(_groups.join([zetas[g] for g in where.known]))

@@ -28,6 +28,7 @@ from dvae._numerics import (
     same_rank,
     sigmoid,
     widen,
+    within,
 )
 from dvae.relax._implicit import Pair, SlopesFn, Target, attach, gap, tails
 
@@ -125,7 +126,7 @@ def posterior_logits(
 
 def _clipped(family: Family, zeta: jax.Array) -> jax.Array:
     """Returns zeta moved into a bounded support."""
-    return jnp.clip(zeta, 0, 1) if family.bounded else zeta
+    return within(zeta, 0, 1) if family.bounded else zeta
 
 
 def _inside(family: Family, zeta: jax.Array, value: jax.Array) -> jax.Array:

@@ -20,6 +20,7 @@ from dvae._numerics import (
     same_rank,
     sigmoid,
     widen,
+    within,
 )
 from dvae.relax._implicit import tails
 from dvae.relax._mixture import uniform_like
@@ -31,7 +32,7 @@ def icdf(rho: ArrayLike, logits: ArrayLike, temperature: ArrayLike) -> jax.Array
     """Maps uniform noise to zeta = sigmoid((l + logit(rho)) / tau).
 
     Args:
-        rho: [...] float in (0, 1).
+        rho: [...] float in [0, 1].
         logits: [...] float.
         temperature: tau > 0; all three broadcast.
 
@@ -39,7 +40,7 @@ def icdf(rho: ArrayLike, logits: ArrayLike, temperature: ArrayLike) -> jax.Array
         [...] in [0, 1].
 
     Raises:
-        ValueError: if temperature is a Python number and not positive, or rho one outside (0, 1).
+        ValueError: if temperature is a Python number and not positive, or rho one outside [0, 1].
     """
     check_unit("rho", rho)
     (rho, logits), tau, dtype = _prepare((rho, logits), temperature)
@@ -52,7 +53,7 @@ def icdf_logit(rho: ArrayLike, logits: ArrayLike, temperature: ArrayLike) -> jax
     """Maps uniform noise to y = logit(zeta) = (l + logit(rho)) / tau.
 
     Args:
-        rho: [...] float in (0, 1).
+        rho: [...] float in [0, 1].
         logits: [...] float.
         temperature: tau > 0; all three broadcast.
 
@@ -60,7 +61,7 @@ def icdf_logit(rho: ArrayLike, logits: ArrayLike, temperature: ArrayLike) -> jax
         [...] logits of relaxed bits.
 
     Raises:
-        ValueError: if temperature is a Python number and not positive, or rho one outside (0, 1).
+        ValueError: if temperature is a Python number and not positive, or rho one outside [0, 1].
     """
     check_unit("rho", rho)
     (rho, logits), tau, dtype = _prepare((rho, logits), temperature)
@@ -145,7 +146,7 @@ def log_prob(zeta: ArrayLike, logits: ArrayLike, temperature: ArrayLike) -> jax.
     """
     (zeta, logits), tau, dtype = _prepare((zeta, logits), temperature)
     info = jnp.finfo(zeta.dtype)
-    zeta = jnp.clip(zeta, info.tiny, 1 - info.epsneg)
+    zeta = within(zeta, info.tiny, 1 - info.epsneg)
     log_zeta, log_rest = jnp.log(zeta), jnp.log1p(-zeta)
     density = _log_prob_of_logit(log_zeta - log_rest, logits, tau)
     return (density - log_zeta - log_rest).astype(dtype)

@@ -47,7 +47,7 @@ def sample(
         [..., C] on the simplex, in the dtype of logits.
 
     Raises:
-        ValueError: if temperature is a Python number and not positive.
+        ValueError: if temperature is a Python number and not positive, or its last axis is not 1.
     """
     logits = as_float(logits)
     gumbels = standard_gumbel(key, logits.shape)
@@ -64,14 +64,15 @@ def transform(gumbels: ArrayLike, logits: ArrayLike, temperature: ArrayLike) -> 
 
     Args:
         gumbels: [..., C] float, standard Gumbel noise; broadcasts with logits.
-        logits: [..., C] float, normalized or not.
+        logits: [..., C] float, normalized or not. A class at -inf is never drawn; the gradient of
+            the temperature is then NaN.
         temperature: tau > 0, a scalar, or [..., 1] of the logits' rank.
 
     Returns:
         [..., C] on the simplex, in the dtype of logits.
 
     Raises:
-        ValueError: if temperature is a Python number and not positive.
+        ValueError: if temperature is a Python number and not positive, or its last axis is not 1.
     """
     return jax.nn.softmax(_scaled(gumbels, logits, temperature)).astype(float_dtype(logits))
 
@@ -91,7 +92,7 @@ def transform_hard(gumbels: ArrayLike, logits: ArrayLike, temperature: ArrayLike
         [..., C] exactly 0 or 1, in the dtype of logits.
 
     Raises:
-        ValueError: if temperature is a Python number and not positive.
+        ValueError: if temperature is a Python number and not positive, or its last axis is not 1.
     """
     scaled, dtype = _scaled(gumbels, logits, temperature), float_dtype(logits)
     soft = jax.nn.softmax(scaled).astype(dtype)
@@ -101,9 +102,20 @@ def transform_hard(gumbels: ArrayLike, logits: ArrayLike, temperature: ArrayLike
     return one_hot + (soft - jax.lax.stop_gradient(soft))
 
 
+def _check_temperature(temperature: ArrayLike) -> None:
+    """Raises ValueError unless it is positive, and one for all classes of a variable."""
+    check_positive("temperature", temperature)
+    shape = jnp.shape(temperature)
+    if shape and shape[-1] != 1:
+        raise ValueError(
+            "temperature must be a scalar or [..., 1], one for all classes of a variable, got "
+            f"shape {shape}; add an axis: temperature[..., None]"
+        )
+
+
 def _scaled(gumbels: ArrayLike, logits: ArrayLike, temperature: ArrayLike) -> jax.Array:
     """Returns (l + g) / tau in at least float32."""
-    check_positive("temperature", temperature)
+    _check_temperature(temperature)
     (logits,), _ = widen(logits)
     gumbels = jnp.asarray(gumbels, logits.dtype)
     check_classes(gumbels, logits)
@@ -130,7 +142,7 @@ def log_prob(y: ArrayLike, logits: ArrayLike, temperature: ArrayLike) -> jax.Arr
         [...] nats.
 
     Raises:
-        ValueError: if temperature is a Python number and not positive.
+        ValueError: if temperature is a Python number and not positive, or its last axis is not 1.
     """
     smallest = float(jnp.finfo(float_dtype(y)).smallest_subnormal)
     tiny = max(smallest, float(jnp.finfo(jnp.float32).tiny))
@@ -160,9 +172,9 @@ def log_prob_of_log(log_y: ArrayLike, logits: ArrayLike, temperature: ArrayLike)
         [...] nats.
 
     Raises:
-        ValueError: if temperature is a Python number and not positive.
+        ValueError: if temperature is a Python number and not positive, or its last axis is not 1.
     """
-    check_positive("temperature", temperature)
+    _check_temperature(temperature)
     (log_y, logits), dtype = widen(log_y, logits)
     check_classes(log_y, logits)
     log_y, logits = jnp.broadcast_arrays(log_y, logits)

@@ -11,7 +11,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from dvae._numerics import ArrayLike, sigmoid
+from dvae._numerics import ArrayLike, sigmoid, within
 from dvae.relax import _mixture
 from dvae.relax._implicit import MIN_DENSITY, Pair, Slopes, Target, inverse_density
 from dvae.relax._mixture import Family
@@ -204,14 +204,16 @@ def posterior_logits(zeta: ArrayLike, logits: ArrayLike, beta: ArrayLike) -> jax
 def _logs(zeta: jax.Array) -> Pair:
     """Returns log zeta and log(1 - zeta), both finite: the ends count as one rounding away."""
     info = jnp.finfo(zeta.dtype)
-    zeta = jnp.clip(zeta, info.tiny, 1 - info.epsneg)
+    zeta = within(zeta, info.tiny, 1 - info.epsneg)
     return jnp.log(zeta), jnp.log1p(-zeta)
 
 
 def _component_cdfs(zeta: jax.Array, beta: jax.Array) -> Pair:
     """Evaluates R_0(zeta) and R_1(zeta)."""
-    # Unlike in the densities the ends need no care: log 0 = -inf gives exactly 0 and 1.
-    log_zeta, log_rest = _logs(zeta)
+    # Only the end at which a logarithm is infinite is moved: at the other R_0 and R_1 are exact.
+    info = jnp.finfo(zeta.dtype)
+    log_zeta = jnp.log(within(zeta, info.tiny, 1))
+    log_rest = jnp.log1p(-within(zeta, 0, 1 - info.epsneg))
     zeta, beta = jnp.broadcast_arrays(zeta, beta)
     r0 = jnp.where(zeta <= 0, 0, jnp.exp(log_zeta / beta))
     r1 = jnp.where(zeta >= 1, 1, -jnp.expm1(log_rest / beta))

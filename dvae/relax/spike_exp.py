@@ -10,7 +10,7 @@ Reference: Rolfe, "Discrete Variational Autoencoders" (2017), section 2.
 import jax
 import jax.numpy as jnp
 
-from dvae._numerics import ArrayLike, check_unit, mark_nan, meet, sigmoid
+from dvae._numerics import ArrayLike, check_unit, mark_nan, meet, sigmoid, within
 from dvae.relax._exponential import component_cdfs
 from dvae.relax._implicit import Slopes, attach, gap, inverse_density, tails
 from dvae.relax._mixture import prepare, uniform_like
@@ -85,7 +85,7 @@ def cdf(zeta: ArrayLike, logits: ArrayLike, beta: ArrayLike) -> jax.Array:
         TypeError: if an argument is complex.
     """
     (zeta, logits), beta, dtype = prepare((zeta, logits), beta)
-    _, r1 = component_cdfs(jnp.clip(zeta, 0, 1), beta)
+    _, r1 = component_cdfs(within(zeta, 0, 1), beta)
     value = sigmoid(-logits) + sigmoid(logits) * r1
     below, value = jnp.broadcast_arrays(zeta < 0, value)
     return jnp.where(below, 0, value).astype(dtype)

@@ -229,9 +229,9 @@ def kmeans(
     """Clusters points so that the sum of |point - code|^2 is at a local minimum.
 
     Starts from `kmeans_plus_plus` and does a fixed number of Lloyd iterations, which never increase
-    the sum. A code that loses all its points moves to the point that is farthest from its own code,
-    which lowers the sum by that squared distance at least; where every point already lies on a code
-    it stays. Numbers of any scale and offset are clustered alike, to their last digits.
+    the sum. A code that loses all its points moves to the point that is farthest from its own code;
+    where every point already lies on a code it stays. Numbers of any scale and offset are clustered
+    alike, to their last digits.
 
     Memory: the points, one float per point, and chunk_size x C distances.
 

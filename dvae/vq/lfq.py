@@ -18,7 +18,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dvae._numerics import ArrayLike, check_positive, upcast
+from dvae._numerics import ArrayLike, check_positive, sigmoid, upcast
 from dvae.distributions import bernoulli
 from dvae.vq._checks import count_codes
 from dvae.vq._common import (
@@ -158,8 +158,8 @@ def losses(
     logits = 4 * jnp.asarray(inverse_temperature, v.dtype) * v
     entropy = jnp.sum(bernoulli.entropy(logits), axis=-1)
     # Both means: 1 - mean would lose the digits of a small one.
-    on = mean(jax.nn.sigmoid(logits), mask, num_axes)
-    off = mean(jax.nn.sigmoid(-logits), mask, num_axes)
+    on = mean(sigmoid(logits), mask, num_axes)
+    off = mean(sigmoid(-logits), mask, num_axes)
     return Losses(
         mean(commitment, mask, num_axes),
         mean(entropy, mask, num_axes),

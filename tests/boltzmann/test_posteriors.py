@@ -108,6 +108,16 @@ def test_value_and_gradient_are_those_of_the_enumerated_kl(name, form, monkeypat
     assert_equal_with_gradients(f, g, on(graph, seed=1, scale=1.5))
 
 
+@pytest.mark.parametrize("logit", [-18.0, 18.0])
+def test_nearly_certain_bits_keep_the_gradient_of_the_prior(logit):
+    """(l - b) s(l) s(-l) for a bit of its own: with s (1 - s) the prior's part would be lost."""
+    bias = np.sign(logit) * 30
+    params = boltzmann.Machine(jnp.float32([bias, 0]), jnp.zeros(1), graphs.grid(2))
+    of_logit = lambda x: kl.hierarchical(params, [jnp.append(x, 0.0)], [jnp.zeros(2)], 1.0)
+    expected = (logit - bias) * np.exp(-np.abs(logit)) / (1 + np.exp(-np.abs(logit))) ** 2
+    np.testing.assert_allclose(jax.grad(of_logit)(jnp.float32(logit)), expected, rtol=1e-4)
+
+
 def test_a_bipartite_graph_with_its_sides_as_groups_has_the_kl_of_the_rbm():
     rng = np.random.default_rng(0)
     params = rbm.RBM(*(jnp.float32(rng.normal(size=s)) for s in (4, 6, (4, 6))))

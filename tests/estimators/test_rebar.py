@@ -150,6 +150,16 @@ def test_gradients_in_parameters_are_those_in_logits_and_those_of_f(toward_mean)
         np.testing.assert_allclose(ours, oracle, rtol=1e-3, atol=1e-5)
 
 
+def test_certain_bits_add_nothing_to_the_gradients_in_parameters():
+    params = {"logits": jnp.float32([0.5, jnp.inf, -jnp.inf])}
+    found = estimators.rebar_gradients(
+        jax.random.key(0), lambda p: p["logits"], lambda _, z: z.sum(-1), params, temperature=0.5
+    )
+    for gradient in (found.signal, found.control):
+        assert np.all(np.isfinite(gradient["logits"]))
+        np.testing.assert_array_equal(gradient["logits"][1:], 0)
+
+
 def test_relaxed_bits_toward_the_mean_are_those_of_relax_with_that_control():
     """What relax says of a control that is a function of the logits is added by hand."""
     key, t, eta = jax.random.key(13), 2.0, 0.8

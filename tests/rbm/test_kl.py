@@ -11,7 +11,7 @@ from test_energy_and_exact import machine
 
 from dvae import rbm, relax
 from dvae.distributions import bernoulli
-from dvae.rbm import exact, kl
+from dvae.rbm import exact, kl, rolfe
 
 BETA = 3.0
 LOGITS = np.array([0.7, -1.2, 0.3, 1.1], np.float32)
@@ -108,6 +108,17 @@ def test_half_precision_is_summed_in_float32(groups, dtype):
     expected = jax.jit(kl.hierarchical)(wide(params), wide(logits), wide(ratios), 300.0)
     assert found.dtype == jnp.float32
     np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("value", [kl.hierarchical, rolfe.kl_surrogate])
+@pytest.mark.parametrize("logit", [-25.0, -18.0, 18.0, 25.0])
+def test_nearly_certain_bits_keep_the_gradient_of_the_prior(value, logit):
+    """(l - a) s(l) s(-l) for a bit of its own: with s (1 - s) the prior's part would be lost."""
+    bias = np.sign(logit) * 30
+    params = rbm.RBM(jnp.float32([bias]), jnp.zeros(1), jnp.zeros((1, 1)))
+    of_logit = lambda x: value(params, [jnp.append(x, 0.0)], [jnp.zeros(2)], 1.0)
+    expected = (logit - bias) * np.exp(-np.abs(logit)) / (1 + np.exp(-np.abs(logit))) ** 2
+    np.testing.assert_allclose(jax.grad(of_logit)(jnp.float32(logit)), expected, rtol=1e-4)
 
 
 @pytest.mark.thorough

@@ -170,6 +170,23 @@ def test_log_prob_and_its_gradients_are_finite_where_y_underflows(dtype):
         assert np.isfinite(gradients[2])
 
 
+def test_a_temperature_is_one_for_all_classes():
+    """One of [B] would be taken by class wherever there are B classes."""
+    x, temperatures = jnp.zeros((3, 3)), jnp.float32([0.1, 1.0, 10.0])
+    logits = jnp.tile(jnp.arange(3.0), (3, 1))
+    for call in (
+        lambda: gumbel_softmax.sample(jax.random.key(0), x, temperatures),
+        lambda: gumbel_softmax.transform_hard(x, x, temperatures),
+        lambda: gumbel_softmax.log_prob(x, x, temperatures),
+    ):
+        with pytest.raises(ValueError, match=r"got shape \(3,\); add an axis"):
+            call()
+    each = gumbel_softmax.transform(0 * x, logits, temperatures[:, None])
+    assert np.all(np.diff(each[:, 2]) < 0)
+    one_by_one = jax.vmap(gumbel_softmax.transform)(0 * x, logits, temperatures)
+    np.testing.assert_allclose(each, one_by_one, rtol=1e-6)
+
+
 @pytest.mark.parametrize("temperature", [0.0, -1, np.float32(0)])
 def test_temperature_must_be_positive(temperature):
     key, x = jax.random.key(0), jnp.zeros(3)

@@ -74,6 +74,26 @@ def test_power_density_is_finite_at_zeta_that_rounded_to_the_ends():
 
 
 @pytest.mark.thorough
+@pytest.mark.parametrize("name", ["exponential", "uniform_exp"])
+def test_slopes_at_the_ends_are_those_beside_them(name):
+    """Samples in bfloat16 round to the ends, where half a slope would be lost."""
+    log_prob = relax.SMOOTHINGS[name].log_prob
+    slope = jax.vmap(jax.grad(lambda zeta: log_prob(zeta, 1.0, 4.0)))
+    beside = slope(jnp.float32([1e-5, 1 - 1e-5]))
+    np.testing.assert_allclose(slope(jnp.float32([0, 1])), beside, rtol=1e-2)
+
+
+def test_power_is_exact_at_the_ends():
+    """At small beta one rounding before 1 is far from 1, and the slope at 0 overflows."""
+    power, betas = relax.power, jnp.float32([0.01, 0.1, 0.5])
+    np.testing.assert_array_equal(power.cdf(2.0, -10.0, betas), 1)
+    np.testing.assert_array_equal(power.cdf(jnp.float32(1), 10.0, betas), 1)
+    np.testing.assert_array_equal(power.cdf(jnp.float32(0), -10.0, betas), 0)
+    for function in (power.log_ratio, power.log_prob_0):
+        slopes = jax.vmap(jax.grad(function), (0, None))(jnp.float32([0, 1]), 0.1)
+        assert np.all(np.isfinite(slopes)), function
+
+
 def test_step_is_hard_and_passes_no_gradient():
     rho, logits = jnp.float32([0.1, 0.5, 0.9]), jnp.float32([3.0, 0.0, -4.0])
     np.testing.assert_array_equal(relax.step.icdf(rho, logits, 8.0), [1, 1, 0])

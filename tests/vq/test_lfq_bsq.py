@@ -187,6 +187,15 @@ def test_zeros_and_nan():
 
 
 @pytest.mark.thorough
+def test_nearly_certain_bits_keep_their_gradient_of_the_marginal_entropy():
+    """-sum_b p_b log p_b of mirrored vectors has mirrored slopes, of either sign of the logits."""
+    v = jnp.full((10, 1), -0.06).at[0].set(0.06)  # logits of 24
+    slope = lambda v: jax.grad(lambda v: vq.lfq.losses(v, inverse_temperature=100.0)[2])(v)
+    on, mirrored = slope(v), slope(-v)
+    np.testing.assert_allclose(on, -mirrored, rtol=1e-3)
+    np.testing.assert_allclose(on, jnp.full_like(on, on[1]), rtol=1e-3)
+
+
 def test_straight_through_gradients():
     v, weights = draw(4, (6, 3)), draw(5, (6, 3))
     gradient = lambda module: jax.grad(lambda v: jnp.sum(weights * module.quantize(v).q))(v)
