@@ -248,4 +248,4 @@ def write(groups: Sequence[Group], out: Path) -> str:
 
 
 if __name__ == "__main__":
-    result_tables.start_program("report", compare, json_name="results")
+    result_tables.start_program("report", compare)
