@@ -187,10 +187,14 @@ def _in_folders(place: Place, cell: Cell, budget: str) -> list[Run]:
 
 
 def _longest(runs: Sequence[Run], kind: Callable[[Run], str]) -> list[Run]:
-    """Returns of runs that have their kind and a seed in common the longest one, in their order."""
+    """Returns of runs that have their kind and a seed in common the longest one, in their order.
+
+    Of equal length it is the one of more seeds, which has the others' numbers, too.
+    """
+    size = lambda run: (_steps(run), len(run.summary["seeds"]))
     seeds: dict[str, set[int]] = {}
     chosen = set()
-    for i in sorted(range(len(runs)), key=lambda i: -_steps(runs[i])):
+    for i in sorted(range(len(runs)), key=lambda i: size(runs[i]), reverse=True):
         before = seeds.setdefault(kind(runs[i]), set())
         if not before & set(runs[i].summary["seeds"]):
             before |= set(runs[i].summary["seeds"])

@@ -204,6 +204,25 @@ def test_a_run_that_went_on_takes_the_place_of_what_was_recorded_of_it(place) ->
     assert [summary["steps"] for summary in results.recorded(place)] == [2_000]
 
 
+def test_one_seed_takes_the_place_of_five_only_where_it_is_longer(place, capsys) -> None:
+    kept = place.records.with_suffix(".before.json")
+    seeds = lambda path: sorted(len(one["seeds"]) for one in groups.read_summaries(path))
+    leave_run(place, 0, num_seeds=5)
+    results.write(place)
+    shutil.rmtree(place.runs)
+    cell = leave_run(place, 0)
+    results.write(place)
+    assert seeds(place.records) == [5]
+    assert (kept.exists(), capsys.readouterr().err) == (False, "")
+    path = place.workdir(cell, "cpu", 0) / "summary.json"
+    place.records.write_text(f"[{path.read_text()}]")
+    shutil.rmtree(place.runs)
+    leave_run(place, 0, num_seeds=5)
+    results.write(place)
+    assert (seeds(place.records), seeds(kept)) == ([5], [1])
+    assert f"1 of the 1 runs that {place.records} held are not in it now" in capsys.readouterr().err
+
+
 def test_a_run_that_leaves_no_result_is_named_and_the_next_goes_on(
     place, monkeypatch, capsys
 ) -> None:
