@@ -22,7 +22,7 @@ from pathlib import Path
 from dvae.train import paths, signals, status
 from experiments.common import begin, flag_help, flags, records
 from experiments.common.flags import option
-from experiments.reproduce import code_priors, jobs, listing, results
+from experiments.reproduce import code_priors, jobs, listing, results, summaries
 from experiments.reproduce.manifest import BUDGETS, PAPER, TABLES, Cell
 
 _WRITING_SECONDS = 10.0  # for the table and its pictures
@@ -161,11 +161,11 @@ def train(config: Config, place: results.Place, waiting: list[jobs.Job]) -> list
         workdir = job.log.with_suffix("")
         said = job.log.read_text(encoding="utf-8", errors="replace").splitlines()
         following = None
-        if code == 0 and not (workdir / records.SUMMARY_FILE).exists():
+        summary = summaries.read(workdir) if code == 0 else None
+        if code == 0 and summary is None:
             how = f"ended without a result (see {job.log})"
             failed.append(job.name)
-        elif code == 0:
-            summary = records.read_summary(workdir)
+        elif summary is not None:
             if job.following is not None and not records.is_unfinished(summary):
                 following = over_codes_of(workdir, job.following)
             how = f"{records.steps(summary)} steps"

@@ -12,7 +12,7 @@ from experiments import disarm_table, joint_table, report, table1, table2, table
 from experiments.common import groups, records
 from experiments.common import tables as result_tables
 from experiments.common.groups import Run
-from experiments.reproduce import priors, quantizer_table
+from experiments.reproduce import priors, quantizer_table, summaries
 from experiments.reproduce.manifest import BUDGETS, Cell, Table
 
 Write = Callable[[Sequence[groups.Group], Path], str]
@@ -178,7 +178,9 @@ def _in_folders(place: Place, cell: Cell, budget: str) -> list[Run]:
     pattern = f"{cell.name}-{budget}/seed*/{records.SUMMARY_FILE}"
     runs = []
     for path in sorted((place.runs / place.table.name).glob(pattern)):
-        summary = records.read_summary(path.parent)
+        summary = summaries.read(path.parent)
+        if summary is None:
+            continue
         summary["config"] = {**summary["config"], groups.DATASET: cell.dataset}
         if cell.recipes[budget].prior is not None:
             summary = quantizer_table.complete(summary, path.parent)

@@ -15,7 +15,7 @@ import pytest
 from experiments import table1
 from experiments.common import groups, tables
 from experiments.reproduce import __main__ as reproduce
-from experiments.reproduce import listing, manifest, results
+from experiments.reproduce import listing, manifest, results, summaries
 
 ROOT = Path(__file__).parents[2]
 CELL = "mnist_static_linear_nvil"
@@ -221,6 +221,21 @@ def test_one_seed_takes_the_place_of_five_only_where_it_is_longer(place, capsys)
     results.write(place)
     assert (seeds(place.records), seeds(kept)) == ([5], [1])
     assert f"1 of the 1 runs that {place.records} held are not in it now" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("damaged", ["", '{"config": {', "[]", "{}"])
+def test_a_damaged_summary_is_that_of_an_unfinished_run(place, capsys, damaged) -> None:
+    leave_run(place, 0)
+    cell = leave_run(place, 1)
+    path = place.workdir(cell, "cpu", 1) / "summary.json"
+    path.write_text(damaged)
+    summaries.say_once.cache_clear()
+    assert [job.name for job in reproduce.queue(*chosen(place, seeds=2))] == [f"{CELL}, seed 1"]
+    results.write(place)
+    assert [summary["seeds"] for summary in results.recorded(place)] == [[0]]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(path) in line
+    assert line.endswith("not finished: its command, given again, writes it")
 
 
 def test_a_run_that_leaves_no_result_is_named_and_the_next_goes_on(
