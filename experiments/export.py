@@ -56,7 +56,7 @@ def read(config: Config, directory: Path) -> RunConfig:
     """Returns the configuration of a run, which has a checkpoint and is not in progress.
 
     Raises:
-      ValueError: it is not such a run.
+      ValueError: it is not such a run, or its summary is damaged.
       LockedError: it is being trained.
     """
     classes = {name: program.Config for name, program in _PROGRAMS.items()}
@@ -65,6 +65,12 @@ def read(config: Config, directory: Path) -> RunConfig:
     lock.check_free(directory)
     if not any((directory / checkpoint.FOLDER).glob("[0-9]*")):
         raise ValueError(f"{directory} has no checkpoint, and so no model; train it first")
+    try:
+        records.read_summary(directory)
+    except FileNotFoundError:
+        pass  # the run was not finished
+    except ValueError as error:
+        raise ValueError(f"{error}; the run's command, given again, writes it anew") from error
     return run_config
 
 

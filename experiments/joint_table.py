@@ -140,4 +140,4 @@ def write(groups: Sequence[Group], out: Path) -> str:
 
 
 if __name__ == "__main__":
-    result_tables.start_program("joint_table", compare, json_name=NAME)
+    result_tables.start_program("joint_table", compare)

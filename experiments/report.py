@@ -192,7 +192,10 @@ def _with_learned_prior(group: Group) -> Group:
     """Adds to each run's numbers the bound under the prior that was learned over its codes."""
     runs = []
     for run in group.runs:
-        bits = [run_models.learned_prior(run.directory, seed) for seed in run.summary["seeds"]]
+        images = run.summary["test"].get("num_images")
+        bits = [
+            run_models.learned_prior(run.directory, seed, images) for seed in run.summary["seeds"]
+        ]
         if None not in bits:
             test = {**run.summary["test"], LEARNED: bits if len(bits) > 1 else bits[0]}
             run = run._replace(summary={**run.summary, "test": test})
@@ -248,4 +251,4 @@ def write(groups: Sequence[Group], out: Path) -> str:
 
 
 if __name__ == "__main__":
-    result_tables.start_program("report", compare, json_name="results")
+    result_tables.start_program("report", compare)

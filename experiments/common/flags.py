@@ -31,6 +31,12 @@ Config = TypeVar("Config")
 Presets = Mapping[str, Mapping[str, Any]]
 MAX_INT = 2**31 - 1  # of what a device counts in int32
 _LIST_PRESETS, _SHOW_PRESET = "list_presets", "show_preset"
+PARSERS: Mapping[type, type[absl_flags.ArgumentParser[Any]]] = {
+    bool: absl_flags.BooleanParser,
+    int: absl_flags.IntegerParser,
+    float: absl_flags.FloatParser,
+    str: absl_flags.ArgumentParser,
+}
 MAX_SEED = 2**32 - 1  # jax.random.key drops higher bits
 
 
@@ -137,12 +143,6 @@ def former_values(config: Any) -> dict[str, Any]:
 
 def define(config_class: type, presets: Presets | None = None) -> None:
     """Defines one flag for every field of the dataclass, and `--preset` if there are presets."""
-    parsers = {
-        bool: absl_flags.BooleanParser,
-        int: absl_flags.IntegerParser,
-        float: absl_flags.FloatParser,
-        str: absl_flags.ArgumentParser,
-    }
 
     def define_one(name: str, parser: absl_flags.ArgumentParser, text: str, group: str) -> None:
         # absl keeps flags by module; under the names of groups `flag_help` finds them.
@@ -152,7 +152,7 @@ def define(config_class: type, presets: Presets | None = None) -> None:
             absl_flags.DEFINE(parser, name, None, text, module_name=group)
 
     for field in flag_fields(config_class):
-        parser = parsers[type(field.default)]()
+        parser = PARSERS[type(field.default)]()
         text = flag_help.describe(field, rules_of(config_class).get(field.name, ()))
         define_one(field.name, parser, text, field.metadata["group"])
         if alias := field.metadata["alias"]:

@@ -31,8 +31,11 @@ class Program(NamedTuple):
     before: Mapping[str, Any] = {}
 
 
-# Settings that say which step is kept of a training, not how it goes.
-_OF_WATCHING = ("eval_interval", "num_eval_images", "num_validation_images", "checkpoint_interval")
+# Settings that say which step is kept of a training and what is told of it, not how it goes.
+_OF_WATCHING = (
+    *("eval_interval", "num_eval_images", "num_validation_images"),
+    *("checkpoint_interval", "log_interval", "steps_per_call"),
+)
 _LENGTH, _PARTS = "num_steps", ("kl_warmup_steps", "beta_steps", "capacity_steps")
 
 # What compares a program's runs.
@@ -127,7 +130,14 @@ def read_summaries(path: Path) -> list[Summary]:
 def is_of(
     program: Program, summary: Mapping[str, Any], config: RunConfig, *, any_length: bool = False
 ) -> bool:
-    """Tells whether a run has the settings of a configuration, but for its seeds.
+    """Tells whether a run has the settings of a configuration; see `differences`."""
+    return not differences(program, summary, config, any_length=any_length)
+
+
+def differences(
+    program: Program, summary: Mapping[str, Any], config: RunConfig, *, any_length: bool = False
+) -> dict[str, tuple[Any, Any]]:
+    """Returns the settings but seeds in which a run differs from a configuration: there, and here.
 
     How often it was validated and saved does not count, though it says which step was kept.
 
@@ -139,20 +149,24 @@ def is_of(
         may be as long as in the configuration, or the same share of the run.
     """
     settings = dataclasses.asdict(config)
+    if (there := summary["config"][DATASET]) != settings[DATASET]:
+        return {DATASET: (there, settings[DATASET])}
     dataset = {DATASET: settings[DATASET]}
-    if summary["config"][DATASET] != settings[DATASET]:
-        return False
-    alike = {name: value for name, value in summary.items() if name != "steps"}
-    wanted = settings_of(program, {"config": settings, **dataset})
-    found = settings_of(program, {**alike, **dataset})
-    differ = {name for name in {**wanted, **found} if wanted.get(name) != found.get(name)}
-    differ -= {*_OF_WATCHING}
+    wanted = training_of(program, {"config": settings, **dataset})
+    found = training_of(program, {**summary, **dataset})
+    differ = [name for name in {**wanted, **found} if wanted.get(name) != found.get(name)]
     if any_length:
         share = lambda values, name: values.get(name, 0) / values[_LENGTH]
-        differ -= {
-            name for name in differ & {*_PARTS} if share(wanted, name) == share(found, name)
-        } | {_LENGTH}
-    return not differ
+        same = {name for name in _PARTS if share(wanted, name) == share(found, name)} | {_LENGTH}
+        differ = [name for name in differ if name not in same]
+    return {name: (found.get(name), wanted.get(name)) for name in differ}
+
+
+def training_of(program: Program, summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the settings of a run's training: but its seeds, how far it came and its watching."""
+    whole = {name: value for name, value in summary.items() if name != "steps"}
+    settings = settings_of(program, whole)
+    return {name: value for name, value in settings.items() if name not in _OF_WATCHING}
 
 
 def _checked(

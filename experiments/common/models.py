@@ -1,5 +1,6 @@
 """The trained models that a run leaves in its folder, one for each seed: see `dvae.trained`."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,7 +10,7 @@ import numpy as np
 
 from dvae import rbm, trained
 from dvae.data import Dataset
-from dvae.train import sharding
+from dvae.train import sharding, status
 from dvae.train.best import Best
 from dvae.train.state import TrainState
 from experiments.common import records
@@ -17,6 +18,7 @@ from experiments.common.config import RunConfig
 
 PyTree = Any
 _SHARED = ("num_images",)  # numbers of a set of images that are those of all seeds
+_say_once = functools.cache(status.say)  # a run may have several seeds
 
 
 class Trained(NamedTuple):
@@ -69,23 +71,35 @@ def of_seeds(
     return models
 
 
-def learned_prior(directory: Path, seed: int) -> float | None:
+def learned_prior(directory: Path, seed: int, num_images: int | None) -> float | None:
     """Returns the test bits/dim under the prior that was learned over the codes of a run's model.
 
     Args:
       directory: of the run.
       seed: of the model.
+      num_images: of the run's own test numbers; None: unknown.
 
     Returns:
-      None where there is no such prior, or it is of other codes.
+      None where there is no such prior, or it is of other codes or images. A line on stderr says
+      so of images.
     """
     try:
         info = trained.load(directory, seed=seed).info
     except trained.ModelError:
         return None
     metrics = info.get("prior", {}).get("metrics", {})
-    bits = metrics.get("bits_per_dim")
-    return bits if isinstance(bits, float) else None
+    bits, priced = metrics.get("bits_per_dim"), metrics.get("num_images")
+    if not isinstance(bits, float):
+        return None
+    if num_images is None or priced != num_images:
+        count = lambda images: "unknown" if images is None else images
+        _say_once(
+            f"{directory}: its learned prior is left out, whose test images are others "
+            f"({count(priced)}) than the run's ({count(num_images)}); give both one "
+            "--num_test_images"
+        )
+        return None
+    return bits
 
 
 def save(models: Sequence[Trained], folder: Path) -> list[str]:

@@ -79,10 +79,27 @@ def read_summary(workdir: Path) -> dict[str, Any]:
     """Reads the summary of a finished run, under today's names.
 
     Raises:
-      OSError, ValueError: there is none, or it is no JSON.
+      OSError: there is none.
+      ValueError: it is damaged; one line names it.
     """
-    text = (workdir / SUMMARY_FILE).read_text(encoding="utf-8")
-    return with_standard_names(json.loads(text))
+    summary: dict[str, Any] = with_standard_names(read_object(workdir / SUMMARY_FILE))
+    return summary
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Reads a JSON object of a run.
+
+    Raises:
+      OSError: there is no such file.
+      ValueError: it holds anything else; one line names it.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} is no JSON object, and so not of a run")
+    return value
 
 
 def is_unfinished(summary: Mapping[str, Any]) -> bool:

@@ -11,9 +11,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from dvae.analysis import figures, tables
-from dvae.train import checkpoint, paths
+from dvae.train import checkpoint, paths, status
 from experiments.common import flags, records
 from experiments.common import groups as run_groups
+from experiments.common.config import RunConfig
 from experiments.common.flags import option
 from experiments.common.groups import Program
 
@@ -193,6 +194,9 @@ def save(
 ) -> None:
     """Writes a table, its records and its pictures.
 
+    Runs that the file of records held and that are not among these are kept beside it; a line on
+    stderr says so.
+
     Args:
       text: of NAME.md.
       summaries: of NAME.json.
@@ -202,60 +206,69 @@ def save(
       pictures: by name.
 
     Raises:
-      ValueError: `out` cannot be written.
+      ValueError: `out` cannot be written, or the records there are damaged.
     """
     # Where a run lay on this machine is of no use elsewhere.
     for summary in summaries:
         summary["config"] = _without_places(summary["config"])
     try:
         out.mkdir(parents=True, exist_ok=True)
+        path = out / f"{json_name or name}.json"
+        left_out = _keep_left_out(path, summaries)  # first: what follows may fail
         for title, figure in (pictures or {}).items():
             figures.save(figure, out / f"{title}.png")
         (out / f"{name}.md").write_text(text, encoding="utf-8")
-        checkpoint.write_json(out / f"{json_name or name}.json", summaries)
+        checkpoint.write_json(path, summaries)
     except OSError as error:
         raise ValueError(f"cannot write to {out} ({error.strerror}); try --out") from error
+    if left_out:
+        status.say(left_out)
 
 
-def keep_left_out(path: Path, before: Sequence[Summary]) -> str:
-    """Saves runs that a file of results held before it was written, if it has lost any.
+def _keep_left_out(path: Path, summaries: Sequence[Summary]) -> str:
+    """Saves the runs of a file of results that is to be written, if it would lose any.
 
     Args:
       path: of the file.
-      before: what was in it.
+      summaries: what it is to hold.
 
     Returns:
       A line that says so, or nothing.
     """
-    key = lambda s: (json.dumps(_without_places(s["config"]), sort_keys=True), tuple(s["seeds"]))
-    named = {key(summary) for summary in run_groups.read_summaries(path)}
-    lost = sum(key(summary) not in named for summary in before)
+    before = run_groups.read_summaries(path) if path.exists() else []
+    named = set(map(_identity, summaries))
+    lost = sum(_identity(summary) not in named for summary in before)
     if not lost:
         return ""
     kept = path.with_suffix(".before.json")
     earlier = run_groups.read_summaries(kept) if kept.exists() else []
-    known = {key(summary) for summary in before}
-    more = [summary for summary in earlier if key(summary) not in known]
+    known = set(map(_identity, before))
+    more = [summary for summary in earlier if _identity(summary) not in known]
     checkpoint.write_json(kept, [*before, *more])
     return (
-        f"{lost} of the {len(before)} runs that {path} held are not among those named. They are "
+        f"{lost} of the {len(before)} runs that {path} held are not in it now. They are "
         f"kept in {kept}; to add runs to a table, name its file among the runs"
     )
+
+
+def _identity(summary: Summary) -> tuple[object, ...]:
+    """Returns what a run has in common with itself, gone on with: its settings, data and seeds."""
+    free = flags.free_fields(RunConfig)
+    settings = {name: value for name, value in summary["config"].items() if name not in free}
+    seeds = tuple(summary.get("seeds", ()))
+    return json.dumps(settings, sort_keys=True), summary.get("dataset"), seeds
 
 
 def _without_places(config: Mapping[str, Any]) -> dict[str, Any]:
     return {**config, **dict.fromkeys(_PLACES & config.keys(), "")}
 
 
-def start_program(
-    program: str, write: Callable[[list[Path], Path], str], *, json_name: str = ""
-) -> None:
+def start_program(program: str, write: Callable[[list[Path], Path], str]) -> None:
     """Reports on the directories of the command line.
 
     Args:
       program: the module's name.
       write: (run directories, output directory) -> what to print.
-      json_name: of the records, where another one than the module's.
     """
     out = option(f"runs/{program}", "Directory that the results are written to.")
     config_class = dataclasses.make_dataclass("Config", [("out", str, out)], frozen=True)
@@ -268,12 +281,8 @@ def start_program(
                     f"name at least one run directory: python -m experiments.{program} RUN_DIR"
                 )
             out = paths.local(flags.parse(config_class).out, "--out")
-            path = out / f"{json_name or program}.json"
-            before = run_groups.read_summaries(path) if path.exists() else []
             print(write(directories, out))
             print(f"\nwritten to {out}")
-            if before and (line := keep_left_out(path, before)):
-                print(line)
 
     flags.define(config_class)
     flags.run(main)

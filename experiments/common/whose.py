@@ -1,6 +1,5 @@
 """Whose run a folder holds: the program that trained it, and its summary."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -60,13 +59,8 @@ def look_into(directory: Path) -> tuple[str, dict[str, Any] | None]:
 def _read_json(path: Path) -> dict[str, Any] | None:
     """Reads a JSON object; None where there is no file."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        return records.read_object(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON ({error})") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} is no JSON object, and so not of a run")
-    return value

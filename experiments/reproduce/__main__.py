@@ -22,7 +22,7 @@ from pathlib import Path
 from dvae.train import paths, signals, status
 from experiments.common import begin, flag_help, flags, records
 from experiments.common.flags import option
-from experiments.reproduce import code_priors, jobs, listing, results
+from experiments.reproduce import code_priors, jobs, listing, results, summaries
 from experiments.reproduce.manifest import BUDGETS, PAPER, TABLES, Cell
 
 _WRITING_SECONDS = 10.0  # for the table and its pictures
@@ -90,7 +90,11 @@ def queue(
 ) -> list[jobs.Job]:
     """Returns the runs that are not finished: first seed 0 of all cells, then the others.
 
-    A cell of several seeds at once has a run for each such number of them.
+    A cell of several seeds at once has a run for each such number of them. What is finished with
+    other settings than these is not trained again; a line on stderr says so.
+
+    Raises:
+      ValueError: the results are damaged, or a flag of all runs has no such value.
     """
     before = results.recorded(place)
     waiting = []
@@ -102,12 +106,9 @@ def queue(
             seeds = {*range(seed, seed + together)}
             workdir = place.workdir(cell, config.budget, seed)
             alone = cell.recipes[config.budget].prior is None
-            done = [
-                one
-                for one in results.read(place, before, cell)
-                if (one.budget, one.is_finished) == (config.budget, True)
-                and seeds & {*one.run.summary["seeds"]}
-            ]
+            runs = results.read(place, before, cell, (config.budget,), more)
+            results.say_others(cell, runs)
+            done = [one for one in runs if one.is_finished and seeds & {*one.run.summary["seeds"]}]
             complete = [one for one in done if alone or one.has_prior]
             if seeds <= {s for one in complete for s in one.run.summary["seeds"]}:
                 continue
@@ -161,11 +162,11 @@ def train(config: Config, place: results.Place, waiting: list[jobs.Job]) -> list
         workdir = job.log.with_suffix("")
         said = job.log.read_text(encoding="utf-8", errors="replace").splitlines()
         following = None
-        if code == 0 and not (workdir / records.SUMMARY_FILE).exists():
+        summary = summaries.read(workdir) if code == 0 else None
+        if code == 0 and summary is None:
             how = f"ended without a result (see {job.log})"
             failed.append(job.name)
-        elif code == 0:
-            summary = records.read_summary(workdir)
+        elif summary is not None:
             if job.following is not None and not records.is_unfinished(summary):
                 following = over_codes_of(workdir, job.following)
             how = f"{records.steps(summary)} steps"
@@ -190,7 +191,7 @@ def main(arguments: list[str]) -> None:
         config = flags.parse(Config)
         place, cells, more = choose(config, arguments[1:])
         if config.list:
-            flag_help.tell(listing.describe(place, cells, config.budget))
+            flag_help.tell(listing.describe(place, cells, config.budget, more))
             return
         waiting = queue(config, place, cells, more)
     failed: list[str] = []

@@ -1,6 +1,6 @@
 """A cell of a published table, with its budgets and how it is trained."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,15 +43,25 @@ class Cell(NamedTuple):
     published_steps: int | None = None
     any_length: bool = True  # whether runs that are longer or shorter by their settings count
 
-    def settings(self, budget: str) -> Settings:
-        """Returns all settings that differ from the program's defaults."""
-        recipe = self.recipes[budget]
+    def settings(self, budget: str, more: Sequence[str] = ()) -> Settings:
+        """Returns all settings that differ from the program's defaults; see `config`."""
+        recipe, config_class = self.recipes[budget], self.program.config_class
         preset = PRESETS[self.program.name][recipe.preset]
-        return flags.beside(self.program.config_class, preset, recipe.flags)
+        own = _read(config_class, more)
+        own.pop("dataset", None)  # images of one's own stand for the cell's
+        return flags.beside(config_class, preset, {**recipe.flags, **own})
 
-    def config(self, budget: str) -> Any:
-        """Returns the configuration of its run, of seed 0."""
-        return self.program.config_class(**self.settings(budget))
+    def config(self, budget: str, more: Sequence[str] = ()) -> Any:
+        """Returns the configuration of its run, of seed 0.
+
+        Args:
+          budget: of the command.
+          more: flags behind those of the cell, whose data set stays that of the cell.
+
+        Raises:
+          ValueError: a flag has no such value.
+        """
+        return self.program.config_class(**self.settings(budget, more))
 
     def arguments(self, budget: str) -> list[str]:
         """Returns the command's words after `python -m`."""
@@ -65,6 +75,24 @@ class Cell(NamedTuple):
         if flags_of_prior is None:
             return []
         return ["experiments.code_prior", str(workdir), *_words(flags_of_prior)]
+
+
+def _read(config_class: type, words: Sequence[str]) -> Settings:
+    """Returns the fields that words of a command set; what sets none is left to the program."""
+    fields = {field.name: type(field.default) for field in flags.flag_fields(config_class)}
+    found: Settings = {}
+    for word in words:
+        name, equals, text = word.removeprefix("--").partition("=")
+        if not equals and fields.get(name) is bool:
+            found[name] = True
+        elif not equals and fields.get(name.removeprefix("no")) is bool:
+            found[name.removeprefix("no")] = False
+        elif equals and name in fields:
+            try:
+                found[name] = flags.PARSERS[fields[name]]().parse(text)
+            except ValueError as error:
+                raise ValueError(f"{word}: {error}") from error
+    return found
 
 
 def _words(settings: Settings) -> list[str]:

@@ -4,16 +4,16 @@ A run that is trained again has other codes. The prior that was learned over the
 in its folder, is left out of the table, and another one is learned in a folder of its own.
 """
 
-import functools
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dvae import trained
-from dvae.train import checkpoint, status
+from dvae.train import checkpoint
 from experiments.common import records
 from experiments.common.groups import Summary
+from experiments.reproduce import summaries
 
 MODEL = "model_sha256"  # of a prior's configuration: whose codes they are
 # Of a prior's test set, and of its run's: the same images and codes under the factorial prior.
@@ -23,7 +23,6 @@ _SHARED = (
     ("distortion_nats", "distortion_nats"),
 )
 _ROUNDING = 1e-5  # relative; of other codes the sums of so many nats differ by more
-_say_once = functools.cache(status.say)  # a run is read several times
 
 
 def read(workdir: Path, summary: Summary) -> Summary | None:
@@ -38,19 +37,19 @@ def read(workdir: Path, summary: Summary) -> Summary | None:
     """
     usual = _usual(workdir)
     folders = [usual, *sorted(usual.parent.glob(f"{usual.name}-*"))]
-    written = {
-        folder: records.read_summary(folder)
-        for folder in folders
-        if (folder / records.SUMMARY_FILE).exists()
+    written = {folder: summaries.read(folder) for folder in folders}
+    found = {
+        folder: prior
+        for folder, prior in written.items()
+        if prior is not None and records.is_whole(folder, prior)
     }
-    found = {folder: prior for folder, prior in written.items() if records.is_whole(folder, prior)}
     for prior in found.values():
         if is_of(prior, summary):
             return prior
     if found:
         wanted = summary["test"].get("num_images")
         priced = {prior["test"].get("num_images") for prior in found.values()}
-        _say_once(
+        summaries.say_once(
             f"{', '.join(map(str, found))}: left out, as "
             + (
                 f"other codes than those of {workdir} were priced; the same command learns a prior"

@@ -20,16 +20,28 @@ HEADER = (
 )
 
 
-def describe(place: results.Place, cells: Sequence[Cell], budget: str) -> str:
+def describe(
+    place: results.Place, cells: Sequence[Cell], budget: str, more: Sequence[str] = ()
+) -> str:
     """Returns the table of cells, and below it their commands.
+
+    A line on stderr says which runs have other settings than the commands.
 
     Args:
       place: of the table.
       cells: some of its cells.
       budget: of the commands, and of what is done.
+      more: flags of all runs beside those of the commands.
+
+    Raises:
+      ValueError: the results are damaged, or a flag has no such value.
     """
     before = results.recorded(place)
-    rows = [_row(place, cell, budget, results.read(place, before, cell)) for cell in cells]
+    rows = []
+    for cell in cells:
+        runs = results.read(place, before, cell, (budget,), more)
+        results.say_others(cell, runs)
+        rows.append(_row(place, cell, budget, runs, cell.config(budget, more).num_steps))
     of_cells = [cell.arguments(budget) for cell in cells]
     # One command for all priors: the flags are those of the table.
     of_priors = {tuple(cell.prior_arguments(budget, Path("RUN_DIR"))) for cell in cells}
@@ -48,16 +60,14 @@ def describe(place: results.Place, cells: Sequence[Cell], budget: str) -> str:
 
 
 def _row(
-    place: results.Place, cell: Cell, budget: str, runs: Sequence[results.Done]
+    place: results.Place, cell: Cell, budget: str, runs: Sequence[results.Done], num_steps: int
 ) -> list[object]:
     """Returns the cells of one line."""
-    config = cell.config(budget)
-    of_budget = [done for done in runs if done.budget == budget]
-    steps = max((done.steps for done in of_budget), default=0)
-    longest = [done for done in of_budget if done.steps == steps]
-    seeds = [seed for done in longest for seed in done.run.summary["seeds"]]
-    ours = results.value(place.table, of_budget)
-    learned = results.metric(place.table, of_budget) == report.LEARNED
+    shown = results.of_one_kind(runs)
+    steps = shown[0].steps if shown else 0
+    seeds = [seed for done in shown for seed in done.run.summary["seeds"]]
+    ours = results.value(place.table, runs)
+    learned = results.metric(place.table, runs) == report.LEARNED
     alone = cell.recipes[budget].prior is None
     prior = "" if alone else f", {'learned' if learned else 'factorial'} prior"
     share = "" if cell.published_steps is None else f"{steps / cell.published_steps:.0%}"
@@ -66,7 +76,7 @@ def _row(
         cell.name,
         "" if cell.published is None else _published(cell, place.table.unit),
         "" if ours is None else f"{_ours(ours, place.table.unit)}{prior}",
-        f"{steps:,} / {config.num_steps:,}",
+        f"{steps:,} / {num_steps:,}",
         share,
         len(seeds),
         " / ".join("?" if time is None else str(time) for time in times),

@@ -11,8 +11,9 @@ import numpy as np
 from experiments import disarm_table, joint_table, report, table1, table2, table3
 from experiments.common import groups, records
 from experiments.common import tables as result_tables
+from experiments.common.config import RunConfig
 from experiments.common.groups import Run
-from experiments.reproduce import priors, quantizer_table
+from experiments.reproduce import priors, quantizer_table, summaries
 from experiments.reproduce.manifest import BUDGETS, Cell, Table
 
 Write = Callable[[Sequence[groups.Group], Path], str]
@@ -60,6 +61,9 @@ class Done(NamedTuple):
     budget: str
     run: Run
     is_finished: bool  # as long as the budget's, with all that it leaves behind
+    training: str  # all settings but seeds and watching: only equal ones are averaged
+    is_own: bool  # whether the settings are the command's, but for the length
+    others: str  # what is other than the command's, of a run that is finished all the same
 
     @property
     def steps(self) -> int:
@@ -73,33 +77,79 @@ class Done(NamedTuple):
         return prior is not None and not records.is_unfinished(prior)
 
 
-def read(place: Place, recorded: Sequence[groups.Summary], cell: Cell) -> list[Done]:
-    """Returns the runs of a cell, of each seed the longest one.
+def read(
+    place: Place,
+    recorded: Sequence[groups.Summary],
+    cell: Cell,
+    budgets: Sequence[str] = BUDGETS,
+    more: Sequence[str] = (),
+) -> list[Done]:
+    """Returns the runs of a cell, of each seed the longest one by the settings of the command.
 
     A recorded run counts for every budget whose settings it has, whatever its length if the cell
     takes any. A run in its folder is no finished one before all its files are written: what makes
-    it whole is the same command.
+    it whole is the same command. It counts whatever its settings, and tells what others it has.
 
     Args:
       place: of the table.
       recorded: the summaries of its results.
       cell: one of its cells.
+      budgets: some.
+      more: flags of the command beside those of the cell.
+
+    Raises:
+      ValueError: a flag has no such value.
     """
     found = []
-    for budget in BUDGETS:
-        config = cell.config(budget)
+    for budget in budgets:
+        config, published = cell.config(budget, more), cell.config(budget)
         runs = _in_folders(place, cell, budget)
         folders = {run.directory for run in runs}
         runs += [
             Run(place.records, summary)
             for summary in recorded
-            if groups.is_of(cell.program, summary, config, any_length=cell.any_length)
+            if _is_of(cell, published, summary) or _is_of(cell, config, summary)
         ]
         found += [
-            Done(budget, run, _is_finished(run, config.num_steps, run.directory in folders))
-            for run in _longest(runs, lambda run: "")
+            _done(cell, budget, config, run, run.directory in folders)
+            for run in _longest(runs, functools.partial(_kind, cell, config))
         ]
     return found
+
+
+def _is_of(cell: Cell, config: RunConfig, summary: groups.Summary) -> bool:
+    return groups.is_of(cell.program, summary, config, any_length=cell.any_length)
+
+
+def _kind(cell: Cell, config: RunConfig, run: Run) -> str:
+    """Tells runs of other settings than the command's apart."""
+    return "" if _is_of(cell, config, run.summary) else _training(cell.program, run)
+
+
+def _done(cell: Cell, budget: str, config: RunConfig, run: Run, in_folder: bool) -> Done:
+    """Says of a run how far it came, and by which settings."""
+    is_own = _is_of(cell, config, run.summary)
+    is_finished = _is_finished(run, config.num_steps, in_folder)
+    others = ""
+    if is_finished and (not is_own or _steps(run) < config.num_steps):
+        differ = groups.differences(cell.program, run.summary, config)
+        others = ", ".join(f"{k}={there} there, {here} here" for k, (there, here) in differ.items())
+    return Done(budget, run, is_finished, _training(cell.program, run), is_own, others)
+
+
+def say_others(cell: Cell, runs: Sequence[Done]) -> None:
+    """Says once which runs count for a cell though their settings are not the command's.
+
+    Args:
+      cell: whose runs these are.
+      runs: some of them.
+    """
+    for text in dict.fromkeys(done.others for done in runs if done.others):
+        places = dict.fromkeys(str(done.run.directory) for done in runs if done.others == text)
+        summaries.say_once(
+            f"{cell.name}: finished with other settings ({text}) in {', '.join(places)}; to train "
+            "it with those of this command, move that away, or choose another --runs and --out"
+        )
 
 
 def _is_finished(run: Run, num_steps: int, in_folder: bool) -> bool:
@@ -140,12 +190,12 @@ def write(place: Place) -> str:
 
 
 def value(table: Table, runs: Sequence[Done]) -> tuple[float, float | None] | None:
-    """Returns the mean of a cell's number over the longest runs' seeds, and its deviation."""
-    name, longest = metric(table, runs), _of_most_steps(runs)
+    """Returns the mean of a cell's number over the seeds of runs alike, and its deviation."""
+    name, alike = metric(table, runs), of_one_kind(runs)
     numbers = np.concatenate(
         [
             np.ravel(done.run.summary["test"][name])
-            for done in longest
+            for done in alike
             if name in done.run.summary["test"]
         ]
         or [np.zeros(0)]
@@ -157,15 +207,19 @@ def value(table: Table, runs: Sequence[Done]) -> tuple[float, float | None] | No
 
 
 def metric(table: Table, runs: Sequence[Done]) -> str:
-    """Returns the name of a cell's number, with learned priors if all its longest runs have one."""
-    longest = _of_most_steps(runs)
-    learned = longest and all(report.LEARNED in done.run.summary["test"] for done in longest)
+    """Returns the name of a cell's number, with learned priors if all runs alike have one."""
+    alike = of_one_kind(runs)
+    learned = alike and all(report.LEARNED in done.run.summary["test"] for done in alike)
     return report.LEARNED if learned else table.metric
 
 
-def _of_most_steps(runs: Sequence[Done]) -> list[Done]:
-    most = max((done.steps for done in runs), default=0)
-    return [done for done in runs if done.steps == most]
+def of_one_kind(runs: Sequence[Done]) -> list[Done]:
+    """Returns the longest runs, of equal settings: the command's, where there are such."""
+    if not runs:
+        return []
+    first = max(runs, key=lambda done: (done.is_own, done.steps))
+    kind = lambda done: (done.training, done.steps)
+    return [done for done in runs if kind(done) == kind(first)]
 
 
 def _unit(table: Table, summary: groups.Summary) -> float:
@@ -178,7 +232,9 @@ def _in_folders(place: Place, cell: Cell, budget: str) -> list[Run]:
     pattern = f"{cell.name}-{budget}/seed*/{records.SUMMARY_FILE}"
     runs = []
     for path in sorted((place.runs / place.table.name).glob(pattern)):
-        summary = records.read_summary(path.parent)
+        summary = summaries.read(path.parent)
+        if summary is None:
+            continue
         summary["config"] = {**summary["config"], groups.DATASET: cell.dataset}
         if cell.recipes[budget].prior is not None:
             summary = quantizer_table.complete(summary, path.parent)
@@ -187,10 +243,14 @@ def _in_folders(place: Place, cell: Cell, budget: str) -> list[Run]:
 
 
 def _longest(runs: Sequence[Run], kind: Callable[[Run], str]) -> list[Run]:
-    """Returns of runs that have their kind and a seed in common the longest one, in their order."""
+    """Returns of runs that have their kind and a seed in common the longest one, in their order.
+
+    Of equal length it is the one of more seeds, which has the others' numbers, too.
+    """
+    size = lambda run: (_steps(run), len(run.summary["seeds"]))
     seeds: dict[str, set[int]] = {}
     chosen = set()
-    for i in sorted(range(len(runs)), key=lambda i: -_steps(runs[i])):
+    for i in sorted(range(len(runs)), key=lambda i: size(runs[i]), reverse=True):
         before = seeds.setdefault(kind(runs[i]), set())
         if not before & set(runs[i].summary["seeds"]):
             before |= set(runs[i].summary["seeds"])
@@ -202,6 +262,11 @@ def _settings(program: groups.Program, run: Run) -> str:
     """Writes all that determines a run's result but its seeds and how far it came."""
     summary = {name: value for name, value in run.summary.items() if name != "steps"}
     return json.dumps(groups.settings_of(program, summary), sort_keys=True)
+
+
+def _training(program: groups.Program, run: Run) -> str:
+    """Writes the settings of a run's training."""
+    return json.dumps(groups.training_of(program, run.summary), sort_keys=True)
 
 
 def _steps(run: Run) -> int:

@@ -31,7 +31,7 @@ ROOMS = (
     ("evaluation",),
     ("training", "classes"),
     ("report",),
-    ("cells",),
+    ("cells", "summaries"),
     ("codebooks", "pairs", "priors", "code_priors"),
     ("manifest", "jobs"),
     ("quantizer_table",),

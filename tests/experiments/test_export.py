@@ -1,5 +1,6 @@
 """`export`: a prior that was learned over the codes of a model goes where the model goes."""
 
+import finished_runs
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -72,3 +73,12 @@ def test_a_prior_that_is_not_there_or_not_finished_is_none(run, capsys):
     for source in (folder / "model", folder / "elsewhere"):
         assert not export.hand_on_prior(made, source, folder / "shared", "MIT")
     assert not capsys.readouterr().err
+
+
+def test_a_damaged_summary_is_named_before_anything_is_restored(tmp_path):
+    run = finished_runs.make(tmp_path / "run", "binary_vae")
+    (run / "checkpoints" / "1").mkdir(parents=True)
+    assert export.read(export.Config(), run).workdir == str(run)
+    (run / "summary.json").write_text("")
+    with pytest.raises(ValueError, match=r"summary.json is not valid JSON .*command, given again"):
+        export.read(export.Config(), run)

@@ -11,7 +11,14 @@ from dvae import trained
 from experiments.common import groups
 from experiments.report import PROGRAM
 from experiments.reproduce import __main__ as reproduce
-from experiments.reproduce import code_priors, listing, manifest, quantizer_table, results
+from experiments.reproduce import (
+    code_priors,
+    listing,
+    manifest,
+    quantizer_table,
+    results,
+    summaries,
+)
 
 
 @pytest.fixture(name="quantizers")
@@ -92,6 +99,18 @@ def test_after_a_quantizer_its_prior_is_learned(quantizers) -> None:
     assert len(reproduce.queue(config, place, cells, [])) == 2, "the results are left"
 
 
+def test_a_damaged_summary_of_a_prior_is_none(quantizers, capsys) -> None:
+    config = reproduce.Config(budget="cpu", cells="vq_256")
+    cell = next(cell for cell in quantizers.table.cells if cell.name == "vq_256")
+    leave_code_run(quantizers, cell, prior=600)
+    path = quantizers.workdir(cell, "cpu", 0).with_name("prior0") / "summary.json"
+    path.write_text("")
+    summaries.say_once.cache_clear()
+    names = [job.name for job in reproduce.queue(config, quantizers, [cell], [])]
+    assert names == ["prior of vq_256, seed 0"]
+    assert f"{path} is not valid JSON" in capsys.readouterr().err
+
+
 def cut_off(workdir, how):
     """Leaves a run as a kill does that comes after its summary and before the last of its files."""
     path = workdir / "summary.json"
@@ -168,7 +187,7 @@ def test_a_prior_of_other_codes_is_left_out_and_learned_again(quantizers, capsys
         ({"num_images": 500}, "not 1000 test images were priced"),
     ):
         leave_prior(quantizers, cell, steps=600, **other)
-        code_priors._say_once.cache_clear()
+        summaries.say_once.cache_clear()
         (done,) = results.read(quantizers, [], cell)
         assert not done.has_prior
         assert "learned_bits_per_dim" not in done.run.summary["test"]

@@ -87,6 +87,15 @@ def test_what_is_no_summary_is_left_to_its_reader(damaged) -> None:
     assert records.with_standard_names(damaged) == damaged
 
 
+@pytest.mark.parametrize("damaged", [b"", b'{"test": {', b"\xff", b"[]"])
+def test_a_damaged_summary_is_named(tmp_path, damaged) -> None:
+    path = tmp_path / records.SUMMARY_FILE
+    path.write_bytes(damaged)
+    said = "is no JSON object" if damaged == b"[]" else "is not valid JSON"
+    with pytest.raises(ValueError, match=f"{path} {said}"):
+        records.read_summary(tmp_path)
+
+
 @pytest.mark.parametrize("program", finished_runs.CONFIGS)
 def test_every_name_is_explained(program) -> None:
     for name in finished_runs.TEST[program]:

@@ -3,8 +3,12 @@
 import json
 
 import finished_runs
+import jax
+import numpy as np
 import pytest
+import test_export
 
+from dvae import trained
 from experiments import report
 from experiments.common import groups as run_groups
 
@@ -122,6 +126,25 @@ def test_tighter_bounds_and_likeliest_codes_have_columns_where_a_run_has_them(tm
     cells = cells_of(report.compare(runs[1:], tmp_path / "alone"))
     assert not {*names} & set(cells[0])
     assert "mportance" not in (tmp_path / "alone" / "report.md").read_text()
+
+
+def test_a_learned_prior_of_other_test_images_is_left_out(tmp_path, capsys) -> None:
+    run = make(tmp_path / "run")
+    path = run / "summary.json"
+    summary = json.loads(path.read_text())
+    functions = test_export.FUNCTIONS
+    params = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), functions.abstract_params())
+    of_model = {name: x for name, x in params.items() if name != "prior"}
+    trained.save(run / "model", functions.model, of_model, trained.Card("noise", seed=0))
+    metrics = {"bits_per_dim": 5.5, "num_images": 1_000}
+    trained.save_prior(run / "model", functions, params, trained.Card("noise", metrics=metrics))
+    for number, shown in ((10_000, None), (1_000, "5.500")):
+        summary["test"]["num_images"] = number
+        path.write_text(json.dumps(summary))
+        (row,) = cells_of(report.compare([run], tmp_path / "out"))
+        assert row.get("learned prior") == shown
+        said = f"({1_000}) than the run's ({number}); give both one --num_test_images"
+        assert capsys.readouterr().err.count(said) == (shown is None)
 
 
 def test_images_of_ones_own_that_stand_for_the_set_have_the_published_value_beside(

@@ -15,7 +15,7 @@ import pytest
 from experiments import table1
 from experiments.common import groups, tables
 from experiments.reproduce import __main__ as reproduce
-from experiments.reproduce import listing, manifest, results
+from experiments.reproduce import listing, manifest, results, summaries
 
 ROOT = Path(__file__).parents[2]
 CELL = "mnist_static_linear_nvil"
@@ -202,6 +202,82 @@ def test_a_run_that_went_on_takes_the_place_of_what_was_recorded_of_it(place) ->
     path.write_text(json.dumps({**json.loads(path.read_text()), "steps": 2_000}))
     results.write(place)
     assert [summary["steps"] for summary in results.recorded(place)] == [2_000]
+
+
+def test_a_run_of_other_settings_counts_and_is_named(place, capsys) -> None:
+    cell = leave_run(place, 0, steps=500, num_steps=500)
+    queue = lambda *more: reproduce.queue(*chosen(place)[:3], list(more))
+    at = place.workdir(cell, "cpu", 0)
+    summaries.say_once.cache_clear()
+    for _ in range(2):
+        assert not queue(), "neither trained again nor lost"
+        listing.describe(place, [cell], "cpu")
+    (line,) = capsys.readouterr().err.splitlines()
+    said = f"{CELL}: finished with other settings (num_steps=500 there, 300000 here) in {at}; to"
+    assert line.startswith(said)
+    assert not queue("--num_steps=500", "--log_interval=3", "--dataset=x.npz", "--mesh=1")
+    assert "| 500 / 500 |" in listing.describe(place, [cell], "cpu", ["--num_steps=500"])
+    assert capsys.readouterr().err == "", "it is what the command asks for"
+    with pytest.raises(ValueError, match=r"--num_steps=many: "):
+        queue("--num_steps=many")
+    results.write(place)
+    shutil.rmtree(place.runs)
+    assert not queue("--num_steps=500")
+    assert [job.name for job in queue()] == [f"{CELL}, seed 0"]
+
+
+def test_runs_of_other_settings_are_not_averaged(place, capsys) -> None:
+    leave_run(place, 0, nll=107.0)
+    cell = leave_run(place, 1, nll=109.0, adam_eps=1e-3)
+    summaries.say_once.cache_clear()
+    row = lambda *more: next(
+        [text.strip() for text in line.split("|")[3:7]]
+        for line in listing.describe(place, [cell], "cpu", more).splitlines()
+        if CELL in line
+    )
+    assert row() == ["107.00", "300,000 / 300,000", "15%", "1"]
+    assert "adam_eps=0.001 there, 1e-08 here" in capsys.readouterr().err
+    assert row("--adam_eps=1e-3") == ["109.00", "300,000 / 300,000", "15%", "1"]
+    assert "adam_eps=1e-08 there, 0.001 here" in capsys.readouterr().err
+    assert not reproduce.queue(*chosen(place, seeds=2)), "neither is trained again"
+    leave_run(place, 2, steps=1_000, nll=150.0, eval_interval=7)
+    assert row()[0] == "107.00", "nor is what was cut off"
+    leave_run(place, 3, nll=108.0, eval_interval=7)
+    assert row() == ["107.50 ± 0.71", "300,000 / 300,000", "15%", "2"]
+
+
+def test_one_seed_takes_the_place_of_five_only_where_it_is_longer(place, capsys) -> None:
+    kept = place.records.with_suffix(".before.json")
+    seeds = lambda path: sorted(len(one["seeds"]) for one in groups.read_summaries(path))
+    leave_run(place, 0, num_seeds=5)
+    results.write(place)
+    shutil.rmtree(place.runs)
+    cell = leave_run(place, 0)
+    results.write(place)
+    assert seeds(place.records) == [5]
+    assert (kept.exists(), capsys.readouterr().err) == (False, "")
+    path = place.workdir(cell, "cpu", 0) / "summary.json"
+    place.records.write_text(f"[{path.read_text()}]")
+    shutil.rmtree(place.runs)
+    leave_run(place, 0, num_seeds=5)
+    results.write(place)
+    assert (seeds(place.records), seeds(kept)) == ([5], [1])
+    assert f"1 of the 1 runs that {place.records} held are not in it now" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("damaged", ["", '{"config": {', "[]", "{}"])
+def test_a_damaged_summary_is_that_of_an_unfinished_run(place, capsys, damaged) -> None:
+    leave_run(place, 0)
+    cell = leave_run(place, 1)
+    path = place.workdir(cell, "cpu", 1) / "summary.json"
+    path.write_text(damaged)
+    summaries.say_once.cache_clear()
+    assert [job.name for job in reproduce.queue(*chosen(place, seeds=2))] == [f"{CELL}, seed 1"]
+    results.write(place)
+    assert [summary["seeds"] for summary in results.recorded(place)] == [[0]]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(path) in line
+    assert line.endswith("not finished: its command, given again, writes it")
 
 
 def test_a_run_that_leaves_no_result_is_named_and_the_next_goes_on(

@@ -289,15 +289,14 @@ def test_the_benchmark_of_disarm_has_its_budget_on_the_line_of_its_number(tmp_pa
         result_tables.compare(disarm_table.TABLE, [other], tmp_path / "out")
 
 
-def test_runs_that_a_file_held_and_that_are_not_named_are_kept(tmp_path):
+def test_runs_that_a_file_held_and_that_are_not_named_are_kept(tmp_path, capsys):
     places = [write(tmp_path / str(seed), {**summary(), "seeds": [seed]}) for seed in range(3)]
     out = tmp_path / "out"
     path = out / "table1.json"
 
     def again(*named):
-        before = groups.read_summaries(path) if path.exists() else []
         result_tables.compare(table1.TABLE, list(named), out)
-        return result_tables.keep_left_out(path, before)
+        return capsys.readouterr().err
 
     seeds_in = lambda file: sorted(s["seeds"][0] for s in groups.read_summaries(file))
     assert again(*places[:2]) == ""
@@ -306,7 +305,32 @@ def test_runs_that_a_file_held_and_that_are_not_named_are_kept(tmp_path):
     assert again(*places) == ""
     kept = out / "table1.before.json"
     assert not kept.exists()
-    assert again(*places[1:]).startswith(f"1 of the 3 runs that {path} held are not among those")
+    assert again(*places[1:]).startswith(f"1 of the 3 runs that {path} held are not in it now")
     assert seeds_in(kept) == [0, 1, 2]
     assert again(places[2]).startswith("1 of the 2 runs")
     assert seeds_in(kept) == [0, 1, 2], "what was kept before, too"
+
+
+def test_what_is_left_out_is_kept_before_anything_is_replaced(tmp_path, monkeypatch):
+    places = [write(tmp_path / str(seed), {**summary(), "seeds": [seed]}) for seed in range(2)]
+    result_tables.compare(table1.TABLE, places, tmp_path / "out")
+    text = (tmp_path / "out" / "table1.json").read_text()
+
+    def full(path, value):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(result_tables.checkpoint, "write_json", full)
+    with pytest.raises(ValueError, match="No space left on device"):
+        result_tables.compare(table1.TABLE, places[1:], tmp_path / "out")
+    assert (tmp_path / "out" / "table1.json").read_text() == text
+    order = []
+    monkeypatch.setattr(result_tables.checkpoint, "write_json", lambda p, _: order.append(p.name))
+    result_tables.compare(table1.TABLE, places[1:], tmp_path / "out")
+    assert order == ["table1.before.json", "table1.json"]
+
+
+def test_a_run_that_went_on_under_another_limit_is_itself(tmp_path, capsys):
+    for limit in (5.0, 7.0):
+        place = write(tmp_path / str(limit), summary(time_limit=limit))
+        result_tables.compare(table1.TABLE, [place], tmp_path / "out")
+    assert capsys.readouterr().err == ""
