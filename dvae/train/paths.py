@@ -53,8 +53,7 @@ def trouble(error: Exception) -> str | None:
       A line for a disk that is full, or a place that is not this user's; None for other errors,
       which may be mistakes of the program.
     """
-    remedy = _REMEDIES.get(error.errno or 0) if isinstance(error, OSError) else None
-    if remedy is None:
+    if not isinstance(error, OSError) or not (remedy := _REMEDIES.get(error.errno or 0)):
         return None
     place = f": {error.filename}" if error.filename else ""
     return f"{error.strerror}{place}; {remedy}"
