@@ -153,11 +153,13 @@ class Session:
             raise
         finally:
             self.progress.close()
-            self.writer.close()
-            if not lost:
-                silent = not distributed.is_main()
-                with status.phase("writing the last checkpoint", silent=silent):
-                    self.checkpoints.close()
+            try:
+                self.writer.close()  # a full disk fails here, and the checkpoint may be whole
+            finally:
+                if not lost:
+                    silent = not distributed.is_main()
+                    with status.phase("writing the last checkpoint", silent=silent):
+                        self.checkpoints.close()
 
     def _check_finite(self, metrics: Mapping[str, np.ndarray]) -> None:
         bad = sorted(name for name, value in metrics.items() if not np.isfinite(value).all())

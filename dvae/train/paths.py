@@ -1,11 +1,20 @@
-"""Paths that settings name."""
+"""Paths that settings name, and what is wrong where files cannot be written."""
 
+import errno
 import re
 from pathlib import Path
 
-__all__ = ["local"]
+__all__ = ["local", "trouble"]
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_MAKE_ROOM = "make room on the disk and start the same command again"
+_ALLOW = "allow this user to use it, or choose another place"
+_REMEDIES = {
+    errno.ENOSPC: _MAKE_ROOM,
+    errno.EDQUOT: _MAKE_ROOM,
+    errno.EACCES: _ALLOW,
+    errno.EROFS: _ALLOW,
+}
 
 
 def local(text: str, name: str) -> Path:
@@ -32,3 +41,19 @@ def local(text: str, name: str) -> Path:
         raise ValueError(
             f"{name}={text}: the home directory is unknown; give the whole path"
         ) from error
+
+
+def trouble(error: Exception) -> str | None:
+    """Returns what is wrong with a disk, and the remedy.
+
+    Args:
+      error: of reading or writing a file.
+
+    Returns:
+      A line for a disk that is full, or a place that is not this user's; None for other errors,
+      which may be mistakes of the program.
+    """
+    if not isinstance(error, OSError) or not (remedy := _REMEDIES.get(error.errno or 0)):
+        return None
+    place = f": {error.filename}" if error.filename else ""
+    return f"{error.strerror}{place}; {remedy}"

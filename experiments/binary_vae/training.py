@@ -49,6 +49,9 @@ def of_run(
             "is": "the estimate from one sample an image, at the last step",
         }
     steps, variance = records.read_curve(workdir, "validation", gradient_noise.METRIC)
+    # A time limit and an export validate where they end: a run without them has no such step.
+    scheduled = (steps % max(1, config.eval_interval) == 0) | (steps == config.num_steps)
+    steps, variance = steps[scheduled], variance[scheduled]
     if len(steps):
         record[gradient_noise.METRIC] = {
             "steps": steps.tolist(),

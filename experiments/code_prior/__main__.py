@@ -17,11 +17,11 @@ from typing import Any
 from jax.sharding import Mesh
 
 from dvae import data, trained
-from dvae.train import loop, paths
+from dvae.train import lock, loop, paths
 from experiments.cifar_vq import config as cifar_vq
 from experiments.code_prior import evaluation, report, task
 from experiments.code_prior import model as prior_model
-from experiments.code_prior.config import Config
+from experiments.code_prior.config import Config, model_of
 from experiments.common import flags, saved
 from experiments.common import run as runner
 
@@ -39,10 +39,18 @@ def of_run(config: Config, directory: Path) -> Config:
       directory: of the run.
 
     Raises:
-      ValueError: there is no run of `cifar_vq`, or no model of it, or the folder is read-only.
+      ValueError: there is no run of `cifar_vq`, or no model of it, the run is being trained, or the
+        folder is read-only.
     """
     changes = {"data_dir": config.data_dir} if config.data_dir else {}
     run_config = saved.read_config(directory, {"cifar_vq": cifar_vq.Config}, **changes)
+    try:
+        lock.check_free(directory)
+    except lock.LockedError as error:
+        raise ValueError(
+            f"{str(error).partition('; ')[0]}, which may change the model; wait until it ends, or "
+            "stop it"
+        ) from error
     names = ("dataset", "data_dir", "image_size", "test_share")
     known = {name: getattr(run_config, name) for name in names}
     config = dataclasses.replace(config, run_dir=str(directory), **known)
@@ -55,9 +63,18 @@ def of_run(config: Config, directory: Path) -> Config:
 
 def run(config: Config) -> dict[str, Any]:
     """Trains, or continues, one run and returns its summary; see `runner.run`."""
+    workdir = Path(config.workdir or config.default_workdir())
+    with flags.setup():
+        there = model_of(workdir)
+        if there not in (None, config.model_sha256):
+            raise ValueError(
+                f"{workdir} holds a prior of another model ({there[:8]}, that in {config.run_dir} "
+                f"is {config.model_sha256[:8]}), which was trained on since or is of another run; "
+                "choose another --workdir"
+            )
     summary = runner.run(config, prepare=task.prepare, make_task=make_task, report=report.report)
     if not config.dry_run:
-        report.hand_over(config, Path(config.workdir or config.default_workdir()), summary)
+        report.hand_over(config, workdir, summary)
     return summary
 
 

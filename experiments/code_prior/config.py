@@ -1,5 +1,6 @@
 """The configuration of `code_prior`, and what it takes over from the run whose codes they are."""
 
+import functools
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 
 from dvae.data import Dataset
 from dvae.models import code_prior
+from dvae.train import checkpoint
 from experiments.cifar_vq import config as cifar_vq
 from experiments.common import names as run_names
 from experiments.common import schedules
@@ -22,6 +24,7 @@ from experiments.common.flags import changed, option, unflagged
 # transformers. Too much is the safe side: training ends early and goes on, where an evaluation
 # that is cut off leaves no result.
 _FINAL_WORK = {code_prior.GATED: 6, code_prior.TRANSFORMER: 2}
+_IDENTITY = "model_sha256"  # the field, in a config.json
 
 
 @dataclass(frozen=True)
@@ -128,7 +131,24 @@ class Config(RunConfig):
         return f"the learning rate falls over num_steps (--schedule={self.schedule})"
 
     def default_workdir(self) -> str:
-        """Returns a name that no other configuration of the same run has."""
+        """Returns a name that no other configuration has, and none of another model.
+
+        A folder of this model's prior by the name of earlier releases, without the model's hash,
+        goes on.
+        """
         run = re.sub(r"[^\w.+]+", "_", Path(self.run_dir).name).strip("_")
-        told = ("dataset", "image_size", "test_share", "model_sha256", "network")
-        return run_names.default_workdir("code_prior", self, [run, self.network], told=told)
+        told = ("dataset", "image_size", "test_share", _IDENTITY, "network")
+        name = functools.partial(run_names.default_workdir, "code_prior", self, told=told)
+        former = name([run, self.network])
+        if self.model_sha256 and model_of(Path(former)) == self.model_sha256:
+            return former
+        return name([run, self.model_sha256[:8], self.network])
+
+
+def model_of(workdir: Path) -> str | None:
+    """Returns the identity of the model whose prior is learned in a folder; None: of none."""
+    try:
+        found: str | None = checkpoint.read_config(workdir / checkpoint.CONFIG_FILE).get(_IDENTITY)
+    except (OSError, ValueError):
+        return None
+    return found

@@ -65,12 +65,15 @@ class Evaluator:
     Args:
       config: everything.
       mesh: the devices.
+
+    Raises:
+      ValueError: the model is gone, or another than that which training began with.
     """
 
     def __init__(self, config: Config, mesh: Mesh) -> None:
         self._config, self._mesh = config, mesh
         model = prior_model.load(config)
-        self._model = model
+        self.model = model
         self._functions = prior_model.functions(config, model)
         self._placed = sharding.replicate(mesh, model.params)
         # The key of the model's own evaluation.
@@ -122,7 +125,7 @@ class Evaluator:
 
     def sample_prior(self, params: PyTree, num_images: int) -> np.ndarray:
         """Returns E[x|z] at codes drawn from the learned prior, uint8 images; of one seed."""
-        both = prior_model.arrays(self._model, params)
+        both = prior_model.arrays(self.model, params)
         key, cache = self._sampling_key(), self._start(both, num_images=num_images)
         positions = range(int(np.prod(self._functions.prior.grid)))
         bar = tqdm(positions, desc="sampling codes", unit="position", leave=False, disable=None)
@@ -133,7 +136,7 @@ class Evaluator:
     def sample_factorial(self, num_images: int) -> np.ndarray:
         """Returns E[x|z] at codes drawn from the factorial prior, uint8 images."""
         key = self._sampling_key()
-        return np.asarray(self._sample_factorial(self._model.params, key, num_images=num_images))
+        return np.asarray(self._sample_factorial(self.model.params, key, num_images=num_images))
 
     def _sampling_key(self) -> jax.Array:
         return evaluation.seed_keys(self._config)[0]

@@ -24,7 +24,7 @@ def load(config: Config) -> trained.Model:
     if config.model_sha256 and config.model_sha256 != now:
         raise ValueError(
             f"the model in {config.run_dir} is another than that of this prior ({now[:8]}, was "
-            f"{config.model_sha256[:8]}); choose another --workdir"
+            f"{config.model_sha256[:8]}): it was trained on since; choose another --workdir"
         )
     return model
 

@@ -20,7 +20,7 @@ from dvae.train.state import TrainState
 from experiments.code_prior import model as prior_model
 from experiments.code_prior.config import Config
 from experiments.code_prior.evaluation import Evaluation, Evaluator
-from experiments.common import evaluation, records
+from experiments.common import evaluation, flags, records
 from experiments.common import models as run_models
 from experiments.common import report as run_report
 
@@ -69,7 +69,8 @@ def report(
     config: Config, result: loop.Result, images: Dataset, workdir: Path, mesh: Mesh
 ) -> run_report.Report:
     """Evaluates validation and test images with both priors."""
-    evaluator = Evaluator(config, mesh)
+    with flags.setup():  # the model's run may have trained on meanwhile, or be gone
+        evaluator = Evaluator(config, mesh)
     state: Best | TrainState = result.state
     if config.eval_interval:
         assert result.best is not None
@@ -96,15 +97,18 @@ def report(
         f"{config.network} prior over the codes of {config.run_dir}",
         rows,
         draw=lambda: _pictures(config, first, workdir, evaluator, sets["validation"]),
-        models=models(config, state, images, summary),
+        models=models(config, evaluator.model, state, images, summary),
     )
 
 
 def models(
-    config: Config, state: Best | TrainState, images: Dataset, summary: dict[str, Any]
+    config: Config,
+    model: trained.Model,
+    state: Best | TrainState,
+    images: Dataset,
+    summary: dict[str, Any],
 ) -> list[run_models.Trained]:
     """Returns the model with the priors of all seeds, with what the summary says of them."""
-    model = prior_model.load(config)
     made = run_models.of_seeds(
         config,
         prior_model.functions(config, model),
@@ -137,13 +141,16 @@ def hand_over(config: Config, workdir: Path, summary: dict[str, Any]) -> None:
 
     Raises:
       LockedError: the model's folder stays in use by another process.
+      SystemExit: the model has changed meanwhile, or is gone; said in one line on stderr.
     """
     if not distributed.is_main():
         return
-    folder = trained.find(config.run_dir, seed=config.seed_of_model)
+    with flags.setup():
+        folder = trained.find(config.run_dir, seed=config.seed_of_model)
     # Of two priors that end together the second must see what the first has left.
     with _alone_in(folder):
-        prior_model.load(config)  # raises if the model has changed meanwhile
+        with flags.setup():
+            prior_model.load(config)
         _hand_over(config, workdir, summary, folder)
 
 

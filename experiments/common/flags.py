@@ -255,7 +255,7 @@ def setup() -> Iterator[None]:
         distributed.leave(2)
 
 
-def _print_error(error: Exception) -> None:
+def _print_error(error: Exception | str) -> None:
     """Prints what is wrong in one line, whatever is in the words that it quotes."""
     _say(f"error: {' '.join(str(error).split())}")
 
@@ -299,7 +299,10 @@ def run(main: Callable[[list[str]], None]) -> None:
         except KeyboardInterrupt:
             _say("interrupted")
             distributed.leave(signals.STATUS)
-        except Exception:
+        except Exception as error:
+            if trouble := paths.trouble(error):
+                _print_error(trouble)
+                distributed.leave(1)
             if not jax.distributed.is_initialized():
                 raise
             # Of several processes: the others would wait for this one without an end.

@@ -5,6 +5,7 @@ import json
 import shutil
 import threading
 import time
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -56,6 +57,12 @@ def make_run(folder, estimator="gs_soft", seed=0):
     card = trained.Card("digits", seed=seed, step=9)
     trained.save(folder / "model", functions, params, card)
     return folder
+
+
+def replace_model(run):
+    """Puts another model into a run's folder, as further training does."""
+    other = dvae.load(make_run(run.with_name("other"), seed=1))
+    trained.save(run / "model", other.functions, other.params, trained.Card("digits", seed=1))
 
 
 def config_of(run, workdir, **settings):
@@ -115,17 +122,14 @@ def test_the_best_prior_stays_with_the_model(tmp_path, one_device, capsys) -> No
     )
     assert dvae.load(run).info["prior"] == there
     # Another model: its codes are others, the prior is refused, and so is the workdir.
-    path = tmp_path / "run" / "model"
-    other = make_run(tmp_path / "other", seed=1)
-    plain = dvae.load(other)
-    trained.save(path, plain.functions, plain.params, trained.Card("digits", seed=1))
+    replace_model(run)
     with pytest.raises(trained.ModelError, match="prior for codes of another model"):
         dvae.load(run)
     with pytest.raises(SystemExit):
         code_prior.run(
             config_of(run, tmp_path / "two", num_seeds=2, schedule="constant", dropout=0.0)
         )
-    assert "model_sha256" in capsys.readouterr().err
+    assert "two holds a prior of another model" in capsys.readouterr().err
     with pytest.raises(ValueError, match="is another than that of this prior"):
         model.load(config)
 
@@ -232,6 +236,78 @@ def test_a_model_whose_folder_stays_in_use_gets_no_prior(tmp_path, learn, monkey
     thread.join()
     assert rate_there(tmp_path / "run") == 20.0
     assert learn(19.0, 16)[0] == 19.0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (replace_model, "is another than that of this prior"),
+        (lambda run: shutil.rmtree(run / "model"), "holds no trained model"),
+    ],
+    ids=["another", "gone"],
+)
+def test_a_model_that_changes_while_its_prior_is_learned_ends_in_one_line(
+    tmp_path, capsys, change, message
+) -> None:
+    run = make_run(tmp_path / "run", "vq")
+    config = config_of(run, tmp_path / "prior")
+    change(run)
+    capsys.readouterr()
+    for end in (
+        lambda: report.report(config, SimpleNamespace(state=None), None, tmp_path, None),
+        lambda: report.hand_over(config, tmp_path / "prior", {}),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            end()
+        assert stopped.value.code == 2
+        lines = capsys.readouterr().err.splitlines()
+        assert message in lines[-1]
+        assert lines[-1].startswith("error: ")
+
+
+def test_a_run_that_is_being_trained_gets_no_prior(tmp_path) -> None:
+    run = make_run(tmp_path / "run")
+    with (
+        lock.hold(run),
+        pytest.raises(ValueError, match=r"run is in use by .* wait until it ends, or stop it$"),
+    ):
+        config_of(run, tmp_path / "prior")
+    assert config_of(run, tmp_path / "prior").model_sha256
+
+
+def test_a_folder_with_a_prior_of_another_model_is_refused(tmp_path, capsys) -> None:
+    config = config_of(make_run(tmp_path / "run"), tmp_path / "prior")
+    leave_config(tmp_path / "prior", "0" * 64)
+    with pytest.raises(SystemExit):
+        code_prior.run(config)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"prior holds a prior of another model (00000000, that in {config.run_dir} is" in line
+    assert line.endswith(
+        "which was trained on since or is of another run; choose another --workdir"
+    )
+
+
+def leave_config(workdir, model_sha256):
+    """A workdir with nothing but what it says of the model."""
+    workdir.mkdir(parents=True)
+    record = {"program": "code_prior", "model_sha256": model_sha256}
+    (workdir / "config.json").write_text(json.dumps(record))
+
+
+def test_each_model_has_a_default_folder_and_a_former_one_goes_on(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = []
+    for seed, cell in enumerate("ab"):
+        (tmp_path / cell).mkdir()
+        config = config_of(make_run(tmp_path / cell / "seed0", seed=seed), "", features=64)
+        names.append(config.default_workdir())
+        assert f"-seed0-{config.model_sha256[:8]}-gated-" in names[-1]
+    assert names[0] != names[1]
+    former = names[1].replace(f"-{config.model_sha256[:8]}", "")
+    leave_config(tmp_path / former, config.model_sha256)
+    assert config.default_workdir() == former
+    others = dataclasses.replace(config, model_sha256="0" * 64)
+    assert others.default_workdir() == names[1].replace(config.model_sha256[:8], "00000000")
 
 
 def test_training_starts_at_the_factorial_prior(tmp_path, one_device) -> None:

@@ -1,6 +1,7 @@
 """Configurations from flags and presets, and their errors."""
 
 import dataclasses
+import errno
 import functools
 from unittest import mock
 
@@ -278,12 +279,34 @@ def test_a_preset_of_a_boltzmann_prior_goes_with_a_directed_one() -> None:
     assert kept.num_chains == binary_presets.PRESETS["table2_cpu_1nonlinear_joint"]["num_chains"]
 
 
-def test_a_file_found_damaged_while_training_ends_in_one_line(monkeypatch, capsys) -> None:
-    def main(arguments):
-        raise DataUnavailableError("7.png cannot be read\n(it is truncated)")
+@pytest.fixture(name="end")
+def make_end(monkeypatch, capsys):
+    """Runs a program that ends in an error, and returns its exit status and what it says."""
 
-    monkeypatch.setattr(flags.app, "run", lambda guarded, **_: guarded([]))
-    with pytest.raises(SystemExit) as stopped:
-        flags.run(main)
-    assert stopped.value.code == 1
-    assert capsys.readouterr().err == "error: 7.png cannot be read (it is truncated)\n"
+    def end(error):
+        def main(arguments):
+            raise error
+
+        monkeypatch.setattr(flags.app, "run", lambda guarded, **_: guarded([]))
+        with pytest.raises(SystemExit) as stopped:
+            flags.run(main)
+        return stopped.value.code, capsys.readouterr().err
+
+    return end
+
+
+def test_a_file_found_damaged_while_training_ends_in_one_line(end) -> None:
+    error = DataUnavailableError("7.png cannot be read\n(it is truncated)")
+    assert end(error) == (1, "error: 7.png cannot be read (it is truncated)\n")
+
+
+def test_a_full_disk_ends_in_one_line(end) -> None:
+    line = (
+        "error: No space left on device; make room on the disk and start the same command again\n"
+    )
+    assert end(OSError(errno.ENOSPC, "No space left on device")) == (1, line)
+
+
+def test_a_mistake_with_a_file_keeps_its_traceback(end) -> None:
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        end(OSError(errno.EBADF, "Bad file descriptor"))

@@ -10,7 +10,7 @@ from jax.flatten_util import ravel_pytree
 from test_binary_objectives import NUM_PIXELS, TINY, X, make
 
 from dvae import data
-from dvae.train import sharding
+from dvae.train import metrics, sharding
 from dvae.train.state import TrainState
 from experiments.binary_vae import gradient_noise, names, task, training
 from experiments.binary_vae.config import Config
@@ -74,6 +74,23 @@ def test_the_training_elbo_is_of_the_last_step_on_evenly_spaced_images(tmp_path)
     assert (found["step"], found["num_images"], found["elbo_nats"]) == (10, 3, -3.0)
     assert "gradient_variance" not in record
     assert training.of_run(Config(**TINY), evaluator, state, images, tmp_path) == {}
+
+
+def test_a_run_that_was_cut_has_the_curve_of_a_whole_one(tmp_path):
+    """Validations at the end of a time limit, or of an export, are not among its points."""
+    config = Config(**{**TINY, "eval_interval": 4}, gradient_draws=2)
+    state = TrainState(np.int32(10), "params", "state", ())
+    found = {}
+    for name, steps in (("whole", (4, 8, 10)), ("cut", (3, 4, 7, 8, 10))):
+        (tmp_path / name).mkdir()
+        writer = metrics.MetricsWriter(tmp_path / name, 0)
+        for step in steps:
+            writer.write(step, {f"validation/{gradient_noise.METRIC}": 0.5 * step})
+        writer.close()
+        found[name] = training.of_run(config, None, state, None, tmp_path / name)
+    assert found["whole"]["gradient_variance"]["steps"] == [4, 8, 10]
+    assert found["whole"]["gradient_variance"]["encoder"] == [2.0, 4.0, 5.0]
+    assert found["cut"] == found["whole"]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Where a session begins, what it saves for a longer run, and how it is left."""
 
+import errno
 import functools
 
 import jax
@@ -110,3 +111,19 @@ def test_nobody_waits_for_lost_processes(
     assert bool(closed) == closes
     monkeypatch.undo()
     close()
+
+
+def test_a_full_disk_leaves_no_checkpoint_pending(tmp_path, mesh, monkeypatch) -> None:
+    """Records that cannot be closed do not keep the last checkpoint from being waited for."""
+    session = start_or_restore(make_task(), CONFIG, tmp_path, mesh)
+    closed, writer, checkpoints = [], session.writer.close, session.checkpoints.close
+
+    def close_on_full_disk():
+        writer()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(session.writer, "close", close_on_full_disk)
+    monkeypatch.setattr(session.checkpoints, "close", lambda: closed.append(checkpoints()))
+    with pytest.raises(OSError, match="No space"), session.closing():
+        pass
+    assert closed == [None]
