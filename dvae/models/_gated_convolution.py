@@ -106,11 +106,11 @@ class GatedConvolutions(nn.Module):
     def start(self, num_samples: int) -> Cache:
         """Returns the cache before the first row."""
         (rows, columns), layers, features = self.grid, self.num_layers, self.features
-        zeros = lambda *shape: jnp.zeros((*shape, features))
+        zeros = lambda *shape: jnp.zeros((*shape, features), jnp.float32)
         return Cache(
             jnp.zeros((num_samples, rows, columns, self.num_latents), jnp.int32),
             zeros(layers, num_samples, 1 + rows, columns),
-            jnp.zeros((layers, num_samples, columns, 2 * features)),
+            jnp.zeros((layers, num_samples, columns, 2 * features), jnp.float32),
             zeros(layers, num_samples),
             zeros(num_samples),
             zeros(num_samples),

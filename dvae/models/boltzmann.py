@@ -121,7 +121,10 @@ def sample(
     bits = bits_of(chains)
     index = jnp.arange(num_samples) % len(bits[0])
     if chains.log_weights is not None:
-        index = rbm.annealing.systematic_resample(key_resample, chains.log_weights)[index]
+        # A population keeps its order, in which families and modes lie in blocks.
+        key_resample, key_order = jax.random.split(key_resample)
+        drawn = rbm.annealing.systematic_resample(key_resample, chains.log_weights)
+        index = jax.random.permutation(key_order, drawn)[index]
     gibbs = library(params).gibbs
     start = gibbs.GibbsState(*(z[index] for z in bits))
     after, _ = gibbs.step(key_sweep, params, start, num_sweeps=SAMPLE_SWEEPS)

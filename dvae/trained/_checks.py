@@ -1,5 +1,6 @@
 """What the settings and the labels of every kind of model are checked for."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,8 @@ import numpy as np
 from dvae.models import checks
 
 __all__ = ["check_labels", "check_shape"]
+
+_TOO_MANY = 2**31  # numbers of an image
 
 
 def check_shape(image_shape: Sequence[int], factor: int = 1) -> None:
@@ -23,6 +26,8 @@ def check_shape(image_shape: Sequence[int], factor: int = 1) -> None:
         raise ValueError(
             f"image_shape must be height, width and channels{multiples}, got {tuple(image_shape)}"
         )
+    if math.prod(image_shape) >= _TOO_MANY:
+        raise ValueError(f"image_shape {tuple(image_shape)} has 2^31 numbers or more")
 
 
 def check_labels(labels: Any, count: int, *, size: int, real: bool) -> None:
@@ -54,6 +59,8 @@ def check_labels(labels: Any, count: int, *, size: int, real: bool) -> None:
         if not finite.all():
             wrong = np.asarray(labels)[~finite][0]
             raise ValueError(f"labels must be finite in float32, got {wrong}")
+        return
+    if not count:
         return
     low, high = int(np.min(labels)), int(np.max(labels))
     if low < 0 or high >= size:

@@ -163,7 +163,7 @@ def load(
     try:
         functions = from_json(settings_of, record.get("settings"))  # type: ignore[arg-type]
         abstract = functions.abstract_params()
-    except (ValueError, TypeError, OverflowError, MemoryError) as error:
+    except (ValueError, TypeError, OverflowError, MemoryError, RuntimeError) as error:
         raise ModelError(
             f"{folder / RECORD_FILE} holds no settings of a model: {line(error)}"
         ) from error

@@ -103,23 +103,19 @@ def abstract_machine(
     if graph is not None and graph.num_units != num_units:
         raise ValueError(f"the graph must have {num_units} units, got {graph.num_units}")
 
-    def make() -> dict[str, Any]:
-        log_weights = jnp.zeros(num_chains) if weighted else None
-        prior: machines.Machine
-        chains: machines.Chains | machines.GraphChains
-        if graph is None:
-            n = num_units // 2
-            side = jnp.zeros((num_chains, n))
-            prior = rbm.RBM(jnp.zeros(n), jnp.zeros(n), jnp.zeros((n, n)))
-            chains = machines.Chains(side, side, log_weights)
-        else:
-            weights = jnp.zeros(graph.num_edges)
-            prior = boltzmann.Machine(jnp.zeros(num_units), weights, graph)
-            chains = machines.GraphChains(jnp.zeros((num_chains, num_units)), log_weights)
-        log_z = jnp.zeros(num_labels) if num_labels else jnp.zeros(())
-        return {"prior": prior, "log_z": log_z, "chains": chains}
-
-    return jax.eval_shape(make)
+    zeros = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.float32)
+    log_weights = zeros(num_chains) if weighted else None
+    prior: Any
+    chains: Any
+    if graph is None:
+        n = num_units // 2
+        prior = rbm.RBM(zeros(n), zeros(n), zeros(n, n))
+        chains = machines.Chains(zeros(num_chains, n), zeros(num_chains, n), log_weights)
+    else:
+        prior = boltzmann.Machine(zeros(num_units), zeros(graph.num_edges), graph)
+        chains = machines.GraphChains(zeros(num_chains, num_units), log_weights)
+    log_z = zeros(num_labels) if num_labels else zeros()
+    return {"prior": prior, "log_z": log_z, "chains": chains}
 
 
 def log_prob(

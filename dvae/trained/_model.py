@@ -8,6 +8,8 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
+from dvae.models.checks import LEVELS
+
 __all__ = ["Functions", "Model"]
 
 PyTree = Any
@@ -135,7 +137,7 @@ class Model:
             ValueError: codes or labels are not those of this model.
         """
         codes = jax.tree.map(_as_array, codes)
-        self.functions.check_codes(codes)
+        self.functions.check_codes(jax.tree.map(_known, codes))
         given = self._labels(labels, len(jax.tree.leaves(codes)[0]))
         return self._compiled["decode"](self.params, codes, **given)
 
@@ -193,7 +195,7 @@ class Model:
 
     def _checked(self, images: Any) -> Any:
         images = _as_array(images)
-        self.functions.check_images(images)
+        self.functions.check_images(images if self.functions.pixels == LEVELS else _known(images))
         return images
 
     def _labels(self, labels: Any, count: int) -> dict[str, Any]:
@@ -216,6 +218,12 @@ class Model:
 
 def _as_array(x: Any) -> Any:
     return x if hasattr(x, "dtype") else np.asarray(x)
+
+
+def _known(x: Any) -> Any:
+    """Brings the values of an array to the host, where checks read them, if there are some."""
+    traced = isinstance(x, jax.core.Tracer)
+    return x if traced or not getattr(x, "is_fully_addressable", False) else np.asarray(x)
 
 
 def _check_count(name: str, count: int) -> None:

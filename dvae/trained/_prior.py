@@ -123,7 +123,7 @@ def load(
     try:
         functions = Functions(model, from_json(networks.CodePriorConfig, record.get("settings")))
         expected = flatten(functions.abstract_prior())
-    except (ValueError, TypeError, OverflowError, MemoryError) as error:
+    except (ValueError, TypeError, OverflowError, MemoryError, RuntimeError) as error:
         raise ModelError(f"{path} holds no settings of a prior: {line(error)}; {remedy}") from error
     arrays = read_arrays(path / _ARRAYS)
     try:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 __all__ = ["from_json", "to_json"]
 
+_TOO_LARGE = 2**31
 # Sums and products of other types are not what the networks were made for.
 _DTYPES = ("float64", "float32", "bfloat16", "float16")
 
@@ -74,7 +75,19 @@ def _read(kind: Any, name: str, value: Any, where: str) -> Any:
     if typing.get_origin(kind) is tuple:
         if not isinstance(value, list) or not all(type(item) is int for item in value):
             raise ValueError(f"{where} must be a list of integers, got {value!r}")
+        for item in value:
+            _check_size(item, where)
         return tuple(value)
+    if kind is float and type(value) is int:  # as JSON has 0.0 that was given as 0
+        return float(value)
     if type(value) is not kind:
         raise ValueError(f"{where} must be of type {kind.__name__}, got {value!r}")
+    if kind is int:
+        _check_size(value, where)
     return value
+
+
+def _check_size(value: int, where: str) -> None:
+    """Raises ValueError for a size that no array has, before XLA aborts on it."""
+    if abs(value) >= _TOO_LARGE:
+        raise ValueError(f"{where} must be below 2^31, got {value}")

@@ -81,8 +81,9 @@ class Functions:
     def abstract_params(self) -> PyTree:
         """Returns shapes and dtypes of the parameters."""
         c, mean = self.network, jax.ShapeDtypeStruct((self.network.num_pixels,), jnp.float32)
-        module, blank = mlp.BinaryVAE(c), jnp.zeros((1, c.num_pixels))
-        variables = jax.eval_shape(lambda key: module.init(key, blank), jax.random.key(0))
+        module, blank = mlp.BinaryVAE(c), jax.ShapeDtypeStruct((1, c.num_pixels), jnp.float32)
+        init = lambda *args: module.init(*args)
+        variables = jax.eval_shape(init, jax.random.key(0), blank)
         params = {
             "network": variables["params"],
             "mean": mean,
@@ -124,7 +125,7 @@ class Functions:
 
     def _bind(self, params: PyTree, images: jax.Array, labels: jax.Array | None) -> binary.Networks:
         """Returns the networks on images; the first group's logits are computed once."""
-        x = images.reshape(len(images), -1).astype(jnp.float32)
+        x = images.reshape(len(images), self.network.num_pixels).astype(jnp.float32)
         module, stats = mlp.BinaryVAE(self.network), params["batch_stats"]
         seen = self._seen(labels)
         model = binary.bind(module, params["network"], params["mean"], x, stats, seen)

@@ -109,13 +109,12 @@ class Functions:
 
     def abstract_params(self) -> PyTree:
         """Returns shapes and dtypes of the parameters."""
-        c, images = self.network, jnp.zeros((1, *self.image_shape), jnp.uint8)
-        codebook = jnp.zeros((self.code_sizes[0], c.codebook_size, c.code_dim))
-        first = codebook[: c.num_latents]
-        init = lambda key: vq_conv.VQConv(c).init(key, images, first)["params"]
+        c, images = self.network, jax.ShapeDtypeStruct((1, *self.image_shape), jnp.uint8)
+        codebook = lambda n: jax.ShapeDtypeStruct((n, c.codebook_size, c.code_dim), jnp.float32)
+        init = lambda *args: vq_conv.VQConv(c).init(*args)["params"]
         return {
-            "network": jax.eval_shape(init, jax.random.key(0)),
-            "codebook": jax.eval_shape(lambda: codebook),
+            "network": jax.eval_shape(init, jax.random.key(0), images, codebook(c.num_latents)),
+            "codebook": codebook(self.code_sizes[0]),
         }
 
     def check_images(self, images: Any) -> None:

@@ -60,9 +60,9 @@ class Functions:
 
     def abstract_prior(self) -> PyTree:
         """Returns shapes and dtypes of the prior's parameters."""
-        codes = jnp.zeros((1, *self.prior.grid, self.prior.num_latents), jnp.int32)
-        init = lambda key: code_prior.make(self.prior).init(key, codes)["params"]
-        return jax.eval_shape(init, jax.random.key(0))
+        shape = (1, *self.prior.grid, self.prior.num_latents)
+        init = lambda *args: code_prior.make(self.prior).init(*args)["params"]
+        return jax.eval_shape(init, jax.random.key(0), jax.ShapeDtypeStruct(shape, jnp.int32))
 
     def abstract_params(self) -> PyTree:
         """Returns shapes and dtypes of the parameters."""

@@ -92,9 +92,9 @@ class Functions:
 
     def abstract_params(self) -> PyTree:
         """Returns shapes and dtypes of the parameters."""
-        module, blank = dvaepp.DVAEPP(self.network), jnp.zeros((1, *self.image_shape), jnp.uint8)
-        init = lambda key: module.init(key, blank)["params"]
-        params = {"network": jax.eval_shape(init, jax.random.key(0))}
+        blank = jax.ShapeDtypeStruct((1, *self.image_shape), jnp.uint8)
+        init = lambda *args: dvaepp.DVAEPP(self.network).init(*args)["params"]
+        params = {"network": jax.eval_shape(init, jax.random.key(0), blank)}
         layers, n = self.num_groups, self.num_latents
         if self.global_latents in BOLTZMANN:
             params |= abstract_machine(

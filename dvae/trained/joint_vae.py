@@ -53,9 +53,9 @@ class Functions:
 
     def abstract_params(self) -> PyTree:
         """Returns shapes and dtypes of the parameters."""
-        module, blank = joint.JointVAE(self.network), jnp.zeros((1, *self.image_shape))
-        init = lambda key: module.init(key, blank)["params"]
-        return {"network": jax.eval_shape(init, jax.random.key(0))}
+        blank = jax.ShapeDtypeStruct((1, *self.image_shape), jnp.float32)
+        init = lambda *args: joint.JointVAE(self.network).init(*args)["params"]
+        return {"network": jax.eval_shape(init, jax.random.key(0), blank)}
 
     def check_images(self, images: Any) -> None:
         """Raises ValueError unless images are uint8 [N, *image_shape]."""

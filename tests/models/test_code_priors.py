@@ -136,3 +136,16 @@ def test_codes_that_do_not_fit() -> None:
             code_prior.log_prob(module, params, codes)
     with pytest.raises(ValueError, match="num_samples must be at least 1, got 0"):
         code_prior.sample(module, params, jax.random.key(0), num_samples=0)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("network", ["gated", "transformer"])
+def test_samples_where_doubles_are_enabled(network) -> None:
+    config = code_prior.CodePriorConfig(
+        (2, 2), 1, 3, network=network, features=2, num_layers=1, num_heads=1
+    )
+    module = code_prior.make(config)
+    with jax.enable_x64(True):
+        params = module.init(jax.random.key(0), jnp.zeros((1, 2, 2, 1), jnp.int32))["params"]
+        codes = code_prior.sample(module, params, jax.random.key(1), num_samples=2)
+    assert codes.shape == (2, 2, 2, 1)

@@ -1,5 +1,6 @@
 """The folder of a trained model: what is written is read back, and what is wrong is named."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -133,6 +134,10 @@ NETWORK = {"group_sizes": [2, 2], "num_pixels": 6, "directed": False}
         (dict(settings={"network": {**NETWORK, "product_dtype": "int8"}}), "must be one of float"),
         (dict(settings={"network": {**NETWORK, "group_sizes": []}}), "at least one group"),
         (dict(settings={"network": 3}), "settings.network must be an object, got 3"),
+        (dict(settings={"num_chains": 2**40}), r"num_chains must be below 2\^31"),
+        (dict(settings={"image_shape": [2**40, 2**40, 1]}), r"image_shape must be below 2\^31"),
+        (dict(settings={"image_shape": [2**20, 2**20, 1]}), r"has 2\^31 numbers or more"),
+        (dict(settings={"num_chains": 2**30}), r"chains/z1 must be float32 \(1073741824, 2\)"),
     ],
 )
 def test_records_that_do_not_fit(tmp_path, changes, message) -> None:
@@ -141,6 +146,23 @@ def test_records_that_do_not_fit(tmp_path, changes, message) -> None:
     with pytest.raises(trained.ModelError, match=message) as caught:
         dvae.load(tmp_path)
     assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", sorted(models.FUNCTIONS))
+def test_a_model_is_read_where_doubles_are_enabled(tmp_path, name) -> None:
+    write(tmp_path / "model", name)
+    with jax.enable_x64(True):
+        again = dvae.load(tmp_path)
+    kinds = {x.dtype for x in jax.tree.leaves(again.params)}
+    assert jnp.dtype(jnp.float64) not in kinds
+
+
+def test_an_integer_is_a_float_of_the_settings(tmp_path) -> None:
+    model = models.make("code_prior")
+    prior = dataclasses.replace(model.functions.prior, dropout=0)
+    functions = dataclasses.replace(model.functions, prior=prior)
+    trained.save(tmp_path / "model", functions, model.params, CARD)
+    assert dvae.load(tmp_path).functions == functions
 
 
 def test_damaged_files(tmp_path) -> None:

@@ -117,6 +117,8 @@ def test_local_variables_are_put_back() -> None:
         (lambda m, x: m.elbo(jax.random.key(0), x[:, :2]), r"shape \[N, 3, 2, 1\], got uint8"),
         (lambda m, x: m.encode(None, 255 * x), "pixels 0 or 1.*threshold"),
         (lambda m, x: m.decode(np.full((2, 4), 2)), "codes must be pixels 0 or 1"),
+        (lambda m, x: m.elbo(jax.random.key(0), jnp.asarray(255 * x)), "pixels 0 or 1.*threshold"),
+        (lambda m, x: m.decode(jnp.full((2, 4), 2)), "codes must be pixels 0 or 1"),
         (lambda m, x: m.decode(np.ones((2, 3))), r"codes must be .*shape \[N, 4\]"),
         (lambda m, x: m.sample(jax.random.key(0), 0), "num_images must be at least 1, got 0"),
         (lambda m, x: m.log_likelihood(jax.random.key(0), x, num_samples=0), "num_samples must"),
@@ -125,6 +127,14 @@ def test_local_variables_are_put_back() -> None:
 def test_arguments_that_do_not_fit(call, message) -> None:
     with pytest.raises(ValueError, match=message):
         call(models.make("directed"), models.images_of("directed"))
+
+
+@pytest.mark.parametrize("name", sorted(models.FUNCTIONS))
+def test_no_images_at_all(name) -> None:
+    model, images = models.make(name), models.images_of(name, 0)
+    codes = model.encode(None, images)
+    assert all(len(x) == 0 for x in jax.tree.leaves(codes))
+    assert model.elbo(jax.random.key(0), images).shape == (0,)
 
 
 def test_codes_of_another_kind() -> None:
