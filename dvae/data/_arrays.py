@@ -78,7 +78,9 @@ def from_arrays(
     if static:
         return dataset._replace(binarization="static")
     change = {"dynamic": binarized, "threshold": thresholded}.get(binarization)
-    return dataset if change is None else change(dataset)
+    if change and is_binary([dataset.test, dataset.validation, dataset.train]):
+        raise ValueError(f'{name} has pixels 0 and 1, no levels; give binarization="static"')
+    return change(dataset) if change else dataset
 
 
 class Parts(NamedTuple):

@@ -5,7 +5,7 @@ import os
 import numpy as np
 
 from dvae.data import _files, _tfds
-from dvae.data._arrays import Parts, as_static, assemble
+from dvae.data._arrays import Parts, as_static, assemble, is_binary
 from dvae.data._dataset import Dataset, KeepRows, as_levels, resized
 from dvae.data._pictures import read_folder
 
@@ -56,11 +56,26 @@ def load_own(
     if parts.mixed or spec.startswith(TFDS):  # encoded, and of that size once they are decoded
         train = dataset.train if lazy else np.asarray(dataset.train)
         validation, test = np.asarray(dataset.validation), np.asarray(dataset.test)
-        return dataset._replace(train=train, validation=validation, test=test)
+        dataset = dataset._replace(train=train, validation=validation, test=test)
+        if lazy or image_size:
+            return _checked_levels(dataset, lazy)
     dataset = as_static(dataset)
     if levels and dataset.binarization == "static":
         dataset = as_levels(dataset)
-    return resized(dataset, image_size) if image_size else dataset
+    is_resized = parts.mixed or spec.startswith(TFDS)
+    return resized(dataset, image_size) if image_size and not is_resized else dataset
+
+
+def _checked_levels(dataset: Dataset, lazy: bool) -> Dataset:
+    """Returns a set of levels that are decoded one by one, or filtered.
+
+    Raises:
+        ValueError: no level of its held-out images exceeds 1, so they are bits.
+    """
+    if not is_binary([dataset.validation, dataset.test]):
+        return dataset
+    remedy = "load it without lazy=True (--data_on=host)" if lazy else "leave its size as it is"
+    raise ValueError(f"{dataset.name} has pixels 0 and 1, which would be taken as levels; {remedy}")
 
 
 def _read_place(path: str, image_size: int) -> Parts:

@@ -103,10 +103,8 @@ def abstract_machine(
     if graph is not None and graph.num_units != num_units:
         raise ValueError(f"the graph must have {num_units} units, got {graph.num_units}")
 
-    zeros = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.float32)
+    zeros: Any = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.float32)
     log_weights = zeros(num_chains) if weighted else None
-    prior: Any
-    chains: Any
     if graph is None:
         n = num_units // 2
         prior = rbm.RBM(zeros(n), zeros(n), zeros(n, n))

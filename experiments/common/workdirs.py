@@ -76,8 +76,9 @@ def check_images(workdir: Path, images: Dataset) -> None:
     Raises:
       ValueError: there are others, and something was trained.
     """
-    now = {name: len(getattr(images, name)) for name in ("validation", "test")}
-    now = {"train": images.num_train, **now, "shape": list(images.train.shape[1:])}
+    held_out = {name: len(getattr(images, name)) for name in ("validation", "test")}
+    shape = list(images.train.shape[1:])
+    now: dict[str, Any] = {"train": images.num_train, **held_out, "shape": shape}
     path = workdir / IMAGES_FILE
     if path.exists() and any((workdir / checkpoint.FOLDER).glob("*")):
         then = checkpoint.read_config(path)

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from dvae import rbm, relax
+from dvae import boltzmann, rbm, relax
 from dvae.distributions import bernoulli, normal
 from dvae.models import boltzmann as machines
 from dvae.models.dvaepp import LocalDraw
@@ -18,6 +18,7 @@ from experiments.common import schedules
 from experiments.dvaepp.config import BERNOULLI, BOLTZMANN, NORMAL, RBM_ROLFE, Config
 
 PyTree = Any
+MAX_EXACT = 12  # units of a machine to enumerate at every step
 
 
 def init_prior(config: Config) -> PyTree:
@@ -115,3 +116,22 @@ def train_local(config: Config, step: jax.Array) -> LocalDraw:
         return 2 * zeta - 1, log_prob(logits) - log_prob(p)
 
     return draw_bits
+
+
+def current_log_z(params: PyTree, log_z: jax.Array) -> jax.Array:
+    """Returns log Z with its value of now and the same gradient, of a machine that is enumerated.
+
+    One with more than `MAX_EXACT` units, an RBM on its smaller side, keeps the value that it has.
+
+    Args:
+      params: the machine.
+      log_z: [] nats, as `negative_phase` returns it.
+    """
+    fixed = jax.lax.stop_gradient(params)
+    if isinstance(fixed, rbm.RBM):
+        small = min(fixed.weights.shape) <= MAX_EXACT
+        value = rbm.exact.log_z(fixed) if small else log_z
+    else:
+        small = len(fixed.bias) <= MAX_EXACT
+        value = boltzmann.exact.log_z(fixed) if small else log_z
+    return log_z + jax.lax.stop_gradient(value - log_z)

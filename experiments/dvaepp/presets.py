@@ -46,7 +46,11 @@ PRESETS |= {
 }
 PRESETS |= {
     "cifar10": dict(
-        dataset="cifar10", decoder=CONDITIONAL, num_latents=64, kl_warmup_steps=150_000
+        dataset="cifar10",
+        decoder=CONDITIONAL,
+        num_latents=64,
+        kl_warmup_steps=150_000,
+        log_z_interval=100,  # balancing weighs by it, and the machine can't be enumerated
     ),
     "demo": dict(
         dataset="digits",

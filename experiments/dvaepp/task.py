@@ -77,6 +77,9 @@ def loss_fn(config: Config, module: dvaepp.DVAEPP, mesh: Mesh | None = None) -> 
       mesh: whose devices share the chains of a Boltzmann prior; without one nothing is shared.
     """
     sizes = group_sizes(config, module.config)
+    # Of several groups, and while their weight is below 1: at 1 balancing changes nothing.
+    several = config.local_groups > 0 and config.kl_warmup_steps > 0
+    balanced = several and config.kl_balancing == "on"
 
     def loss(
         params: PyTree, model_state: PyTree, images: jax.Array, key: jax.Array, step: jax.Array
@@ -94,6 +97,8 @@ def loss_fn(config: Config, module: dvaepp.DVAEPP, mesh: Mesh | None = None) -> 
                 mesh,
             )
             log_z, metrics = phase.log_z, phase.metrics
+            if balanced:  # the global KL, which has log Z, weighs all of them
+                log_z = dvaepp_latents.current_log_z(params["prior"], log_z)
             model_state = {"chains": phase.chains, "log_z": phase.last_log_z}
         run = bind(module, params["network"])
         features = run(dvaepp.DVAEPP.encode, images)
@@ -111,9 +116,7 @@ def loss_fn(config: Config, module: dvaepp.DVAEPP, mesh: Mesh | None = None) -> 
         log_px = run(dvaepp.DVAEPP.log_likelihood, context, images).mean()
         kls = jnp.concatenate([globals_.divergence.mean()[None], local.mean(1)])
         kl_weight = bounds.linear_warmup(step, config.kl_warmup_steps)
-        # Of several groups, and while their weight is below 1: at 1 balancing changes nothing.
-        several = config.local_groups > 0 and config.kl_warmup_steps > 0
-        if several and config.kl_balancing == "on":
+        if balanced:
             kl = bounds.balanced_kl(kls, sizes, kl_weight=kl_weight)
         else:
             kl = kl_weight * kls.sum()

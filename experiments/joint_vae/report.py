@@ -239,7 +239,10 @@ def _curves(config: Config, workdir: Path) -> dict[str, Any]:
     if not any(curves.values()):
         return {}
     steps, distortion = records.read_curve(workdir, "train", "distortion")
-    held_steps, held = records.read_curve(workdir, "validation", "distortion")
+    # Of one sample, as in training: less than it is at the mean of h and the likeliest classes.
+    parts = ("elbo", "kl_continuous", "kl_discrete")
+    read = [records.read_curve(workdir, "validation", name) for name in parts]
+    held_steps, held = read[0][0], -sum(values for _, values in read)
     held_out = {config.objective: (held_steps, held)} if len(held_steps) else None
     return {
         "kl_per_dimension": figures.kl_per_dimension(curves["h"], curves["c"]),

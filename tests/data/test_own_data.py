@@ -160,6 +160,40 @@ def test_a_prepared_tfds_set(tmp_path) -> None:
         data.load("tfds:stamp", str(tmp_path))
 
 
+@pytest.mark.parametrize("kind", ["tfds", "pictures"])
+def test_encoded_pixels_of_zeros_and_ones_are_bits(tmp_path, kind) -> None:
+    """As levels they would be black, and sampled or cut nearly or wholly blank."""
+    bits = (GRAY > 127).astype(np.uint8)
+    if kind == "tfds":
+        write_prepared(
+            tmp_path,
+            "bits",
+            "1.0.0",
+            {"train": (bits, np.zeros(20)), "test": (bits[:3], np.zeros(3))},
+        )
+        spec = "tfds:bits", str(tmp_path)
+    else:
+        write_images(tmp_path / "train", bits)
+        write_images(tmp_path / "test", bits[:3])
+        spec = (str(tmp_path),)
+    dataset = data.load(*spec)
+    assert dataset.binarization == "static"
+    assert set(np.unique(dataset.train)) == {0, 1}
+    cut = data.load(*spec, binarization="threshold")
+    np.testing.assert_array_equal(cut.test, dataset.test)
+    with pytest.raises(ValueError, match="static"):
+        data.load(*spec, binarization="dynamic")
+    assert data.load_grey(*spec).train.max() == 255
+    with pytest.raises(
+        ValueError, match="0 and 1, which would be taken as levels; load it without"
+    ):
+        data.load(*spec, lazy=True)
+    with pytest.raises(ValueError, match="0 and 1, which would be taken as levels; leave its size"):
+        data.load(*spec, image_size=4)
+    with pytest.raises(ValueError, match='0 and 1, no levels; give binarization="static"'):
+        data.from_arrays(bits, bits[:3], binarization="dynamic")
+
+
 def test_an_upright_photograph(tmp_path) -> None:
     write_images(tmp_path, COLOR)
     exif = Image.Exif()

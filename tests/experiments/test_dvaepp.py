@@ -212,6 +212,29 @@ def test_balancing_is_over_after_the_warm_up(images) -> None:
         np.testing.assert_allclose(m["kl"], kls.sum(), rtol=1e-5)
 
 
+@pytest.mark.parametrize("row", ["rbm_normal", "boltzmann"])
+def test_the_carried_log_z_does_not_balance(images, row) -> None:
+    """The global KL has log Z in it, and a stale one could close all groups or that one."""
+    settings = GRAPH if row == "boltzmann" else ROWS[row]
+    config = Config(**{**TINY, **settings, "kl_warmup_steps": 4})
+    _, state = start(config, images)
+    loss = jax.jit(
+        jax.value_and_grad(dvaepp_task.loss_fn(config, config.model((8, 8, 1))), has_aux=True)
+    )
+    x = jnp.asarray(images.test[:8])
+
+    def at(log_z):
+        model_state = {**state.model_state, "log_z": jnp.float32(log_z)}
+        return loss(state.params, model_state, x, jax.random.key(1), jnp.int32(1))
+
+    (value, (_, metrics)), gradient = at(3.0)
+    (other, _), expected = at(-50.0)
+    np.testing.assert_allclose(value, other, rtol=1e-5)
+    assert metrics["kl_global"] > 0
+    for a, b in zip(*map(jax.tree.leaves, (gradient, expected)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.thorough
 def test_eight_devices_train_like_one_and_every_parameter_moves(images) -> None:
     config = Config(**{**TINY, **ROWS["rbm_normal"]})
