@@ -105,6 +105,8 @@ def abstract_machine(
 
     zeros: Any = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.float32)
     log_weights = zeros(num_chains) if weighted else None
+    prior: machines.Machine
+    chains: machines.Chains | machines.GraphChains
     if graph is None:
         n = num_units // 2
         prior = rbm.RBM(zeros(n), zeros(n), zeros(n, n))
