@@ -17,7 +17,7 @@ from typing import Any
 from jax.sharding import Mesh
 
 from dvae import data, trained
-from dvae.train import lock, loop, paths
+from dvae.train import lock, loop, paths, status
 from experiments.cifar_vq import config as cifar_vq
 from experiments.code_prior import evaluation, report, task
 from experiments.code_prior import model as prior_model
@@ -51,6 +51,11 @@ def of_run(config: Config, directory: Path) -> Config:
             f"{str(error).partition('; ')[0]}, which may change the model; wait until it ends, or "
             "stop it"
         ) from error
+    if not run_config.validation:
+        status.say(
+            f"{directory} was trained on its validation images, too (--validation=false): rates of "
+            "those, by which the best step is chosen, are of images that the model knows"
+        )
     names = ("dataset", "data_dir", "image_size", "test_share")
     known = {name: getattr(run_config, name) for name in names}
     config = dataclasses.replace(config, run_dir=str(directory), **known)

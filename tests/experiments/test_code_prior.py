@@ -69,6 +69,16 @@ def config_of(run, workdir, **settings):
     return code_prior.of_run(Config(**{**TINY, **settings}, workdir=str(workdir)), run)
 
 
+def test_validation_images_that_the_model_knows_are_told(tmp_path, capsys) -> None:
+    run = make_run(tmp_path / "run")
+    config_of(run, tmp_path / "prior")
+    assert "validation images" not in capsys.readouterr().err
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps({**config, "validation": False}))
+    config_of(run, tmp_path / "prior")
+    assert "trained on its validation images, too" in capsys.readouterr().err
+
+
 @pytest.mark.thorough
 @pytest.mark.parametrize("estimator", [pytest.param("gs_soft", marks=pytest.mark.slow), "vq"])
 def test_a_run_gives_its_model_a_prior(tmp_path, one_device, capsys, estimator) -> None:
