@@ -33,7 +33,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(READY) ## Train a small model on embedded photographs (four and a half minutes on two cores) and draw what it learned
-	@$(BIN)/python -m experiments.cifar_vq --preset=demo --workdir=$(DEMO_DIR)
+	@$(BIN)/python -m experiments.cifar_vq --preset=demo --workdir="$(DEMO_DIR)"
 
 test: $(READY) ## Run the tests (five minutes on two cores); TFDS_DATA_DIR=... adds those on real data sets, ARGS=--thorough all cases, ARGS=--slow the long ones
 	@$(BIN)/python -m pytest -q -n auto --dist worksteal $(ARGS)

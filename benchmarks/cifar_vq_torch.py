@@ -1,12 +1,13 @@
-"""The gs_soft model of cifar_vq and its step in PyTorch, the peer of `gpu.py vq --peer`.
+"""The models `gs_soft` and `vq` of cifar_vq and their step in PyTorch, a peer on CPUs and GPUs.
 
-The same layers, codebooks, objective and optimizer: convolutions in bfloat16 by autocast, channels
-last, fused Adam; distances, divergence and likelihood in float32. `load` copies our parameters, so
-that both give the same loss for the same noise.
+The same layers, codebooks, objective and optimizer: channels last, fused Adam, in bfloat16
+convolutions by autocast; distances, divergence and likelihood in float32. `load` copies our
+parameters, so that both give the same loss for the same noise.
 """
 
 import statistics
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -68,20 +69,40 @@ class Model(nn.Module):
 
     def loss(self, x: torch.Tensor, gumbels: torch.Tensor | None = None) -> torch.Tensor:
         """The negative objective, nats a sub-pixel, of uint8 images [B, 3, H, W]."""
-        batch, _, height, width = x.shape
-        logits = self.logits(self.encode(x))
+        vectors = self.encode(x)
+        if self.config.estimator == "vq":
+            return self.of_nearest(x, vectors)
+        logits = self.logits(vectors)
         if gumbels is None:
             gumbels = -torch.empty_like(logits).exponential_().log()
         y = F.softmax((logits + gumbels) / self.config.temperature, -1)
         log_q, log_p = F.log_softmax(logits, -1), F.log_softmax(self.prior_logits, -1)
         kl = (log_q.exp() * (log_q - log_p[:, None])).sum()
-        codes = torch.bmm(y, self.codebook).transpose(0, 1)
+        return (self.distortion(x, torch.bmm(y, self.codebook)) + kl) / x.numel()
+
+    def of_nearest(self, x: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
+        """The loss of the nearest codes, straight-through, with both VQ losses."""
+        with torch.autocast(vectors.device.type, enabled=False), torch.no_grad():
+            norms = (self.codebook**2).sum(-1)[:, None]
+            distances = norms - 2 * torch.bmm(vectors, self.codebook.transpose(1, 2))
+            codes = distances.argmin(-1)
+        dim = self.config.code_dim
+        quantized = torch.gather(self.codebook, 1, codes[..., None].expand(-1, -1, dim))
+        rate = -torch.gather(F.log_softmax(self.prior_logits, -1), 1, codes).sum()
+        penalty = ((quantized - vectors.detach()) ** 2).sum()
+        penalty = penalty + self.config.commitment * ((quantized.detach() - vectors) ** 2).sum()
+        chosen = vectors + (quantized - vectors).detach()
+        return (self.distortion(x, chosen) + rate + penalty / dim) / x.numel()
+
+    def distortion(self, x: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
+        """-log p of all images at decoder inputs [n, B h w, D], nats."""
+        batch, _, height, width = x.shape
+        codes = vectors.transpose(0, 1)
         codes = codes.reshape(batch, height // 4, width // 4, -1).permute(0, 3, 1, 2)
         hidden = F.relu(self.decoder_blocks(self.decoder[0](codes)))
         pixels = self.head(F.relu(self.decoder[1](hidden)))
         pixels = pixels.reshape(batch, 3, 256, height, width).transpose(1, 2)
-        distortion = F.cross_entropy(pixels.float(), x.long(), reduction="sum")
-        return (distortion + kl) / x.numel()
+        return F.cross_entropy(pixels.float(), x.long(), reduction="sum")
 
 
 def load(model: Model, params: dict[str, Any]) -> None:
@@ -117,12 +138,21 @@ def load(model: Model, params: dict[str, Any]) -> None:
             own.copy_(torch.tensor(np.asarray(theirs)))
 
 
-def timed(config: Config, images: np.ndarray, num_steps: int, *, compiled: bool) -> dict[str, Any]:
-    """Time and images a second of a step, on a GPU where there is one."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
+def make_step(
+    config: Config,
+    images: np.ndarray,
+    params: dict[str, Any] | None = None,
+    *,
+    compiled: bool,
+    device: str,
+) -> Callable[[], None]:
+    """Returns a train step, from our parameters where they are given."""
+    torch.backends.cudnn.benchmark = True  # shapes stay, so the fastest kernels can be looked for
     torch.manual_seed(0)
-    model = Model(config).to(device, memory_format=torch.channels_last)
+    model = Model(config)
+    if params is not None:
+        load(model, params)
+    model = model.to(device, memory_format=torch.channels_last)
     data = torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).to(device)
     adam = torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
     loss = torch.compile(model.loss) if compiled else model.loss
@@ -136,6 +166,14 @@ def timed(config: Config, images: np.ndarray, num_steps: int, *, compiled: bool)
         value.backward()
         adam.step()
 
+    return step
+
+
+def timed(config: Config, images: np.ndarray, num_steps: int, *, compiled: bool) -> dict[str, Any]:
+    """Time and images a second of a step, on a GPU where there is one."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
+    step = make_step(config, images, compiled=compiled, device=device)
     began = time.perf_counter()
     step()
     wait()

@@ -50,9 +50,11 @@ def signs(
 ) -> Terms:
     """Takes the signs of v (lfq), or of v / |v| over sqrt D (bsq, on the sphere).
 
-    penalty = commitment_weight |v - sg q|^2 + entropy_weight (mean_x H(p(.|x)) - H(mean_x p(.|x)))
+    penalty = commitment_weight |v - sg q|^2
+              + entropy_weight sum_i (mean_x H(p_i(.|x)) - H(mean_x p_i(.|x))),    bits i
 
-    Yu et al. (2023), section 3.1; Zhao et al. (2024), section 4.
+    Yu et al. (2023), section 3.1; by bits, Zhao et al. (2024), section 4. The sum of the second
+    terms is an upper bound on the entropy of the mean over codes.
     """
     quantizer = vq.bsq if on_sphere else vq.lfq
     q, codes = quantizer.quantize(vectors)
