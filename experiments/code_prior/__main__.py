@@ -51,7 +51,7 @@ def of_run(config: Config, directory: Path) -> Config:
             f"{str(error).partition('; ')[0]}, which may change the model; wait until it ends, or "
             "stop it"
         ) from error
-    if not run_config.validation:
+    if isinstance(run_config, cifar_vq.Config) and not run_config.validation:
         status.say(
             f"{directory} was trained on its validation images, too (--validation=false): rates of "
             "those, by which the best step is chosen, are of images that the model knows"
