@@ -126,6 +126,9 @@ def current_log_z(params: PyTree, log_z: jax.Array) -> jax.Array:
     Args:
       params: the machine.
       log_z: [] nats, as `negative_phase` returns it.
+
+    Returns:
+      [] nats, with the gradient of `log_z`.
     """
     fixed = jax.lax.stop_gradient(params)
     if isinstance(fixed, rbm.RBM):
