@@ -12,6 +12,8 @@ import argparse
 import json
 import math
 import time
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -46,13 +48,21 @@ class JointVAE(nn.Module):
             *(nn.Unflatten(1, (64, 4, 4)), up(64, 32), nn.ReLU(), up(32, 32), nn.ReLU(), up(32, 1)),
         )
 
-    def loss(self, x: torch.Tensor, step: int) -> torch.Tensor:
-        """Cross entropy and the penalties of both kinds of variables, nats an image."""
+    def loss(
+        self, x: torch.Tensor, step: int, noise: tuple[torch.Tensor, torch.Tensor] | None = None
+    ) -> torch.Tensor:
+        """Cross entropy and the penalties of both kinds of variables, nats an image.
+
+        The noise of h and c [B, 10], normal and Gumbel, is drawn unless it is given.
+        """
         hidden = self.encoder(x)
         mean, log_variance = self.mean(hidden), self.log_variance(hidden)
         log_q = F.log_softmax(self.class_logits(hidden), -1)
-        h = mean + torch.exp(log_variance / 2) * torch.randn_like(mean)
-        gumbels = -torch.log(-torch.log(torch.rand_like(log_q).clamp(1e-12, 1 - 1e-7)))
+        normals, gumbels = noise or (
+            torch.randn_like(mean),
+            -torch.log(-torch.log(torch.rand_like(log_q).clamp(1e-12, 1 - 1e-7))),
+        )
+        h = mean + torch.exp(log_variance / 2) * normals
         c = F.softmax((log_q + gumbels) / TEMPERATURE, -1)
         logits = self.decoder(torch.cat([h, c], -1))
         distortion = F.binary_cross_entropy_with_logits(logits, x, reduction="sum") / len(x)
@@ -67,6 +77,55 @@ class JointVAE(nn.Module):
         """The likeliest code of each image."""
         chunks = (self.class_logits(self.encoder(part)).argmax(-1) for part in x.split(1000))
         return torch.cat(list(chunks)).numpy()
+
+
+def load(model: JointVAE, params: dict[str, Any]) -> None:
+    """Copies the parameters of `experiments.joint_vae`."""
+    maps = torch.arange(1024).reshape(4, 4, 64).permute(2, 0, 1).ravel()  # ours are channels last
+
+    def copy(layer: nn.Module, ours: dict[str, Any], scale: float = 1.0) -> None:
+        kernel, order = np.asarray(ours["kernel"]), (3, 2, 0, 1)
+        if isinstance(layer, nn.Linear):
+            order = (1, 0)
+        elif isinstance(layer, nn.ConvTranspose2d):  # taps are counted from the other end there
+            kernel, order = kernel[::-1, ::-1], (2, 3, 0, 1)
+        layer.weight.copy_(scale * torch.tensor(kernel.transpose(order).copy()))
+        layer.bias.copy_(scale * torch.tensor(np.asarray(ours["bias"])))
+
+    encoder = [layer for layer in model.encoder if hasattr(layer, "weight")]
+    decoder = [layer for layer in model.decoder if hasattr(layer, "weight")]
+    with torch.no_grad():
+        for i in range(3):
+            copy(encoder[i], params[f"convolutions_{i}"])
+            copy(decoder[2 + i], params[f"transposed_{i}"])
+        copy(encoder[3], params["hidden"])
+        encoder[3].weight.copy_(encoder[3].weight[:, maps])
+        copy(decoder[0], params["from_latents"])
+        copy(decoder[1], params["to_maps"])
+        decoder[1].weight.copy_(decoder[1].weight[maps])
+        decoder[1].bias.copy_(decoder[1].bias[maps])
+        copy(model.mean, params["mean"])
+        copy(model.log_variance, params["log_scale"], 2.0)
+        copy(model.class_logits, params["class_logits_0"])
+
+
+def make_step(
+    images: np.ndarray, params: dict[str, Any], *, compiled: bool, step: int
+) -> Callable[[], None]:
+    """Returns a train step of uint8 images [N, 32, 32, 1] at a step's capacities, on the CPU."""
+    model = JointVAE()
+    load(model, params)
+    data = torch.from_numpy(images).movedim(-1, 1).contiguous()
+    adam = torch.optim.Adam(model.parameters(), lr=5e-4, fused=True)
+    loss = torch.compile(model.loss) if compiled else model.loss
+
+    def run() -> None:
+        batch = data[torch.randint(len(data), (BATCH,))].float() / 255
+        adam.zero_grad(set_to_none=True)
+        (loss(batch, step) / PIXELS).backward()
+        adam.step()
+
+    return run
 
 
 def accuracy(model: JointVAE, train: tuple, test: tuple) -> float:

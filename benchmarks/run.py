@@ -25,6 +25,7 @@ MODULES = (
     "boltzmann_graphs",
     "binary_vae",
     "cifar_vq",
+    "joint_vae",
     "gumbel_softmax",
     "pixel_likelihood",
     "nearest_code",

@@ -2,8 +2,8 @@ r"""Convolutions of the image models, in the form that each platform runs fastes
 
 On GPU and TPU they are `lax.conv_general_dilated`, the transposed one as the gradient of a strided
 one. On the CPU XLA runs strided convolutions, and the weight gradient of transposed ones, as slow
-loops; there the same linear maps are shifted slices and one matrix product: stride 2 as
-space-to-depth, the transposed convolution by the four phases of its output.
+loops; there the same linear maps are windows and one matrix product. The transposed convolution is
+one of stride 2 backwards, or the four phases of its output.
 `use_matmul` is the one place that chooses; both forms take the same kernels and are tested equal.
 
 The transposed convolution of stride 2 by a kernel k of size 4, in one axis:
@@ -52,21 +52,32 @@ def _patches(x: jax.Array, size: int, height: int, width: int) -> jax.Array:
 
 def _conv_matmul(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     """Computes `conv` as one product of windows and kernel."""
-    size, _, features_in, features = kernel.shape
+    size, features = kernel.shape[0], kernel.shape[-1]
     if stride == 1:
         pad = (size - 1) // 2
         height, width = x.shape[1:3]
         x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
         return matmul(_patches(x, size, height, width), kernel.reshape(-1, features))
-    # size 4, stride 2: fold every 2x2 block into the channels, then a 2x2 convolution.
+    return matmul(_strided_patches(x), kernel.reshape(-1, features))
+
+
+def _strided_patches(x: jax.Array) -> jax.Array:
+    """Returns the channels of 4x4 windows at stride 2 of x [B, H, W, C], [B, H/2, W/2, 16 C]."""
     x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    batch, height, width, _ = x.shape
+    batch, height, width, channels = x.shape
+    # Two columns are neighbors in memory: of four rows, a window has two such pairs.
     # An axis at a time: meshes with explicit axes know where a sharded batch goes in one split.
-    x = x.reshape(batch, height // 2, 2, width, features_in)
-    x = x.reshape(batch, height // 2, 2, width // 2, 2, features_in).transpose(0, 1, 3, 2, 4, 5)
-    x = x.reshape(batch, height // 2, width // 2, 4 * features_in)
-    kernel = kernel.reshape(2, 2, 2, 2, features_in, features).transpose(0, 2, 1, 3, 4, 5)
-    return matmul(_patches(x, 2, height // 2 - 1, width // 2 - 1), kernel.reshape(-1, features))
+    x = x.reshape(batch, height // 2, 2, width, channels)
+    x = x.reshape(batch, height // 2, 2, width // 2, 2, channels)
+    x = x.reshape(batch, height // 2, 2, width // 2, 2 * channels)
+    rows, columns = height // 2 - 1, width // 2 - 1
+    windows = [
+        x[:, i : i + rows, row, j : j + columns]
+        for i in range(2)
+        for row in range(2)
+        for j in range(2)
+    ]
+    return jnp.concatenate(windows, axis=-1)
 
 
 def phase_patches(x: jax.Array) -> list[jax.Array]:
@@ -89,34 +100,26 @@ def join_phase_taps(taps: list[jax.Array], shape: tuple[int, ...]) -> jax.Array:
     return grid.transpose(2, 0, 3, 1, 4, 5).reshape(shape)
 
 
-def _conv_transpose_matmul(x: jax.Array, kernel: jax.Array) -> list[jax.Array]:
-    """Computes the phases of the output, in the order of `phase_patches`: each [B, H, W, O]."""
-    # Half precision would round every tap's product before they are added.
-    if 4 * kernel.shape[3] < kernel.shape[2] and x.dtype == jnp.float32:
-        return _conv_transpose_scattered(x, kernel)
-    return [matmul(p, w) for p, w in zip(phase_patches(x), phase_taps(kernel), strict=True)]
+def _conv_transpose_matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Computes `conv_transpose` as one product, or as one for every phase.
 
-
-def _conv_transpose_scattered(x: jax.Array, kernel: jax.Array) -> list[jax.Array]:
-    """Computes the phases from every tap's product, as sums of those that meet at a pixel.
-
-    It moves 16 O numbers a position where the windows have 16 I, so it is for few output channels.
+    Many output channels have windows gathered before their products, 16 I numbers a position; few
+    have the products added where they meet, 16 O numbers a position.
     """
     features_in, features = kernel.shape[2:]
-    products = matmul(x, kernel.transpose(2, 0, 1, 3).reshape(features_in, 16 * features))
-    products = products.reshape(*x.shape[:3], 4, 4, features)
-    products = jnp.pad(products, ((0, 0), (1, 1), (1, 1), (0, 0), (0, 0), (0, 0)))
-    height, width = x.shape[1:3]
+    # Half precision would round every tap's product before they are added.
+    if features >= features_in or x.dtype != jnp.float32:
+        return join_pieces(_phases(x, kernel))
+    taps = _mirrored(kernel).transpose(2, 0, 1, 3).reshape(features_in, 16 * features)
+    batch, height, width, _ = x.shape
+    out = jax.typeof(x).update(shape=(batch, 2 * height, 2 * width, features))
+    (y,) = jax.linear_transpose(_strided_patches, out)(matmul(x, taps))
+    return y
 
-    def phase(a: int, b: int) -> jax.Array:
-        meeting = [
-            products[:, a + s : a + s + height, b + t : b + t + width, a + 2 * s, b + 2 * t]
-            for s in range(2)
-            for t in range(2)
-        ]
-        return sum(meeting[1:], meeting[0])
 
-    return [phase(a, b) for a in range(2) for b in range(2)]
+def _phases(x: jax.Array, kernel: jax.Array) -> list[jax.Array]:
+    """Computes the phases of the output, in the order of `phase_patches`: each [B, H, W, O]."""
+    return [matmul(p, w) for p, w in zip(phase_patches(x), phase_taps(kernel), strict=True)]
 
 
 def _check(x: jax.Array, kernel: jax.Array) -> None:
@@ -178,7 +181,7 @@ def conv_transpose(x: jax.Array, kernel: jax.Array) -> jax.Array:
     if kernel.shape[0] != 4:
         raise ValueError(f"conv_transpose needs a 4x4 kernel, got {kernel.shape}")
     if use_matmul():
-        return join_pieces(_conv_transpose_matmul(x, kernel))
+        return _conv_transpose_matmul(x, kernel)
     return conv_transpose_by_gradient(x, kernel)
 
 
@@ -191,7 +194,7 @@ def conv_transpose_pieces(x: jax.Array, kernel: jax.Array) -> list[jax.Array]:
     """
     _check(x, kernel)
     if use_matmul():
-        return _conv_transpose_matmul(x, kernel)
+        return _phases(x, kernel)
     return [conv_transpose(x, kernel)]
 
 

@@ -20,6 +20,7 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from dvae.distributions import bernoulli, categorical, normal
 from dvae.models import checks, layers
@@ -182,7 +183,10 @@ def log_likelihood(x: jax.Array, pixel_logits: jax.Array) -> jax.Array:
     """
     checks.check_floats("pixel_logits", pixel_logits, ("B", "H", "W", "C"))
     checks.check_images(x, kind=checks.UNIT, shape=pixel_logits.shape, name="x")
-    return bernoulli.log_prob(x, pixel_logits).sum((-3, -2, -1))
+    terms = bernoulli.log_prob(x, pixel_logits)
+    # By a product: XLA computes the logarithms inside of a sum one by one on CPUs.
+    ones = jnp.ones(terms.shape[1:], terms.dtype)
+    return jnp.einsum("bhwc,hwc->b", terms, ones, precision=lax.Precision.HIGHEST)
 
 
 class Divergences(NamedTuple):

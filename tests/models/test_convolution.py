@@ -7,6 +7,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from dvae.models import _convolution as convolution
+from dvae.models import _products
 from dvae.models._bias import add_bias
 
 
@@ -41,7 +42,7 @@ def test_convolutions_agree(monkeypatch, size, stride, shape) -> None:
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.thorough
+@pytest.mark.many_cases
 @pytest.mark.parametrize(("features_in", "features"), [(4, 6), (9, 2)])
 def test_transposed_convolutions_agree(monkeypatch, features_in, features) -> None:
     x = jax.random.normal(jax.random.key(0), (2, 3, 5, features_in))
@@ -52,10 +53,22 @@ def test_transposed_convolutions_agree(monkeypatch, features_in, features) -> No
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
-def test_transposed_convolutions_agree_for_several_models_at_once(monkeypatch) -> None:
+@pytest.mark.parametrize(("left", "right"), [(3, 5), (5, 3), (30, 20), (4, 4)])
+def test_a_sum_of_outer_products_over_rows(left, right) -> None:
+    """Whichever operand is wider, and with fewer rows than either."""
+    x, y = (jax.random.normal(jax.random.key(i), (7, n)) for i, n in enumerate((left, right)))
+    got = jax.jit(_products.matmul_transposed)(x, y)
+    np.testing.assert_allclose(got, np.asarray(x).T @ np.asarray(y), rtol=1e-5, atol=1e-5)
+    half = _products.matmul_transposed(x.astype(jnp.bfloat16), y.astype(jnp.bfloat16))
+    assert (half.dtype, half.shape) == (jnp.float32, (left, right))
+
+
+@pytest.mark.many_cases
+@pytest.mark.parametrize("features", [2, 6])
+def test_transposed_convolutions_agree_for_several_models_at_once(monkeypatch, features) -> None:
     """As `vmap_seeds` runs them: kernels and inputs of three seeds."""
     x = jax.random.normal(jax.random.key(0), (3, 2, 3, 5, 4))
-    kernel = jax.random.normal(jax.random.key(1), (3, 4, 4, 4, 6))
+    kernel = jax.random.normal(jax.random.key(1), (3, 4, 4, 4, features))
     matrix, ordinary = both_forms(monkeypatch, jax.vmap(convolution.conv_transpose), x, kernel)
     for a, b in zip(matrix, ordinary, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
