@@ -4,7 +4,8 @@ On GPU and TPU they are `lax.conv_general_dilated`, the transposed one as the gr
 one. On the CPU XLA runs strided convolutions, and the weight gradient of transposed ones, as slow
 loops; there the same linear maps are windows and one matrix product. The transposed convolution is
 one of stride 2 backwards, or the four phases of its output.
-`use_matmul` is the one place that chooses; both forms take the same kernels and are tested equal.
+`use_matmul` is the one place that chooses between these; both take the same kernels and are tested
+equal.
 
 The transposed convolution of stride 2 by a kernel k of size 4, in one axis:
 
