@@ -33,19 +33,20 @@ def kl_terms(log_q: jax.Array, log_p: jax.Array) -> jax.Array:
 
 
 def kl_slopes(
-    logits_q: jax.Array, log_q: jax.Array, log_p: jax.Array, value: jax.Array
+    top: jax.Array, log_q: jax.Array, log_p: jax.Array, value: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """Returns the derivatives of KL(q || p) by the logits of q and by log p, each [..., C].
 
-    The first is written in terms of the logits, log q, log p and the divergence [...] itself.
+    They are written in terms of log q, log p, the divergence [...] itself and the index [...] of
+    the largest class of q.
     """
     q, log_ratio = jnp.exp(log_q), log_p - log_q
     slope = -mass_times(q, log_ratio + value[..., None])
     # The largest class has what the others lack: its own log-ratio and the value almost cancel.
-    top = jax.lax.argmax(logits_q, logits_q.ndim - 1, jnp.int32)[..., None]
     index = jax.lax.broadcasted_iota(top.dtype, slope.shape, slope.ndim - 1)
-    others = jnp.where(index == top, 0, slope)
-    slope = jnp.where(index == top, -jnp.sum(others, axis=-1, keepdims=True), slope)
+    is_top = index == top[..., None]
+    others = jnp.where(is_top, 0, slope)
+    slope = jnp.where(is_top, -jnp.sum(others, axis=-1, keepdims=True), slope)
     # -q_k up to a multiple of p_k, along which a normalized log p can't move.
     near = jnp.abs(log_ratio) < 0.5
     gap = jnp.where(near, q * jnp.expm1(jnp.where(near, log_ratio, 0)), jnp.exp(log_p) - q)

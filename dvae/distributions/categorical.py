@@ -245,7 +245,8 @@ def _kl_jvp(
 ) -> tuple[jax.Array, jax.Array]:
     logits_q, log_p = primals
     value = _kl(logits_q, log_p)
-    slope, gap = kl_slopes(logits_q, jax.nn.log_softmax(logits_q), log_p, value)
+    top = jax.lax.argmax(logits_q, logits_q.ndim - 1, jnp.int32)
+    slope, gap = kl_slopes(top, jax.nn.log_softmax(logits_q), log_p, value)
     return value, jnp.sum(slope * tangents[0] + gap * tangents[1], axis=-1)
 
 

@@ -17,12 +17,15 @@ _PARTS = 64
 
 
 def uses_kernels(*arrays: jax.Array) -> bool:
-    """Tells whether this platform has the kernels, and no array's mesh has several devices.
+    """Tells whether this platform has the kernels, and the arrays are on one device."""
+    return has_kernels() and on_one_device(*arrays)
+
+
+def on_one_device(*arrays: jax.Array) -> bool:
+    """Tells whether no array's mesh has several devices.
 
     Nor is it one whose axes are explicit or manual, which Pallas refuses.
     """
-    if not has_kernels():
-        return False
     meshes = [jax.typeof(x).sharding.mesh for x in arrays]
     return all(m.size <= 1 and {*m.axis_types} <= {AxisType.Auto} for m in meshes)
 

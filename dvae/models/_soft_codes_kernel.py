@@ -173,7 +173,8 @@ def _pull_back(
     """Returns the gradients by logits [R, ..., C] and, not yet added over rows, by log p."""
     d_weights = d_weights.astype(jnp.float32)
     relaxed = soft * (d_weights - (soft * d_weights).sum(-1, keepdims=True)) / temperature
-    slope, gap = kl_slopes(logits, _log_softmax(logits), log_p[None], kl)
+    top = lax.argmax(logits, logits.ndim - 1, jnp.int32)
+    slope, gap = kl_slopes(top, _log_softmax(logits), log_p[None], kl)
     weight = d_kl[..., None]  # 0 where the KL is not used, which may be infinite
     by_kl = jnp.where(weight == 0, 0, weight * slope)
     return relaxed + by_kl, jnp.where(weight == 0, 0, weight * gap)

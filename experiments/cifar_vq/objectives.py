@@ -2,16 +2,16 @@
 
 Every objective is given the model, vectors v = encode(x) float32 [B, h, w, n, D], codebooks M
 [n, C, D], uint8 images x [B, H, W, 3] and the KL's weight (a scalar in (0, 1], for its warm-up),
-and returns `Terms`: what is maximised, an estimate of the rate and the distortion beside it, and
+and returns `Terms`: what is maximized, an estimate of the rate and the distortion beside it, and
 the codes that were used. Values are in nats.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.typing import DTypeLike
 
 from dvae import bounds, estimators, vq
 from dvae.distributions import categorical
@@ -34,7 +34,7 @@ TRAINING_OBJECTIVE = {
 class Terms(NamedTuple):
     """What an objective returns, in nats."""
 
-    surrogate: jax.Array  # [], the mean over images of what is maximised
+    surrogate: jax.Array  # [], the mean over images of what is maximized
     objective: jax.Array  # [B], the value that is reported (see TRAINING_OBJECTIVE)
     rate: jax.Array  # [B], the KL, or -log p(codes) where the posterior is one code
     distortion: jax.Array  # [B], -log p(x | z)
@@ -45,13 +45,13 @@ class Model(NamedTuple):
     """The network's methods with their parameters applied."""
 
     posterior_logits: Callable[[jax.Array], jax.Array]  # [B, h, w, n, D] -> [B, h, w, n, C]
-    average: Callable[[jax.Array, jax.Array], jax.Array]  # [B, h, w, n, C], M -> [B, h, w, n, D]
+    # Key, vectors, M, log prior, temperature, hard -> averages as vectors, KL, codes [B, h, w, n].
+    soft_quantize: Callable[..., tuple[jax.Array, jax.Array, jax.Array]]
     log_likelihood: Callable[[jax.Array, jax.Array], jax.Array]  # codes, images -> [B]
     total_log_likelihood: Callable[
         ..., tuple[jax.Array, jax.Array]
     ]  # the sum, and [B] without gradient
     log_prior: jax.Array  # [n, C]
-    dtype: DTypeLike = jnp.float32  # of the decoder
 
 
 def apply(module: vq_conv.VQConv, network: PyTree, method: str, *args: jax.Array) -> Any:
@@ -63,11 +63,10 @@ def bind(module: vq_conv.VQConv, params: PyTree, codebook: jax.Array) -> Model:
     """Applies the parameters to the methods that an objective needs."""
     return Model(
         lambda vectors: apply(module, params, "posterior_logits", vectors, codebook),
-        lambda weights, codebook: vq_conv.average(weights, codebook, dtype=module.config.dtype),
+        functools.partial(apply, module, params, "soft_quantize"),
         lambda codes, images: apply(module, params, "log_likelihood", codes, images),
         lambda codes, images: apply(module, params, "total_log_likelihood", codes, images),
         apply(module, params, "log_prior"),
-        module.config.dtype,
     )
 
 
@@ -88,14 +87,13 @@ def gumbel_softmax(
     y is a Gumbel-Softmax sample, straight-through where it is hard. Both settings may be arrays, of
     a step. The surrogate loses what entropy the mean posterior lacks to a floor, see `code_use`.
     """
-    logits = model.posterior_logits(vectors)
-    y, kl, codes = vq_conv.soft_codes(
-        key, logits, model.log_prior, temperature, hard=hard, dtype=model.dtype
-    )
-    total, log_px = model.total_log_likelihood(model.average(y, codebook), images)
+    settings = model.log_prior, temperature, hard
+    quantized, kl, codes = model.soft_quantize(key, vectors, codebook, *settings)
+    total, log_px = model.total_log_likelihood(quantized, images)
     kl = vq_conv.per_image(kl)
     surrogate = bounds.elbo(total / len(images), kl.mean(), kl_weight=kl_weight)
     if entropy_floor:
+        logits = model.posterior_logits(vectors)
         surrogate = surrogate - code_use.lacking_entropy(logits, entropy_floor)
     return Terms(surrogate, log_px - kl, kl, -log_px, codes)
 

@@ -34,8 +34,12 @@ def make_problem():
         values = log_likelihood(codes, images)
         return values.sum(), jax.lax.stop_gradient(values)
 
+    def soft_quantize(key, vectors, codebook, log_prior, temperature, hard):
+        inputs = (key, vectors, codebook, jnp.zeros(N), log_prior, temperature)
+        return vq_conv.soft_quantize(*inputs, hard=hard)
+
     return (
-        objectives.Model(logits, vq_conv.average, log_likelihood, total, log_prior),
+        objectives.Model(logits, soft_quantize, log_likelihood, total, log_prior),
         vectors,
         codebook,
         images,
