@@ -43,9 +43,11 @@ _CIFAR_DIMS = 32 * 32 * 3
 def comparable(summary: Summary) -> bool:
     """Tells whether the images are those of the data set as it is, and log Z is sound."""
     config = summary["config"]
-    as_stored = config.get("binarization", pixels.AS_STORED) == pixels.AS_STORED
+    as_published = pixels.published(config["dataset"])
     return (
-        as_stored and not config.get("image_size", 0) and "warning" not in summary.get("log_z", {})
+        config.get("binarization", pixels.AS_STORED) == as_published
+        and not config.get("image_size", 0)
+        and "warning" not in summary.get("log_z", {})
     )
 
 

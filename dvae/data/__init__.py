@@ -20,10 +20,12 @@ TensorFlow is needed only to download and prepare a set, never to read a prepare
 from dvae.data import batches, embedded
 from dvae.data._arrays import from_arrays
 from dvae.data._dataset import (
+    Binarization,
     Dataset,
     DataUnavailableError,
     KeepRows,
     binarized,
+    binarized_once,
     joined,
     resized,
     sample_once,
@@ -34,11 +36,13 @@ from dvae.data.sources import NAMES, load, load_grey, settled
 
 __all__ = [
     "NAMES",
+    "Binarization",
     "DataUnavailableError",
     "Dataset",
     "KeepRows",
     "batches",
     "binarized",
+    "binarized_once",
     "embedded",
     "from_arrays",
     "joined",

@@ -16,14 +16,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from dvae.data._dataset import (
+    CHANGES,
     SPLITS,
     Binarization,
     Dataset,
     KeepRows,
-    binarized,
     check_binarization,
     keep_rows,
-    thresholded,
     whole,
 )
 
@@ -59,7 +58,8 @@ def from_arrays(
         test_labels: likewise of N'' images.
         name: the label to print beside results and in messages.
         binarization: "none": levels. "static": pixels are 0 or 1 already. "dynamic": levels are
-            means of binary pixels, see `binarized`. "threshold": see `thresholded`.
+            means of binary pixels, see `binarized`; "once": sampled now, see `binarized_once`.
+            "threshold": see `thresholded`.
 
     Returns:
         A `Dataset`.
@@ -77,7 +77,7 @@ def from_arrays(
     dataset = assemble(Parts(name, name, checked(name, images, bits=static), arrays))
     if static:
         return dataset._replace(binarization="static")
-    change = {"dynamic": binarized, "threshold": thresholded}.get(binarization)
+    change = CHANGES.get(binarization)
     if change and is_binary([dataset.test, dataset.validation, dataset.train]):
         raise ValueError(f'{name} has pixels 0 and 1, no levels; give binarization="static"')
     return change(dataset) if change else dataset

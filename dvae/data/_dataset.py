@@ -12,7 +12,8 @@ EMBEDDED_HINT = "sets that need no files: --dataset=patches (color), or digits (
 
 THRESHOLD = 127  # the highest level that `thresholded` makes a 0 of
 SPLITS = ("train", "validation", "test")
-Binarization = Literal["none", "static", "dynamic", "threshold"]  # that a caller asks for
+# What a caller may ask for.
+Binarization = Literal["none", "static", "dynamic", "once", "threshold"]
 
 
 class Dataset(NamedTuple):
@@ -229,6 +230,25 @@ def binarized(dataset: Dataset) -> Dataset:
     )
 
 
+def binarized_once(dataset: Dataset) -> Dataset:
+    """Reads gray levels as probabilities of binary pixels, sampled once in every split.
+
+    Validation and test images are those of `binarized`.
+
+    Args:
+        dataset: of levels, `binarization` "none", in memory, with all training images.
+
+    Returns:
+        Dataset of uint8 0 and 1, with `binarization` "static".
+
+    Raises:
+        ValueError: the data set is not one of gray levels, or leaves its images in files.
+    """
+    sampled = binarized(dataset)
+    _check_in_memory(dataset)
+    return sampled._replace(train=sample_once(dataset.train, seed=0), binarization="static")
+
+
 def as_levels(dataset: Dataset) -> Dataset:
     """Makes levels 0 and 255 of pixels that are 0 or 1 in every split."""
     levels = {split: 255 * getattr(dataset, split) for split in SPLITS}
@@ -249,10 +269,23 @@ def thresholded(dataset: Dataset) -> Dataset:
     """
     if dataset.binarization != "none":
         raise ValueError(f"{dataset.name} is binary already ({dataset.binarization})")
+    _check_in_memory(dataset)
+    bits = {split: (getattr(dataset, split) > THRESHOLD).astype(np.uint8) for split in SPLITS}
+    return dataset._replace(**bits, binarization="static")
+
+
+# Requests for bits, and what makes them of levels.
+CHANGES: dict[str, Callable[[Dataset], Dataset]] = {
+    "dynamic": binarized,
+    "once": binarized_once,
+    "threshold": thresholded,
+}
+
+
+def _check_in_memory(dataset: Dataset) -> None:
+    """Raises ValueError if training images are in files, where a change can't reach them."""
     if not isinstance(dataset.train, np.ndarray):
         raise ValueError(
             f"{dataset.name} leaves its training images in files, where their pixels stay levels; "
             "load it without lazy=True"
         )
-    bits = {split: (getattr(dataset, split) > THRESHOLD).astype(np.uint8) for split in SPLITS}
-    return dataset._replace(**bits, binarization="static")

@@ -32,10 +32,10 @@ from dvae.data._dataset import (
     KeepRows,
     as_levels,
     binarized,
+    binarized_once,
     check_binarization,
     keep_rows,
     resized,
-    sample_once,
     thresholded,
     whole,
 )
@@ -75,7 +75,8 @@ def load(
             no array, and decodes what it is indexed by.
         binarization: None: pixels as the set has them. "none": levels, see `load_grey`. "static":
             as None, and refused unless pixels are 0 or 1. "dynamic": levels are means of binary
-            pixels, see `binarized`. "threshold": see `thresholded`.
+            pixels, see `binarized`; "once": sampled now, see `binarized_once`. "threshold": see
+            `thresholded`.
 
     Returns:
         A `Dataset`; its `name` says which variant was found ("omniglot (own split)"). Own images
@@ -111,6 +112,9 @@ def _with_pixels(
     if binarization in ("none", "threshold"):
         levels = load_grey(name, data_dir, **options)
         return levels if binarization == "none" else thresholded(levels)
+    if binarization == "once":  # rows of a draw that every process makes alike
+        keep = options.pop("keep")
+        return keep_rows(binarized_once(load_grey(name, data_dir, **options)), keep)
     found = load(name, data_dir, **options)
     if binarization == "dynamic":
         return found if found.binarization == "dynamic" else binarized(found)
@@ -222,15 +226,8 @@ def _mnist_static(data_dir: str, keep: KeepRows) -> Dataset:
     except DamagedFileError:
         raise
     except DataUnavailableError:
-        gray = _mnist(data_dir, whole)
-        sampled = gray._replace(
-            name="mnist_static (own binarization)",
-            train=sample_once(gray.train, seed=0),
-            validation=sample_once(gray.validation, seed=1),
-            test=sample_once(gray.test, seed=2),
-            binarization="static",
-        )
-        return keep_rows(sampled, keep)
+        sampled = binarized_once(_mnist(data_dir, whole))
+        return keep_rows(sampled._replace(name="mnist_static (own binarization)"), keep)
     splits = (train, validation, test)
     return Dataset("mnist_static", *splits, "static", num_train_of_all=num_train)
 

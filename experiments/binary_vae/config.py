@@ -13,7 +13,7 @@ from experiments.binary_vae.protocol import ProtocolConfig
 from experiments.boltzmann import graphs
 from experiments.boltzmann.config import USUAL
 from experiments.boltzmann.names import PCD
-from experiments.common import flags, schedules
+from experiments.common import flags, pixels, schedules
 from experiments.common import names as run_names
 from experiments.common.config import RunConfig, dataset_option, dataset_word
 from experiments.common.flag_rules import Rules
@@ -64,9 +64,9 @@ class Config(graphs.GraphConfig, ProtocolConfig, ConditionConfig):
     dataset: str = dataset_option("mnist_static", "Images with binary pixels.")
     binarization: str = option(
         names.AS_STORED,
-        "Pixels: the set's own binary ones; grey levels sampled each time an image is seen; or "
-        "grey levels cut at 127. Sets of grey levels need one of the latter.",
-        choices=(names.AS_STORED, names.DYNAMIC, names.THRESHOLD),
+        "Pixels: the set's own binary ones; grey levels sampled each time an image is seen, or "
+        "once; or grey levels cut at 127. Sets of grey levels need one of the latter.",
+        choices=pixels.BINARIZATIONS,
         group="data",
     )
     structure: str = option(

@@ -57,7 +57,7 @@ SMOOTHINGS_OF = {
 NONE, BATCH, LABELS = "none", "batch", "labels"
 LINEAR, NONLINEAR = "linear", "nonlinear"
 TANH, LEAKY_RELU = ACTIVATIONS = "tanh", "leaky_relu"
-AS_STORED, DYNAMIC, THRESHOLD = pixels.BINARIZATIONS
+AS_STORED, DYNAMIC, ONCE, THRESHOLD = pixels.BINARIZATIONS
 BITS, SIGNS = "bits", "signs"
 ANALYTIC, SAMPLE = "analytic", "sample"
 RUNNING, FIXED, LEARNED = "running", "fixed", "learned"

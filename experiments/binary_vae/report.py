@@ -18,7 +18,7 @@ from experiments.binary_vae import model as binary_model
 from experiments.binary_vae.config import Config
 from experiments.binary_vae.evaluation import ACTIVE_VARIANCE, Evaluation, Evaluator, machine
 from experiments.boltzmann import report as boltzmann_report
-from experiments.common import evaluation, records
+from experiments.common import evaluation, pixels, records
 from experiments.common import models as run_models
 from experiments.common import report as run_report
 from experiments.common.groups import Program
@@ -31,7 +31,6 @@ _PAPER_MODEL = dict(
     **PAPER_SIZES,
     activation=names.TANH,
     condition=names.NONE,
-    binarization=names.AS_STORED,
     image_size=0,
 )
 ACTIVE_UNITS = ("active units", lambda summary: f"{np.mean(summary['test']['active_units']):.0f}")
@@ -46,6 +45,7 @@ def is_as_published(summary: Mapping[str, Any], **more: Any) -> bool:
     """
     usual = {field.name: field.default for field in dataclasses.fields(Config)}
     config = {**usual, **summary["config"]}
+    more["binarization"] = pixels.published(config["dataset"])
     return all(config[name] == value for name, value in {**_PAPER_MODEL, **more}.items())
 
 

@@ -1,5 +1,6 @@
 """Settings that every training binary has."""
 
+import functools
 import hashlib
 import re
 from dataclasses import dataclass
@@ -157,18 +158,27 @@ class RunConfig:
                 f"--coordinator=HOST:PORT, got --coordinator={self.coordinator}"
             )
 
-    def load(self, dataset: str, keep: data.KeepRows, *, grey: bool = False) -> data.Dataset:
+    def load(
+        self,
+        dataset: str,
+        keep: data.KeepRows,
+        *,
+        grey: bool = False,
+        binarization: data.Binarization | None = None,
+    ) -> data.Dataset:
         """Loads a data set as the flags say.
 
         Args:
           dataset: its name or place.
           keep: which training images, of how many there are.
           grey: whether to load levels 0..255 whatever the set's pixels are; see `data.load_grey`.
+          binarization: unless they are grey; see `data.load`.
 
         Raises:
           ValueError, DataUnavailableError: see `data.load`.
         """
-        read = data.load_grey if grey else data.load
+        of_bits = functools.partial(data.load, binarization=binarization)
+        read = data.load_grey if grey else of_bits
         return read(
             dataset,
             self.data_dir or None,

@@ -3,7 +3,16 @@
 from dvae import data
 from experiments.common.config import FILES, RunConfig
 
-BINARIZATIONS = AS_STORED, DYNAMIC, THRESHOLD = "as_stored", "dynamic", "threshold"
+BINARIZATIONS = AS_STORED, DYNAMIC, ONCE, THRESHOLD = "as_stored", "dynamic", "once", "threshold"
+
+
+def published(dataset: str) -> str:
+    """Returns the binarization of a set in published tables.
+
+    There OMNIGLOT's training images are sampled once (Tucker et al., 2017; Vahdat et al., 2018,
+    sections 7.1 and 7.3), where the set as we have it is sampled each time an image is seen.
+    """
+    return ONCE if dataset == "omniglot" else AS_STORED
 
 
 def load(config: RunConfig, dataset: str, binarization: str, keep: data.KeepRows) -> data.Dataset:
@@ -13,20 +22,21 @@ def load(config: RunConfig, dataset: str, binarization: str, keep: data.KeepRows
       config: how it is loaded.
       dataset: its name or place.
       binarization: AS_STORED: pixels are what `data.load` makes of them; DYNAMIC: levels are
-        sampled each time an image is seen; THRESHOLD: levels are cut at 127.
+        sampled each time an image is seen; ONCE: they are sampled now; THRESHOLD: they are cut
+        at 127.
       keep: which training images, of how many there are.
 
     Raises:
       ValueError: pixels that were to be sampled are binary already.
       DataUnavailableError: see `data.load`.
     """
-    if binarization == THRESHOLD:
+    if binarization in (ONCE, THRESHOLD):
         if config.data_on == FILES:
             raise ValueError(
-                f"--binarization={THRESHOLD} changes all training images, which "
+                f"--binarization={binarization} changes all training images, which "
                 f"--data_on={FILES} leaves in their files; use --data_on=host"
             )
-        return data.thresholded(config.load(dataset, keep, grey=True))
+        return config.load(dataset, keep, binarization=binarization)
     images = config.load(dataset, keep)
     if binarization == DYNAMIC:
         if images.binarization == "static":

@@ -44,7 +44,7 @@ class Config(graphs.GraphConfig, LikelihoodConfig):
     binarization: str = option(
         pixels.AS_STORED,
         "Pixels: as the set has them, of own images levels; levels sampled each time an image is "
-        "seen; or levels cut at 127.",
+        "seen, or once; or levels cut at 127.",
         choices=pixels.BINARIZATIONS,
         group="data",
         former=pixels.AS_STORED,

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from experiments.binary_vae import config as binary_config
 from experiments.binary_vae import names
-from experiments.common import flags, schedules
+from experiments.common import flags, pixels, schedules
 from experiments.common.config import RunConfig, dataset_option
 from experiments.common.flag_rules import Condition, Rules, one_of, with_one_of
 from experiments.common.flags import changed, option
@@ -47,8 +47,9 @@ class Config:
     test_share: float = changed(RunConfig, "test_share", 0.0)
     binarization: str = option(
         names.AS_STORED,
-        "Pixels: the set's own binary ones, sampled grey levels, or grey levels cut at 127.",
-        choices=(names.AS_STORED, names.DYNAMIC, names.THRESHOLD),
+        "Pixels: the set's own binary ones; grey levels sampled each time an image is seen, or "
+        "once; or grey levels cut at 127.",
+        choices=pixels.BINARIZATIONS,
         group="data",
     )
     data_dir: str = option(

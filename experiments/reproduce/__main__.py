@@ -5,7 +5,7 @@
     python -m experiments.reproduce figure1 --budget=cpu --cells=gs_soft_8,gs_soft_64
     python -m experiments.reproduce table1 --dataset=mnist.npz --cells=mnist -- --mesh=1
 
-Tables are figure1, best, table1, table1_settings, table2, table3, joint_vae, quantizers,
+Tables are figure1, figure2, best, table1, table1_settings, table2, table3, joint_vae, quantizers,
 codes_in_use, boltzmann and disarm. Cells are trained in their order, several at once if so asked;
 with a time limit each stops in time, is evaluated as far as it came, and goes on when the same
 command is given again. After each cell of `quantizers` a prior over its codes is learned. The

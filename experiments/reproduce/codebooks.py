@@ -10,9 +10,10 @@ _SONDERBY = "Sonderby et al. (2017), Fig. 1(a)"
 
 
 def figure1() -> Iterator[Cell]:
-    """Yields bits/dim of four training rules by the size of the codebook."""
+    """Yields bits/dim of five training rules by the size of the codebook."""
     sizes = {"gs_soft": (512, 8, 64, 4096), "vq_ema": (128, 8, 64, 512, 4096)}
     sizes |= {"vimco": (8, 64, 512, 4096), "vq": (128, 8, 64, 512, 4096)}
+    sizes |= {"gs_hard": (512, 8, 64, 4096)}
     for estimator, of_estimator in sizes.items():
         for size in of_estimator:
             settings = {"estimator": estimator, "codebook_size": size}
@@ -20,6 +21,14 @@ def figure1() -> Iterator[Cell]:
             published = report.PUBLISHED_BITS.get((estimator, size))
             name = f"{estimator}_{size}"
             yield Cell(name, PROGRAM, "cifar10", recipes, _SONDERBY, published)
+
+
+def figure2() -> Iterator[Cell]:
+    """Yields the codebooks of Fig. 1(b) and Fig. 2: 16 latent variables of 64 codes."""
+    for estimator in ("gs_soft", "gs_hard", "vimco", "vq", "vq_ema"):
+        settings = {"estimator": estimator, "codebook_size": 64, "num_latents": 16}
+        recipes = {PAPER: Recipe("paper", settings), CPU: Recipe("small", settings)}
+        yield Cell(estimator, PROGRAM, "cifar10", recipes, "Sonderby et al. (2017), Fig. 2")
 
 
 def best() -> Iterator[Cell]:

@@ -25,6 +25,7 @@ def _published(table: result_tables.Table) -> Write:
 
 WRITE: dict[str, Write] = {
     "figure1": report.write,
+    "figure2": report.write,
     "best": report.write,
     "table1": _published(table1.TABLE),
     "table1_settings": _published(table1.TABLE),

@@ -18,12 +18,15 @@ def test_pixels_that_are_asked_for_are_those_of_the_functions(tmp_path):
         (path, None): loaded,
         (path, "none"): loaded,
         (path, "dynamic"): data.binarized(loaded),
+        (path, "once"): data.binarized_once(loaded),
         (path, "threshold"): data.thresholded(loaded),
         (bits, "static"): data.load(bits),
         (bits, "none"): data.load_grey(bits),
         (bits, "threshold"): data.load(bits),
         ("digits", "none"): grey,
         ("digits", "dynamic"): data.load("digits"),
+        ("digits", "once"): data.binarized_once(grey),
+        (bits, "once"): data.load(bits),
         ("digits", "threshold"): data.thresholded(grey),
     }
     for (name, binarization), dataset in expected.items():
@@ -36,10 +39,35 @@ def test_pixels_that_are_asked_for_are_those_of_the_functions(tmp_path):
         (bits, "dynamic", "binary already"),
         (path, "static", r'pixels 0 or 1 .* binarization="threshold"'),
         ("digits", "static", r'digits must .* binarization="threshold"'),
-        (path, "bits", "one of none, static, dynamic, threshold, got 'bits'"),
+        (path, "bits", "one of none, static, dynamic, once, threshold, got 'bits'"),
     ):
         with pytest.raises(ValueError, match=message):
             data.load(name, binarization=binarization)
+
+
+def test_pixels_that_are_sampled_once() -> None:
+    """Bits of the levels' probabilities; test images those of sampling at every sight."""
+    levels = np.full((400, 8, 8, 1), 51, np.uint8)  # a fifth of 255
+    images = data.from_arrays(levels, levels)
+    once = data.binarized_once(images)
+    assert once.binarization == "static"
+    for split in ("train", "validation", "test"):
+        bits = getattr(once, split)
+        assert set(np.unique(bits)) == {0, 1}
+        deviation = (0.2 * 0.8 / bits.size) ** 0.5
+        assert abs(bits.mean() - 0.2) < 5 * deviation
+    np.testing.assert_array_equal(once.test, data.binarized(images).test)
+    np.testing.assert_array_equal(once.train, data.binarized_once(images).train)
+    np.testing.assert_array_equal(
+        once.train, data.from_arrays(levels, levels, binarization="once").train
+    )
+
+
+def test_processes_have_rows_of_one_draw() -> None:
+    whole = data.load("digits", binarization="once")
+    some = data.load("digits", binarization="once", keep=lambda n: slice(n // 2, n))
+    np.testing.assert_array_equal(some.train, whole.train[whole.num_train // 2 :])
+    assert some.num_train == whole.num_train
 
 
 def test_images_in_files_are_not_thresholded(tmp_path):
@@ -52,3 +80,5 @@ def test_images_in_files_are_not_thresholded(tmp_path):
     assert lazy.test.max() <= 1
     with pytest.raises(ValueError, match=r"in files, .*without lazy=True"):
         data.load(str(tmp_path), lazy=True, binarization="threshold")
+    with pytest.raises(ValueError, match=r"in files, .*without lazy=True"):
+        data.load(str(tmp_path), lazy=True, binarization="once")

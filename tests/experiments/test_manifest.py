@@ -10,6 +10,8 @@ from test_flags import parse_line
 
 from experiments import table1, table2, table3
 from experiments.common import tables
+from experiments.dvaepp import config as dvaepp_config
+from experiments.dvaepp import presets as dvaepp_presets
 from experiments.reproduce import manifest
 
 CELLS = [
@@ -61,6 +63,18 @@ def test_the_manifest_lists_every_published_cell_once() -> None:
         for budget in manifest.BUDGETS
     ]
     assert len(set(settings)) == len(settings)
+
+
+def test_settings_of_data_sets() -> None:
+    """The papers sample OMNIGLOT once; log Z of CIFAR-10's machines is renewed often."""
+    for name in ("table1", "table2", "table3"):
+        for cell in manifest.TABLES[name].cells:
+            once = cell.config("paper").binarization == "once"
+            assert once == cell.name.startswith("omniglot"), cell.name
+    cells = {cell.name: cell.config("paper") for cell in manifest.TABLES["table3"].cells}
+    usual = dvaepp_config.Config(**dvaepp_presets.PRESETS["cifar10"]).log_z_interval
+    for row in ("rolfe_normal", "rbm_normal", "rbm_bernoulli"):
+        assert cells[f"cifar10_{row}"].log_z_interval == usual < 1_000
 
 
 @pytest.mark.parametrize("name", ["table1", "table2", "table3"])

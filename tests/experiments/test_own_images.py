@@ -220,9 +220,10 @@ def test_files_go_with_what_is_in_files(places, tmp_path, one_device, capsys) ->
         cifar_vq.run(config)
     (line,) = capsys.readouterr().err.splitlines()
     assert "--data_on=files: the training images of gray.npz are in memory already" in line
-    config = configure("binary_vae", places, "mapped", binarization="threshold", data_on="files")
-    with pytest.raises(ValueError, match="use --data_on=host"):
-        load("binary_vae", config, sharding.make_mesh(1))
+    for change in ("once", "threshold"):
+        config = configure("binary_vae", places, "mapped", binarization=change, data_on="files")
+        with pytest.raises(ValueError, match=f"--binarization={change} .* use --data_on=host"):
+            load("binary_vae", config, sharding.make_mesh(1))
 
 
 def test_pixels_of_named_sets_are_as_before() -> None:
@@ -231,8 +232,9 @@ def test_pixels_of_named_sets_are_as_before() -> None:
     images = pixels.load(grown, "digits", "as_stored", lambda n: slice(0, n))
     assert images.binarization == "dynamic"
     assert images.train.shape[1:] == (12, 12, 1)
-    cut = pixels.load(config, "digits", "threshold", lambda n: slice(0, n))
-    assert cut.binarization == "static"
+    for binarization in ("once", "threshold"):
+        changed = pixels.load(config, "digits", binarization, lambda n: slice(0, n))
+        assert changed.binarization == "static"
 
 
 @pytest.mark.parametrize("program", SMOKE)

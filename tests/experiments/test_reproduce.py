@@ -311,7 +311,11 @@ def test_images_of_ones_own_stand_for_those_of_the_cell(place) -> None:
 @pytest.mark.parametrize(
     ("words", "settings", "message"),
     [
-        ([], {}, "name a table, one of figure1, best, table1, table1_settings, .*; got none"),
+        (
+            [],
+            {},
+            "name a table, one of figure1, figure2, best, table1, table1_settings, .*; got none",
+        ),
         (["table9"], {}, "got table9"),
         (["table1", "again"], {}, "unexpected arguments: again"),
         (["table1"], {"cells": "svhn"}, "--cells=svhn names no cell of table1; see --list"),
