@@ -36,7 +36,8 @@ def load(config: RunConfig, dataset: str, binarization: str, keep: data.KeepRows
                 f"--binarization={binarization} changes all training images, which "
                 f"--data_on={FILES} leaves in their files; use --data_on=host"
             )
-        return config.load(dataset, keep, binarization=binarization)
+        changed: data.Binarization = "once" if binarization == ONCE else "threshold"
+        return config.load(dataset, keep, binarization=changed)
     images = config.load(dataset, keep)
     if binarization == DYNAMIC:
         if images.binarization == "static":
