@@ -112,6 +112,7 @@ def estimator_cases() -> Iterator[tuple[str, Case]]:
         "vimco": keyed(estimators.vimco, f, num_samples=3),
         "muprop": keyed(estimators.muprop, f),
         "muprop_residual": keyed(estimators.muprop_residual, f),
+        "pathwise": keyed(estimators.pathwise, f, sample=relax.straight_through.bernoulli),
         "rebar": keyed(estimators.rebar, f, temperature=0.5, eta=1.0),
         "rebar_variance": keyed(estimators.rebar_variance, f, temperature=0.5, eta=1.0),
         "relax": keyed(estimators.relax, f, control_variate=control),

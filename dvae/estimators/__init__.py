@@ -14,8 +14,8 @@ takes its running statistics and returns (Estimate, NvilState). So
 
 is a training step's gradient and reports the bound itself. f maps z [..., n] to [...], in nats; the
 estimators with K samples call it on z [K, ..., n]. It may be a black box that counts or compares:
-integers and booleans that it returns become floats. `rebar`, `double_cv` and `rodeo` alone refuse
-them: they differentiate f.
+integers and booleans that it returns become floats. `pathwise`, `rebar`, `double_cv` and `rodeo`
+alone refuse them: they differentiate f.
 
     exact           sum over all states; no variance, 2^n evaluations
     reinforce       one sample, a baseline from the caller
@@ -30,6 +30,7 @@ them: they differentiate f.
     coupled         the like of `disarm` for categorical z [..., n, C], two coupled samples
     arms            K mutually antithetic samples
     double_cv       K samples, two expansions of f as control variates
+    pathwise        one relaxed, smoothed or straight-through sample of `dvae.relax`; biased
     rodeo           K samples, Stein operators on expansions; tuned by `rodeo_variance`
 
 `family=distributions.categorical` takes logits [..., n, C] and one-hot z [..., n, C]. Models that
@@ -53,6 +54,7 @@ from dvae.estimators.nvil import (
     nvil_surrogate,
     nvil_update,
 )
+from dvae.estimators.pathwise import pathwise
 from dvae.estimators.rebar import RebarGradients, rebar, rebar_gradients, rebar_variance
 from dvae.estimators.reinforce import (
     reinforce,
@@ -82,6 +84,7 @@ __all__ = [
     "nvil_init",
     "nvil_surrogate",
     "nvil_update",
+    "pathwise",
     "rebar",
     "rebar_gradients",
     "rebar_variance",

@@ -5,6 +5,7 @@
 Encoder and decoder have the layers of the binary model; the decoder sees z as a vector of n C.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -39,8 +40,8 @@ def _by_sample(draw: Callable[..., jax.Array]) -> Estimator:
     def estimate(
         key: jax.Array, f: Callable[[jax.Array], jax.Array], logits: jax.Array, **settings: Any
     ) -> estimators.Estimate:
-        value = f(draw(key, logits, **settings))
-        return estimators.Estimate(value, value)
+        sample = functools.partial(draw, **settings)
+        return estimators.pathwise(key, f, logits, sample=sample, family=categorical)
 
     return estimate
 

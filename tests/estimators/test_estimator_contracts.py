@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dvae import distributions, estimators
+from dvae import distributions, estimators, relax
 
 ESTIMATORS = {
     "reinforce": estimators.reinforce,
@@ -20,6 +20,9 @@ BITS_ONLY = {
     "rebar": lambda key, f, x: estimators.rebar(key, f, x, temperature=0.3, eta=0.8),
     "relax": lambda key, f, x: estimators.relax(
         key, f, x, control_variate=lambda z: f(jax.nn.sigmoid(z)) + jnp.tanh(z).sum(-1)
+    ),
+    "pathwise": lambda key, f, x: estimators.pathwise(
+        key, f, x, sample=relax.straight_through.bernoulli
     ),
     "disarm": estimators.disarm,
     "local_disarm": lambda key, f, x: estimators.local_disarm(key, f, x, num_samples=3),
