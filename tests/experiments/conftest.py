@@ -24,3 +24,12 @@ def make_place(tmp_path):
 @pytest.fixture(name="images", scope="session")
 def load_images():
     return data.load("digits")
+
+
+@pytest.fixture(name="patches", scope="session")
+def load_patches():
+    """Few color images, in numbers that are no multiple of a batch."""
+    full = data.load("patches")
+    return full._replace(
+        train=full.train[:64], validation=full.validation[:20], test=full.test[:20]
+    )

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dvae import data
 from dvae.distributions import bernoulli
 from dvae.models import binary as binary_model
 from dvae.train import sharding
@@ -20,11 +19,6 @@ from experiments.binary_vae.config import Config
 from experiments.binary_vae.presets import PRESETS, TABLE1_CELLS
 
 TINY = PRESETS["smoke"]
-
-
-@pytest.fixture(name="images", scope="module")
-def load_images():
-    return data.load("digits")
 
 
 def train(config, images, num_devices, num_steps=2):
