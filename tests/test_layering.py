@@ -14,7 +14,6 @@ LAYERS = [
     {"trained"},
 ]
 LAYER_OF = {name: i for i, names in enumerate(LAYERS) for name in names}
-EXPERIMENTS = len(LAYERS)
 PURE = {"jax", "numpy", "dvae"}  # third-party packages of the lowest three layers
 FILES = {"csv", "os", "pathlib", "zipfile"}  # for edge lists alone
 STANDARD = {

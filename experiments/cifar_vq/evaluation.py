@@ -132,7 +132,7 @@ class Evaluator:
         mask: jax.Array,
         indices: jax.Array,
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """The same of parameters and keys [S, ...], with the images sharded over the devices."""
+        """Rates [S, B], distortions [S, B] and counts [S, n, C] of seeds; images are sharded."""
         batch = sharding.shard_batch(self._mesh, (images, mask, indices))
         each_seed = jax.vmap(self._evaluate_batch, in_axes=(0, 0, 0, None, None, None))
         return each_seed(params, model_state, keys, *batch)

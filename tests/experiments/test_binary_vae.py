@@ -16,7 +16,7 @@ from experiments.binary_vae import evaluation as binary_evaluation
 from experiments.binary_vae import names
 from experiments.binary_vae import task as binary_vae_task
 from experiments.binary_vae.config import Config
-from experiments.binary_vae.presets import PRESETS, TABLE1_CELLS
+from experiments.binary_vae.presets import PRESETS
 
 TINY = PRESETS["smoke"]
 
@@ -213,4 +213,3 @@ def test_asking_for_sampled_pixels(monkeypatch, images) -> None:
 def test_presets_are_valid() -> None:
     for name, settings in PRESETS.items():
         assert Config(**settings).loop(), name
-    assert len(TABLE1_CELLS) == 10
