@@ -12,7 +12,6 @@ from dvae import vq
 
 LEVELS = (2, 5, 8)
 CODEBOOK = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
-BITS = np.array([[0, 1, 1], [1, 0, 0], [1, 1, 1], [0, 0, 0]])
 CODES = np.array([4, 0, 2, 2])
 STAGE_CODES = np.array([[4, 3], [0, 0], [2, -1], [1, 1]])
 MASK = np.array([True, True, False, True])

@@ -10,7 +10,6 @@ from property_cases import LOGIT, NATS, POINT, REAL, TEMPERATURE, UNIT, Case, ke
 from dvae import rbm, vq
 
 COUPLING = (-20.0, 20.0)
-STATES = ((0.0, 1.0), (0.0, 1.0))
 
 
 def machine(bias, weights):

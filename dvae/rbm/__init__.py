@@ -15,7 +15,8 @@ or through densities of smoothed bits: `relaxed` priors have them, and with them
 bounds; `rolfe` makes the gradient where the smoothing has no density.
 
 Samplers are `init` and `step` on an explicit state, for many chains at once: `gibbs`, `tempering`,
-`annealing`; `graph` does it for machines with couplings between any units.
+`annealing`; `graph` does it for machines with couplings between any units. For sparse graphs
+`dvae.boltzmann` does that by lists of edges, and faster.
 
 What loops is compiled once for each shape and number of sweeps, also outside of `jax.jit`. Known
 parameters that are NaN or infinite are refused; traced ones give NaN, in chains and estimates.

@@ -15,6 +15,7 @@ at edges nor at the diagonal, weights are trained through `graph.on_edges(params
 
 A graph of two colors is an RBM: `rbm.gibbs` is its fast path, with the same blocks and none of the
 rearranging, and `rbm.exact`, `rbm.ais` and `rbm.annealing` are for RBMs only. `from_rbm` embeds.
+`dvae.boltzmann` does the same by lists of edges, faster where they are few, with log Z and KLs.
 
 Gonzalez et al., "Parallel Gibbs Sampling: From Colored Fields to Thin Junction Trees" (2011), for
 the chromatic sampler; Brélaz, "New Methods to Color the Vertices of a Graph" (1979).

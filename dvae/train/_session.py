@@ -119,7 +119,9 @@ class Session:
                 self.lasting_best = self.best
         if distributed.is_main() and not has_validation(self.workdir, self.step):
             self.writer.write(self.step, {f"validation/{k}": v for k, v in values.items()})
-        line = "  ".join(f"{k} {float(np.mean(v)):.4g}" for k, v in values.items())
+        chosen = self.task.shown_of_validation
+        names = values if chosen is None else chosen
+        line = "  ".join(f"{name} {float(np.mean(values[name])):.4g}" for name in names)
         self.progress.note(f"validation at step {self.step}: {line}")
         self.progress.skip_time(self.step)
 

@@ -24,6 +24,8 @@ class Task(NamedTuple):
     key_train: jax.Array
     images_per_step: int  # for the speed that is shown
     shown: tuple[str, ...] = ("loss",)  # the metrics beside the progress bar
+    # The validation metrics on the line that says them in the terminal; None: all.
+    shown_of_validation: tuple[str, ...] | None = None
     monitor: str | None = None  # the validation metric, lower is better, whose best step is kept
     advice: str = ADVICE  # against non-finite metrics
     # (step, steps in a call) -> what each call from there on has as data; `data` is then for

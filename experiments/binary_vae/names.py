@@ -36,8 +36,6 @@ WITH_DENSITY = tuple(name for name in RELAXED if name != SPIKE_EXP)
 # Their f is a function of one group's bits.
 ONE_GROUP = (MUPROP, REBAR, RELAX, DISARM, ARMS, DOUBLE_CV, RODEO, LOCAL_DISARM, EXACT)
 MULTI_SAMPLE = (REINFORCE_LOO, VIMCO, ARMS, DOUBLE_CV, RODEO)
-# With one group too; the others add the divergence in closed form.
-ON_LOG_WEIGHTS = (NVIL, VIMCO, LOCAL_DISARM)
 BOUND_OF_SAMPLES = (VIMCO, LOCAL_DISARM)  # what they train is the bound of num_samples
 LEARNED_BASELINE = (NVIL, MUPROP)
 RELAXED_CONTROL = (REBAR, RELAX)

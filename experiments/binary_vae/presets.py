@@ -36,7 +36,6 @@ _SCORE_FUNCTION: dict[str, Settings] = {
     "vimco": dict(estimator="vimco", num_samples=2),
     "disarm": dict(estimator="disarm"),
 }
-TABLE1_CELLS = (*_RELAXED, *_SCORE_FUNCTION)
 
 PRESETS: dict[str, Settings] = {
     f"table1_{structure}_{cell}": dict(

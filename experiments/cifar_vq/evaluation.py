@@ -22,7 +22,7 @@ from dvae.train import sharding
 from experiments.cifar_vq import model as vq_model
 from experiments.cifar_vq import objectives
 from experiments.cifar_vq.config import Config
-from experiments.cifar_vq.task import log_pixel_histogram
+from experiments.cifar_vq.task import log_pixel_histogram, rate_metrics, usage_metrics
 from experiments.common import evaluation
 from experiments.common.run import ValidateFn
 
@@ -53,13 +53,11 @@ class Evaluation(NamedTuple):
         return np.asarray(vq.num_dead(jnp.asarray(self.counts)))
 
     def means(self) -> dict[str, np.ndarray]:
-        """Averages over the images, [S] each; a scalar for one seed."""
+        """What logs have of it: averages over the images, [S] each; a scalar for one seed."""
         values = {
             "bits_per_dim": self.bits_per_dim.mean(-1),
-            "rate": self.rate.mean(-1),
-            "distortion": self.distortion.mean(-1),
-            "perplexity": self.perplexity.mean(-1),
-            "dead_codes": self.num_dead.mean(-1),
+            **rate_metrics(self.rate.mean(-1), self.distortion.mean(-1), self.num_dims),
+            **usage_metrics(self.perplexity, self.num_dead),
         }
         return evaluation.without_seed_axis(values)
 
@@ -132,7 +130,7 @@ class Evaluator:
         mask: jax.Array,
         indices: jax.Array,
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """The same of parameters and keys [S, ...], with the images sharded over the devices."""
+        """Rates [S, B], distortions [S, B] and counts [S, n, C] of seeds; images are sharded."""
         batch = sharding.shard_batch(self._mesh, (images, mask, indices))
         each_seed = jax.vmap(self._evaluate_batch, in_axes=(0, 0, 0, None, None, None))
         return each_seed(params, model_state, keys, *batch)

@@ -24,6 +24,7 @@ from experiments.common.config import DEVICE
 
 PyTree = Any
 NUM_INIT_IMAGES = 256  # images whose encodings the first codebook is fitted to
+_SHOWN = ("bits_per_dim", "rate", "distortion")
 
 
 def log_pixel_histogram(images: np.ndarray) -> np.ndarray:
@@ -134,6 +135,65 @@ def init_fn(config: Config, log_histogram: np.ndarray, num_train: int) -> state.
     return init
 
 
+def rate_metrics(rate: Any, distortion: Any, num_dims: int) -> dict[str, Any]:
+    """Names rates and distortions [...], nats an image, in nats and in bits/dim."""
+    metrics = {"rate": rate, "distortion": distortion}
+    in_bits = lambda nats: bounds.bits_per_dim(-nats, num_dims)
+    return metrics | {f"{name}_bits_per_dim": in_bits(nats) for name, nats in metrics.items()}
+
+
+def usage_metrics(perplexity: Any, num_dead: Any) -> dict[str, Any]:
+    """Names the use of codes [..., n]: of every latent variable, and in the mean over them."""
+    metrics = {}
+    for name, values in (("perplexity", perplexity), ("dead_codes", num_dead)):
+        metrics[name] = values.mean(-1)
+        metrics |= {f"{name}_{i + 1}": values[..., i] for i in range(values.shape[-1])}
+    return metrics
+
+
+def _terms(
+    config: Config,
+    key: jax.Array,
+    params: PyTree,
+    model_state: PyTree,
+    inputs: tuple[objectives.Model, jax.Array, jax.Array, jax.Array],
+    step: jax.Array,
+) -> objectives.Terms:
+    """Returns the terms of a batch under the rule of `config.estimator`.
+
+    Args:
+      config: the rule and its settings.
+      key: typed PRNG key.
+      params: of the networks and codebooks.
+      model_state: averages of codebooks, where they are no parameters.
+      inputs: the networks, encoded vectors, codebooks and uint8 images.
+      step: of the schedules.
+    """
+    kl_weight = bounds.linear_warmup(step, config.kl_warmup_steps)
+    model, vectors, _, images = inputs
+    if config.estimator in (names.GS_SOFT, names.GS_HARD):
+        return objectives.gumbel_softmax(
+            key,
+            *inputs,
+            kl_weight=kl_weight,
+            temperature=temperature(config, step),
+            hard=is_hard(config, step),
+            entropy_floor=config.entropy_floor,
+        )
+    if config.estimator == names.VIMCO:
+        return objectives.vimco(key, *inputs, kl_weight=kl_weight, num_samples=config.num_samples)
+    if config.estimator in names.QUANTIZERS:
+        return quantizers.objective(
+            config, key, params, model_state, model, vectors, images, kl_weight
+        )
+    return objectives.nearest_code(
+        *inputs,
+        kl_weight=kl_weight,
+        codebook_weight=float(config.estimator == names.VQ),
+        commitment_weight=config.commitment,
+    )
+
+
 def loss_fn(config: Config, channels: int = 3) -> state.LossFn:
     """Returns the loss: the negative objective in nats per sub-pixel."""
     module = config.model(channels)
@@ -146,33 +206,8 @@ def loss_fn(config: Config, channels: int = 3) -> state.LossFn:
         model = objectives.bind(module, params["network"], codebook)
         model = model._replace(log_prior=code_use.prior(config, model.log_prior, step))
         vectors = objectives.apply(module, params["network"], "encode", images)
-        kl_weight = bounds.linear_warmup(step, config.kl_warmup_steps)
         inputs = (model, vectors, codebook, images)
-        if config.estimator in (names.GS_SOFT, names.GS_HARD):
-            terms = objectives.gumbel_softmax(
-                key_latent,
-                *inputs,
-                kl_weight=kl_weight,
-                temperature=temperature(config, step),
-                hard=is_hard(config, step),
-                entropy_floor=config.entropy_floor,
-            )
-        elif config.estimator == names.VIMCO:
-            terms = objectives.vimco(
-                key_latent, *inputs, kl_weight=kl_weight, num_samples=config.num_samples
-            )
-        elif config.estimator in names.QUANTIZERS:
-            terms = quantizers.objective(
-                config, key_latent, params, model_state, model, vectors, images, kl_weight
-            )
-        else:
-            learned = config.estimator == names.VQ
-            terms = objectives.nearest_code(
-                *inputs,
-                kl_weight=kl_weight,
-                codebook_weight=float(learned),
-                commitment_weight=config.commitment,
-            )
+        terms = _terms(config, key_latent, params, model_state, inputs, step)
         if config.estimator == names.VQ_EMA:
             model_state = objectives.update_codebooks(
                 key_restart,
@@ -190,10 +225,8 @@ def loss_fn(config: Config, channels: int = 3) -> state.LossFn:
         counts = objectives.usage(terms.codes, config.num_codes)
         metrics = {
             "bits_per_dim": bounds.bits_per_dim(terms.objective.mean(), num_dims),
-            "rate": terms.rate.mean(),
-            "distortion": terms.distortion.mean(),
-            "perplexity": vq.perplexity(counts).mean(),
-            "dead_codes": vq.num_dead(counts).astype(jnp.float32).mean(),
+            **rate_metrics(terms.rate.mean(), terms.distortion.mean(), num_dims),
+            **usage_metrics(vq.perplexity(counts), vq.num_dead(counts).astype(jnp.float32)),
         }
         return -terms.surrogate / num_dims, (model_state, metrics)
 
@@ -228,5 +261,6 @@ def make_task(
         average=(config.ema_params, vq_model.arrays) if config.ema_params else None,
         evaluate=validate,
         rows=common_batches.Rows(mesh, images.train, images.num_train, first=first_of_init),
-        shown=("bits_per_dim", "rate", "distortion"),
+        shown=_SHOWN,
+        shown_of_validation=(*_SHOWN, "perplexity", "dead_codes"),
     )

@@ -9,8 +9,6 @@ from sparse import by_lists, by_products, on, prism, table
 from dvae import boltzmann
 from dvae.boltzmann import ais, annealing, exact, graphs
 
-STATIC = ("num_temperatures", "num_chains")
-
 
 @pytest.mark.thorough
 @pytest.mark.many_cases

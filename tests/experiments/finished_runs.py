@@ -4,18 +4,8 @@ import dataclasses
 import json
 
 import numpy as np
+from programs import CONFIGS
 
-from experiments.binary_vae import config as binary_config
-from experiments.cifar_vq import config as vq_config
-from experiments.dvaepp import config as dvaepp_config
-from experiments.joint_vae import config as joint_config
-
-CONFIGS = {
-    "cifar_vq": vq_config.Config,
-    "binary_vae": binary_config.Config,
-    "joint_vae": joint_config.Config,
-    "dvaepp": dvaepp_config.Config,
-}
 # A number of each kind that the programs' summaries hold of a test set.
 TEST = {
     "cifar_vq": {

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dvae import data
 from dvae.distributions import bernoulli
 from dvae.models import binary as binary_model
 from dvae.train import sharding
@@ -17,14 +16,9 @@ from experiments.binary_vae import evaluation as binary_evaluation
 from experiments.binary_vae import names
 from experiments.binary_vae import task as binary_vae_task
 from experiments.binary_vae.config import Config
-from experiments.binary_vae.presets import PRESETS, TABLE1_CELLS
+from experiments.binary_vae.presets import PRESETS
 
 TINY = PRESETS["smoke"]
-
-
-@pytest.fixture(name="images", scope="module")
-def load_images():
-    return data.load("digits")
 
 
 def train(config, images, num_devices, num_steps=2):
@@ -219,4 +213,3 @@ def test_asking_for_sampled_pixels(monkeypatch, images) -> None:
 def test_presets_are_valid() -> None:
     for name, settings in PRESETS.items():
         assert Config(**settings).loop(), name
-    assert len(TABLE1_CELLS) == 10

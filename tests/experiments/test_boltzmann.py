@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from boltzmann_cases import TINY, bits_of, start
 
-from dvae import data, rbm
+from dvae import rbm
 from dvae.models import binary as binary_model
 from dvae.models import boltzmann
 from dvae.train import best, sharding
@@ -29,11 +29,6 @@ METHODS = {
     "dvaes": dict(method=names.DVAES, bound=names.IW, num_samples=3, num_groups=2, num_latents=2),
     "gaussian_integral": dict(method=names.DVAES, smoothing=names.GAUSSIAN_INTEGRAL, beta=30.0),
 }
-
-
-@pytest.fixture(name="images", scope="module")
-def load_images():
-    return data.load("digits")
 
 
 def test_a_summary_says_where_no_log_z_was_to_be_trusted(images) -> None:

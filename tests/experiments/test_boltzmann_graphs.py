@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from boltzmann_cases import TINY, bits_of, start
 
-from dvae import boltzmann, data, rbm
+from dvae import boltzmann, rbm
 from dvae.boltzmann import edge_lists, graphs
 from dvae.distributions import bernoulli
 from dvae.models import binary as binary_model
@@ -24,11 +24,6 @@ from experiments.boltzmann.names import ANNEALING, PCD, TEMPERING
 
 GENERAL = {**TINY, "prior": "boltzmann", "graph": "complete"}
 WEIGHT = 0.7
-
-
-@pytest.fixture(name="images", scope="module")
-def load_images():
-    return data.load("digits")
 
 
 def bind(config, first, x):

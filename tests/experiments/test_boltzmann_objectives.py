@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from boltzmann_cases import TINY, bits_of, start
 
-from dvae import data, rbm
+from dvae import rbm
 from dvae.distributions import bernoulli
 from dvae.models import binary as binary_model
 from dvae.models import boltzmann
@@ -15,11 +15,6 @@ from experiments.binary_vae.config import Config
 from experiments.binary_vae.objectives import Batch
 from experiments.boltzmann import prior as boltzmann_prior
 from experiments.boltzmann.names import ANNEALING, PCD, TEMPERING
-
-
-@pytest.fixture(name="images", scope="module")
-def load_images():
-    return data.load("digits")
 
 
 def enumerate_states(config, model, prior, num_images):

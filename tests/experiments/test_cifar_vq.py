@@ -29,14 +29,6 @@ ROOT = Path(__file__).parents[2]
 TINY = {**PRESETS["smoke"], "features": 4, "code_dim": 4, "crop": 8}
 
 
-@pytest.fixture(name="images", scope="module")
-def load_images():
-    full = data.load("patches")
-    return full._replace(
-        train=full.train[:64], validation=full.validation[:20], test=full.test[:20]
-    )
-
-
 def train(config, images, num_devices, num_steps=2):
     mesh = sharding.make_mesh(num_devices)
     everywhere = sharding.replicated(mesh)
@@ -60,10 +52,10 @@ def train(config, images, num_devices, num_steps=2):
         pytest.param(names.VQ, marks=pytest.mark.slow),
     ],
 )
-def test_eight_devices_train_like_one(images, estimator) -> None:
+def test_eight_devices_train_like_one(patches, estimator) -> None:
     config = Config(**{**TINY, "estimator": estimator})
-    one, metrics = train(config, images, 1)
-    eight, sharded_metrics = train(config, images, 8)
+    one, metrics = train(config, patches, 1)
+    eight, sharded_metrics = train(config, patches, 8)
     assert set(metrics) >= {"loss", "grad_norm", "bits_per_dim", "rate", "distortion", "perplexity"}
     for name, value in metrics.items():
         assert np.isfinite(value), name
@@ -74,35 +66,35 @@ def test_eight_devices_train_like_one(images, estimator) -> None:
 
 
 @pytest.mark.thorough
-def test_every_parameter_moves(images) -> None:
+def test_every_parameter_moves(patches) -> None:
     config = Config(**{**TINY, "estimator": "gs_soft"})
-    task = cifar_vq.make_task(config, images, sharding.make_mesh(1))
-    before = jax.jit(task.init)(task.key_init, images.train)
-    after, _ = train(config, images, 1)
+    task = cifar_vq.make_task(config, patches, sharding.make_mesh(1))
+    before = jax.jit(task.init)(task.key_init, patches.train)
+    after, _ = train(config, patches, 1)
     paths = jax.tree_util.tree_leaves_with_path(after.params)
     for (path, a), b in zip(paths, jax.tree.leaves(before.params), strict=True):
         assert not np.array_equal(a, b), jax.tree_util.keystr(path)
 
 
 @pytest.mark.slow
-def test_seeds_trained_together_are_those_trained_alone(images) -> None:
-    together, _ = train(Config(**{**TINY, "num_seeds": 2, "seed": 3}), images, 1)
-    alone, _ = train(Config(**{**TINY, "seed": 4}), images, 1)
+def test_seeds_trained_together_are_those_trained_alone(patches) -> None:
+    together, _ = train(Config(**{**TINY, "num_seeds": 2, "seed": 3}), patches, 1)
+    alone, _ = train(Config(**{**TINY, "seed": 4}), patches, 1)
     for a, b in zip(jax.tree.leaves(together), jax.tree.leaves(alone), strict=True):
         np.testing.assert_allclose(a[1], b, rtol=1e-3, atol=2e-5)
 
 
 @pytest.mark.thorough
-def test_initialization_follows_its_options(images) -> None:
+def test_initialization_follows_its_options(patches) -> None:
     def initial(**settings):
         config = Config(**{**TINY, **settings})
         init = cifar_vq_task.init_fn(
-            config, cifar_vq_task.log_pixel_histogram(images.train), len(images.train)
+            config, cifar_vq_task.log_pixel_histogram(patches.train), len(patches.train)
         )
-        return jax.jit(init)(jax.random.key(0), images.train)[0]
+        return jax.jit(init)(jax.random.key(0), patches.train)[0]
 
     default = initial()
-    histogram = cifar_vq_task.log_pixel_histogram(images.train)
+    histogram = cifar_vq_task.log_pixel_histogram(patches.train)
     np.testing.assert_array_equal(default["network"]["head"]["bias"], histogram)
     zeros = initial(output_bias_init="zeros")
     np.testing.assert_array_equal(zeros["network"]["head"]["bias"], 0)
@@ -113,15 +105,15 @@ def test_initialization_follows_its_options(images) -> None:
 
 
 @pytest.mark.thorough
-def test_evaluation_counts_each_image_once_whatever_the_batch(images) -> None:
+def test_evaluation_counts_each_image_once_whatever_the_batch(patches) -> None:
     results = []
     for size, num_devices in ((20, 1), (7, 8)):
         config = Config(**{**TINY, "eval_batch_size": size})
         mesh = sharding.make_mesh(num_devices)
-        task = cifar_vq.make_task(config, images, mesh)
-        evaluator = vq_evaluation.Evaluator(config, images, mesh)
-        start = jax.jit(task.init)(task.key_init, images.train)
-        results.append(evaluator.evaluate(start.params, start.model_state, images.test))
+        task = cifar_vq.make_task(config, patches, mesh)
+        evaluator = vq_evaluation.Evaluator(config, patches, mesh)
+        start = jax.jit(task.init)(task.key_init, patches.train)
+        results.append(evaluator.evaluate(start.params, start.model_state, patches.test))
     for a, b in zip(*results, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5)
     assert results[0].rate.shape == (1, 20)
@@ -131,15 +123,15 @@ def test_evaluation_counts_each_image_once_whatever_the_batch(images) -> None:
 
 
 @pytest.mark.thorough
-def test_evaluated_rate_is_the_exact_kl(images) -> None:
+def test_evaluated_rate_is_the_exact_kl(patches) -> None:
     config = Config(**TINY)
     mesh = sharding.make_mesh(1)
-    task = cifar_vq.make_task(config, images, mesh)
-    train_state = jax.jit(task.init)(task.key_init, images.train)
+    task = cifar_vq.make_task(config, patches, mesh)
+    train_state = jax.jit(task.init)(task.key_init, patches.train)
     trained = train_state.params, train_state.model_state
-    found = vq_evaluation.Evaluator(config, images, mesh).evaluate(*trained, images.test)
+    found = vq_evaluation.Evaluator(config, patches, mesh).evaluate(*trained, patches.test)
     network, codebook = train_state.params["network"], train_state.params["codebook"]
-    vectors = objectives.apply(config.model(), network, "encode", jnp.asarray(images.test))
+    vectors = objectives.apply(config.model(), network, "encode", jnp.asarray(patches.test))
     logits = objectives.apply(config.model(), network, "posterior_logits", vectors, codebook)
     q = np.asarray(jax.nn.softmax(logits), np.float64)
     kl = (q * (np.log(q) + np.log(config.codebook_size))).sum((1, 2, 3, 4))  # uniform at first
@@ -161,8 +153,8 @@ def test_histogram_baseline() -> None:
         ((16, 32, 1), {"crop": 20}, "--crop=20 must be at most 16, as the images of"),
     ],
 )
-def test_images_that_the_model_does_not_take_are_refused(images, shape, settings, message) -> None:
-    other = images._replace(train=np.zeros((4, *shape), np.uint8))
+def test_images_that_the_model_does_not_take_are_refused(patches, shape, settings, message) -> None:
+    other = patches._replace(train=np.zeros((4, *shape), np.uint8))
     with pytest.raises(ValueError, match=message):
         Config(**settings).check_images(other)
 
@@ -208,7 +200,7 @@ def last_checkpoint(workdir, config, images):
 
 # Three processes that compile; the loop's tests stop and resume within one.
 @pytest.mark.slow
-def test_killed_run_continues_to_the_same_bits(tmp_path, images) -> None:
+def test_killed_run_continues_to_the_same_bits(tmp_path, patches) -> None:
     """kill -9 after the first checkpoint, and the same command again, against one whole run."""
     settings = {**TINY, "num_steps": 60, "eval_interval": 0, "checkpoint_interval": 5}
     settings = {**settings, "estimator": "vq_ema", "num_test_images": 16}  # all kinds of state
@@ -224,7 +216,7 @@ def test_killed_run_continues_to_the_same_bits(tmp_path, images) -> None:
     assert status == 0, errors
     assert "continuing from step" in errors
     assert finish(cached(f"--workdir={whole}"))[0] == 0
-    states = [last_checkpoint(d, Config(**settings), images) for d in (killed, whole)]
+    states = [last_checkpoint(d, Config(**settings), patches) for d in (killed, whole)]
     for a, b in zip(*map(jax.tree.leaves, states), strict=True):
         np.testing.assert_array_equal(a, b)
     one, other = (json.loads((d / "summary.json").read_text()) for d in (killed, whole))

@@ -21,32 +21,24 @@ BEST = PRESETS["best"]
 TINY = {**PRESETS["smoke"], "features": 4, "code_dim": 4, "crop": 8}
 
 
-@pytest.fixture(name="images", scope="module")
-def load_images():
-    full = data.load("patches")
-    return full._replace(
-        train=full.train[:64], validation=full.validation[:20], test=full.test[:20]
-    )
-
-
 @pytest.mark.thorough
-def test_likeliest_codes_and_importance_samples_do_not_depend_on_the_batch(images) -> None:
+def test_likeliest_codes_and_importance_samples_do_not_depend_on_the_batch(patches) -> None:
     results = []
     for size, num_devices in ((20, 1), (7, 8)):
         config = Config(**{**TINY, "eval_batch_size": size})
         mesh = sharding.make_mesh(num_devices)
-        task = cifar_vq.make_task(config, images, mesh)
-        start = jax.jit(task.init)(task.key_init, images.train)
-        evaluator = vq_evaluation.Evaluator(config, images, mesh)
+        task = cifar_vq.make_task(config, patches, mesh)
+        start = jax.jit(task.init)(task.key_init, patches.train)
+        evaluator = vq_evaluation.Evaluator(config, patches, mesh)
         trained = start.params, start.model_state
-        results.append(evaluator.evaluate_others(*trained, images.test, 3))
+        results.append(evaluator.evaluate_others(*trained, patches.test, 3))
     for a, b in zip(*results, strict=True):
         assert a.shape == (1, 20)
         np.testing.assert_allclose(a, b, rtol=1e-5)
-    functions = vq_model.functions(config, images.train.shape[1:])
+    functions = vq_model.functions(config, patches.train.shape[1:])
     model = vq_model.arrays(*trained)
-    codes = functions.encode(model, None, images.test)
-    direct = functions.distortion(model, codes, images.test)
+    codes = functions.encode(model, None, patches.test)
+    direct = functions.distortion(model, codes, patches.test)
     np.testing.assert_allclose(results[0].mode_distortion[0], direct, rtol=1e-5)
 
 

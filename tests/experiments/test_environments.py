@@ -12,26 +12,18 @@ import command_line
 import pytest
 import tiny
 from absl import flags as absl_flags
+from programs import EXPERIMENTS
 
 from dvae.train import sharding
 from experiments import compare_samplers, plot_relaxations, vq_compress
-from experiments.binary_vae import config as binary_config
-from experiments.cifar_vq import config as vq_config
 from experiments.common import flags
 from experiments.common import run as runner
 from experiments.common import tables as result_tables
-from experiments.dvaepp import config as dvaepp_config
-from experiments.gradient_variance import config as gradient_variance_config
-from experiments.joint_vae import config as joint_config
 
 ROOT = Path(__file__).parents[2]
 INLINE = "module://matplotlib_inline.backend_inline"
 CONFIGS = {
-    "cifar_vq": vq_config.Config,
-    "binary_vae": binary_config.Config,
-    "joint_vae": joint_config.Config,
-    "dvaepp": dvaepp_config.Config,
-    "gradient_variance": gradient_variance_config.Config,
+    **{name: config_class for name, (config_class, _) in EXPERIMENTS.items()},
     "compare_samplers": compare_samplers.Config,
     "plot_relaxations": plot_relaxations.Config,
     "vq_compress": vq_compress.Config,

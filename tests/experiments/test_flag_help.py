@@ -8,7 +8,7 @@ import sys
 
 import pytest
 from command_line import fresh_flags
-from test_fuzzed_configs import EXPERIMENTS
+from programs import EXPERIMENTS
 
 from experiments import compare_samplers, plot_relaxations, vq_compress
 from experiments.common import flag_help, flags

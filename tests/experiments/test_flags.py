@@ -8,7 +8,7 @@ from unittest import mock
 import jax
 import pytest
 from command_line import fresh_flags
-from test_fuzzed_configs import EXPERIMENTS
+from programs import EXPERIMENTS
 
 from dvae.data import DataUnavailableError
 from experiments import compare_samplers, vq_compress

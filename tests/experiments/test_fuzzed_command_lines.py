@@ -8,22 +8,10 @@ import hypothesis.strategies as st
 import pytest
 from command_line import fresh_flags
 from hypothesis import HealthCheck, given, settings
+from programs import TRAINING
 
-from experiments.binary_vae import config as binary_config
-from experiments.binary_vae import presets as binary_presets
-from experiments.cifar_vq import config as vq_config
-from experiments.cifar_vq import presets as vq_presets
 from experiments.common import flags
-from experiments.dvaepp import config as dvaepp_config
-from experiments.dvaepp import presets as dvaepp_presets
-from experiments.joint_vae import config as joint_config
 
-EXPERIMENTS = {
-    "cifar_vq": (vq_config.Config, vq_presets.PRESETS),
-    "binary_vae": (binary_config.Config, binary_presets.PRESETS),
-    "joint_vae": (joint_config.Config, joint_config.PRESETS),
-    "dvaepp": (dvaepp_config.Config, dvaepp_presets.PRESETS),
-}
 VALUES = st.one_of(
     st.text(max_size=12),
     st.integers().map(str),
@@ -47,7 +35,7 @@ def words(draw) -> str:
 
 def parse(experiment: str, arguments: list[str]) -> tuple[object, int, str]:
     """What an experiment makes of its arguments: a configuration or None, exit code, stderr."""
-    config_class, presets = EXPERIMENTS[experiment]
+    config_class, presets = TRAINING[experiment]
     values, told = fresh_flags(config_class, presets), io.StringIO()
     with (
         mock.patch.object(flags.absl_flags, "FLAGS", values),
@@ -63,7 +51,7 @@ def parse(experiment: str, arguments: list[str]) -> tuple[object, int, str]:
 
 
 @pytest.mark.many_cases
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
+@pytest.mark.parametrize("experiment", TRAINING)
 def test_made_up_command_lines_end_in_one_line(experiment) -> None:
     @settings(
         max_examples=200,

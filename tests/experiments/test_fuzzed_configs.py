@@ -6,24 +6,8 @@ import re
 import hypothesis.strategies as st
 import pytest
 from hypothesis import HealthCheck, given, settings
+from programs import EXPERIMENTS
 
-from experiments.binary_vae import config as binary_config
-from experiments.binary_vae import presets as binary_presets
-from experiments.cifar_vq import config as vq_config
-from experiments.cifar_vq import presets as vq_presets
-from experiments.dvaepp import config as dvaepp_config
-from experiments.dvaepp import presets as dvaepp_presets
-from experiments.gradient_variance import config as gradient_variance_config
-from experiments.joint_vae import config as joint_config
-
-# The configuration of each experiment, and its presets.
-EXPERIMENTS = {
-    "cifar_vq": (vq_config.Config, vq_presets.PRESETS),
-    "binary_vae": (binary_config.Config, binary_presets.PRESETS),
-    "joint_vae": (joint_config.Config, joint_config.PRESETS),
-    "dvaepp": (dvaepp_config.Config, dvaepp_presets.PRESETS),
-    "gradient_variance": (gradient_variance_config.Config, {}),
-}
 INTEGERS = st.sampled_from([-(2**40), -1, 0, 1, 2, 3, 7, 8, 100, 784, 10**6, 2**40])
 FLOATS = st.sampled_from(
     [float("nan"), float("inf"), -float("inf"), -1.0, 0.0, 1e-300, 1e-7, 0.5, 1.0, 30.0, 1e300]

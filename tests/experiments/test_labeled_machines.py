@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from boltzmann_cases import TINY, bits_of, start
 
-from dvae import boltzmann, data, rbm
+from dvae import boltzmann, rbm
 from dvae.boltzmann import edge_lists, graphs
 from dvae.models import binary as binary_model
 from dvae.models import labeled_machine
@@ -25,11 +25,6 @@ from experiments.boltzmann import report as boltzmann_report
 C, N = 10, 4
 LABELED = {**TINY, "prior": "boltzmann", "graph": "complete", "condition": "labels"}
 CONFIG = Config(**LABELED)
-
-
-@pytest.fixture(name="images", scope="module")
-def load_images():
-    return data.load("digits")
 
 
 def minus_energies(machine):

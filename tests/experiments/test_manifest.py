@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import json
 
-import finished_runs
+import programs
 import pytest
 from test_flags import parse_line
 
@@ -24,7 +24,7 @@ CELLS = [
 @pytest.mark.parametrize("budget", manifest.BUDGETS)
 def test_every_command_of_the_manifest_is_taken_by_its_program(budget) -> None:
     parse = {
-        name: functools.partial(parse_line, finished_runs.CONFIGS[name], presets)
+        name: functools.partial(parse_line, programs.CONFIGS[name], presets)
         for name, presets in manifest.PRESETS.items()
     }
     for param in CELLS:

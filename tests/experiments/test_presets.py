@@ -6,8 +6,8 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+from programs import EXPERIMENTS
 from test_flags import parse_line
-from test_fuzzed_configs import EXPERIMENTS
 
 from experiments import preset_table
 from experiments.common import flag_help, flag_rules

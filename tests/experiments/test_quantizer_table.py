@@ -3,9 +3,9 @@
 import json
 import shutil
 
+import code_prior_runs
 import finished_runs
 import pytest
-import test_code_prior
 
 from dvae import trained
 from experiments.common import groups
@@ -207,7 +207,7 @@ def test_a_prior_of_other_codes_is_left_out_and_learned_again(quantizers, capsys
 
 
 def test_a_prior_of_a_run_that_was_trained_again_has_a_folder_of_its_own(tmp_path) -> None:
-    run, usual = test_code_prior.make_run(tmp_path / "seed0", "vq"), tmp_path / "prior0"
+    run, usual = code_prior_runs.make_run(tmp_path / "seed0", "vq"), tmp_path / "prior0"
     assert code_priors.folder(run) == usual
     usual.mkdir()
     identity = trained.identity(trained.load(run).params)

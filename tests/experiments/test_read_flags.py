@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
-from test_fuzzed_configs import EXPERIMENTS
+from programs import EXPERIMENTS
 
 from dvae import data
 from dvae.train import sharding

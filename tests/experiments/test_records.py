@@ -4,6 +4,7 @@ import json
 
 import finished_runs
 import numpy as np
+import programs
 import pytest
 
 from experiments import joint_table, report, table1, table2, table3
@@ -54,7 +55,7 @@ def aged(program):
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("program", finished_runs.CONFIGS)
+@pytest.mark.parametrize("program", programs.CONFIGS)
 @pytest.mark.parametrize("num_seeds", [1, 2])
 def test_runs_with_former_names_are_read_like_new_ones(tmp_path, program, num_seeds) -> None:
     new, old = (
@@ -96,7 +97,7 @@ def test_a_damaged_summary_is_named(tmp_path, damaged) -> None:
         records.read_summary(tmp_path)
 
 
-@pytest.mark.parametrize("program", finished_runs.CONFIGS)
+@pytest.mark.parametrize("program", programs.CONFIGS)
 def test_every_name_is_explained(program) -> None:
     for name in finished_runs.TEST[program]:
         stem = name.removesuffix(records.STANDARD_ERROR)

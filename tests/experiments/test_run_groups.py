@@ -5,6 +5,7 @@ import json
 
 import finished_runs
 import numpy as np
+import programs
 import pytest
 
 from experiments import compare_samplers, joint_table, report, table1, table2, table3
@@ -29,9 +30,9 @@ def other_value(field):
     return not field.default if type(field.default) is bool else type(field.default)(7)
 
 
-@pytest.mark.parametrize("program", finished_runs.CONFIGS)
+@pytest.mark.parametrize("program", programs.CONFIGS)
 def test_every_field_but_seeds_and_places_tells_runs_apart(program) -> None:
-    config_class = finished_runs.CONFIGS[program]
+    config_class = programs.CONFIGS[program]
     compared = run_groups.Program(program, config_class)
     fields = dataclasses.fields(config_class)
     base = {field.name: field.default for field in fields}
@@ -52,7 +53,7 @@ def test_every_field_but_seeds_and_places_tells_runs_apart(program) -> None:
     assert other != settings()
 
 
-@pytest.mark.parametrize("program", finished_runs.CONFIGS)
+@pytest.mark.parametrize("program", programs.CONFIGS)
 @pytest.mark.parametrize("reader", READERS)
 def test_programs_name_the_runs_of_others(tmp_path, reader, program) -> None:
     expected, compare = READERS[reader]
@@ -102,7 +103,7 @@ def test_what_is_no_finished_run_is_refused_in_a_line(tmp_path, reader) -> None:
 
 
 def test_a_program_is_known_by_a_field_of_its_own() -> None:
-    for name, config_class in finished_runs.CONFIGS.items():
+    for name, config_class in programs.CONFIGS.items():
         fields = [field.name for field in dataclasses.fields(config_class)]
         assert whose.program_of(dict.fromkeys(fields)) == name
     assert whose.program_of({"program": "code_prior", "network": "gated"}) == "code_prior"

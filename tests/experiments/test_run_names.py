@@ -5,12 +5,10 @@ import json
 
 import pytest
 from hypothesis import HealthCheck, given, settings
-from test_fuzzed_configs import EXPERIMENTS as ALL
+from programs import TRAINING
 from test_fuzzed_configs import overrides
 
 from experiments.common import flags
-
-EXPERIMENTS = {name: value for name, value in ALL.items() if name != "gradient_variance"}
 
 
 def identity(config) -> str:
@@ -54,9 +52,9 @@ def one_field_changed(config_class, preset):
                 continue
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
+@pytest.mark.parametrize("experiment", TRAINING)
 def test_presets_and_every_change_of_one_field_have_names_of_their_own(experiment) -> None:
-    config_class, presets = EXPERIMENTS[experiment]
+    config_class, presets = TRAINING[experiment]
     small = {name: presets[name] for name in ("demo", "smoke")}
     configs = [config_class(**preset) for preset in presets.values()]
     for preset in ({}, *small.values()):
@@ -67,9 +65,9 @@ def test_presets_and_every_change_of_one_field_have_names_of_their_own(experimen
 
 
 @pytest.mark.many_cases
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
+@pytest.mark.parametrize("experiment", TRAINING)
 def test_made_up_settings_have_names_of_their_own(experiment) -> None:
-    config_class, _ = EXPERIMENTS[experiment]
+    config_class, _ = TRAINING[experiment]
     found: dict[str, str] = {}
 
     @settings(
@@ -93,9 +91,9 @@ def test_made_up_settings_have_names_of_their_own(experiment) -> None:
 
 
 def test_names_are_readable_and_short_where_little_differs() -> None:
-    vq, _ = EXPERIMENTS["cifar_vq"]
-    binary, presets = EXPERIMENTS["binary_vae"]
-    joint, _ = EXPERIMENTS["joint_vae"]
+    vq, _ = TRAINING["cifar_vq"]
+    binary, presets = TRAINING["binary_vae"]
+    joint, _ = TRAINING["joint_vae"]
     assert vq().default_workdir() == "runs/cifar_vq-cifar10-gs_soft-C512-seed0"
     assert vq(crop=16, num_steps=500, workdir="x").default_workdir() == (
         "runs/cifar_vq-cifar10-gs_soft-C512-num_steps=500-crop=16-seed0"
@@ -113,7 +111,7 @@ def test_names_are_readable_and_short_where_little_differs() -> None:
 
 
 def test_a_new_field_with_its_default_changes_no_name() -> None:
-    vq, presets = EXPERIMENTS["cifar_vq"]
+    vq, presets = TRAINING["cifar_vq"]
     extended = dataclasses.make_dataclass(
         "Extended", [("rotation", int, flags.option(0, "New."))], bases=(vq,), frozen=True
     )

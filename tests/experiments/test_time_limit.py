@@ -6,20 +6,14 @@ import numpy as np
 import pytest
 import tiny
 
-from dvae.train import sharding
 from experiments.cifar_vq.config import Config as VqConfig
 from experiments.code_prior.config import Config as PriorConfig
 from experiments.common import dry_run, groups, records
 from experiments.common import run as runner
 from experiments.common.config import LikelihoodConfig, RunConfig
 
+pytestmark = pytest.mark.usefixtures("one_device")
 LATE = 1e-9  # minutes: over before the first step
-
-
-@pytest.fixture(autouse=True)
-def use_one_device(monkeypatch):
-    mesh = sharding.make_mesh(1)
-    monkeypatch.setattr(runner.sharding, "make_mesh", lambda *_: mesh)
 
 
 def train(workdir, **settings):

@@ -9,27 +9,21 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 import tiny
+from programs import CONFIGS
 
-from dvae.train import lock, sharding
+from dvae.train import lock
 from dvae.train.metrics import read_metrics
 from experiments.binary_vae import __main__ as binary_vae
 from experiments.binary_vae import config as binary_config
 from experiments.cifar_vq import __main__ as cifar_vq
 from experiments.cifar_vq import config as vq_config
 from experiments.common import records, workdirs
-from experiments.common import run as runner
 from experiments.dvaepp import __main__ as dvaepp
 from experiments.dvaepp import config as dvaepp_config
 from experiments.joint_vae import __main__ as joint_vae
 from experiments.joint_vae import config as joint_config
 
-CONFIGS = [vq_config.Config, binary_config.Config, joint_config.Config, dvaepp_config.Config]
-
-
-@pytest.fixture(autouse=True)
-def use_one_device(monkeypatch):
-    mesh = sharding.make_mesh(1)
-    monkeypatch.setattr(runner.sharding, "make_mesh", lambda *_: mesh)
+pytestmark = pytest.mark.usefixtures("one_device")
 
 
 @pytest.fixture(name="train")
@@ -197,7 +191,7 @@ def test_a_run_of_another_program_is_named(tmp_path, train, refused) -> None:
     assert line.endswith("run holds a run of binary_vae, this is tiny; choose another --workdir")
 
 
-@pytest.mark.parametrize("config_class", CONFIGS, ids=lambda c: c.program)
+@pytest.mark.parametrize("config_class", CONFIGS.values(), ids=lambda c: c.program)
 def test_older_runs_are_known_by_their_fields(tmp_path, config_class) -> None:
     config = config_class(workdir=str(tmp_path))
     fields = dataclasses.asdict(config)
@@ -206,7 +200,7 @@ def test_older_runs_are_known_by_their_fields(tmp_path, config_class) -> None:
     assert workdirs.examine(config, tmp_path) is None
     with workdirs.claim(config, tmp_path):
         pass
-    for other in CONFIGS:
+    for other in CONFIGS.values():
         if other is not config_class:
             with pytest.raises(ValueError, match=f"holds a run of {config_class.program}, this is"):
                 workdirs.examine(other(workdir=str(tmp_path)), tmp_path)

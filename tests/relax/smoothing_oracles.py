@@ -1,5 +1,9 @@
-"""Slow float64 definitions of the smoothings, and the points where they are compared."""
+"""Slow float64 definitions of the smoothings, and the points and compiled functions to compare."""
 
+from functools import cache
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.special import expit, ndtr
@@ -136,3 +140,19 @@ def extreme_points(size, seed=0):
     rho[2 * part : 3 * part] = expit(-np.float64(logits[2 * part : 3 * part])) * near
     rho = np.clip(np.float32(rho), np.float32(2.0**-33), np.float32(1 - 2.0**-24))
     return rho, logits, np.float32(10 ** rng.uniform(-1, np.log10(200), size))
+
+
+@cache
+def icdf_with_gradients(name):
+    """Returns a jitted (rho, logits, beta) -> zeta and its three derivatives, elementwise."""
+
+    def both(*args):
+        zeta, pullback = jax.vjp(relax.SMOOTHINGS[name].icdf, *args)
+        return zeta, pullback(jnp.ones_like(zeta))
+
+    return jax.jit(both)
+
+
+@cache
+def jitted_cdf(name):
+    return jax.jit(relax.SMOOTHINGS[name].cdf)

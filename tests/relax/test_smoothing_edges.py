@@ -6,7 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from smoothing_oracles import BOUNDED, EACH, EACH_DENSE, points, sigmoid
+from smoothing_oracles import (
+    BOUNDED,
+    EACH,
+    EACH_DENSE,
+    SIZE,
+    icdf_with_gradients,
+    points,
+    sigmoid,
+)
 
 from dvae import relax
 
@@ -116,3 +124,33 @@ def test_samples_and_slopes_are_finite_where_a_probability_underflows(name, beta
         # Where one value is all but certain, further logits change nothing.
         np.testing.assert_allclose(zeta[:4], zeta[4], rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(zeta[6:], zeta[5], rtol=1e-4, atol=1e-6)
+
+
+@EACH
+def test_values_and_gradients_are_finite_at_extremes(name):
+    grid = np.meshgrid(
+        np.float32([1e-7, 1e-3, 0.5, 0.999, 1 - 1e-7]),
+        np.float32([-80, -30, -5, 0, 5, 30, 80]),
+        np.float32([0.5, 1, 8, 100]),
+    )
+    zeta, gradients = icdf_with_gradients(name)(*(np.resize(x, SIZE) for x in grid))
+    for x in (zeta, *gradients):
+        assert np.all(np.isfinite(x))
+    if name in BOUNDED:
+        assert np.all((zeta >= 0) & (zeta <= 1))
+
+
+@pytest.mark.many_cases
+@EACH_DENSE
+def test_densities_are_finite_at_samples_of_extreme_mixtures(name):
+    module = relax.SMOOTHINGS[name]
+    logits, beta = jnp.tile(jnp.float32([-80.0, -10, 0, 10, 80]), 40), jnp.float32([0.5, 100])
+
+    def total(logits, beta):
+        zeta = module.sample(jax.random.key(3), logits[:, None], beta)
+        value = module.log_prob(zeta, logits[:, None], beta) + module.cdf(zeta, 0.5, beta)
+        return jnp.sum(value + module.posterior_logits(zeta, logits[:, None], beta))
+
+    value, gradients = jax.jit(jax.value_and_grad(total, (0, 1)))(logits, beta)
+    assert np.isfinite(value)
+    assert all(np.all(np.isfinite(g)) for g in gradients)
