@@ -5,10 +5,10 @@
     python -m experiments.reproduce figure1 --budget=cpu --cells=gs_soft_8,gs_soft_64
     python -m experiments.reproduce table1 --dataset=mnist.npz --cells=mnist -- --mesh=1
 
-Tables are figure1, figure2, best, table1, table1_settings, table2, table3, joint_vae, quantizers,
-codes_in_use, boltzmann and disarm. Cells are trained in their order, several at once if so asked;
-with a time limit each stops in time, is evaluated as far as it came, and goes on when the same
-command is given again. After each cell of `quantizers` a prior over its codes is learned. The
+Tables are figure1, figure2, best, table1, table1_settings, table2, dvaes, table3, joint_vae,
+quantizers, codes_in_use, boltzmann and disarm. Cells are trained in their order; several at once if
+so asked; with a time limit each stops in time, is evaluated as far as it came, and goes on when the
+same command is given again. After each cell of `quantizers` a prior over its codes is learned. The
 results are those that the table's own program writes; they are small, are read again when only they
 are left, and may be given to that program in place of run directories. Words behind -- are flags of
 every run, but not of priors.

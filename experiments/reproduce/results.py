@@ -30,6 +30,7 @@ WRITE: dict[str, Write] = {
     "table1": _published(table1.TABLE),
     "table1_settings": _published(table1.TABLE),
     "table2": _published(table2.TABLE),
+    "dvaes": _published(table2.TABLE),
     "table3": _published(table3.TABLE),
     "joint_vae": joint_table.write,
     "quantizers": quantizer_table.write,
