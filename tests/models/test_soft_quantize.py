@@ -130,6 +130,18 @@ def test_seeds_in_one_program() -> None:
         chex.assert_trees_all_close(own, with_gradients(inputs), rtol=1e-4, atol=1e-4)
 
 
+def test_strict_promotion_and_doubles_elsewhere() -> None:
+    inputs = arrays(64)
+    structs = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), inputs)
+    with jax.numpy_dtype_promotion("strict"):
+        jax.eval_shape(with_gradients, structs)
+    with jax.enable_x64(True):
+        assert takes_blocks(inputs)
+        values, gradients = jax.eval_shape(with_gradients, structs)
+    assert [x.dtype for x in values] == [jnp.float32, jnp.float32, jnp.int32]
+    assert {x.dtype for x in gradients} == {jnp.dtype(jnp.float32)}
+
+
 def test_one_array_of_all_codes_is_written() -> None:
     inputs = arrays(1024, num_blocks=32)
     structs = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), inputs)
