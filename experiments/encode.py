@@ -11,7 +11,6 @@ are sampled once. The same command writes the same file.
 """
 
 import dataclasses
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dvae import data, trained
+from dvae._replacing import replacing
 from dvae.data import batches
 from dvae.train import paths, status
 from experiments.binary_vae import task as binary_vae
@@ -156,11 +156,9 @@ def save(path: Path, arrays: dict[str, np.ndarray]) -> None:
     Raises:
       ValueError: it cannot be written.
     """
-    temporary = path.with_name(f"{path.name}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with replacing(path) as part, part.open("wb") as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]
-        os.replace(temporary, path)
     except OSError as error:
         raise ValueError(f"cannot write {path}: {error.strerror}; choose another --out") from error
 
