@@ -52,9 +52,9 @@ class Run:
             f"--num_steps={self.num_steps}",
             f"--checkpoint_interval={self.interval}",
         ]
-        log = (workdir.parent / f"{workdir.name}.log").open("ab")
         command = [sys.executable, "-m", f"experiments.{name}", *flags]
-        return subprocess.Popen(command, stdout=log, stderr=log)
+        with (workdir.parent / f"{workdir.name}.log").open("ab") as log:
+            return subprocess.Popen(command, stdout=log, stderr=log)
 
     def finish(self, workdir: Path) -> None:
         """Runs to the end."""

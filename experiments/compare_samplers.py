@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dvae._replacing import write_text
 from dvae.analysis import figures, tables
 from dvae.models.boltzmann import Machine, library
 from dvae.train import checkpoint, paths
@@ -194,14 +195,14 @@ def curves(comparisons: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, A
 def compare(config: Config, directories: list[Path]) -> str:
     """Measures everything, writes the files and returns the table."""
     names = sampler_machines.name_directories(directories)
+    # All are read before anything is measured.
+    read = [sampler_machines.read(directory) for directory in directories]
     try:
         Path(config.out).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"cannot write to {config.out} ({error.strerror}); try --out") from error
     key_reference, key_runs = jax.random.split(jax.random.key(config.seed))
     machines = [sampler_machines.small(config.seed, config.small_scale)]
-    # All are read before the first of them is measured.
-    read = [sampler_machines.read(directory) for directory in directories]
     for i, ((params, given), name) in enumerate(zip(read, names, strict=True)):
         print(f"reference of {directories[i]}", file=sys.stderr, flush=True)
         key = jax.random.fold_in(key_reference, i)
@@ -240,8 +241,8 @@ def compare(config: Config, directories: list[Path]) -> str:
         f"Hardware: {records.describe_hardware()}.",
     ]
     out = Path(config.out)
-    (out / "samplers.md").write_text(
-        "\n\n".join(["# All numbers of the samplers", table, *notes]) + "\n", encoding="utf-8"
+    write_text(
+        out / "samplers.md", "\n\n".join(["# All numbers of the samplers", table, *notes]) + "\n"
     )
     references = {
         m.name: {

@@ -11,7 +11,6 @@ are sampled once. The same command writes the same file.
 """
 
 import dataclasses
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from dvae import data, trained
+from dvae._replacing import replacing
 from dvae.data import batches
-from dvae.train import paths, status
+from dvae.train import checkpoint, paths, status
 from experiments.binary_vae import task as binary_vae
 from experiments.cifar_vq import task as cifar_vq
 from experiments.common import flags, saved
@@ -59,6 +59,15 @@ class Config:
     model_seed: str = option("", "Seed of the model, of a run that trained several; empty: one.")
     data_dir: str = option(
         "", "Folder of prepared data sets. Empty: the one that the run names.", path=True
+    )
+    image_size: int = option(
+        0, "Side in pixels that images are resized to; 0: as the run had it.", minimum=0
+    )
+    test_share: float = option(
+        0.0,
+        "Share of own images set apart for the test, of those without a test split; 0: as the run "
+        "had it, where the data set is its own.",
+        minimum=0,
     )
 
     def __post_init__(self) -> None:
@@ -141,8 +150,13 @@ def prepare(config: Config, directory: Path, dataset: str) -> tuple[trained.Mode
       ValueError: there is no run or no model of it, or the data set does not suit it.
     """
     classes = {name: task.Config for name, task in _TASKS.items()}
-    changes = {"data_dir": config.data_dir} if config.data_dir else {}
-    run_config = saved.read_config(directory, classes, dataset=dataset, **changes)
+    names = ("data_dir", "image_size", "test_share")
+    changes = {name: value for name in names if (value := getattr(config, name))}
+    run_config: Any = saved.read_config(directory, classes, dataset=dataset, **changes)
+    own = checkpoint.read_config(directory / checkpoint.CONFIG_FILE).get("dataset")
+    if run_config.dataset != own and not config.test_share:
+        # The share was of other images; these may have a test split.
+        run_config = dataclasses.replace(run_config, test_share=0.0)
     model = trained.load(directory, seed=int(config.model_seed) if config.model_seed else None)
     with status.phase("loading the data"):
         images = _TASKS[run_config.program].prepare(run_config)
@@ -156,11 +170,9 @@ def save(path: Path, arrays: dict[str, np.ndarray]) -> None:
     Raises:
       ValueError: it cannot be written.
     """
-    temporary = path.with_name(f"{path.name}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with replacing(path) as part, part.open("wb") as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]
-        os.replace(temporary, path)
     except OSError as error:
         raise ValueError(f"cannot write {path}: {error.strerror}; choose another --out") from error
 

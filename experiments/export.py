@@ -81,10 +81,15 @@ def make(config: RunConfig, images: data.Dataset, mesh: Mesh) -> list[models.Tra
       config: of the run.
       images: its data set.
       mesh: the devices.
+
+    Raises:
+      LockedError: the run is being trained.
     """
     program, directory = _PROGRAMS[config.program], Path(config.workdir)
     task = program.make_task(config, images, mesh)
-    result = loop.fit(task, _until_now(config, directory), directory, mesh)
+    # Opening the checkpoints removes those that were not completed, which may be another's.
+    with lock.hold(directory):
+        result = loop.fit(task, _until_now(config, directory), directory, mesh)
     test: dict[str, Any] = {}
     if (directory / records.SUMMARY_FILE).exists():
         summary = records.read_summary(directory)

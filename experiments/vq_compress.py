@@ -29,6 +29,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from dvae import vq
+from dvae._replacing import replacing, write_text
 from dvae.train import paths
 from experiments.common import flags
 from experiments.common import images as image_files
@@ -39,9 +40,9 @@ from experiments.common.flags import option
 class Config:
     """Settings of one run."""
 
-    num_codes: int = option(16, "Codes in the codebook: colors, or patches.")
-    patch_size: int = option(1, "Side of a patch in pixels; 1: single pixels.")
-    num_iters: int = option(20, "Lloyd iterations.")
+    num_codes: int = option(16, "Codes in the codebook: colors, or patches.", minimum=1)
+    patch_size: int = option(1, "Side of a patch in pixels; 1: single pixels.", minimum=1)
+    num_iters: int = option(20, "Lloyd iterations.", minimum=1)
     seed: int = option(
         0, "Seed of the k-means++ initialization.", minimum=0, maximum=flags.MAX_SEED
     )
@@ -75,17 +76,17 @@ def check_settings(
     height, width = shape[:2]
     if not 1 <= patch_size <= min(height, width):
         raise ValueError(
-            f"patch_size must be between 1 and {min(height, width)}, the shorter side of the "
+            f"--patch_size must be between 1 and {min(height, width)}, the shorter side of the "
             f"{width} x {height} image, got {patch_size}"
         )
     num_patches = math.ceil(height / patch_size) * math.ceil(width / patch_size)
     if not 1 <= num_codes <= num_patches:
         raise ValueError(
-            f"num_codes must be between 1 and {num_patches}, the number of {patch_size} x "
+            f"--num_codes must be between 1 and {num_patches}, the number of {patch_size} x "
             f"{patch_size} patches of the {width} x {height} image, got {num_codes}"
         )
     if num_iters < 1:
-        raise ValueError(f"num_iters must be at least 1 (20 is usual), got {num_iters}")
+        raise ValueError(f"--num_iters must be at least 1 (20 is usual), got {num_iters}")
 
 
 def compress(
@@ -204,7 +205,8 @@ def save_png(path: Path, compressed: Compressed) -> int:
         picture.putpalette(codebook.tobytes())
     else:
         picture = Image.fromarray(compressed.image)
-    picture.save(path, optimize=True)
+    with replacing(path) as part:
+        picture.save(part, format="PNG", optimize=True)
     return path.stat().st_size
 
 
@@ -251,7 +253,8 @@ def run(config: Config, loaded: image_files.Loaded, name: str) -> dict[str, obje
         num_iters=config.num_iters,
     )
     rate, decibels = rates(compressed), psnr(image, compressed.image)
-    draw(image, compressed).savefig(workdir / "comparison.png")
+    with replacing(workdir / "comparison.png") as part:
+        draw(image, compressed).savefig(part, format="png")
     num_bytes = save_png(workdir / "compressed.png", compressed)
     summary: dict[str, object] = {
         "image": name,
@@ -267,7 +270,7 @@ def run(config: Config, loaded: image_files.Loaded, name: str) -> dict[str, obje
         "lossless": math.isinf(decibels),
         "compressed_png_bytes": num_bytes,
     }
-    (workdir / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    write_text(workdir / "summary.json", json.dumps(summary, indent=2) + "\n")
     print(
         f"{config.num_codes} codes of {config.patch_size} x {config.patch_size} pixels: "
         f"{_describe_psnr(decibels)}\n"

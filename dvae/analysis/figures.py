@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from dvae import _extras
+from dvae._replacing import replacing
 
 with _extras.needed(__name__, "plots"):
     from matplotlib.figure import Figure
@@ -87,13 +88,9 @@ def save(figure: Figure, path: str | os.PathLike[str], *, dpi: int = 150) -> Non
     if path.suffix.lower() != ".png":
         raise ValueError(f"path must end in .png, got {str(path)!r}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    with replacing(path) as part:
         # No version stamp in the file.
-        figure.savefig(partial, format="png", dpi=dpi, metadata={"Software": None})
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+        figure.savefig(part, format="png", dpi=dpi, metadata={"Software": None})
 
 
 @styled

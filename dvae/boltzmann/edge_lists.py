@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from dvae._replacing import replacing
 from dvae.boltzmann._graph import MAX_COLORED, Graph
 from dvae.boltzmann._machine import Machine, check_machine
 
@@ -39,8 +40,8 @@ def write(path: str | os.PathLike[str], params: Machine) -> None:
     check_machine(params)
     # Half precision is written as float32, which has all its values.
     bias, weights = (_wide(np.asarray(x)) for x in params[:2])
-    graph, part = params.graph, path.with_name(f".{path.name}.part")
-    try:
+    graph = params.graph
+    with replacing(path) as part:
         if kind == ".npz":
             with part.open("wb") as file:
                 np.savez(file, bias=bias, weights=weights, edges=graph.edges, colors=graph.colors)
@@ -51,9 +52,6 @@ def write(path: str | os.PathLike[str], params: Machine) -> None:
                 rows.writerows((i, i, str(b)) for i, b in enumerate(bias))
                 pairs = zip(graph.edges.tolist(), weights, strict=True)
                 rows.writerows((i, j, str(w)) for (i, j), w in pairs)
-        part.replace(path)  # whole, or not at all
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def read(path: str | os.PathLike[str]) -> Machine:

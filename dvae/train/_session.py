@@ -28,7 +28,7 @@ from dvae.train._schedule import LoopConfig
 from dvae.train._task import Task
 from dvae.train.best import Best
 from dvae.train.checkpoint import Checkpoints
-from dvae.train.metrics import MetricsWriter, NoMetrics, Progress, has_validation
+from dvae.train.metrics import MetricsWriter, NoMetrics, Progress
 from dvae.train.state import Metrics, TrainState
 
 __all__ = ["NonFiniteError", "Session", "start_or_restore"]
@@ -55,7 +55,6 @@ class Session:
     """A run in progress, of which `step` steps are done."""
 
     task: Task
-    workdir: Path
     checkpoints: Checkpoints
     writer: MetricsWriter | NoMetrics
     progress: Progress
@@ -95,11 +94,13 @@ class Session:
 
         Raises:
           NonFiniteError: one of them is NaN or infinite.
+          ValueError: one that is to be shown is not among them.
         """
         window = _fetch(self.pending, self.scanned)
         self.pending = []
         self._check_finite(window)
         means = {name: value.mean(0) for name, value in window.items()}
+        _check_known("shown", self.task.shown, means)
         shown = {name: float(means[name].mean()) for name in self.task.shown}
         speed = self.progress.update(self.step, shown)
         self.writer.write(self.step, {f"train/{k}": v for k, v in {**means, **speed}.items()})
@@ -110,14 +111,18 @@ class Session:
 
         Args:
           lasting: a longer run makes this validation as well, so the checkpoints remember it.
+
+        Raises:
+          ValueError: what is monitored is not among the values.
         """
         with status.phase(f"validating at step {self.step}", silent=not distributed.is_main()):
             values = self.task.evaluate(self.state)
         if self.best is not None and self.task.monitor is not None:
+            _check_known("monitor", (self.task.monitor,), values)
             self.best = _update_best(self.best, np.float32(values[self.task.monitor]), self.state)
             if lasting:
                 self.lasting_best = self.best
-        if distributed.is_main() and not has_validation(self.workdir, self.step):
+        if not self.writer.has_validation(self.step):
             self.writer.write(self.step, {f"validation/{k}": v for k, v in values.items()})
         chosen = self.task.shown_of_validation
         names = values if chosen is None else chosen
@@ -214,7 +219,6 @@ def start_or_restore(task: Task, config: LoopConfig, workdir: Path, mesh: Mesh) 
         progress.note(f"continuing from step {saved}")
     return Session(
         task=task,
-        workdir=workdir,
         checkpoints=checkpoints,
         writer=writer,
         progress=progress,
@@ -291,6 +295,14 @@ def _compiled(
         return state, jax.block_until_ready(metrics) if must_wait else metrics
 
     return call
+
+
+def _check_known(field: str, names: tuple[str, ...], metrics: Mapping[str, Any]) -> None:
+    """Raises ValueError for a name of a task's field that no metric has."""
+    if unknown := [name for name in names if name not in metrics]:
+        raise ValueError(
+            f"Task.{field} names {', '.join(unknown)}, and the metrics are {', '.join(metrics)}"
+        )
 
 
 _update_best = jax.jit(best_params.update)

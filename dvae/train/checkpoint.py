@@ -16,6 +16,7 @@ import jax
 import orbax.checkpoint as ocp
 from jax.sharding import Sharding
 
+from dvae import _replacing
 from dvae.train import distributed
 
 __all__ = [
@@ -47,9 +48,7 @@ def write_json(path: Path, value: Any) -> None:
       ValueError: a number is not finite.
       OSError: the file cannot be written.
     """
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    _replacing.write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def prepare_workdir(workdir: Path, config: dict[str, Any], *, free: Collection[str] = ()) -> None:

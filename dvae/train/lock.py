@@ -82,6 +82,7 @@ class Held:
     def release(self) -> None:
         """Removes the lock file, unless another process has taken it over."""
         self._over.set()
+        self._heart.join()  # or it might make the file again
         with contextlib.suppress(OSError):
             if (found := _read(self._path)) is not None and found.token == self._holder.token:
                 self._path.unlink()
@@ -111,8 +112,9 @@ def hold(workdir: Path) -> Iterator[Held]:
     """
     workdir.mkdir(parents=True, exist_ok=True)
     path = workdir.resolve() / LOCK_FILE
-    if path in _held and _held[path].thread == threading.get_ident():
-        yield _held[path]
+    before = _held.get(path)
+    if before is not None and before.thread == threading.get_ident():
+        yield before
         return
     holder = _this_process()._replace(
         since=datetime.datetime.now().astimezone().isoformat(" ", "seconds"), token=uuid.uuid4().hex

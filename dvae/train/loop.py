@@ -11,6 +11,7 @@ them know alike, and only the main one writes.
 """
 
 import contextlib
+import os
 import signal
 from pathlib import Path
 from typing import NamedTuple
@@ -43,7 +44,7 @@ class Result(NamedTuple):
 
     state: TrainState
     seconds: float  # of training, compilation and validation included; lost work is not
-    best: Best | None = None  # by `Task.monitor`; None without one
+    best: Best | None = None  # by `Task.monitor`; None without one, or without validations
 
 
 class StoppedError(RuntimeError):
@@ -53,7 +54,7 @@ class StoppedError(RuntimeError):
 def fit(
     task: Task,
     config: LoopConfig,
-    workdir: Path,
+    workdir: str | os.PathLike[str],
     mesh: Mesh,
     limit: TimeLimit | None = None,
 ) -> Result:
@@ -77,10 +78,11 @@ def fit(
 
     Returns:
       The last state, the time, and with `Task.monitor` the best validation's, the last step's among
-      them (its value is infinite where `eval_interval` is 0).
+      them (None where `eval_interval` is 0).
 
     Raises:
-      ValueError: the checkpoint is of a later step than `num_steps`, or of one inside of a call.
+      ValueError: the checkpoint is of a later step than `num_steps`, or of one inside of a call; or
+        the task names a metric that there is not.
       LockedError: another process trains in `workdir`.
       NonFiniteError: a metric is not finite; the last checkpoint before it is kept.
       StoppedError: SIGTERM, SIGINT or SIGHUP came, to any process; the state was saved first.
@@ -88,6 +90,7 @@ def fit(
       CheckpointError: a checkpoint cannot be read or written.
       PeerError: another process of the run is gone.
     """
+    workdir = Path(workdir)
     with lock.hold(workdir) if distributed.is_main() else contextlib.nullcontext() as held:
         session = start_or_restore(task, config, workdir, mesh)
         schedule = Schedule(config, monitored=task.monitor is not None)
@@ -134,7 +137,9 @@ def fit(
                     raise _stopped(stopping, session.step)
         if (stopping := distributed.agreed(stop.received, asking=True)) is not None:
             raise _stopped(stopping, session.step)  # it came after the last step
-        return Result(session.state, session.seconds, session.best)
+        # Without a validation it is what training began with.
+        best = session.best if config.eval_interval else None
+        return Result(session.state, session.seconds, best)
 
 
 def _stopped(by: signal.Signals, step: int) -> StoppedError:

@@ -1,7 +1,6 @@
 """Where numbers go while a model trains: `metrics.jsonl`, TensorBoard and the terminal."""
 
 import json
-import os
 import sys
 import time
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from typing import Any, TextIO
 import numpy as np
 from tqdm import tqdm
 
+from dvae import _replacing
 from dvae.train import status
 
 __all__ = [
@@ -18,7 +18,6 @@ __all__ = [
     "MetricsWriter",
     "NoMetrics",
     "Progress",
-    "has_validation",
     "read_metrics",
 ]
 
@@ -45,12 +44,6 @@ def read_metrics(workdir: Path) -> list[dict[str, Any]]:
     return records
 
 
-def has_validation(workdir: Path, step: int) -> bool:
-    """Returns whether the records of a run hold a validation of `step`."""
-    records = (record for record in read_metrics(workdir) if record["step"] == step)
-    return any(name.startswith("validation/") for record in records for name in record)
-
-
 class MetricsWriter:
     """Appends metrics to `metrics.jsonl` and to TensorBoard event files.
 
@@ -67,12 +60,9 @@ class MetricsWriter:
             and is dropped.
         """
         kept = [r for r in read_metrics(workdir) if r["step"] <= first_step]
+        self._validated = {r["step"] for r in kept if _is_validation(r)}
         path = workdir / METRICS_FILE
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(
-            "".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8"
-        )
-        os.replace(temporary, path)
+        _replacing.write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
         self._file = path.open("a", buffering=1, encoding="utf-8")
         self._events = _event_writer(workdir / "tensorboard", first_step)
 
@@ -90,12 +80,22 @@ class MetricsWriter:
             if self._events is not None:
                 self._events.add_scalar(name, float(array.mean()), step)
         self._file.write(json.dumps(record) + "\n")
+        if _is_validation(record):
+            self._validated.add(step)
+
+    def has_validation(self, step: int) -> bool:
+        """Returns whether the records hold a validation of `step`."""
+        return step in self._validated
 
     def close(self) -> None:
         """Flushes and closes both outputs."""
         self._file.close()
         if self._events is not None:
             self._events.close()
+
+
+def _is_validation(record: Mapping[str, Any]) -> bool:
+    return any(name.startswith("validation/") for name in record)
 
 
 def _event_writer(folder: Path, first_step: int) -> Any:
@@ -113,6 +113,10 @@ class NoMetrics:
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
         """Ignores a record."""
+
+    def has_validation(self, step: int) -> bool:
+        """Returns True: there is nothing to write."""
+        return True
 
     def close(self) -> None:
         """Does nothing: no output is open."""

@@ -82,7 +82,8 @@ class StopRequest:
         """Starts unarmed: signals act as they do elsewhere."""
         self.received: signal.Signals | None = None
         self._armed = False
-        self._lock = threading.Lock()
+        # A handler may interrupt another one, or `arm`, while it is held.
+        self._lock = threading.RLock()
         self._taken = 0.0  # when
         self._handlers: _Handlers | None = None
 

@@ -81,14 +81,26 @@ def make_step(loss_fn: LossFn, draw_fn: DrawFn, optimizer: optax.GradientTransfo
       loss_fn: (params, model_state, batch, key, step) -> (loss, (model_state, metrics)).
       draw_fn: (key, data, step) -> batch; the key is the same at every step.
       optimizer: of `params`.
+
+    Raises:
+      ValueError: at the first step, if the loss function returns anything else.
     """
+
+    def checked(*arguments: Any) -> tuple[jax.Array, tuple[PyTree, Metrics]]:
+        match found := loss_fn(*arguments):
+            case (_, (_, {})):
+                return found
+        raise ValueError(
+            f"loss_fn must return (loss, (model_state, metrics)), got {jax.tree.structure(found)}; "
+            "without a state and metrics: (loss, ((), {}))"
+        )
 
     def step(state: TrainState, data: PyTree, key: jax.Array) -> tuple[TrainState, Metrics]:
         # Folded rather than split: the same key comes with every step, and only the folds are used
         # up.
         key_batch, key_loss = draw_key(key), jax.random.fold_in(key, 1)
         batch = draw_fn(key_batch, data, state.step)
-        grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
+        grad_fn = jax.value_and_grad(checked, has_aux=True)
         (loss, (model_state, metrics)), grads = grad_fn(
             state.params,
             state.model_state,

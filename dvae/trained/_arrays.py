@@ -1,7 +1,6 @@
 """Trees of arrays as safetensors: their names, their identity, and what is checked of them."""
 
 import hashlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,8 @@ import jax
 import numpy as np
 import safetensors
 import safetensors.numpy
+
+from dvae._replacing import replacing
 
 __all__ = ["ModelError", "check_arrays", "flatten", "identity", "line", "read_arrays", "replace"]
 
@@ -67,9 +68,8 @@ def check_arrays(arrays: Mapping[str, Any], expected: Mapping[str, Any], where: 
 
 def replace(path: Path, content: bytes) -> None:
     """Writes a file that is either complete or not there."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
+    with replacing(path) as part:
+        part.write_bytes(content)
 
 
 def line(error: BaseException) -> str:

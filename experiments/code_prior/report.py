@@ -96,7 +96,7 @@ def report(
         summary,
         f"{config.network} prior over the codes of {config.run_dir}",
         rows,
-        draw=lambda: _pictures(config, first, workdir, evaluator, sets["validation"]),
+        draw=lambda: _pictures(first, workdir, evaluator, sets["validation"]),
         models=models(config, evaluator.model, state, images, summary),
     )
 
@@ -221,7 +221,7 @@ def _metrics_there(config: Config, folder: Path) -> dict[str, Any] | None:
 
 
 def _pictures(
-    config: Config, params: Any, workdir: Path, evaluator: Evaluator, held_out: Evaluation
+    params: Any, workdir: Path, evaluator: Evaluator, held_out: Evaluation
 ) -> dict[str, Figure]:
     """Draws samples of the first seed under both priors, and how the bound fell."""
     figures = analysis.figures

@@ -1,9 +1,11 @@
 """Settings that every training binary has."""
 
+import contextlib
 import functools
 import hashlib
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 from dvae import data
@@ -27,6 +29,16 @@ def dataset_word(dataset: str) -> str:
         return dataset
     stem = re.sub(r"[^\w.+]+", "_", dataset.rstrip("/").rpartition("/")[2]).strip("_")[:40]
     return f"{stem}-{hashlib.sha256(dataset.encode()).hexdigest()[:8]}"
+
+
+@contextlib.contextmanager
+def _naming_flags(*names: str) -> Iterator[None]:
+    """Writes the library's arguments in a ValueError as the flags that they are."""
+    try:
+        yield
+    except ValueError as error:
+        pattern = rf"(?<![-\w/.])({'|'.join(names)})\b"
+        raise ValueError(re.sub(pattern, r"--\1", str(error))) from error
 
 
 @dataclass(frozen=True)
@@ -105,6 +117,13 @@ class RunConfig:
         minimum=0,
         identity=False,
     )
+    compilation_cache: str = option(
+        "",
+        "Folder of compiled programs, which later runs read; empty: that of "
+        "$JAX_COMPILATION_CACHE_DIR, or none.",
+        identity=False,
+        path=True,
+    )
     dry_run: bool = option(
         False,
         "Report on settings, sizes, memory and expected time, without training; nothing is "
@@ -179,24 +198,21 @@ class RunConfig:
         """
         of_bits = functools.partial(data.load, binarization=binarization)
         read = data.load_grey if grey else of_bits
-        return read(
-            dataset,
-            self.data_dir or None,
-            keep=keep,
-            image_size=self.image_size,
-            test_share=self.test_share,
-            lazy=self.data_on == FILES,
-        )
+        with _naming_flags("test_share"):
+            return read(
+                dataset,
+                self.data_dir or None,
+                keep=keep,
+                image_size=self.image_size,
+                test_share=self.test_share,
+                lazy=self.data_on == FILES,
+            )
 
     def loop(self) -> loop.LoopConfig:
         """Returns the lengths of the run."""
-        return loop.LoopConfig(
-            self.num_steps,
-            self.steps_per_call,
-            self.log_interval,
-            self.eval_interval,
-            self.checkpoint_interval,
-        )
+        names = [field.name for field in fields(loop.LoopConfig)]
+        with _naming_flags(*names):
+            return loop.LoopConfig(**{name: getattr(self, name) for name in names})
 
     def evaluation_work(self, images: Dataset) -> float:
         """Returns the work of the final evaluation, in validations.
@@ -210,6 +226,15 @@ class RunConfig:
     def _final_images(self, images: Dataset) -> int:
         """Returns how many images the final evaluation takes."""
         return min(self.num_test_images or MAX_INT, len(images.test))
+
+    def remarks(self) -> list[str]:
+        """Returns what a user should know of the settings, a line each."""
+        if (steps := getattr(self, "kl_warmup_steps", 0)) <= self.num_steps:
+            return []
+        return [
+            f"--kl_warmup_steps={steps} exceeds --num_steps={self.num_steps}: the KL never has its "
+            "full weight"
+        ]
 
     def tied_to_length(self) -> str | None:
         """Returns what makes training depend on `num_steps`; None: the run can be prolonged."""

@@ -18,7 +18,7 @@ GROUPS = (PRESET, "data", "model", "objective", "optimizer", "run", "devices")
 FULL, SHORT = "--help", "--helpshort"
 _WIDTH, _INDENT = 100, 26
 _FEW_PRESETS = 10  # whose values fit into --help; of more, the names
-_ASKING = {"help": FULL, "h": FULL, "?": FULL, "helpshort": SHORT}
+_ASKING = {"help": FULL, "helpfull": FULL, "h": FULL, "?": FULL, "helpshort": SHORT}
 
 
 def describe(field: dataclasses.Field[Any], alternatives: Sequence[Alternative]) -> str:

@@ -26,17 +26,12 @@ from dvae.train.checkpoint import CheckpointError
 from dvae.train.lock import LockedError
 from dvae.train.loop import NonFiniteError, StoppedError
 from experiments.common import begin, flag_help, flag_rules
+from experiments.common.flag_parsers import PARSERS
 
 Config = TypeVar("Config")
 Presets = Mapping[str, Mapping[str, Any]]
 MAX_INT = 2**31 - 1  # of what a device counts in int32
 _LIST_PRESETS, _SHOW_PRESET = "list_presets", "show_preset"
-PARSERS: Mapping[type, type[absl_flags.ArgumentParser[Any]]] = {
-    bool: absl_flags.BooleanParser,
-    int: absl_flags.IntegerParser,
-    float: absl_flags.FloatParser,
-    str: absl_flags.ArgumentParser,
-}
 MAX_SEED = 2**32 - 1  # jax.random.key drops higher bits
 
 

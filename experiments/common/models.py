@@ -18,6 +18,7 @@ from experiments.common.config import RunConfig
 
 PyTree = Any
 _SHARED = ("num_images",)  # numbers of a set of images that are those of all seeds
+_PRIOR_RECORD = "prior.json"  # which is there once all of a prior is
 _say_once = functools.cache(status.say)  # a run may have several seeds
 
 
@@ -80,12 +81,19 @@ def learned_prior(directory: Path, seed: int, num_images: int | None) -> float |
       num_images: of the run's own test numbers; None: unknown.
 
     Returns:
-      None where there is no such prior, or it is of other codes or images. A line on stderr says
-      so of images.
+      None where there is no such prior, or it is damaged, or of other codes or images; but for the
+      first, a line on stderr says so.
     """
     try:
-        info = trained.load(directory, seed=seed).info
+        folder = trained.find(directory, seed=seed)
     except trained.ModelError:
+        return None  # of an older version
+    if not (folder / trained.code_prior.PRIOR / _PRIOR_RECORD).exists():
+        return None
+    try:
+        info = trained.load(directory, seed=seed).info
+    except trained.ModelError as error:
+        _say_once(f"{directory}: its learned prior is left out: {error}")
         return None
     metrics = info.get("prior", {}).get("metrics", {})
     bits, priced = metrics.get("bits_per_dim"), metrics.get("num_images")

@@ -20,6 +20,7 @@ from experiments.common import report as run_report
 from experiments.common.config import DEVICE, FILES, HOST, RunConfig
 
 C = TypeVar("C", bound=RunConfig)
+_WORTH_CACHING_SECONDS = 1.0
 ValidateFn = Callable[[state.TrainState], Mapping[str, Any]]  # on held-out images, on the host
 
 
@@ -102,6 +103,8 @@ def run(
       SystemExit: a setting, the data set or the workdir is unusable; said in one line on stderr.
       LockedError, NonFiniteError, StoppedError, PeerError: see `loop.fit`.
     """
+    if config.compilation_cache:
+        use_compilation_cache(config.compilation_cache)
     workdir = Path(config.workdir or config.default_workdir())
     last_words = lambda: checkpoint.describe_saved(workdir)
     with signals.before_leaving(last_words), distributed.naming_lost_peers():
@@ -119,6 +122,12 @@ def run(
         return _train(config, workdir, prepare, make_task, report)
 
 
+def use_compilation_cache(folder: str) -> None:
+    """Reads compiled programs from a folder, and leaves there what takes a second to compile."""
+    jax.config.update("jax_compilation_cache_dir", folder)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", _WORTH_CACHING_SECONDS)
+
+
 def _train(
     config: C,
     workdir: Path,
@@ -128,6 +137,8 @@ def _train(
 ) -> dict[str, Any]:
     """Trains and evaluates a run that is not finished."""
     silent = not distributed.is_main()
+    for remark in [] if silent else config.remarks():
+        status.say(remark)
     with contextlib.ExitStack() as stack:
         with flags.setup():
             mesh = sharding.make_mesh(config.mesh or None)

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,21 @@ def examine(config: RunConfig, workdir: Path) -> dict[str, Any] | None:
         raise ValueError(
             f"cannot read workdir {workdir}: {error.strerror}; choose another --workdir"
         ) from error
-    return None if saved is None else _finished(config, workdir)
+    summary = None if saved is None else _finished(config, workdir)
+    if summary is None:
+        _check_writable(config, workdir)
+    return summary
+
+
+def _check_writable(config: RunConfig, workdir: Path) -> None:
+    """Raises ValueError for a folder that cannot be made, or written to; makes nothing."""
+    place = next(path for path in (workdir, *workdir.absolute().parents) if path.exists())
+    if not place.is_dir():
+        raise ValueError(f"workdir {workdir}: {place} is a file; choose another --workdir")
+    if not config.dry_run and not os.access(place, os.W_OK | os.X_OK):
+        raise ValueError(
+            f"cannot write to workdir {workdir}: {place} is not writable; choose another --workdir"
+        )
 
 
 @contextlib.contextmanager

@@ -151,6 +151,16 @@ class Config(RunConfig):
         """Returns how many images the final evaluation takes: codes of training images, too."""
         return super()._final_images(images) + images.num_train
 
+    def remarks(self) -> list[str]:
+        """Returns what a user should know of the settings, a line each."""
+        found = super().remarks()
+        if self.objective == CAPACITY and self.capacity_steps > self.num_steps:
+            found.append(
+                f"--capacity_steps={self.capacity_steps} exceeds --num_steps={self.num_steps}: "
+                "capacities never reach their final values"
+            )
+        return found
+
     def tied_to_length(self) -> str | None:
         """Returns None: rate and capacities are those of any length."""
         return None

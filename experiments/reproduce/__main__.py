@@ -149,7 +149,7 @@ def _where(config: Config, workdir: Path, seed: int) -> list[str]:
     return [f"--workdir={workdir}", f"--seed={seed}", *data_dir]
 
 
-def train(config: Config, place: results.Place, waiting: list[jobs.Job]) -> list[str]:
+def train(config: Config, waiting: list[jobs.Job]) -> list[str]:
     """Trains what is waiting, as far as the time goes; returns the names of what failed."""
     until, shortest = None, 0.0
     if config.minutes:
@@ -194,12 +194,16 @@ def main(arguments: list[str]) -> None:
             flag_help.tell(listing.describe(place, cells, config.budget, more))
             return
         waiting = queue(config, place, cells, more)
-    failed: list[str] = []
     try:
-        failed = train(config, place, waiting)
-    finally:
-        with flags.setup():
-            text = results.write(place)
+        failed = train(config, waiting)
+    except BaseException:
+        try:
+            results.write(place)
+        except (ValueError, OSError) as error:  # in place of what ended the training
+            status.say(f"no table: {error}")
+        raise
+    with flags.setup():
+        text = results.write(place)
     print(f"{text}\n\nwritten to {place.out}" if text else "no results yet")
     if failed:
         raise SystemExit(1)

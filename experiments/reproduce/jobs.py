@@ -90,7 +90,8 @@ def run_all(
             raise
         _end(running)
         for one in running:
-            ended(one.job, one.process.returncode)
+            if (following := ended(one.job, one.process.returncode)) is not None:
+                waiting.insert(0, following)
     if stop.received is not None:
         raise StoppedError(f"stopped by {stop.received.name}; the same command continues all runs")
     return len(waiting)

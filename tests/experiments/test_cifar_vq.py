@@ -248,7 +248,7 @@ def test_killed_run_continues_to_the_same_bits(tmp_path, patches) -> None:
         (("--validation=0", "--data_on=files"), "joins images in memory, got --data_on=files"),
         (("--ema_params=1",), "--ema_params=1.0 must be below 1"),
         (("--batch_size=12",), "not divisible by the 8 devices; use 8 or 16"),
-        (("--steps_per_call=3",), "must be a non-negative multiple of steps_per_call=3"),
+        (("--steps_per_call=3",), "must be a non-negative multiple of --steps_per_call=3"),
         (("--dataset=cifar10", "--data_dir=nowhere"), "--dataset=patches"),
         (("--workdir=/proc/none",), "choose another --workdir"),
         (("more",), "unexpected arguments: more"),

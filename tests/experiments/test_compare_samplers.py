@@ -100,7 +100,8 @@ def test_mistakes_are_named(tmp_path):
 
 
 def test_what_is_no_trained_prior_is_named_before_anything_is_measured(tmp_path, monkeypatch):
-    monkeypatch.setattr(compare_samplers, "measure", lambda *_: pytest.fail("went on"))
+    for of in ((compare_samplers, "measure"), (compare_samplers.sampler_machines, "small")):
+        monkeypatch.setattr(*of, lambda *_: pytest.fail("went on"))
     compare = lambda directory: compare_samplers.compare(Config(out=str(tmp_path)), [directory])
     directed = finished_runs.make(tmp_path / "x", "binary_vae")
     with pytest.raises(

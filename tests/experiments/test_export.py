@@ -1,5 +1,8 @@
 """`export`: a prior that was learned over the codes of a model goes where the model goes."""
 
+import threading
+import types
+
 import finished_runs
 import jax
 import jax.numpy as jnp
@@ -9,6 +12,7 @@ import pytest
 import dvae
 from dvae import trained
 from dvae.models import code_prior, vq_conv
+from dvae.train import lock
 from experiments import export
 from experiments.common import models
 
@@ -82,3 +86,30 @@ def test_a_damaged_summary_is_named_before_anything_is_restored(tmp_path):
     (run / "summary.json").write_text("")
     with pytest.raises(ValueError, match=r"summary.json is not valid JSON .*command, given again"):
         export.read(export.Config(), run)
+
+
+def test_the_checkpoint_that_another_writes_is_left_alone(tmp_path, monkeypatch):
+    run = finished_runs.make(tmp_path / "run", "binary_vae")
+    (run / "checkpoints" / "1").mkdir(parents=True)
+    in_progress = run / "checkpoints" / "2.orbax-checkpoint-tmp-7" / "state"
+    config = export.read(export.Config(), run)
+    program = types.SimpleNamespace(make_task=lambda *_: None)
+    monkeypatch.setattr(export, "_PROGRAMS", {config.program: program})
+    held, over = threading.Event(), threading.Event()
+
+    def train():
+        with lock.hold(run):
+            in_progress.mkdir(parents=True)
+            held.set()
+            over.wait(60)
+
+    other = threading.Thread(target=train)
+    other.start()
+    try:
+        assert held.wait(60)
+        with pytest.raises(lock.LockedError, match="is in use by"):
+            export.make(config, None, None)
+        assert in_progress.exists()
+    finally:
+        over.set()
+        other.join()

@@ -90,6 +90,7 @@ def test_help_says_what_a_flag_goes_with() -> None:
 def test_what_asks_for_help() -> None:
     ask = lambda *words: flag_help.asked(["program", *words])
     assert ask("--help") == ask("-h") == ask("-help") == ask("x", "--help") == flag_help.FULL
+    assert ask("--helpfull") == flag_help.FULL
     assert ask("--helpshort") == flag_help.SHORT
     assert ask() == ask("help") == ask("--workdir=--help") == ask("--", "--help") == ""
 

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from dvae.train.loop import StoppedError
+from experiments.reproduce import __main__ as reproduce
 from experiments.reproduce import jobs
 
 # Jobs are modules; this one says what it was given, and waits as long as it is told.
@@ -70,6 +71,15 @@ def test_at_the_end_of_the_time_jobs_save_and_no_other_begins(make_job) -> None:
     assert saved == "saved"
 
 
+def test_what_goes_on_from_a_result_at_the_end_of_the_time_is_counted(make_job) -> None:
+    queue, following = [make_job("a", 60)], make_job("after a")
+    until = time.perf_counter() + 2
+    left = jobs.run_all(
+        queue, parallel=1, until=until, shortest=1.0, ended=lambda job, code: following
+    )
+    assert left == 1
+
+
 @pytest.mark.parametrize("case", ["a result cannot be read", "a job cannot be started"])
 def test_after_an_error_no_job_is_left_running(make_job, tmp_path, case) -> None:
     queue, over = [make_job("a", 30), make_job("b", 1.5)], []
@@ -113,3 +123,21 @@ def test_a_signal_is_passed_on_once(make_job) -> None:
         )
     assert over == [(queue[0], 130)]
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_damaged_results_do_not_stand_for_what_ended_the_training(
+    tmp_path, monkeypatch, capsys
+) -> None:
+    def stopped(*_):
+        raise StoppedError("stopped by SIGTERM")
+
+    def damaged(place):
+        raise ValueError("table1.json is not valid JSON")
+
+    config = reproduce.Config(runs=str(tmp_path))
+    monkeypatch.setattr(reproduce.flags, "parse", lambda _: config)
+    monkeypatch.setattr(reproduce, "train", stopped)
+    monkeypatch.setattr(reproduce.results, "write", damaged)
+    with pytest.raises(StoppedError):
+        reproduce.main(["reproduce", "table1"])
+    assert "no table: table1.json is not valid JSON" in capsys.readouterr().err

@@ -145,6 +145,12 @@ def test_a_learned_prior_of_other_test_images_is_left_out(tmp_path, capsys) -> N
         assert row.get("learned prior") == shown
         said = f"({1_000}) than the run's ({number}); give both one --num_test_images"
         assert capsys.readouterr().err.count(said) == (shown is None)
+    (run / "model" / "prior" / "prior.json").write_text("{")
+    for _ in range(2):
+        (row,) = cells_of(report.compare([run], tmp_path / "out"))
+        assert "learned prior" not in row
+    said = capsys.readouterr().err
+    assert said.count(f"{run}: its learned prior is left out: {run}/model/prior/prior.json") == 1
 
 
 def test_images_of_ones_own_that_stand_for_the_set_have_the_published_value_beside(

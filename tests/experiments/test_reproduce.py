@@ -111,7 +111,7 @@ def test_a_run_that_leaves_no_result_is_named_and_the_next_goes_on(
         return 0
 
     monkeypatch.setattr(reproduce.jobs, "run_all", run_all)
-    assert reproduce.train(config, place, waiting) == [job.name for job in waiting]
+    assert reproduce.train(config, waiting) == [job.name for job in waiting]
     assert capsys.readouterr().err.count("ended without a result (see ") == len(waiting) == 2
 
 

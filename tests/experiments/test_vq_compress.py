@@ -97,14 +97,17 @@ def test_the_drawing_shows_every_code(patch_size):
 
 
 BAD = [
-    ({"num_codes": 0}, "num_codes must be between 1 and 63, .* got 0"),
     ({"num_codes": 64}, "num_codes must be between 1 and 63, .* got 64"),
     ({"num_codes": 7, "patch_size": 3}, None),
     ({"num_codes": 10, "patch_size": 3}, "num_codes must be between 1 and 9, .* got 10"),
-    ({"patch_size": 0}, "patch_size must be between 1 and 7, .* got 0"),
     ({"patch_size": 8}, "patch_size must be between 1 and 7, .* got 8"),
-    ({"num_iters": 0}, "num_iters must be at least 1"),
 ]
+
+
+@pytest.mark.parametrize("name", ["num_codes", "patch_size", "num_iters"])
+def test_settings_that_suit_no_image_are_refused_before_one_is_loaded(name):
+    with pytest.raises(ValueError, match=f"--{name}=0 must be at least 1"):
+        vq_compress.Config(**{name: 0})
 
 
 @pytest.mark.parametrize(("settings", "message"), BAD)

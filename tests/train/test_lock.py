@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from pathlib import Path
 
 import pytest
@@ -248,3 +249,35 @@ def test_a_folder_that_cannot_be_written(tmp_path) -> None:
         pass
     with contextlib.suppress(ValueError):
         lock.check_free(tmp_path / "file" / "run")
+
+
+def test_a_released_lock_is_not_made_again(tmp_path, monkeypatch) -> None:
+    """The heart is about to make a file that somebody removed, and the run ends."""
+    acquire, beating, ending = lock._acquire, threading.Event(), threading.Event()
+
+    def slow(path, holder):
+        if threading.current_thread() is not threading.main_thread():
+            beating.set()
+            ending.wait(0.5)
+        acquire(path, holder)
+
+    monkeypatch.setattr(lock, "_acquire", slow)
+    monkeypatch.setattr(lock, "HEARTBEAT_SECONDS", 0.01)
+    with lock.hold(tmp_path) as held:
+        (tmp_path / lock.LOCK_FILE).unlink()
+        assert beating.wait(10)
+    ending.set()
+    held._heart.join()
+    assert not names(tmp_path)
+
+
+def test_another_thread_may_let_go_while_this_one_looks(tmp_path, monkeypatch) -> None:
+    class Vanishing(dict):
+        def __contains__(self, key):
+            return self.pop(key, None) is not None
+
+    path = tmp_path.resolve() / lock.LOCK_FILE
+    others = Vanishing({path: types.SimpleNamespace(thread=-1)})
+    monkeypatch.setattr(lock, "_held", others)
+    with lock.hold(tmp_path):
+        assert names(tmp_path) == [lock.LOCK_FILE]

@@ -56,5 +56,17 @@ def test_records_beyond_the_checkpoint_are_dropped(tmp_path) -> None:
     assert [(r["step"], r["a"]) for r in found] == [(2, 0.0), (4, 0.0), (6, 4.0)]
 
 
+def test_validations_are_known_without_reading_the_records_again(tmp_path, monkeypatch) -> None:
+    for first, steps in ((0, (2, 4, 6)), (4, (8,))):
+        writer = metrics.MetricsWriter(tmp_path, first)
+        for step in steps:
+            writer.write(step, {"train/loss": 1.0})
+            writer.write(step, {"validation/nll": 1.0} if step != 2 else {"train/a": 1.0})
+        monkeypatch.setattr(metrics, "read_metrics", None) if first else None
+        found = [step for step in range(10) if writer.has_validation(step)]
+        assert found == ([4, 8] if first else [4, 6])
+        writer.close()
+
+
 def test_no_records(tmp_path) -> None:
     assert metrics.read_metrics(tmp_path) == []

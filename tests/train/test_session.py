@@ -127,3 +127,20 @@ def test_a_full_disk_leaves_no_checkpoint_pending(tmp_path, mesh, monkeypatch) -
     with pytest.raises(OSError, match="No space"), session.closing():
         pass
     assert closed == [None]
+
+
+def test_a_path_may_be_a_text(tmp_path, mesh) -> None:
+    loop.fit(make_task(), loop.LoopConfig(2), str(tmp_path), mesh)
+    assert Checkpoints(tmp_path).latest_step == 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"shown": ("lost",)}, r"Task.shown names lost, and the metrics are .*loss"),
+        ({"monitor": "nrom"}, r"Task.monitor names nrom, and the metrics are norm"),
+    ],
+)
+def test_metrics_that_there_are_not_are_named(tmp_path, mesh, fields, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        loop.fit(make_task()._replace(**fields), CONFIG, tmp_path, mesh)

@@ -67,3 +67,19 @@ def test_a_program_puts_everything_back() -> None:
         signals.renew()
     assert [signal.getsignal(number) for number in signals.STOPPING] == before
     assert signal.set_wakeup_fd(-1) == -1
+
+
+def test_a_handler_may_interrupt_another_one() -> None:
+    """Two signals at once: the second handler runs while the first one holds the lock."""
+    stop = signals.StopRequest()
+    stop._armed = True
+
+    def nested():
+        with stop._lock:
+            stop.take(signal.SIGTERM)
+
+    thread = threading.Thread(target=nested, daemon=True)
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert stop.received == signal.SIGTERM

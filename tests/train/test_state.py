@@ -51,6 +51,14 @@ def test_step_updates_everything_once() -> None:
     assert set(metrics) == {"loss", "grad_norm", "seen", "noise"}
 
 
+@pytest.mark.parametrize("result", [0.0, (0.0, {}), (0.0, ((), 1.0)), (0.0, (), {})])
+def test_a_loss_function_that_returns_anything_else(result) -> None:
+    of_params = lambda params, *rest: jax.tree.map(lambda x: x + params["w"].sum(), result)
+    step = state.make_step(of_params, draw_fn, OPTIMIZER)
+    with pytest.raises(ValueError, match=r"must return \(loss, \(model_state, metrics\)\), got"):
+        step(initial(0), DATA, jax.random.key(1))
+
+
 def test_randomness_depends_on_the_step_only_through_the_key() -> None:
     _, metrics = run(3)
     noises = [float(m["noise"]) for m in metrics]
