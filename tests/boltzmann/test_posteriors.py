@@ -283,6 +283,8 @@ def test_mistakes_are_named():
     assert np.isfinite(traced(jnp.zeros((1, 5, 4)))).all()
     with pytest.raises(ValueError, match="the groups cover all units: leave them"):
         call(two, two, 0.0, samples=group(4)[None])
+    with pytest.raises(ValueError, match=r"logits must list .*shape \(4, 1\)"):
+        call(jnp.zeros((4, 1)), jnp.zeros((4, 1)), 0.0)
     whole = LogZ(*jnp.zeros((3, 1)))
     with pytest.raises(ValueError, match=r"pass log_z\.value"):
         call(two, two, whole)

@@ -79,6 +79,11 @@ def test_mistakes_are_named():
         gibbs.step(jax.random.key(0), params, state, num_sweeps=0)
     with pytest.raises(ValueError, match="the state has 3 and 4 units, the RBM 4 and 3"):
         gibbs.step(jax.random.key(0), machine(4, 3), state)
+    with pytest.raises(ValueError, match=r"one array of shape \(2, 3\): pass what init"):
+        gibbs.step(jax.random.key(0), params, state.z1)
+    traced = jax.jit(lambda n: gibbs.step(jax.random.key(0), params, state, num_sweeps=n))
+    with pytest.raises(ValueError, match="num_sweeps must be static"):
+        traced(2)
 
 
 def test_flips_are_counted_over_both_sides():

@@ -174,6 +174,8 @@ def test_mistakes_are_named():
         kl.log_z_with_gradient(params, 0.0, jnp.zeros((0, 2)), jnp.zeros((0, 2)))
     with pytest.raises(ValueError, match=r"each of the \(3,\) chains, got shape \(2,\)"):
         kl.log_z_with_gradient(params, 0.0, jnp.zeros((3, 2)), jnp.zeros((3, 2)), jnp.zeros(2))
+    with pytest.raises(ValueError, match=r"logits must list .* \(2, 2\); .* pass \[logits\]"):
+        kl.hierarchical(params, jnp.zeros((2, 2)), jnp.zeros((2, 2)), 0.0)
     whole, two = ais.LogZ(*jnp.zeros((3, 1))), [group(2), group(2)]
     for log_z, match in ((whole, r"pass log_z\.value"), (jnp.zeros(5), r"one number, .*\(5,\)")):
         with pytest.raises(ValueError, match=match):
