@@ -9,7 +9,7 @@ become floats, and nothing turns into float64.
 import math
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -255,7 +255,7 @@ def check_key(key: jax.Array) -> None:
         )
 
 
-def _is_number(value: ArrayLike) -> bool:
+def _is_number(value: ArrayLike) -> TypeGuard[float]:
     """Tells whether it is a Python or NumPy number, or a NumPy array of no axes."""
     number = isinstance(value, int | float | np.number)
     return number or (isinstance(value, np.ndarray) and value.ndim == 0)
