@@ -9,7 +9,7 @@ become floats, and nothing turns into float64.
 import math
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -241,15 +241,13 @@ def gumbel_from_bits(bits: jax.Array) -> jax.Array:
 
 
 def check_key(key: jax.Array) -> None:
-    """Raises unless key is one typed key.
-
-    Raises:
-        ValueError: if key is an array of keys.
-        TypeError: if key is not a typed key.
-    """
+    """Raises TypeError unless key is a typed key, ValueError if it is an array of keys."""
     if not isinstance(key, jax.Array) or not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         kind = getattr(key, "dtype", type(key).__name__)
-        raise TypeError(f"key must be a typed key, such as jax.random.key(0), got {kind}")
+        raise TypeError(
+            f"key must be a typed key, as jax.random.key(seed) makes it, got {kind}; an old one is "
+            "made one by jax.random.wrap_key_data(key)"
+        )
     if key.ndim:
         raise ValueError(
             f"key must be a single key (jax.vmap the call over an array of them), got an array of "
@@ -257,16 +255,22 @@ def check_key(key: jax.Array) -> None:
         )
 
 
+def _is_number(value: ArrayLike) -> TypeGuard[float]:
+    """Tells whether it is a Python or NumPy number, or a NumPy array of no axes."""
+    number = isinstance(value, int | float | np.number)
+    return number or (isinstance(value, np.ndarray) and value.ndim == 0)
+
+
 def check_positive(name: str, value: ArrayLike) -> None:
     """Raises ValueError if a Python or NumPy number is not positive and finite; arrays pass."""
-    if isinstance(value, int | float | np.number) and not 0 < value < math.inf:
+    if _is_number(value) and not 0 < value < math.inf:
         finite = " and finite" if value > 0 else ""
         raise ValueError(f"{name} must be positive{finite}, got {value}")
 
 
 def check_unit(name: str, value: ArrayLike) -> None:
     """Raises ValueError if a Python or NumPy number is outside [0, 1]; arrays pass."""
-    if isinstance(value, int | float | np.number) and not 0 <= value <= 1:
+    if _is_number(value) and not 0 <= value <= 1:
         raise ValueError(f"{name} must be between 0 and 1, got {value}; draw it, or clip it")
 
 

@@ -14,6 +14,13 @@ LAYERS = [
     {"trained"},
 ]
 LAYER_OF = {name: i for i, names in enumerate(LAYERS) for name in names}
+# Who imports private modules of whom; all others keep to what is public.
+SHARED_PRIVATE = {
+    ("boltzmann", "rbm"),
+    ("models", "distributions"),
+    ("models", "rbm"),
+    ("models", "vq"),
+}
 PURE = {"jax", "numpy", "dvae"}  # third-party packages of the lowest three layers
 FILES = {"csv", "os", "pathlib", "zipfile"}  # for edge lists alone
 STANDARD = {
@@ -47,6 +54,22 @@ def imports(path: Path) -> set[str]:
             expand = module in ("dvae", "experiments")
             names |= {f"{module}.{a.name}" for a in node.names} if expand else {module}
     return names
+
+
+def private_imports(path: Path) -> set[tuple[str, str]]:
+    """Pairs of subpackages, of which a file of the first imports private modules of the second."""
+    own, pairs = path.relative_to(ROOT / "dvae").with_suffix("").parts[0], set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for top, other, *inner in (name.split(".") for name in names if name.count(".") > 1):
+            if top == "dvae" and other != own and any(part.startswith("_") for part in inner):
+                pairs.add((own, other))
+    return pairs
 
 
 def subpackage(name: str) -> str:
@@ -88,6 +111,12 @@ def test_library_imports_only_from_below(path: Path) -> None:
         assert roots <= PURE | STANDARD | files
     if own != "models":
         assert not any(name.split(".")[0] == "flax" for name in names), "Linen stays in models"
+
+
+def test_private_modules_are_shared_by_few() -> None:
+    """`_numerics` and `_extras` are everyone's; only modules below a subpackage are private."""
+    found = set().union(*(private_imports(path) for path in LIBRARY))
+    assert {pair for pair in found if not pair[1].startswith("_")} == SHARED_PRIVATE
 
 
 @pytest.mark.parametrize("path", LIBRARY + BINARIES + TESTS, ids=lambda p: str(p.relative_to(ROOT)))

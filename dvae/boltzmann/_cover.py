@@ -10,6 +10,7 @@ import numpy as np
 
 from dvae._numerics import ArrayLike, upcast
 from dvae.boltzmann._graph import Graph
+from dvae.rbm._checks import check_groups
 
 Groups = Sequence[Sequence[int] | np.ndarray] | None
 
@@ -76,6 +77,7 @@ def checked(
     Raises:
         ValueError: if their numbers, sizes or leading axes do not fit.
     """
+    check_groups(logits=logits, log_ratios=log_ratios)
     if not len(logits) or len(logits) != len(log_ratios):
         raise ValueError(
             f"logits and log_ratios need one entry for each group, got {len(logits)} and "

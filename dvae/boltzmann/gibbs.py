@@ -35,7 +35,7 @@ from dvae.boltzmann._machine import (
 from dvae.boltzmann._plan import plan
 from dvae.boltzmann._sweep import Sweeper, are_bits, are_finite, from_rows, mark, to_rows
 from dvae.rbm._bits import flip_rate
-from dvae.rbm._checks import check_count
+from dvae.rbm._checks import check_count, check_state
 from dvae.rbm.gibbs import GibbsInfo, draw
 
 __all__ = ["GibbsState", "init", "step"]
@@ -110,10 +110,11 @@ def step(
         GibbsState and `rbm.gibbs.GibbsInfo`, whose flips count all units.
 
     Raises:
-        ValueError: if num_sweeps < 1, sizes do not fit, there is no chain, a known value is no bit,
-            or there are values without a clamp.
+        ValueError: if num_sweeps < 1 or traced, sizes do not fit, the state is an array, there is
+            no chain, a known value is no bit, or there are values without a clamp.
     """
     params = check_machine(params)
+    check_state(state)
     z = check_chains(params.graph, state.z)
     num_sweeps = check_count("num_sweeps", num_sweeps)
     if clamp is None:

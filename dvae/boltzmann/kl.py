@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
-from dvae._numerics import ArrayLike, float_dtype, partition, sigmoid, spec_of, upcast
+from dvae._numerics import ArrayLike, float_dtype, partition, sigmoid, spec_of
 from dvae.boltzmann import _cover, _hidden, _sums
 from dvae.boltzmann._cover import Cover, Groups
 from dvae.boltzmann._graph import Graph
@@ -32,7 +32,7 @@ from dvae.boltzmann._machine import (
 from dvae.boltzmann._sweep import BIT, are_bits
 from dvae.distributions import bernoulli
 from dvae.rbm._checks import is_known
-from dvae.rbm._estimates import with_negative_phase
+from dvae.rbm._estimates import check_log_z, with_negative_phase
 from dvae.rbm.gibbs import draw
 
 __all__ = ["coverage", "hierarchical", "log_z_with_gradient", "sample_bits"]
@@ -93,9 +93,10 @@ def hierarchical(
         [...] nats, at least float32.
 
     Raises:
-        ValueError: if groups and machine do not fit each other, or hidden units have no samples.
+        ValueError: if groups and machine do not fit each other, hidden units have no samples, or
+            log_z is a `LogZ`.
     """
-    params = check_machine(params)
+    params, log_z = check_machine(params), check_log_z(log_z, scalar=False)
     found = _cover.checked(params.graph, groups, logits, log_ratios)
     before, after = _cover.probability_logits(logits, log_ratios)
     batch = before.shape[:-1]
@@ -123,7 +124,7 @@ def hierarchical(
     if bits is not None:
         term = partition(lambda *x: _hidden.term(found, *x), spec, *arrays, bits)
         cross = cross + jnp.where(are_bits(bits).all(0), term, jnp.nan)
-    return upcast(log_z) - entropy + cross
+    return log_z - entropy + cross
 
 
 def _cross(found: Cover, params: Machine, mu: jax.Array, known: jax.Array) -> jax.Array:
@@ -221,15 +222,16 @@ def log_z_with_gradient(
         log_z: [] or [C] nats, the current estimate (of `ais`, say); receives none.
         z: [chains, n] samples of the machine, bits; receive none.
         log_weights: [chains] of a population (`annealing`), of which the mean is taken with weights
-            proportional to their exponential, or [C, chains]; equal ones by default.
+            proportional to their exponential, or [C, chains]; equal ones by default. Values of C
+            without chains keep their log Z, and have the gradient 0.
 
     Returns:
         [] or [C] nats, equal to log_z.
 
     Raises:
-        ValueError: if the sizes do not fit, or there is no sample.
+        ValueError: if the sizes do not fit, there is no sample, or log_z is a `LogZ`.
     """
-    params = check_machine(params)
+    params, log_z = check_machine(params), check_log_z(log_z, scalar=False)
     z = check_chains(params.graph, z)
     spec = PartitionSpec(*spec_of(z)[:-1])
     energies = partition(_energies, spec, params, jax.lax.stop_gradient(z))

@@ -255,12 +255,14 @@ def describe(shape: tuple[int, ...]) -> str:
 
 
 def _shaped(where: str, split: str, array: np.ndarray) -> np.ndarray:
-    if array.ndim == 3:
+    one_color = array.ndim == 3 and array.shape[-1] == 3 < min(array.shape[:2])
+    if array.ndim == 3 and not one_color:
         array = array[..., None]
     if array.ndim != 4 or array.shape[-1] not in (1, 3) or 0 in array.shape[1:]:
+        remedy = "; a single color image needs images[None]" if one_color else ""
         raise ValueError(
             f"{where}: {split} must have the shape [N, H, W, C] with 1 or 3 channels C, or "
-            f"[N, H, W], got {array.shape}"
+            f"[N, H, W], got {array.shape}{remedy}"
         )
     if not len(array):
         raise ValueError(f"{where}: {split} holds no images; add some")

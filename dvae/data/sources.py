@@ -48,8 +48,8 @@ OWN = KINDS
 
 
 def load(
-    name: str,
-    data_dir: str | None = None,
+    name: str | os.PathLike[str],
+    data_dir: str | os.PathLike[str] | None = None,
     *,
     keep: KeepRows = whole,
     image_size: int = 0,
@@ -89,6 +89,7 @@ def load(
         DataUnavailableError: the set is not in `data_dir` and cannot be downloaded and prepared, or
             a file cannot be read.
     """
+    name = os.fspath(name)
     options: dict[str, Any] = dict(image_size=image_size, test_share=test_share, lazy=lazy)
     if binarization is not None:
         return _with_pixels(name, data_dir, binarization, keep=keep, **options)
@@ -105,7 +106,7 @@ def load(
 
 
 def _with_pixels(
-    name: str, data_dir: str | None, binarization: Binarization, **options: Any
+    name: str, data_dir: str | os.PathLike[str] | None, binarization: Binarization, **options: Any
 ) -> Dataset:
     """Loads a data set with the pixels that were asked for."""
     check_binarization(binarization)
@@ -127,8 +128,8 @@ def _with_pixels(
 
 
 def load_grey(
-    name: str,
-    data_dir: str | None = None,
+    name: str | os.PathLike[str],
+    data_dir: str | os.PathLike[str] | None = None,
     *,
     keep: KeepRows = whole,
     image_size: int = 0,
@@ -154,6 +155,7 @@ def load_grey(
         ValueError: as for `load`.
         DataUnavailableError: as for `load`.
     """
+    name = os.fspath(name)
     if name in _LOADERS:
         _refuse_share(name, test_share)
         found = _GREY.get(name, _LOADERS[name])(_folder(data_dir), keep)
@@ -166,7 +168,7 @@ def load_grey(
     return resized(found, image_size) if image_size else found
 
 
-def settled(name: str) -> str:
+def settled(name: str | os.PathLike[str]) -> str:
     """Returns the name of a data set as records keep it: paths are absolute.
 
     Args:
@@ -175,6 +177,7 @@ def settled(name: str) -> str:
     Raises:
         ValueError: it is neither a name nor a path, nor tfds:NAME.
     """
+    name = os.fspath(name)
     if name in _LOADERS:
         return name
     place = absolute(name)
@@ -204,7 +207,7 @@ def _refuse_share(name: str, test_share: float) -> None:
         )
 
 
-def _folder(data_dir: str | None) -> str:
+def _folder(data_dir: str | os.PathLike[str] | None) -> str:
     return os.path.expanduser(
         data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     )

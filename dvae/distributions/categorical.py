@@ -110,8 +110,14 @@ def log_prob(z: ArrayLike, logits: ArrayLike) -> jax.Array:
         [...] nats.
 
     Raises:
-        ValueError: if the two differ in their number of classes.
+        ValueError: if the two differ in their number of classes, or z are integers of fewer axes
+            than the logits, which are codes.
     """
+    if jnp.ndim(z) < jnp.ndim(logits) and jnp.issubdtype(jnp.result_type(z), jnp.integer):
+        raise ValueError(
+            f"z must be one-hot [..., C], got integers of shape {jnp.shape(z)} for logits "
+            f"{jnp.shape(logits)}; codes go to log_prob_of_codes"
+        )
     (z, logits), dtype = widen(z, logits)
     check_classes(z, logits)
     z, log_p = jnp.broadcast_arrays(z, jax.nn.log_softmax(logits))

@@ -49,6 +49,16 @@ def _logistic(key: jax.Array, like: jax.Array) -> jax.Array:
     return jnp.log(u) - jnp.log1p(-u)
 
 
+def relaxed_bits(z: jax.Array, temperature: jax.Array) -> jax.Array:
+    """Evaluates sigmoid(z / t), which an infinite z passes no gradient through.
+
+    Prevents the NaN of infinity times 0 in the gradient of t at certain bits.
+    """
+    finite = jnp.isfinite(z)
+    scaled = jnp.where(finite, z, 0) / temperature
+    return jax.nn.sigmoid(jnp.where(finite, scaled, jax.lax.stop_gradient(z)))
+
+
 def score_gradient(values: jax.Array, draw: RelaxedDraw) -> jax.Array:
     """Evaluates f(b) grad_l log q(b) [..., n] without gradient."""
     return jax.lax.stop_gradient(upcast(values))[..., None] * draw.score

@@ -16,7 +16,13 @@ from dvae.estimators._estimate import (
     logits_term,
     with_term,
 )
-from dvae.estimators._relaxed import RelaxedDraw, control_gradient, draw_relaxed, score_gradient
+from dvae.estimators._relaxed import (
+    RelaxedDraw,
+    control_gradient,
+    draw_relaxed,
+    relaxed_bits,
+    score_gradient,
+)
 
 __all__ = ["RebarGradients", "rebar", "rebar_gradients", "rebar_variance"]
 
@@ -220,7 +226,7 @@ def rebar_gradients(
         """Returns c(z) and c(z') [2, ...]."""
         pair = draw.pair + draw.slopes * moved(params)[None]
         c = differentiable(
-            lambda z: f(params, jax.nn.sigmoid(z / temperature).astype(logits.dtype)),
+            lambda z: f(params, relaxed_bits(z, temperature).astype(logits.dtype)),
             f"{name} differentiates f at relaxed bits",
             "disarm or reinforce_loo",
         )
@@ -260,14 +266,16 @@ def _control(
     if toward is not None:
         draw = _toward(draw, toward, temperature)
     dtype = draw.bits.dtype
-    c = lambda z: f(jax.nn.sigmoid(z / temperature).astype(dtype))
+    c = lambda z: f(relaxed_bits(z, temperature).astype(dtype))
     return control_gradient(name, c, draw, label="f")
 
 
 def _toward(draw: RelaxedDraw, logits: jax.Array, temperature: jax.Array) -> RelaxedDraw:
     """Returns the draw with t^2 / (t + 1) times the logits more in its relaxed bits."""
     factor = temperature**2 / (temperature + 1)
-    moved = factor * jax.lax.stop_gradient(upcast(logits))
+    fixed = jax.lax.stop_gradient(upcast(logits))
+    # The relaxed bits of infinite logits are infinite without; their product has no derivative.
+    moved = factor * jnp.where(jnp.isfinite(fixed), fixed, 0)
     return draw._replace(pair=draw.pair + moved[None], slopes=draw.slopes + factor)
 
 

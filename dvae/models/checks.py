@@ -44,6 +44,7 @@ _REMEDY = {
     BITS: "threshold levels, (images > 127).astype(np.uint8), or sample them",
     UNIT: "levels become floats by images.astype(np.float32) / 255",
 }
+_CAST = "levels 0..255 of another dtype are cast: images.astype(np.uint8)"
 Shape = Sequence[int | str]
 
 
@@ -63,9 +64,11 @@ def check_images(images: Any, *, kind: str, shape: Shape, name: str = "images") 
         UNIT: jnp.issubdtype(images.dtype, jnp.floating),
     }
     if not fits[kind]:
-        raise ValueError(
-            f"{name} must be {_MEANING[kind]}, got {describe(images)}; {_REMEDY[kind]}"
+        are_levels = jnp.issubdtype(images.dtype, jnp.integer) or (
+            _is_known(images) and (images > 1).any()
         )
+        remedy = _CAST if kind == LEVELS and are_levels else _REMEDY[kind]
+        raise ValueError(f"{name} must be {_MEANING[kind]}, got {describe(images)}; {remedy}")
     if kind == LEVELS or not _is_known(images):
         return
     # A NaN fails both comparisons.

@@ -8,6 +8,8 @@ from dvae._numerics import ArrayLike, float_dtype
 
 def check_count(name: str, value: int, *, minimum: int = 1, why: str = "") -> int:
     """Returns a static number as an int; raises ValueError if it is none, or below the minimum."""
+    if isinstance(value, jax.core.Tracer):
+        raise ValueError(f"{name} must be static, a Python int: name it in jit's static_argnames")
     number = int(value)
     if number != value:
         raise ValueError(f"{name} must be an integer, got {value}")
@@ -15,6 +17,26 @@ def check_count(name: str, value: int, *, minimum: int = 1, why: str = "") -> in
         reason = f" ({why})" if why else ""
         raise ValueError(f"{name} must be at least {minimum}{reason}, got {number}")
     return number
+
+
+def check_state(state: object) -> None:
+    """Raises ValueError for an array of bits in place of the state of chains."""
+    if isinstance(state, jax.Array | np.ndarray):
+        raise ValueError(
+            f"state must be a state of chains, got one array of shape {state.shape}: pass what "
+            "init or the last step returned"
+        )
+
+
+def check_groups(**arguments: object) -> None:
+    """Raises ValueError for an array in place of a list with one entry a group."""
+    for name, groups in arguments.items():
+        # Its first axis, of images or samples, would be taken for the groups.
+        if isinstance(groups, jax.Array | np.ndarray):
+            raise ValueError(
+                f"{name} must list one entry a group, got one array of shape {groups.shape}; of a "
+                f"single group pass [{name}]"
+            )
 
 
 def is_known(*values: ArrayLike) -> bool:

@@ -30,6 +30,20 @@ def estimate(log_weights: jax.Array, *, sign: float, log_base: jax.Array) -> Log
     return LogZ(log_base + sign * log_mean, std_error, ess)
 
 
+def check_log_z(log_z: ArrayLike, *, scalar: bool = True) -> jax.Array:
+    """Returns log Z in at least float32.
+
+    Raises:
+        ValueError: if it is a whole `LogZ`, whose fields would be read as three numbers, or no
+            scalar where one is needed.
+    """
+    if isinstance(log_z, LogZ):
+        raise ValueError("log_z must be nats, got a LogZ with its error: pass log_z.value")
+    if scalar and np.ndim(log_z):
+        raise ValueError(f"log_z must be one number, that of the RBM, got shape {np.shape(log_z)}")
+    return upcast(log_z)
+
+
 def with_negative_phase(
     log_z: ArrayLike, energies: jax.Array, log_weights: ArrayLike | None
 ) -> jax.Array:
@@ -39,7 +53,7 @@ def with_negative_phase(
         log_z: [] or [C] nats; receives no gradient.
         energies: [chains] nats, of samples of the machine; receive the gradient.
         log_weights: [chains] or [C, chains], those of each mean; None: equal ones. Receive no
-            gradient.
+            gradient. A mean without weight, all of them -inf, has the gradient 0.
 
     Raises:
         ValueError: if there are not as many weights as chains, or means as log Z.
@@ -54,7 +68,10 @@ def with_negative_phase(
                 f"log_weights must have one entry for each of the {energies.shape} chains"
                 f"{of_each}, got shape {shape}"
             )
-        weights = jax.nn.softmax(jax.lax.stop_gradient(upcast(log_weights)))
+        log_weights = jax.lax.stop_gradient(upcast(log_weights))
+        empty = jnp.max(log_weights, axis=-1, keepdims=True) == -jnp.inf
+        # Prevents the NaN of -inf - (-inf).
+        weights = jnp.where(empty, 0, jax.nn.softmax(jnp.where(empty, 0, log_weights)))
         negative_phase = -jnp.sum(weights * jnp.broadcast_to(energies, shape), axis=-1)
     # The difference is exactly 0, so it must be formed before it is added.
     return jax.lax.stop_gradient(upcast(log_z)) + (

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dvae._numerics import ArrayLike, upcast
+from dvae.rbm._checks import check_groups
 from dvae.rbm._rbm import RBM, product
 
 
@@ -25,9 +26,11 @@ def layout(
     """Finds the layout of groups, others (of that name) being what belongs to their zeta.
 
     Raises:
-        ValueError: unless there is one of the others for each group, of its shape where it is
-            used, and the groups have the machine's units in total and equal leading axes.
+        ValueError: if an array is given for a list, and unless there is one of the others for each
+            group, of its shape where it is used, and the groups have the machine's units in total
+            and equal leading axes.
     """
+    check_groups(**{"logits": logits, name: others})
     n1, n2 = params.weights.shape
     shapes = [np.shape(x) for x in logits]
     sizes = [shape[-1] if shape else 0 for shape in shapes]

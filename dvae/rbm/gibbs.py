@@ -17,7 +17,7 @@ from jax.sharding import PartitionSpec
 
 from dvae._numerics import as_float, open_uniform, partition, spec_of, vary_like
 from dvae.rbm._bits import flip_rate, from_noise
-from dvae.rbm._checks import check_chains, check_count
+from dvae.rbm._checks import check_chains, check_count, check_state
 from dvae.rbm._rbm import RBM, check_rbm, transpose
 from dvae.rbm.energy import logits_2
 
@@ -79,10 +79,11 @@ def step(
         GibbsState and GibbsInfo.
 
     Raises:
-        ValueError: if num_sweeps < 1, the sizes of parameters and state do not fit, or there is no
-            chain.
+        ValueError: if num_sweeps < 1 or traced, the sizes of parameters and state do not fit, the
+            state is an array, or there is no chain.
     """
     params = check_rbm(params)
+    check_state(state)
     check_chains(params.weights.shape, *state)
     num_sweeps = check_count("num_sweeps", num_sweeps)
     return _step(key, params, GibbsState(*map(as_float, state)), num_sweeps)

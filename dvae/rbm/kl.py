@@ -11,7 +11,7 @@ import jax
 from dvae._numerics import ArrayLike, as_float, sigmoid, upcast
 from dvae.distributions import bernoulli
 from dvae.rbm import _groups
-from dvae.rbm._estimates import with_negative_phase
+from dvae.rbm._estimates import check_log_z, with_negative_phase
 from dvae.rbm._rbm import RBM, check_rbm, product
 from dvae.rbm.energy import energy
 
@@ -48,9 +48,9 @@ def hierarchical(
         [...] nats, at least float32.
 
     Raises:
-        ValueError: if groups and machine do not fit each other.
+        ValueError: if groups and machine do not fit each other, or log_z is no scalar.
     """
-    params = check_rbm(params)
+    params, log_z = check_rbm(params), check_log_z(log_z)
     where = _groups.layout(params, logits, log_ratios, "log_ratios")
     joined = _groups.join(logits)
     entropy = bernoulli.entropy(joined).sum(-1)
@@ -58,7 +58,7 @@ def hierarchical(
     known = [upcast(logits[g]) + upcast(log_ratios[g]) for g in where.known]
     nu = sigmoid(_groups.join(known)) if known else mu
     linear = product(mu, _groups.join(params[:2]))
-    return upcast(log_z) - entropy - linear - _groups.coupling(params, where, mu, nu)
+    return log_z - entropy - linear - _groups.coupling(params, where, mu, nu)
 
 
 def log_z_with_gradient(
@@ -87,8 +87,9 @@ def log_z_with_gradient(
         [] nats, equal to log_z.
 
     Raises:
-        ValueError: if the sizes do not fit, or there is no sample.
+        ValueError: if the sizes do not fit, there is no sample, or log_z is no scalar.
     """
+    log_z = check_log_z(log_z)
     z1, z2 = jax.lax.stop_gradient((as_float(z1), as_float(z2)))
     energies = energy(params, z1, z2)
     if energies.size == 0:

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from dvae._numerics import ArrayLike, sigmoid, upcast
+from dvae._numerics import ArrayLike, sigmoid
 from dvae.distributions import bernoulli
 from dvae.rbm import _groups
+from dvae.rbm._estimates import check_log_z
 from dvae.rbm._rbm import RBM, check_rbm, product
 
 __all__ = ["kl_surrogate"]
@@ -65,10 +66,10 @@ def kl_surrogate(
         [...] nats, at least float32.
 
     Raises:
-        ValueError: if groups and machine do not fit each other, or max_probability is outside
-            (0, 1).
+        ValueError: if groups and machine do not fit each other, log_z is no scalar, or
+            max_probability is outside (0, 1).
     """
-    params = check_rbm(params)
+    params, log_z = check_rbm(params), check_log_z(log_z)
     where = _groups.layout(params, logits, zetas, "zetas")
     if not 0 < max_probability < 1:
         raise ValueError(
@@ -90,4 +91,4 @@ def kl_surrogate(
         # The bits in value; the difference, exactly 0, gives them the gradient of the factor.
         known = z + factor * (q[..., :size] - jax.lax.stop_gradient(q[..., :size]))
     linear = product(q, _groups.join(params[:2]))
-    return upcast(log_z) - entropy - linear - _groups.coupling(params, where, q, known)
+    return log_z - entropy - linear - _groups.coupling(params, where, q, known)

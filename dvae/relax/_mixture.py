@@ -156,6 +156,8 @@ def _solve(family: Family, rho: jax.Array, logits: jax.Array, beta: jax.Array) -
     w = family.lower_root(*jax.lax.stop_gradient((target, beta)))
     if family.bounded:
         w = jnp.where((rho == 0) | (rho == 1), 0, w)
+    # A comparison with NaN is False, so that the ends above, and most floors, would hide it.
+    w = mark_nan(mark_nan(w, logits), meet(beta, logits))
     min_density = jnp.where(w > 0, 0.5 * jnp.finfo(w.dtype).eps * low, 0)
     signed = jnp.where(lower, rho, -rho), jnp.where(lower, logits, -logits)
     w = attach(family.slopes_fn, w, *signed, beta, min_density)

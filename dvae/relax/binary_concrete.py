@@ -44,7 +44,7 @@ def icdf(rho: ArrayLike, logits: ArrayLike, temperature: ArrayLike) -> jax.Array
     """
     check_unit("rho", rho)
     (rho, logits), tau, dtype = _prepare((rho, logits), temperature)
-    zeta = sigmoid(_perturbed(rho, logits) / tau)
+    zeta = _relaxed(_perturbed(rho, logits), tau)
     end, zeta = jnp.broadcast_arrays(meet(rho, zeta), zeta)
     return jnp.where((end == 0) | (end == 1), end, zeta).astype(dtype)
 
@@ -83,7 +83,7 @@ def sample(key: jax.Array, logits: ArrayLike, temperature: ArrayLike) -> jax.Arr
         ValueError: if temperature is a Python number and not positive.
     """
     (logits,), tau, dtype = _prepare((logits,), temperature)
-    return sigmoid(_perturbed(uniform_like(key, logits, tau), logits) / tau).astype(dtype)
+    return _relaxed(_perturbed(uniform_like(key, logits, tau), logits), tau).astype(dtype)
 
 
 def sample_logit(key: jax.Array, logits: ArrayLike, temperature: ArrayLike) -> jax.Array:
@@ -181,6 +181,16 @@ def _perturbed(rho: jax.Array, logits: jax.Array) -> jax.Array:
     """Returns l + logit(rho), the noise finite at both ends."""
     low, high = tails(rho, 1e-36)
     return logits + (jnp.log(low) - jnp.log(high))
+
+
+def _relaxed(x: jax.Array, tau: jax.Array) -> jax.Array:
+    """Returns sigmoid(x / tau), which no gradient passes where x is infinite.
+
+    Prevents the NaN of infinity times 0 in the gradient of the temperature.
+    """
+    x = meet(x, tau)
+    finite = jnp.isfinite(x)
+    return sigmoid(jnp.where(finite, jnp.where(finite, x, 0) / tau, x))
 
 
 def _prepare(

@@ -104,7 +104,9 @@ def _solve(rho: jax.Array, logits: jax.Array, beta: jax.Array) -> jax.Array:
     near_1 = 1 + jnp.log(jnp.where(grown < 1, 1, u + (1 - u) * jnp.exp(-beta))) / beta
     zeta = jnp.where(grown < 1, jnp.log1p(grown) / beta, near_1)
     zeta = jnp.where(rho == 0, 0, jnp.where(rho == 1, 1, jnp.minimum(zeta, 1)))
-    zeta = mark_nan(jax.lax.stop_gradient(zeta), low)
+    zeta = jax.lax.stop_gradient(zeta)
+    for x in (low, logits, meet(beta, logits)):  # the ends above would hide a NaN
+        zeta = mark_nan(zeta, x)
     return attach(_slopes, zeta, rho, logits, beta, 0.5 * jnp.finfo(rho.dtype).eps * low)
 
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
+from dvae._numerics import check_key
 from dvae.models.checks import LEVELS
 
 __all__ = ["Functions", "Model"]
@@ -120,6 +121,8 @@ class Model:
             ValueError: images have another shape, dtype or kind of pixels; labels are missing, in
                 vain or unknown.
         """
+        if key is not None:
+            check_key(key)
         images = self._checked(images)
         given = self._labels(labels, len(images))
         return self._compiled["encode"](self.params, key, images, **given)
@@ -152,6 +155,7 @@ class Model:
         Raises:
             ValueError: `num_images` is below 1, or labels are not those of this model.
         """
+        check_key(key)
         _check_count("num_images", num_images)
         given = self._labels(labels, num_images)
         return self._compiled["sample"](self.params, key, num_images=num_images, **given)
@@ -167,6 +171,7 @@ class Model:
         Raises:
             ValueError: as for `encode`.
         """
+        check_key(key)
         images = self._checked(images)
         given = self._labels(labels, len(images))
         return self._compiled["elbo"](self.params, key, images, **given)
@@ -187,6 +192,7 @@ class Model:
         Raises:
             ValueError: as for `encode`, or `num_samples` is below 1.
         """
+        check_key(key)
         _check_count("num_samples", num_samples)
         images = self._checked(images)
         given = self._labels(labels, len(images))
@@ -227,5 +233,7 @@ def _known(x: Any) -> Any:
 
 
 def _check_count(name: str, count: int) -> None:
+    if count != int(count):
+        raise ValueError(f"{name} must be an integer, got {count}")
     if count < 1:
         raise ValueError(f"{name} must be at least 1, got {count}")

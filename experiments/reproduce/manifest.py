@@ -38,6 +38,7 @@ _LONG_RATES = {
     ("mnist_static", "nonlinear", "exponential joint"): 3e-4,
     ("mnist_static", "nonlinear", "exponential marginal"): 3e-4,
     ("mnist_static", "1 nonlinear", table2.JOINT): 5e-4,
+    ("mnist_static", "1 nonlinear", table2.MARGINAL): 5e-4,
 }
 
 

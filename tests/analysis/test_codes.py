@@ -59,3 +59,7 @@ def test_accuracy_needs_images_and_classes():
         codes.accuracy([0, 1], [0, 1], [0.0, 1.0])
     with pytest.raises(ValueError, match="N at least 1"):
         codes.accuracy([0, 1], [], [])
+
+
+def test_an_unused_code_has_the_commonest_class_of_images_not_of_codes():
+    np.testing.assert_array_equal(codes.majority_classes([[1, 0, 0], [0, 0, 5]]), [0, 1, 1])

@@ -83,3 +83,8 @@ def test_format_value_with_an_error(value, std, text):
 def test_format_value_refuses_a_negative_error():
     with pytest.raises(ValueError, match="not be negative, got -1"):
         tables.format_value(1.0, -1.0)
+
+
+def test_both_ends_of_plain_notation():
+    assert tables.format_value(1e7) == "1.000e+07"
+    assert tables.format_value(1e-4) == "0.0001000"

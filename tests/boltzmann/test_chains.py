@@ -277,6 +277,8 @@ def test_mistakes_are_named():
     ):
         with pytest.raises(ValueError, match=match):
             gibbs.step(key, PARAMS, state, **settings)
+    with pytest.raises(ValueError, match=r"one array of shape \(3, 6\): pass what init"):
+        gibbs.step(key, PARAMS, state.z)
     with pytest.raises(ValueError, match="clamp must be static"):
         jax.jit(lambda c: gibbs.step(key, PARAMS, state, clamp=c))(clamp)
     with pytest.raises(ValueError, match="pass both or none"):

@@ -132,3 +132,39 @@ def test_mistakes_are_named():
         annealing.step(key, on(boltzmann.Graph(6, [(0, 1)])), state)
     with pytest.raises(ValueError, match="do not fit each other"):
         annealing.step(key, params, state._replace(log_weights=jnp.zeros(3)))
+
+
+def test_the_error_of_a_single_family_is_one():
+    params = prism()
+    state = annealing.init(jax.random.key(0), params, 4, num_temperatures=2)
+    one = state._replace(family=jnp.zeros(4, jnp.int32))
+    _, info = annealing.step(jax.random.key(1), params, one)
+    np.testing.assert_allclose(info.std_error, 1, rtol=1e-6)
+
+
+def test_the_report_is_that_of_all_moves():
+    graph, num_moves, key = graphs.grid(3, 3), 8, jax.random.key(3)
+    degrees = np.bincount(graph.edges.ravel(), minlength=9)
+    params = boltzmann.Machine(jnp.asarray(-4.0 * degrees, jnp.float32), jnp.full(12, 8.0), graph)
+    key_start, key_move = jax.random.split(key)
+    base = annealing.centered_bias(params)
+    state = annealing.AnnealingState(
+        z=boltzmann.gibbs.init(key_start, params._replace(bias=base), 32).z,
+        log_weights=jnp.zeros(32),
+        log_z=jnp.zeros(()),
+        lost=jnp.zeros(()),
+        family=jnp.arange(32, dtype=jnp.int32),
+        params=params._replace(bias=base, weights=jnp.zeros_like(params.weights)),
+    )
+    infos = []
+    for i in range(num_moves):
+        b = (i + 1) / num_moves
+        target = params._replace(bias=base + b * (params.bias - base), weights=b * params.weights)
+        state, info = annealing.step(jax.random.fold_in(key_move, i), target, state)
+        infos.append(info)
+    _, found = annealing.anneal(key, params, 32, num_temperatures=num_moves)
+    ess, resampled = (np.array([getattr(x, name) for x in infos]) for name in ("ess", "resampled"))
+    assert ess.min() < ess[-1]
+    assert 0 < resampled.mean() < 1
+    np.testing.assert_allclose(found.ess, ess.min(), rtol=1e-4)
+    np.testing.assert_allclose(found.resampled, resampled.mean(), rtol=1e-6)

@@ -11,6 +11,7 @@ from sparse import by_lists, by_products, minus_energy, on, states, table
 from dvae import boltzmann, rbm, relax
 from dvae.boltzmann import Graph, exact, graphs, kl
 from dvae.distributions import bernoulli
+from dvae.rbm.ais import LogZ
 
 BETA = 3.0
 LOGITS = np.array([0.7, -1.2, 0.3, 1.1], np.float32)  # of the covered bits, group after group
@@ -223,6 +224,14 @@ def test_log_z_has_the_gradient_of_its_samples():
     for found, expected in zip(gradient[:2], exact.moments(params), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-4)
     assert np.isnan(kl.log_z_with_gradient(params, 7.5, np.float32(z) / 2))
+    # A value of clamped units that no chain has.
+    weights = np.float32([np.log(p), np.full(16, -np.inf)])
+    of_each = lambda params: kl.log_z_with_gradient(params, np.float32([1, 2]), z, weights)
+    np.testing.assert_array_equal(of_each(params), [1, 2])
+    first, none = (jax.grad(lambda x, c=c: of_each(x)[c])(params)[:2] for c in range(2))
+    for found, expected, zero in zip(first, gradient[:2], none, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+        np.testing.assert_array_equal(zero, 0)
 
 
 def test_half_precision_is_summed_in_float32():
@@ -274,6 +283,13 @@ def test_mistakes_are_named():
     assert np.isfinite(traced(jnp.zeros((1, 5, 4)))).all()
     with pytest.raises(ValueError, match="the groups cover all units: leave them"):
         call(two, two, 0.0, samples=group(4)[None])
+    with pytest.raises(ValueError, match=r"logits must list .*shape \(4, 1\)"):
+        call(jnp.zeros((4, 1)), jnp.zeros((4, 1)), 0.0)
+    whole = LogZ(*jnp.zeros((3, 1)))
+    with pytest.raises(ValueError, match=r"pass log_z\.value"):
+        call(two, two, whole)
+    with pytest.raises(ValueError, match=r"pass log_z\.value"):
+        kl.log_z_with_gradient(params, whole, jnp.zeros((3, 4)))
     with pytest.raises(ValueError, match=r"z must be \[chains, 4\], at least 1 chain"):
         kl.log_z_with_gradient(params, 0.0, jnp.zeros((0, 4)))
     with pytest.raises(ValueError, match=r"each of the \(3,\) chains, got shape \(2,\)"):

@@ -107,3 +107,9 @@ def test_bits_per_dim_of_a_large_image_in_half_precision():
 def test_bits_per_dim_refuses_an_empty_image(num_dims):
     with pytest.raises(ValueError, match=f"at least 1, got {num_dims}"):
         bounds.bits_per_dim(jnp.array(-1.0), num_dims)
+
+
+def test_the_bound_has_the_wider_dtype():
+    bound = bounds.elbo(jnp.zeros(2, jnp.bfloat16), np.full(2, 1.001, np.float32))
+    assert bound.dtype == jnp.float32
+    np.testing.assert_allclose(bound, -1.001, rtol=1e-6)

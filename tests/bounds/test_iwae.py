@@ -25,7 +25,6 @@ def test_one_sample_is_the_elbo(bound):
     np.testing.assert_array_equal(bound(log_weights), log_weights[0])
 
 
-@pytest.mark.many_cases
 @pytest.mark.parametrize("bound", [bounds.iwae, bounds.dreg])
 @pytest.mark.parametrize("axis", [1, -1])
 def test_axis(bound, axis):

@@ -121,3 +121,10 @@ def test_mismatched_groups_are_refused(bound):
         bound(jnp.zeros(2), [jnp.zeros((2, 3))] * 2, [jnp.zeros((2, 3))])
     with pytest.raises(ValueError, match="got 0 and 0"):
         bound(jnp.zeros(2), [], [])
+
+
+def test_a_posterior_without_batch_axes_broadcasts():
+    q, p = np.float32([0.3, -1.0]), np.float32([[0.2, 0.5], [1.0, 0.0], [-2.0, 0.1]])
+    ours = bounds.joint_elbo(jnp.zeros(3), [q], [p])
+    whole = bounds.joint_elbo(jnp.zeros(3), [np.broadcast_to(q, p.shape)], [p])
+    np.testing.assert_allclose(ours, whole, rtol=1e-6)

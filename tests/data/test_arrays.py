@@ -85,6 +85,10 @@ def test_pixels_are_made_binary_as_asked() -> None:
         ({"test": TEST[:, :2]}, "own: train holds images of 4x6 .* in color and test of 2x6"),
         ({"test": TEST[..., :1]}, "own: train holds .* in color and test of 4x6 pixels in gray"),
         ({"test": TEST[..., :2]}, r"own: test must have the shape .*got \(5, 4, 6, 2\)"),
+        (
+            {"train": TRAIN[0]},
+            r"train .*got \(4, 6, 3\); a single color image needs images\[None\]",
+        ),
         ({"test": TEST[:0]}, "own: test holds no images"),
         ({"train": TRAIN[:1]}, "own: 1 training image leave none to train on"),
         ({"train_labels": np.zeros(3, int)}, r"labels of train .*each of the 20 .*int64 \(3,\)"),

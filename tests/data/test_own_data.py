@@ -36,6 +36,9 @@ def test_an_archive(tmp_path, floats) -> None:
     assert part.num_train == 18
     np.testing.assert_array_equal(part.train, COLOR[3:18])
     assert data.load(str(path), image_size=4).test.shape == (5, 4, 4, 3)
+    np.testing.assert_array_equal(data.load(path, data_dir=tmp_path).train, dataset.train)
+    np.testing.assert_array_equal(data.load_grey(path).train, dataset.train)
+    assert data.settled(path) == str(path)
 
 
 def test_an_archive_without_a_test_split_gives_a_share(tmp_path) -> None:

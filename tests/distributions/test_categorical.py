@@ -35,6 +35,13 @@ def test_log_prob_of_one_hots_and_codes_agree_with_the_oracle():
     np.testing.assert_allclose(actual, expected, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("num_codes", [2, 3])  # 3: as many as classes
+def test_codes_are_not_taken_for_one_hots(num_codes):
+    codes, logits = np.zeros(num_codes, np.int32), np.zeros((num_codes, 3), np.float32)
+    with pytest.raises(ValueError, match="codes go to log_prob_of_codes"):
+        categorical.log_prob(codes, logits)
+
+
 def test_log_prob_gradient_is_finite_where_other_classes_have_no_mass():
     z = np.eye(4, dtype=np.float32)[[2, 3, 0, 0]]
     total = jax.jit(jax.grad(lambda z, x: categorical.log_prob(z, x).sum(), (0, 1)))

@@ -45,8 +45,6 @@ def test_entropy_of_a_certain_bit(logit):
     assert slopes == (0,)
 
 
-@pytest.mark.thorough
-@pytest.mark.many_cases
 @pytest.mark.parametrize(
     ("q", "p", "expected", "by_q", "by_p"),
     [

@@ -229,3 +229,14 @@ def test_parameters_that_do_not_fit_are_refused(size):
 def test_scaled_images_are_refused():
     with pytest.raises(ValueError, match=r"integers in 0\.\.255, got float32"):
         dl.log_prob(jnp.zeros((4, 3)), jnp.zeros((4, 10)))
+
+
+def test_the_fourth_channel_follows_the_first_by_the_fourth_coupling():
+    """A coupling of 1/2 moves the center as a mean does."""
+    coupled = np.zeros(15, np.float32)  # one logit, four means, four log-scales, six couplings
+    coupled[5:9], coupled[12] = -4, np.arctanh(0.5)
+    moved = coupled.copy()
+    moved[12], moved[4] = 0, 0.5 * (200 - 127.5) / 127.5
+    pixels = np.int32([[200, 120, 130, 160]])
+    ours, expected = (log_prob(pixels, x[None]) for x in (coupled, moved))
+    np.testing.assert_allclose(ours, expected, rtol=1e-5)

@@ -225,3 +225,10 @@ def test_values_and_gradients_are_finite_where_half_precision_can_hold_them(dtyp
     value, gradients = jax.jit(jax.value_and_grad(total, (0, 1)))(mean, log_scale)
     assert np.isfinite(value)
     assert all(np.all(np.isfinite(np.float32(g))) for g in gradients)
+
+
+def test_doubles_have_noise_finer_than_float32():
+    with jax.enable_x64(True):
+        x = np.asarray(normal.sample(jax.random.key(0), np.zeros(100), np.zeros(100)))
+    assert x.dtype == np.float64
+    assert np.any(x != np.float32(x))

@@ -118,3 +118,10 @@ def test_nan_logits_and_bad_shapes_show():
         estimators.coupled(jax.random.key(0), f, jnp.zeros(3))
     with pytest.raises(ValueError, match=r"coupled needs one value .* \(2, 1, 3\) to \(2,\)"):
         estimators.coupled(jax.random.key(0), lambda z: z, logits)
+
+
+def test_the_least_noise_breaks_at_both_ends(monkeypatch):
+    """In float32 1 - 2^-33 is 1, which is below no share."""
+    monkeypatch.setattr(MODULE, "open_uniform", lambda _, shape: jnp.full(shape, 2.0**-33))
+    first, second = MODULE._break_sticks(None, jnp.asarray([0.2, 0.3, 0.5]))
+    assert (int(first), int(second)) == (0, 2)

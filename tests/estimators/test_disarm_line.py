@@ -239,3 +239,12 @@ def test_bad_input_is_one_line():
     surrogates = lambda values, slopes: (slopes[..., None, None], slopes)
     with pytest.raises(ValueError, match=r"surrogates of the shape of their arguments"):
         estimators.rodeo(new_key(), f, LOGITS, num_samples=2, surrogates=surrogates)
+
+
+def test_the_variance_gives_logits_no_gradient():
+    def total(logits):
+        f = lambda z: z.sum(-1) ** 2
+        options = dict(num_samples=2, surrogates=network)
+        return estimators.rodeo_variance(new_key(), f, logits, **options).sum()
+
+    np.testing.assert_array_equal(jax.jit(jax.grad(total))(LOGITS), 0)

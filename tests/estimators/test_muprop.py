@@ -137,3 +137,14 @@ def test_a_baseline_of_another_shape_is_refused():
     f = lambda z: z.sum(-1)
     with pytest.raises(ValueError, match=r"shape \(5,\), the baseline has \(5, 1\)"):
         estimators.muprop(jax.random.key(0), f, jnp.zeros((5, 3)), baseline=jnp.zeros((5, 1)))
+
+
+def test_f_is_given_the_dtype_of_the_logits_alone():
+    seen = set()
+
+    def f(z):
+        seen.add(z.dtype)
+        return z.sum(-1).astype(jnp.float32)
+
+    estimators.muprop(jax.random.key(0), f, jnp.asarray(LOGITS, jnp.bfloat16))
+    assert seen == {jnp.dtype(jnp.bfloat16)}

@@ -9,6 +9,7 @@ import pytest
 from rebar_cases import LOGITS, RNG, THETA, TOWARD_MEAN, draw_relaxed, objective
 
 from dvae import distributions, estimators
+from dvae.estimators import _relaxed
 
 
 @pytest.mark.parametrize("logit", [-3.0, 0.0, 1.2])
@@ -230,3 +231,10 @@ def test_misuse_is_refused(function):
         trace(lambda z: z.sum(-1), temperature=0.5, eta=jnp.ones(3))
     with pytest.raises(ValueError, match=r"z \(5, 3\) to \(5,\) .*got \(5, 3\)"):
         trace(lambda z: z, temperature=0.5, eta=1.0)
+
+
+def test_rare_bits_are_drawn(monkeypatch):
+    """The fine end of the uniforms is that of the rare bits."""
+    monkeypatch.setattr(_relaxed, "open_uniform", lambda _, shape: jnp.full(shape, 2.0**-33))
+    draw = _relaxed.draw_relaxed(jax.random.key(0), jnp.asarray([-20.0, -24.0]))
+    np.testing.assert_array_equal(draw.bits, [1, 0])

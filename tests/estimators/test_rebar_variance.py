@@ -125,19 +125,42 @@ def test_descending_the_variance_lowers_the_measured_variance():
     assert learned < 1.02 * min(others)
 
 
-def test_variance_and_its_gradient_are_finite_at_extremes():
-    logits = np.float32([[-80.0, 80.0, 0.0], [1e4, -1e4, 20.0]])
+@TOWARD_MEAN
+def test_variance_and_its_gradient_are_finite_at_extremes(toward_mean):
+    logits = np.float32([[-80.0, 80.0, 0.0], [1e4, -1e4, 20.0], [np.inf, -np.inf, 0.3]])
+    finite = np.clip(logits, -1e4, 1e4)  # relaxed bits inside (0, 1) have no density at infinity
 
     def total(temperature, eta):
-        f = lambda z: z.sum(-1) ** 2 - distributions.bernoulli.log_prob(z, logits).sum(-1)
-        return estimators.rebar_variance(
-            jax.random.key(8), f, logits, temperature=temperature, eta=eta
-        ).sum()
+        f = lambda z: z.sum(-1) ** 2 - distributions.bernoulli.log_prob(z, finite).sum(-1)
+        options = dict(temperature=temperature, eta=eta, toward_mean=toward_mean)
+        return estimators.rebar_variance(jax.random.key(8), f, logits, **options).sum()
 
     value_and_grad = jax.jit(jax.value_and_grad(total, (0, 1)))
     for temperature in (0.01, 1.0, 100.0):
         for x in jax.tree.leaves(value_and_grad(temperature, 1.0)):
             assert np.isfinite(x)
+
+
+@TOWARD_MEAN
+def test_gradients_of_the_temperature_ignore_certain_bits(toward_mean):
+    """Those of the free bits alone, of which the certain ones are constants."""
+    logits = np.float32([[0.3, np.inf, -np.inf], [-0.7, -np.inf, np.inf]])
+    weights = jnp.asarray([[1.0, 2.0, 3.0]])
+
+    def norm(temperature, logits):
+        gradients = estimators.rebar_gradients(
+            jax.random.key(8),
+            lambda params: logits + params[0],
+            lambda params, z: (params[1] * z).sum(-1) ** 2,
+            (jnp.zeros(()), weights),
+            temperature=temperature,
+            toward_mean=toward_mean,
+        )
+        return sum(jnp.sum(x**2) for x in jax.tree.leaves(gradients.control))
+
+    ours = jax.grad(norm)(0.5, logits)
+    nearly = jax.grad(norm)(0.5, np.clip(logits, -1e4, 1e4))
+    np.testing.assert_allclose(ours, nearly, rtol=1e-5)
 
 
 def test_variance_of_half_precision_is_float32():

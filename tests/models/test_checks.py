@@ -98,6 +98,7 @@ BAD = {
     ),
     "other size": (call(BINARY, "encode", np.zeros((2, 12, 12, 1), np.uint8)), r"\[B, 8, 8, 1\]"),
     # What failed far from its cause.
+    "levels as int32": (call(VQ, "encode", U8.astype(np.int32)), r"images\.astype\(np\.uint8\)"),
     "one image": (call(VQ, "encode", U8[0]), r"got uint8 \(8, 8, 3\).*images\[None\]"),
     "one image of one channel": (call(BINARY, "encode", BITS[0]), r"(?m): images\[None\]$"),
     "one channel without an axis": (
@@ -184,6 +185,8 @@ def test_values_are_checked_of_known_arrays_alone() -> None:
     with pytest.raises(ValueError, match=r"a pixel of 2\.0"):
         check(np.array([[0.0, 2.0]]))
     check(jnp.array([[0.0, 2.0]]))
+    with pytest.raises(ValueError, match="of another dtype are cast"):
+        checks.check_images(np.float32([[0, 2]]), kind=checks.LEVELS, shape=("B", "D"))
     jaxpr = jax.make_jaxpr(lambda x: (check(x), x)[1])(np.array([[0.0, 2.0]]))
     assert not jaxpr.eqns
 

@@ -8,6 +8,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from test_energy_and_exact import machine
 
 from dvae.rbm import RBM, ais, exact
+from dvae.rbm._estimates import estimate
 
 STATIC = ("num_temperatures", "num_chains")
 log_z = jax.jit(ais.log_z, static_argnames=STATIC)
@@ -122,3 +123,8 @@ def test_mistakes_are_named():
         ais.log_z(jax.random.key(0), params, base=(jnp.zeros(3), jnp.full(4, jnp.inf)))
     with pytest.raises(ValueError, match=r"z1 must be \[chains, 3\]"):
         ais.reverse_log_z(jax.random.key(0), params, jnp.zeros((5, 4)))
+
+
+def test_the_error_of_a_few_weights():
+    found = estimate(jnp.log(jnp.asarray([1.0, 3.0])), sign=1.0, log_base=jnp.zeros(()))
+    np.testing.assert_allclose(found, [np.log(2), 0.5, 1.6], rtol=1e-6)

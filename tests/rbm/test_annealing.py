@@ -261,3 +261,36 @@ def test_mistakes_are_named(runs):
         annealing.step(key, OLD, state._replace(log_weights=state.log_weights[1:]))
     with pytest.raises(ValueError, match=r"at least 1 weight, got shape \(0,\)"):
         annealing.systematic_resample(key, jnp.zeros(0))
+
+
+def test_the_error_of_a_single_family_is_one():
+    state, _ = anneal(jax.random.key(0), OLD, num_chains=4, num_temperatures=2)
+    _, info = step(jax.random.key(1), OLD, state._replace(family=jnp.zeros(4, jnp.int32)))
+    np.testing.assert_allclose(info.std_error, 1, rtol=1e-6)
+
+
+def test_the_report_is_that_of_all_moves():
+    new, num_moves, key = machine(4, 3, seed=4, scale=16.0), 8, jax.random.key(3)
+    key_start, key_move = jax.random.split(key)
+    base = annealing.centered_biases(new)
+    flat = rbm.RBM(*base, jnp.zeros_like(new.weights))
+    state = annealing.AnnealingState(
+        *rbm.gibbs.init(key_start, new._replace(bias1=base[0], bias2=base[1]), NUM_CHAINS),
+        log_weights=jnp.zeros(NUM_CHAINS),
+        log_z=jnp.zeros(()),
+        lost=jnp.zeros(()),
+        family=jnp.arange(NUM_CHAINS, dtype=jnp.int32),
+        params=flat,
+    )
+    infos = []
+    for i in range(num_moves):
+        b = (i + 1) / num_moves
+        target = rbm.RBM(*(c + b * (a - c) for c, a in zip(flat, new, strict=True)))
+        state, info = step(jax.random.fold_in(key_move, i), target, state)
+        infos.append(info)
+    _, found = anneal(key, new, num_chains=NUM_CHAINS, num_temperatures=num_moves)
+    ess, resampled = (np.array([getattr(x, name) for x in infos]) for name in ("ess", "resampled"))
+    assert ess.min() < ess[-1]
+    assert 0 < resampled.mean() < 1
+    np.testing.assert_allclose(found.ess, ess.min(), rtol=1e-4)
+    np.testing.assert_allclose(found.resampled, resampled.mean(), rtol=1e-6)

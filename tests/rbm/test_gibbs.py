@@ -7,7 +7,7 @@ import pytest
 from test_energy_and_exact import machine
 
 from dvae import rbm
-from dvae.rbm import exact, gibbs
+from dvae.rbm import _bits, exact, gibbs
 
 NUM_CHAINS = 20_000
 
@@ -79,3 +79,14 @@ def test_mistakes_are_named():
         gibbs.step(jax.random.key(0), params, state, num_sweeps=0)
     with pytest.raises(ValueError, match="the state has 3 and 4 units, the RBM 4 and 3"):
         gibbs.step(jax.random.key(0), machine(4, 3), state)
+    with pytest.raises(ValueError, match=r"one array of shape \(2, 3\): pass what init"):
+        gibbs.step(jax.random.key(0), params, state.z1)
+    traced = jax.jit(lambda n: gibbs.step(jax.random.key(0), params, state, num_sweeps=n))
+    with pytest.raises(ValueError, match="num_sweeps must be static"):
+        traced(2)
+
+
+def test_flips_are_counted_over_both_sides():
+    before = jnp.zeros((2, 3)), jnp.zeros((2, 1))
+    after = jnp.asarray([[1.0, 0, 0], [1, 1, 0]]), jnp.asarray([[1.0], [0]])
+    assert _bits.flip_rate(before, after) == 4 / 8

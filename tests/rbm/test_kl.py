@@ -11,7 +11,7 @@ from test_energy_and_exact import machine
 
 from dvae import rbm, relax
 from dvae.distributions import bernoulli
-from dvae.rbm import exact, kl, rolfe
+from dvae.rbm import ais, exact, kl, rolfe
 
 BETA = 3.0
 LOGITS = np.array([0.7, -1.2, 0.3, 1.1], np.float32)
@@ -152,6 +152,13 @@ def test_log_z_has_the_gradient_of_its_samples():
         assert np.all(np.abs(found - expected) < 5 * error)
 
 
+def test_weights_of_samples_receive_no_gradient():
+    params, log_weights = machine(2, 2), jnp.asarray([0.3, -1.0, 0.2])
+    z = jnp.asarray([[0.0, 1.0], [1.0, 1.0], [0.0, 0.0]])
+    f = lambda w: kl.log_z_with_gradient(params, 1.0, z, z, w)
+    np.testing.assert_array_equal(jax.grad(f)(log_weights), 0)
+
+
 def test_mistakes_are_named():
     params = machine(2, 2)
     group = lambda n: jnp.zeros((5, n))
@@ -167,3 +174,13 @@ def test_mistakes_are_named():
         kl.log_z_with_gradient(params, 0.0, jnp.zeros((0, 2)), jnp.zeros((0, 2)))
     with pytest.raises(ValueError, match=r"each of the \(3,\) chains, got shape \(2,\)"):
         kl.log_z_with_gradient(params, 0.0, jnp.zeros((3, 2)), jnp.zeros((3, 2)), jnp.zeros(2))
+    with pytest.raises(ValueError, match=r"logits must list .* \(2, 2\); .* pass \[logits\]"):
+        kl.hierarchical(params, jnp.zeros((2, 2)), jnp.zeros((2, 2)), 0.0)
+    whole, two = ais.LogZ(*jnp.zeros((3, 1))), [group(2), group(2)]
+    for log_z, match in ((whole, r"pass log_z\.value"), (jnp.zeros(5), r"one number, .*\(5,\)")):
+        with pytest.raises(ValueError, match=match):
+            kl.hierarchical(params, two, two, log_z)
+        with pytest.raises(ValueError, match=match):
+            kl.log_z_with_gradient(params, log_z, group(2), group(2))
+        with pytest.raises(ValueError, match=match):
+            rolfe.kl_surrogate(params, two, two, log_z)

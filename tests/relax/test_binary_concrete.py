@@ -44,6 +44,15 @@ def test_density_of_logit_integrates_to_one():
     np.testing.assert_allclose(np.exp(np.float64(log_prob)).sum() * 0.01, 1, rtol=1e-4)
 
 
+def test_certain_bits_give_the_temperature_no_gradient():
+    logits = np.float32([np.inf, -np.inf, 0.3])
+    alone = jax.grad(lambda tau: binary_concrete.icdf(0.4, 0.3, tau))(0.5)
+    ours = jax.grad(lambda tau: binary_concrete.icdf(0.4, logits, tau).sum())(0.5)
+    np.testing.assert_allclose(ours, alone, rtol=1e-6)
+    drawn = lambda tau: binary_concrete.sample(jax.random.key(0), logits[:2], tau).sum()
+    assert jax.grad(drawn)(0.5) == 0
+
+
 def test_it_is_the_two_class_gumbel_softmax():
     zeta, logit = jnp.linspace(0.1, 0.9, 9), 0.6
     pairs = jnp.stack([zeta, 1 - zeta], axis=-1)

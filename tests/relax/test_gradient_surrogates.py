@@ -146,3 +146,15 @@ def test_gumbel_rao_takes_a_temperature_for_each_of_several_draws():
         ).mean()
         _, expected = jax.jvp(jax.jit(alone), (jnp.zeros(()),), (jnp.ones(()),))
         np.testing.assert_allclose(slope, expected, rtol=0.03)
+
+
+def test_each_row_may_have_its_temperature():
+    logits = np.stack([LOGITS, LOGITS])
+
+    def slopes(temperature):
+        f = lambda x: gumbel_rao.categorical(jax.random.key(0), x, temperature, num_samples=4)
+        return jax.vjp(f, logits)[1](jnp.asarray(np.stack([VECTOR, VECTOR])))[0]
+
+    ours = slopes(np.float32([[0.5], [2.0]]))
+    np.testing.assert_allclose(ours[0], slopes(0.5)[0], rtol=1e-6)
+    np.testing.assert_allclose(ours[1], slopes(2.0)[1], rtol=1e-6)

@@ -81,6 +81,15 @@ def test_nan_stays_visible_in_inverse_cdfs_and_densities(name):
         np.testing.assert_array_equal(np.isnan(function(0.4, nan, 3.0)), [True, False])
 
 
+@pytest.mark.many_cases
+@EACH
+def test_nan_stays_visible_at_both_ends_of_the_noise(name):
+    icdf, nan = relax.SMOOTHINGS[name].icdf, np.float32([np.nan, 0.3])
+    for rho in (0.0, 1.0):
+        np.testing.assert_array_equal(np.isnan(icdf(rho, nan, 3.0)), [True, False])
+        np.testing.assert_array_equal(np.isnan(icdf(rho, 0.2, jnp.asarray(nan))), [True, False])
+
+
 def test_nan_stays_visible_in_the_step_and_concrete_densities():
     nan = np.float32([np.nan, 0.3])
     concrete, softmax = relax.binary_concrete, relax.gumbel_softmax

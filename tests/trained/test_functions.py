@@ -121,12 +121,28 @@ def test_local_variables_are_put_back() -> None:
         (lambda m, x: m.decode(jnp.full((2, 4), 2)), "codes must be pixels 0 or 1"),
         (lambda m, x: m.decode(np.ones((2, 3))), r"codes must be .*shape \[N, 4\]"),
         (lambda m, x: m.sample(jax.random.key(0), 0), "num_images must be at least 1, got 0"),
+        (lambda m, x: m.sample(jax.random.key(0), 2.5), r"num_images must be an integer, got 2\.5"),
         (lambda m, x: m.log_likelihood(jax.random.key(0), x, num_samples=0), "num_samples must"),
     ],
 )
 def test_arguments_that_do_not_fit(call, message) -> None:
     with pytest.raises(ValueError, match=message):
         call(models.make("directed"), models.images_of("directed"))
+
+
+def test_keys_are_typed_in_every_method() -> None:
+    model, images = models.make("directed"), models.images_of("directed")
+    for key in (None, jax.random.PRNGKey(0)):
+        calls = [
+            lambda key=key: model.sample(key, 2),
+            lambda key=key: model.elbo(key, images),
+            lambda key=key: model.log_likelihood(key, images, num_samples=2),
+        ]
+        if key is not None:
+            calls.append(lambda key=key: model.encode(key, images))
+        for call in calls:
+            with pytest.raises(TypeError, match="key must be a typed key"):
+                call()
 
 
 @pytest.mark.parametrize("name", sorted(models.FUNCTIONS))

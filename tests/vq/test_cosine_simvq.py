@@ -203,3 +203,10 @@ def test_bad_input_is_refused():
         cosine.lookup(codes, codebook[None])
     with pytest.raises(ValueError, match="at least 1, got 0 and 3"):
         simvq.init(jax.random.key(0), num_codes=0, dim=3)
+
+
+def test_the_wider_dtype_is_that_of_the_code():
+    v, rows, weights = draw(9, (3, 2), (4, 2), (2, 2))
+    v = v.astype(jnp.bfloat16)
+    assert cosine.quantize(v, rows).q.dtype == jnp.float32
+    assert simvq.quantize(v, rows, weights).q.dtype == jnp.float32
