@@ -25,6 +25,7 @@ import jax.numpy as jnp
 from dvae import bounds, vq
 from dvae.distributions import categorical
 from dvae.models import checks, vq_conv
+from dvae.trained import _codes
 from dvae.trained._checks import check_shape
 
 __all__ = [
@@ -160,7 +161,7 @@ class Functions:
         logits = self.posterior_logits(params, images)
         if key is None:
             return logits.argmax(-1).astype(jnp.int32)
-        return _sample_each(key, logits, jnp.arange(len(images)))
+        return _codes.sample_each(key, logits, jnp.arange(len(images)))
 
     def _quantize(self, vectors: jax.Array, codebook: jax.Array) -> jax.Array:
         """Returns the codes of vectors [N, h, w, n, D] under a posterior that is one code."""
@@ -233,7 +234,7 @@ class Functions:
         else:
             logits = self.posterior_logits(params, images)
             indices = jnp.arange(len(images)) if indices is None else indices
-            codes = _sample_each(key, logits, indices)
+            codes = _codes.sample_each(key, logits, indices)
             rate = vq_conv.per_image(categorical.kl(logits, log_prior[None, None, None]))
         return Terms(codes, rate, self.distortion(params, codes, images))
 
@@ -253,8 +254,7 @@ class Functions:
     ) -> jax.Array:
         """Estimates log p(x) by importance samples, nats [N]: at most log p(x) in the mean.
 
-        Where the posterior is a single code, all samples are that code, and the estimate
-        is the ELBO.
+        Where the posterior is a single code, all samples are it, and the estimate is the ELBO.
 
         Args:
             params: of the model.
@@ -263,11 +263,9 @@ class Functions:
             num_samples: K.
             indices: int [N], numbers of the images; see `evaluate`.
         """
-        log_prior = self.log_prior(params)
-        of_codes = lambda codes: vq_conv.per_image(vq_conv.log_prior_of(codes, log_prior))
-        return self.importance_bound(
-            params, key, images, of_codes, num_samples=num_samples, indices=indices
-        )
+        return self.importance_estimate(
+            params, key, images, num_samples=num_samples, indices=indices
+        ).value
 
     def importance_bound(
         self,
@@ -279,35 +277,44 @@ class Functions:
         num_samples: int,
         indices: jax.Array | None = None,
     ) -> jax.Array:
-        """Estimates log p(x) under a prior of one's own, as `log_likelihood` does: nats [N].
+        """Estimates log p(x), nats [N], under a prior of one's own: see `importance_estimate`."""
+        return self.importance_estimate(
+            params, key, images, log_prior, num_samples=num_samples, indices=indices
+        ).value
+
+    def importance_estimate(
+        self,
+        params: PyTree,
+        key: jax.Array,
+        images: jax.Array,
+        log_prior: Callable[[jax.Array], jax.Array] | None = None,
+        *,
+        num_samples: int,
+        indices: jax.Array | None = None,
+    ) -> bounds.LogLikelihood:
+        """Estimates log p(x), nats [N], with the effective number of samples, [N] in [1, K].
+
+        Where the posterior is a single code, all samples are alike, and that number is K.
 
         Args:
             params: of the model.
             key: typed PRNG key.
             images: uint8 [N, H, W, C].
-            log_prior: maps codes [N, h, w, n] to log p(z), nats [N].
+            log_prior: maps codes [N, h, w, n] to log p(z), nats [N]; None: the model's prior.
             num_samples: K.
             indices: int [N], numbers of the images; see `evaluate`.
         """
+        if log_prior is None:
+            own = self.log_prior(params)
+            log_prior = lambda codes: vq_conv.per_image(vq_conv.log_prior_of(codes, own))
+        distortion = lambda codes: self.distortion(params, codes, images)
         if self.posterior != CATEGORICAL:
             codes = self.encode(params, None, images)
-            return log_prior(codes) - self.distortion(params, codes, images)
+            value = log_prior(codes) - distortion(codes)
+            return bounds.LogLikelihood(value, jnp.full_like(value, num_samples))
         logits = self.posterior_logits(params, images)
-        indices = jnp.arange(len(images)) if indices is None else indices
-
-        def log_weight(key: jax.Array) -> jax.Array:
-            codes = _sample_each(key, logits, indices)
-            log_q = vq_conv.per_image(categorical.log_prob_of_codes(codes, logits))
-            return log_prior(codes) - log_q - self.distortion(params, codes, images)
-
-        return bounds.log_likelihood(key, log_weight, num_samples=num_samples, chunk_size=1).value
+        return _codes.log_likelihood(key, logits, indices, log_prior, distortion, num_samples)
 
     def distortion(self, params: PyTree, codes: jax.Array, images: jax.Array) -> jax.Array:
         """Evaluates -log p(x | z) of uint8 images at codes [N, h, w, n], nats [N]."""
         return -self._run(params, "log_likelihood", self.quantized(params, codes), images)
-
-
-def _sample_each(key: jax.Array, logits: jax.Array, indices: jax.Array) -> jax.Array:
-    """Draws codes [N, h, w, n] of logits [N, h, w, n, C], each image with a key of its own."""
-    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(indices)
-    return jax.vmap(categorical.sample_codes)(keys, logits)

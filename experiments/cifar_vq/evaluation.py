@@ -67,6 +67,7 @@ class Others(NamedTuple):
 
     mode_distortion: np.ndarray  # [S, images], nats, -log p(x | z) at the posterior's argmax
     log_likelihood: np.ndarray | None = None  # [S, images], nats, of importance samples
+    ess: np.ndarray | None = None  # [S, images] effective number of those
 
 
 def histogram_bits_per_dim(train: np.ndarray, test: np.ndarray) -> float:
@@ -154,7 +155,7 @@ class Evaluator:
             mode = functions.distortion(model, functions.encode(model, None, images), images)
             if not num_samples:
                 return (mode,)
-            return mode, functions.log_likelihood(
+            return mode, *functions.importance_estimate(
                 model, key, images, num_samples=num_samples, indices=indices
             )
 

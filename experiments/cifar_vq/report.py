@@ -75,11 +75,12 @@ def _summarize_others(config: Config, test: Evaluation, others: Others) -> dict[
     in_bits = lambda nats: np.asarray(bounds.bits_per_dim(-nats, test.num_dims))
     mode = in_bits(test.rate + others.mode_distortion)
     numbers = run_report.over_images("mode_bits_per_dim", mode)
-    if others.log_likelihood is not None:
+    if others.log_likelihood is not None and others.ess is not None:
         nll = -others.log_likelihood
         numbers |= run_report.over_images("nll_nats", nll)
         numbers |= run_report.over_images("nll_bits_per_dim", in_bits(nll))
         numbers["importance_samples"] = config.test_samples
+        numbers["effective_samples"] = records.per_seed(others.ess.mean(1))
     return numbers
 
 

@@ -1,5 +1,6 @@
 """What trained models do: codes, images, bounds; jit, vmap and grad of pure functions."""
 
+import functools
 import itertools
 
 import jax
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from dvae import rbm, trained
+from dvae.distributions import categorical
 from dvae.models import dvaepp_latents
 from dvae.models.dvaepp import DVAEPP
 
@@ -81,12 +83,47 @@ def test_log_likelihoods_approach_the_enumerated_one() -> None:
     np.testing.assert_allclose(estimate, exact, atol=0.1)
 
 
+@pytest.mark.thorough
+def test_the_effective_number_is_that_of_the_weights_of_all_draws() -> None:
+    """(sum w)^2 / sum w^2 of K draws, whose weights are here those of their codes."""
+    model, images = models.make("cifar_vq"), models.images_of("cifar_vq", 2)
+    key, num_samples = jax.random.key(4), 5
+    apply = functools.partial(model.apply, model.params)
+    estimate = apply("importance_estimate", key, images, num_samples=num_samples)
+    seen = []
+
+    def log_prior(codes):
+        jax.debug.callback(lambda x: seen.append(np.array(x)), codes)
+        return jnp.zeros(len(codes))
+
+    key = jax.random.clone(key)
+    model.functions.importance_estimate(
+        model.params, key, jnp.asarray(images), log_prior, num_samples=num_samples
+    )
+    jax.effects_barrier()
+    assert len(seen) == num_samples
+    logits = apply("posterior_logits", images)
+    log_pz = np.asarray(model.functions.log_prior(model.params), np.float64)
+    log_w = []
+    for codes in seen:
+        log_q = categorical.log_prob_of_codes(codes, logits).sum((1, 2, 3))
+        log_p = log_pz[np.arange(codes.shape[-1]), codes].sum((1, 2, 3))
+        log_w.append(log_p - log_q - apply("distortion", codes, images))
+    weights = np.exp(np.float64(log_w) - np.max(log_w, 0))
+    np.testing.assert_allclose(estimate.ess, weights.sum(0) ** 2 / (weights**2).sum(0), rtol=1e-3)
+    expected = np.max(log_w, 0) + np.log(weights.mean(0))
+    np.testing.assert_allclose(estimate.value, expected, rtol=1e-5)
+
+
 def test_one_code_makes_one_bound() -> None:
     """Where the posterior is the nearest code, importance samples are all alike."""
     model, images = models.make("nearest"), models.images_of("nearest")
     bound = model.elbo(jax.random.key(0), images)
     log_p = model.log_likelihood(jax.random.key(1), images, num_samples=3)
     np.testing.assert_array_equal(bound, log_p)
+    key = jax.random.key(1)
+    estimate = model.apply(model.params, "importance_estimate", key, images, num_samples=3)
+    np.testing.assert_array_equal(estimate.ess, 3)
     np.testing.assert_array_equal(
         model.encode(None, images), model.encode(jax.random.key(2), images)
     )
