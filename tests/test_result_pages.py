@@ -57,6 +57,7 @@ def test_tables_have_the_recorded_numbers(name) -> None:
         for record in records:
             of_lengths.setdefault(record["num_steps"], []).append(record["test"]["accuracy"])
         numbers += [float(np.mean(values)) for values in of_lengths.values()]
+        numbers += [record["train"]["loss_nats"] for record in records if "train" in record]
     if name in ("disarm", "quantizers"):  # means over seeds
         rows: dict[object, list[dict[str, Any]]] = {}
         for record in records:
