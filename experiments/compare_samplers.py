@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dvae._replacing import write_text
+from dvae._replacing import replace_text
 from dvae.analysis import figures, tables
 from dvae.models.boltzmann import Machine, library
 from dvae.train import checkpoint, paths
@@ -241,7 +241,7 @@ def compare(config: Config, directories: list[Path]) -> str:
         f"Hardware: {records.describe_hardware()}.",
     ]
     out = Path(config.out)
-    write_text(
+    replace_text(
         out / "samplers.md", "\n\n".join(["# All numbers of the samplers", table, *notes]) + "\n"
     )
     references = {

@@ -29,7 +29,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from dvae import vq
-from dvae._replacing import replacing, write_text
+from dvae._replacing import replace_text, replacing
 from dvae.train import paths
 from experiments.common import flags
 from experiments.common import images as image_files
@@ -270,7 +270,7 @@ def run(config: Config, loaded: image_files.Loaded, name: str) -> dict[str, obje
         "lossless": math.isinf(decibels),
         "compressed_png_bytes": num_bytes,
     }
-    write_text(workdir / "summary.json", json.dumps(summary, indent=2) + "\n")
+    replace_text(workdir / "summary.json", json.dumps(summary, indent=2) + "\n")
     print(
         f"{config.num_codes} codes of {config.patch_size} x {config.patch_size} pixels: "
         f"{_describe_psnr(decibels)}\n"

@@ -28,7 +28,7 @@ WRITERS = {
     "b.npz": lambda path: edge_lists.write(path, MACHINE),
     "a.png": lambda path: figures.save(Figure(), path),
     "b.png": lambda path: vq_compress.save_png(path, COMPRESSED),
-    "a.md": lambda path: _replacing.write_text(path, "new"),
+    "a.md": lambda path: _replacing.replace_text(path, "new"),
 }
 
 

@@ -48,7 +48,7 @@ def write_json(path: Path, value: Any) -> None:
       ValueError: a number is not finite.
       OSError: the file cannot be written.
     """
-    _replacing.write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+    _replacing.replace_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def prepare_workdir(workdir: Path, config: dict[str, Any], *, free: Collection[str] = ()) -> None:

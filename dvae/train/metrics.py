@@ -62,7 +62,7 @@ class MetricsWriter:
         kept = [r for r in read_metrics(workdir) if r["step"] <= first_step]
         self._validated = {r["step"] for r in kept if _is_validation(r)}
         path = workdir / METRICS_FILE
-        _replacing.write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
+        _replacing.replace_text(path, "".join(json.dumps(record) + "\n" for record in kept))
         self._file = path.open("a", buffering=1, encoding="utf-8")
         self._events = _event_writer(workdir / "tensorboard", first_step)
 

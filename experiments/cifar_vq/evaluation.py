@@ -53,7 +53,7 @@ class Evaluation(NamedTuple):
         return np.asarray(vq.num_dead(jnp.asarray(self.counts)))
 
     def means(self) -> dict[str, np.ndarray]:
-        """What logs have of it: averages over the images, [S] each; a scalar for one seed."""
+        """Returns what logs have of it: means over images, [S] each; a scalar for one seed."""
         values = {
             "bits_per_dim": self.bits_per_dim.mean(-1),
             **rate_metrics(self.rate.mean(-1), self.distortion.mean(-1), self.num_dims),

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from dvae._replacing import write_text
+from dvae._replacing import replace_text
 from dvae.analysis import figures, tables
 from dvae.train import checkpoint, paths, status
 from experiments.common import flags, records
@@ -218,7 +218,7 @@ def save(
         left_out = _keep_left_out(path, summaries)  # first: what follows may fail
         for title, figure in (pictures or {}).items():
             figures.save(figure, out / f"{title}.png")
-        write_text(out / f"{name}.md", text)
+        replace_text(out / f"{name}.md", text)
         checkpoint.write_json(path, summaries)
     except OSError as error:
         raise ValueError(f"cannot write to {out} ({error.strerror}); try --out") from error

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from dvae._replacing import write_text
+from dvae._replacing import replace_text
 from dvae.analysis import figures, tables
 from dvae.train import checkpoint
 
@@ -78,7 +78,7 @@ def write(record: dict[str, Any], out: Path) -> str:
         lines += [f"## {title}", "", rows[side]]
     of_kind = OF_BITS.format(tune_steps=config["tune_steps"]) if bits else OF_CATEGORICAL
     lines += [HOW_TO_READ + of_kind]
-    write_text(out / "report.md", "\n".join(lines))
+    replace_text(out / "report.md", "\n".join(lines))
     checkpoint.write_json(out / "results.json", record)
     figures.save(draw(record), out / "bias_and_variance.png")
     return rows["phi"]
