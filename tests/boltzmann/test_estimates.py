@@ -162,7 +162,8 @@ def test_the_report_is_that_of_all_moves():
         target = params._replace(bias=base + b * (params.bias - base), weights=b * params.weights)
         state, info = annealing.step(jax.random.fold_in(key_move, i), target, state)
         infos.append(info)
-    _, found = annealing.anneal(key, params, 32, num_temperatures=num_moves)
+    clone = jax.random.clone(key)
+    _, found = annealing.anneal(clone, params, 32, num_temperatures=num_moves)
     ess, resampled = (np.array([getattr(x, name) for x in infos]) for name in ("ess", "resampled"))
     assert ess.min() < ess[-1]
     assert 0 < resampled.mean() < 1

@@ -308,6 +308,10 @@ def test_groups_fill_the_machine() -> None:
 
 
 def test_kinds_have_remedies() -> None:
-    for kind in (checks.LEVELS, checks.UNIT):
-        with pytest.raises(ValueError, match=r"; (images in \[0, 1\]|levels) become"):
-            evaluation.check_images(np.ones((1, 2), int), kind=kind, shape=(2,))
+    for kind, dtype, remedy in (
+        (checks.LEVELS, float, r"images in \[0, 1\] become"),
+        (checks.LEVELS, int, r"levels 0..255 of another dtype are cast"),
+        (checks.UNIT, int, "levels become"),
+    ):
+        with pytest.raises(ValueError, match=f"; {remedy}"):
+            evaluation.check_images(np.ones((1, 2), dtype), kind=kind, shape=(2,))

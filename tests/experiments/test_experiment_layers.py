@@ -32,7 +32,7 @@ ROOMS = (
     ("training", "classes"),
     ("report",),
     ("cells", "summaries"),
-    ("codebooks", "pairs", "priors", "code_priors"),
+    ("codebooks", "pairs", "priors", "relaxed", "code_priors"),
     ("manifest", "jobs"),
     ("quantizer_table",),
     ("results", "hours"),

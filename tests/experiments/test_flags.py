@@ -149,6 +149,7 @@ def test_only_where_things_are_may_change() -> None:
         "nonempty_workdir",
         "time_limit",
         "dry_run",
+        "compilation_cache",
         "data_dir",
         "data_on",
         "mesh",
