@@ -1,7 +1,7 @@
 """Averages of codes under Gumbel-softmax weights, in blocks of rows that stay in a core's cache.
 
 The arrays of C numbers for each row of a latent variable are the largest between encoder and
-decoder. Operation by operation each is written and read some thirty times. Here logits, noise and
+decoder. Operation by operation each is written and read many times over. Here logits, noise and
 weights of a block are made where they are used, and of them only the soft weights are written for
 the backward pass, which computes the logits again:
 
