@@ -11,6 +11,7 @@ with steps, seeds and evaluations of the decoder on the same line. Published val
 import numpy as np
 
 from experiments.binary_vae import gradient_noise, names, presets, report, training
+from experiments.binary_vae.program import PROGRAM
 from experiments.common import tables as result_tables
 from experiments.common.tables import Published, Summary
 
@@ -84,7 +85,7 @@ TABLE = result_tables.Table(
         f"100-sample bounds after {PUBLISHED_STEPS:,} steps, read off a collection of results "
         "which states neither layers nor samples a step"
     ),
-    program=report.PROGRAM,
+    program=PROGRAM,
     published=PUBLISHED,
     comparable=comparable,
     accepts=accepts,

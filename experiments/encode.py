@@ -23,19 +23,10 @@ from dvae import data, trained
 from dvae._replacing import replacing
 from dvae.data import batches
 from dvae.train import checkpoint, paths, status
-from experiments.binary_vae import task as binary_vae
-from experiments.cifar_vq import task as cifar_vq
+from experiments import programs
 from experiments.common import flags, saved
 from experiments.common.flags import option
-from experiments.dvaepp import task as dvaepp
-from experiments.joint_vae import task as joint_vae
 
-_TASKS: dict[str, Any] = {
-    "cifar_vq": cifar_vq,
-    "binary_vae": binary_vae,
-    "joint_vae": joint_vae,
-    "dvaepp": dvaepp,
-}
 SPLITS = ("train", "validation", "test")
 MODE, SAMPLE = "mode", "sample"
 
@@ -149,17 +140,16 @@ def prepare(config: Config, directory: Path, dataset: str) -> tuple[trained.Mode
     Raises:
       ValueError: there is no run or no model of it, or the data set does not suit it.
     """
-    classes = {name: task.Config for name, task in _TASKS.items()}
     names = ("data_dir", "image_size", "test_share")
     changes = {name: value for name in names if (value := getattr(config, name))}
-    run_config: Any = saved.read_config(directory, classes, dataset=dataset, **changes)
+    run_config: Any = saved.read_config(directory, programs.PROGRAMS, dataset=dataset, **changes)
     own = checkpoint.read_config(directory / checkpoint.CONFIG_FILE).get("dataset")
     if run_config.dataset != own and not config.test_share:
         # The share was of other images; these may have a test split.
         run_config = dataclasses.replace(run_config, test_share=0.0)
     model = trained.load(directory, seed=int(config.model_seed) if config.model_seed else None)
     with status.phase("loading the data"):
-        images = _TASKS[run_config.program].prepare(run_config)
+        images = programs.room(run_config.program, "task").prepare(run_config)
     model.functions.check_images(images.test)
     return model, images
 

@@ -19,20 +19,11 @@ from jax.sharding import Mesh
 
 from dvae import data, trained
 from dvae.train import checkpoint, lock, loop, paths, sharding, status
-from experiments.binary_vae import __main__ as binary_vae
-from experiments.cifar_vq import __main__ as cifar_vq
+from experiments import programs
 from experiments.common import flags, models, records, saved
 from experiments.common.config import RunConfig
 from experiments.common.flags import option
-from experiments.dvaepp import __main__ as dvaepp
-from experiments.joint_vae import __main__ as joint_vae
 
-_PROGRAMS: dict[str, Any] = {
-    "cifar_vq": cifar_vq,
-    "binary_vae": binary_vae,
-    "joint_vae": joint_vae,
-    "dvaepp": dvaepp,
-}
 UNSPECIFIED = trained.Card("").license
 _WITH_LOG_Z = ("binary_vae", "dvaepp")  # where they have a Boltzmann prior
 
@@ -59,9 +50,8 @@ def read(config: Config, directory: Path) -> RunConfig:
       ValueError: it is not such a run, or its summary is damaged.
       LockedError: it is being trained.
     """
-    classes = {name: program.Config for name, program in _PROGRAMS.items()}
     changes = {"data_dir": config.data_dir} if config.data_dir else {}
-    run_config = saved.read_config(directory, classes, workdir=str(directory), **changes)
+    run_config = saved.read_config(directory, programs.PROGRAMS, workdir=str(directory), **changes)
     lock.check_free(directory)
     if not any((directory / checkpoint.FOLDER).glob("[0-9]*")):
         raise ValueError(f"{directory} has no checkpoint, and so no model; train it first")
@@ -85,7 +75,7 @@ def make(config: RunConfig, images: data.Dataset, mesh: Mesh) -> list[models.Tra
     Raises:
       LockedError: the run is being trained.
     """
-    program, directory = _PROGRAMS[config.program], Path(config.workdir)
+    program, directory = programs.room(config.program, "__main__"), Path(config.workdir)
     task = program.make_task(config, images, mesh)
     # Opening the checkpoints removes those that were not completed, which may be another's.
     with lock.hold(directory):
@@ -166,7 +156,7 @@ def main(arguments: list[str]) -> None:
         directory = paths.local(arguments[1], "RUN_DIR")
         run_config = read(config, directory)
         with status.phase("loading the data"):
-            images = _PROGRAMS[run_config.program].task.prepare(run_config)
+            images = programs.room(run_config.program, "task").prepare(run_config)
     out = Path(config.out) if config.out else directory / trained.MODEL_FOLDER
     made = make(run_config, images, sharding.make_mesh(1))
     licensed = [m._replace(card=dataclasses.replace(m.card, license=config.license)) for m in made]

@@ -18,11 +18,10 @@ from dvae.analysis import tables
 from experiments.common import groups as run_groups
 from experiments.common import merging, records
 from experiments.common import tables as result_tables
-from experiments.common.groups import Group, Program
+from experiments.common.groups import Group
 from experiments.common.tables import Summary
-from experiments.joint_vae.config import Config
+from experiments.joint_vae.program import PROGRAM
 
-PROGRAM = Program("joint_vae", Config)
 # MNIST, 100 epochs: Dupont (2018), sec. 4.2. It is that of the one model that the authors released.
 PUBLISHED_ACCURACY = 0.887
 NAME = "joint_vae"

@@ -20,16 +20,15 @@ import numpy as np
 from dvae.analysis import figures, tables
 from experiments.cifar_vq import names, sizes
 from experiments.cifar_vq import report as vq_report
-from experiments.cifar_vq.config import Config
+from experiments.cifar_vq.program import PROGRAM
 from experiments.common import groups as run_groups
 from experiments.common import models as run_models
 from experiments.common import records
 from experiments.common import tables as result_tables
-from experiments.common.groups import Group, Program, Summary
+from experiments.common.groups import Group, Summary
 
 _CIFAR_DIMS = 32 * 32 * 3  # of an image, in runs that do not say
 
-PROGRAM = Program("cifar_vq", Config)
 # CIFAR-10 test bits/dim of Sonderby et al. (2017), Fig. 1(a) and text; 256 maps, full training.
 # VQ-VAE has one value there, for whichever rule moves its codebook.
 PUBLISHED_BITS = {("gs_soft", 512): 4.61, ("vq", 128): 4.81, ("vq_ema", 128): 4.81}

@@ -9,6 +9,7 @@ same line.
 
 from dvae import relax
 from experiments.binary_vae import names, report
+from experiments.binary_vae.program import PROGRAM
 from experiments.common import tables as result_tables
 from experiments.common.tables import Published, Summary
 
@@ -74,7 +75,7 @@ TABLE = result_tables.Table(
         'Vahdat et al., "DVAE++" (2018), Table 1, mean and standard deviation of five runs of '
         f"{PUBLISHED_STEPS:,} steps (the number of Tucker et al., 2017, which the paper keeps)"
     ),
-    program=report.PROGRAM,
+    program=PROGRAM,
     published=PUBLISHED,
     comparable=comparable,
     accepts=accepts,

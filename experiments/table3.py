@@ -14,9 +14,9 @@ import numpy as np
 
 from experiments.common import pixels
 from experiments.common import tables as result_tables
-from experiments.common.groups import Program
 from experiments.common.tables import Published, Summary
-from experiments.dvaepp.config import BINARY_DATASETS, CONDITIONAL, UNCONDITIONAL, Config
+from experiments.dvaepp.config import BINARY_DATASETS, CONDITIONAL, UNCONDITIONAL
+from experiments.dvaepp.program import PROGRAM
 
 ROWS = (
     "normal + normal",
@@ -91,7 +91,7 @@ TABLE = result_tables.Table(
     ),
     fields=("sampler", "num_chains", "num_sweeps", *_SIZES),
     title="latents",
-    program=Program("dvaepp", Config),
+    program=PROGRAM,
     same_model=same_model,
     unit=unit,
 )

@@ -21,11 +21,8 @@ from experiments.boltzmann import report as boltzmann_report
 from experiments.common import evaluation, pixels, records
 from experiments.common import models as run_models
 from experiments.common import report as run_report
-from experiments.common.groups import Program
 
 NUM_PICTURES = 16
-# What the tables know of a run, and those that are older than a field.
-PROGRAM = Program("binary_vae", Config, before={"latent_inputs": names.BITS})
 PAPER_SIZES = dict(num_latents=200, hidden_units=200, hidden_layers=2, num_test_images=0)
 _PAPER_MODEL = dict(
     **PAPER_SIZES,

@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 from dvae import data, trained
 from dvae.train import lock, loop, paths, status
 from experiments.cifar_vq import config as cifar_vq
+from experiments.cifar_vq.program import PROGRAM
 from experiments.code_prior import evaluation, report, task
 from experiments.code_prior import model as prior_model
 from experiments.code_prior.config import Config, model_of
@@ -43,7 +44,7 @@ def of_run(config: Config, directory: Path) -> Config:
         folder is read-only.
     """
     changes = {"data_dir": config.data_dir} if config.data_dir else {}
-    run_config = saved.read_config(directory, {"cifar_vq": cifar_vq.Config}, **changes)
+    run_config = saved.read_config(directory, {PROGRAM.name: PROGRAM}, **changes)
     try:
         lock.check_free(directory)
     except lock.LockedError as error:

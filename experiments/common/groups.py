@@ -14,21 +14,13 @@ from typing import Any, NamedTuple
 from experiments.common import flag_rules, flags, merging, records
 from experiments.common import whose as whose_run
 from experiments.common.config import RunConfig
+from experiments.common.program import Program
 
 Summary = dict[str, Any]
 DATASET = "dataset"
 SEEDS = ("seed", "num_seeds")
 MAX_SHOWN = 4  # fields that a label names
 _OF_RUN = ("test", "seeds", "num_steps", "hardware", "wall_seconds", DATASET)
-
-
-class Program(NamedTuple):
-    """A training program whose runs are compared."""
-
-    name: str
-    config_class: type
-    # What runs did that are older than a field, where that is not the field's default.
-    before: Mapping[str, Any] = {}
 
 
 # Settings that say which step is kept of a training and what is told of it, not how it goes.

@@ -17,7 +17,7 @@ from experiments.common import flags, records
 from experiments.common import groups as run_groups
 from experiments.common.config import RunConfig
 from experiments.common.flags import option
-from experiments.common.groups import Program
+from experiments.common.program import Program
 
 Summary = Mapping[str, Any]
 # (data set, structure) -> column -> mean and deviation over runs (None: not published)

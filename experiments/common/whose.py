@@ -36,7 +36,7 @@ def what_is(directory: Path) -> str:
         return f"{directory} {exists}: name the workdir of a finished run"
     whose, summary = look_into(directory)
     if not whose:
-        return f"{directory} holds no run of {', '.join(_KNOWN_BY)}"
+        return f"{directory} holds no run of a training program"
     if summary is None:
         return f"{directory} is an unfinished {whose} run: its command, given again, finishes it"
     return f"{directory} is a {whose} run"

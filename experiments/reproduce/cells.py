@@ -4,21 +4,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments.binary_vae import presets as binary_presets
-from experiments.cifar_vq import presets as cifar_vq_presets
 from experiments.common import flags
-from experiments.common.groups import Program
-from experiments.dvaepp import presets as dvaepp_presets
-from experiments.joint_vae import config as joint_vae
+from experiments.common.program import Program
 
 PAPER, CPU = BUDGETS = ("paper", "cpu")
 Settings = dict[str, Any]
-PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
-    "cifar_vq": cifar_vq_presets.PRESETS,
-    "binary_vae": binary_presets.PRESETS,
-    "joint_vae": joint_vae.PRESETS,
-    "dvaepp": dvaepp_presets.PRESETS,
-}
 DVAEPP = 'Vahdat et al., "DVAE++" (2018)'
 
 
@@ -46,7 +36,7 @@ class Cell(NamedTuple):
     def settings(self, budget: str, more: Sequence[str] = ()) -> Settings:
         """Returns all settings that differ from the program's defaults; see `config`."""
         recipe, config_class = self.recipes[budget], self.program.config_class
-        preset = PRESETS[self.program.name][recipe.preset]
+        preset = self.program.presets[recipe.preset]
         own = _read(config_class, more)
         own.pop("dataset", None)  # images of one's own stand for the cell's
         return flags.beside(config_class, preset, {**recipe.flags, **own})

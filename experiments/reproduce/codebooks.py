@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from experiments import report
+from experiments.cifar_vq.program import PROGRAM
 from experiments.reproduce.cells import CPU, PAPER, Cell, Recipe, Settings
 
-PROGRAM = report.PROGRAM
 _SONDERBY = "Sonderby et al. (2017), Fig. 1(a)"
 
 

@@ -14,50 +14,6 @@ import numpy as np
 from experiments.reproduce.manifest import PAPER, Cell, Table
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
-# Settings of each program that a step's time depends on; those below are its sizes.
-_COST = {
-    "cifar_vq": (
-        "estimator",
-        "codebook_size",
-        "levels",
-        "num_stages",
-        "num_latents",
-        "features",
-        "crop",
-        "batch_size",
-    ),
-    "binary_vae": (
-        "prior",
-        "graph",
-        "method",
-        "estimator",
-        "bound",
-        "structure",
-        "num_groups",
-        "num_samples",
-        "num_chains",
-        "num_sweeps",
-        "batch_size",
-        "test_samples",
-    ),
-    "joint_vae": ("image_size", "features", "batch_size"),
-    "dvaepp": (
-        "global_latents",
-        "graph",
-        "local_latents",
-        "local_groups",
-        "local_size",
-        "features",
-        "batch_size",
-        "decoder",
-    ),
-}
-_SIZES = {
-    "cifar_vq": ("num_latents", "features", "crop", "batch_size"),
-    "binary_vae": ("prior", "num_groups", "num_chains", "num_sweeps", "batch_size"),
-    "joint_vae": _COST["joint_vae"],
-    "dvaepp": ("local_groups", "local_size", "features", "batch_size"),
-}
 _IDLE_WITHOUT_RBM = ("method", "num_samples", "num_chains", "num_sweeps")
 
 
@@ -105,7 +61,7 @@ def on_cpu(table: Table, cell: Cell, budget: str) -> Hours | None:
     if not path.exists():
         return None
     config = cell.config(budget)
-    names, sizes = _COST[cell.program.name], _SIZES[cell.program.name]
+    names, sizes = cell.program.costs, cell.program.sizes
     # By which settings are the cell's, the most telling ones first, and whether on one core.
     found: dict[tuple[tuple[bool, ...], bool], list[float]] = {}
     for summary in json.loads(path.read_text(encoding="utf-8")):

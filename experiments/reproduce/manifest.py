@@ -9,26 +9,26 @@ from collections.abc import Iterator
 
 from experiments import disarm_table, joint_table, table1, table2, table3
 from experiments.binary_vae import presets as binary_presets
-from experiments.binary_vae import report as binary_report
+from experiments.binary_vae.program import PROGRAM as _BINARY_VAE
 from experiments.common import pixels
-from experiments.common.groups import Program
 from experiments.dvaepp import config as dvaepp
 from experiments.dvaepp import presets as dvaepp_presets
+from experiments.dvaepp.program import PROGRAM as _DVAEPP
 from experiments.joint_vae import config as joint_vae
+from experiments.joint_vae.program import PROGRAM as _JOINT_VAE
 from experiments.reproduce import codebooks, pairs, priors, relaxed
 from experiments.reproduce.cells import (
     BUDGETS,
     CPU,
     DVAEPP,
     PAPER,
-    PRESETS,
     Cell,
     Recipe,
     Settings,
     Table,
 )
 
-__all__ = ["BUDGETS", "CPU", "PAPER", "PRESETS", "TABLES", "Cell", "Recipe", "Table"]
+__all__ = ["BUDGETS", "CPU", "PAPER", "TABLES", "Cell", "Recipe", "Table"]
 
 
 # Learning rates of 1,000,000 steps and more, where they differ from the presets', which were chosen
@@ -53,7 +53,7 @@ def _table1() -> Iterator[Cell]:
             longest = {**more, **longest, **_long_rate(dataset, structure, column)}
             yield Cell(
                 f"{dataset}_{structure}_{column.replace(' ', '_')}",
-                binary_report.PROGRAM,
+                _BINARY_VAE,
                 dataset,
                 {PAPER: Recipe(preset, longest), CPU: Recipe(preset, more)},
                 f"{DVAEPP}, Table 1",
@@ -95,7 +95,7 @@ def _table2() -> Iterator[Cell]:
                 more["beta"] = of_structure.get(cell, of_structure["others"])
             yield Cell(
                 f"{dataset}_{preset}",
-                binary_report.PROGRAM,
+                _BINARY_VAE,
                 dataset,
                 {
                     PAPER: Recipe(
@@ -115,7 +115,6 @@ _ROWS3 = dict(zip(table3.ROWS, dvaepp_presets.ROWS, strict=True))
 
 def _table3() -> Iterator[Cell]:
     """Yields NLLs of DVAE++; the paper does not say how long it trained."""
-    program = Program("dvaepp", dvaepp.Config)
     for (dataset, decoder), rows in table3.PUBLISHED.items():
         for row, (value, deviation) in rows.items():
             preset = _ROWS3[row]
@@ -125,14 +124,14 @@ def _table3() -> Iterator[Cell]:
             if dataset == "cifar10":
                 more["num_latents"] = 64
                 if preset.startswith(("rbm", "rolfe")):  # the balancing needs a recent log Z
-                    more["log_z_interval"] = dvaepp_presets.PRESETS["cifar10"]["log_z_interval"]
+                    more["log_z_interval"] = _DVAEPP.presets["cifar10"]["log_z_interval"]
             recipes = {
                 PAPER: Recipe(f"table3_{preset}", more),
                 CPU: Recipe(f"table3_cpu_{preset}", more),
             }
             name = f"{dataset}_{preset}"
             where = f"{DVAEPP}, Table 3"
-            yield Cell(name, program, dataset, recipes, where, value, deviation)
+            yield Cell(name, _DVAEPP, dataset, recipes, where, value, deviation)
 
 
 def _joint_vae() -> Iterator[Cell]:
@@ -151,7 +150,7 @@ def _joint_vae() -> Iterator[Cell]:
     for name, recipes in (("mnist", longest), ("mnist_seeds", many)):
         yield Cell(
             name,
-            joint_table.PROGRAM,
+            _JOINT_VAE,
             "mnist",
             recipes,
             "Dupont (2018), sec. 4.2: one model, 100 epochs",
@@ -172,7 +171,7 @@ def _disarm() -> Iterator[Cell]:
         value, deviation = values.get(cell, (None, None))
         yield Cell(
             cell,
-            binary_report.PROGRAM,
+            _BINARY_VAE,
             dataset,
             {PAPER: Recipe(preset, {}), CPU: Recipe(preset, shorter)},
             "Dong et al. (2020) and after, layers and K not stated" if value else "not published",

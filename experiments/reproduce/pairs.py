@@ -3,8 +3,7 @@
 from collections.abc import Iterator
 
 from experiments import table1
-from experiments.binary_vae import presets as binary_presets
-from experiments.binary_vae import report as binary_report
+from experiments.binary_vae.program import PROGRAM
 from experiments.reproduce.cells import CPU, DVAEPP, PAPER, Cell, Recipe, Settings
 
 _OF_TUCKER = ("nvil", "muprop", "rebar", "concrete")
@@ -43,7 +42,7 @@ def table1_settings() -> Iterator[Cell]:
         published = table1.PUBLISHED["mnist_static", structure]
         for cell in (*_OF_TUCKER, *_OF_DVAEPP):
             ours = f"table1_{structure}_{cell}"
-            preset_of_ours = binary_presets.PRESETS[ours]
+            preset_of_ours = PROGRAM.presets[ours]
             rate = preset_of_ours["learning_rate"]
             recipes: dict[str, tuple[str, Settings]] = {}
             for change, (cells, settings) in _CHANGES.items():
@@ -59,7 +58,7 @@ def table1_settings() -> Iterator[Cell]:
                 lengths = {PAPER: table1.PUBLISHED_STEPS, CPU: _PAIRED_STEPS.get(cell, 300_000)}
                 yield Cell(
                     f"{structure}_{cell}-{change}",
-                    binary_report.PROGRAM,
+                    PROGRAM,
                     "mnist_static",
                     {b: Recipe(preset, {**more, "num_steps": n}) for b, n in lengths.items()},
                     f"{DVAEPP}, Table 1",

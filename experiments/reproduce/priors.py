@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from experiments import table2
 from experiments.binary_vae import presets as binary_presets
-from experiments.binary_vae import report as binary_report
+from experiments.binary_vae.program import PROGRAM
 from experiments.reproduce.cells import CPU, PAPER, Cell, Recipe, Settings
 
 TABLE = table2.TABLE._replace(
@@ -22,7 +22,7 @@ def boltzmann() -> Iterator[Cell]:
         preset = f"boltzmann_mnist_{graph}"
         yield Cell(
             f"mnist_static_{graph}",
-            binary_report.PROGRAM,
+            PROGRAM,
             "mnist_static",
             {PAPER: Recipe(preset, _PAPER), CPU: Recipe(preset, {})},
             "in no paper: machines on graphs alike",

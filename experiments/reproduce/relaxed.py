@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from experiments.binary_vae import report
+from experiments.binary_vae.program import PROGRAM
 from experiments.reproduce.cells import CPU, PAPER, Cell, Recipe, Settings
 
 _STRUCTURES = {"1linear": 0, "1nonlinear": 1, "2nonlinear": 2, "4nonlinear": 2}  # to their beta
@@ -26,4 +26,4 @@ def dvaes() -> Iterator[Cell]:
                 }
                 name = f"{structure}_{smoothing}_k{k}"
                 where = "Vahdat et al., DVAE# (2018)"
-                yield Cell(name, report.PROGRAM, "mnist_static", recipes, where)
+                yield Cell(name, PROGRAM, "mnist_static", recipes, where)

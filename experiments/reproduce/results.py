@@ -13,6 +13,7 @@ from experiments.common import groups, records
 from experiments.common import tables as result_tables
 from experiments.common.config import RunConfig
 from experiments.common.groups import Run
+from experiments.common.program import Program
 from experiments.reproduce import priors, quantizer_table, summaries
 from experiments.reproduce.manifest import BUDGETS, Cell, Table
 
@@ -260,13 +261,13 @@ def _longest(runs: Sequence[Run], kind: Callable[[Run], str]) -> list[Run]:
     return [run for i, run in enumerate(runs) if i in chosen]
 
 
-def _settings(program: groups.Program, run: Run) -> str:
+def _settings(program: Program, run: Run) -> str:
     """Writes all that determines a run's result but its seeds and how far it came."""
     summary = {name: value for name, value in run.summary.items() if name != "steps"}
     return json.dumps(groups.settings_of(program, summary), sort_keys=True)
 
 
-def _training(program: groups.Program, run: Run) -> str:
+def _training(program: Program, run: Run) -> str:
     """Writes the settings of a run's training."""
     return json.dumps(groups.training_of(program, run.summary), sort_keys=True)
 

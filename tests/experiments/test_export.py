@@ -94,7 +94,7 @@ def test_the_checkpoint_that_another_writes_is_left_alone(tmp_path, monkeypatch)
     in_progress = run / "checkpoints" / "2.orbax-checkpoint-tmp-7" / "state"
     config = export.read(export.Config(), run)
     program = types.SimpleNamespace(make_task=lambda *_: None)
-    monkeypatch.setattr(export, "_PROGRAMS", {config.program: program})
+    monkeypatch.setattr(export.programs, "room", lambda *_: program)
     held, over = threading.Event(), threading.Event()
 
     def train():

@@ -24,8 +24,8 @@ CELLS = [
 @pytest.mark.parametrize("budget", manifest.BUDGETS)
 def test_every_command_of_the_manifest_is_taken_by_its_program(budget) -> None:
     parse = {
-        name: functools.partial(parse_line, programs.CONFIGS[name], presets)
-        for name, presets in manifest.PRESETS.items()
+        name: functools.partial(parse_line, config_class, presets)
+        for name, (config_class, presets) in programs.TRAINING.items()
     }
     for param in CELLS:
         (cell,) = param.values

@@ -84,6 +84,6 @@ def test_encode_sets_a_share_apart_where_it_was_or_is_asked_for(
     model = types.SimpleNamespace(functions=types.SimpleNamespace(check_images=lambda images: None))
     monkeypatch.setattr(encode.trained, "load", lambda *_, **__: model)
     prepare = lambda config: found.append(config) or types.SimpleNamespace(test=None)
-    monkeypatch.setattr(encode._TASKS["joint_vae"], "prepare", prepare)
+    monkeypatch.setattr(encode.programs.room("joint_vae", "task"), "prepare", prepare)
     encode.prepare(encode.Config(**given), tmp_path, own if dataset == "own" else dataset)
     assert (found[0].test_share, found[0].image_size) == expected

@@ -11,6 +11,7 @@ from experiments.code_prior.config import Config as PriorConfig
 from experiments.common import dry_run, groups, records
 from experiments.common import run as runner
 from experiments.common.config import LikelihoodConfig, RunConfig
+from experiments.programs import PROGRAMS
 
 pytestmark = pytest.mark.usefixtures("one_device")
 LATE = 1e-9  # minutes: over before the first step
@@ -69,7 +70,7 @@ def test_the_final_evaluation_in_validations(tmp_path) -> None:
 
 
 def test_unfinished_runs_are_not_averaged_with_finished_ones() -> None:
-    program = groups.Program("cifar_vq", VqConfig)
+    program = PROGRAMS["cifar_vq"]
     summary = {"dataset": "patches", "num_steps": 10, "config": {}}
     plain = groups.settings_of(program, summary)
     assert groups.settings_of(program, {**summary, "steps": 10}) == plain
