@@ -26,6 +26,8 @@ from experiments.reproduce import code_priors, jobs, listing, results, summaries
 from experiments.reproduce.manifest import BUDGETS, PAPER, TABLES, Cell
 
 _WRITING_SECONDS = 10.0  # for the table and its pictures
+# Flags of the runs that would undo which cell a run is of, and what chooses them.
+_CHOSEN_BY = {"preset": "--cells", "seed": "--seeds", "workdir": "--runs"}
 _SHORTEST = 60.0, 0.2  # seconds, and share of the time, that are worth the start of a run
 
 
@@ -68,6 +70,12 @@ def choose(config: Config, words: list[str]) -> tuple[results.Place, list[Cell],
     table, more = TABLES[words[0]], words[1:]
     if others := [word for word in more if not word.startswith("--")]:
         raise ValueError(f"unexpected arguments: {' '.join(others)}")
+    for word in more:
+        name = word.removeprefix("--").partition("=")[0]
+        if name in _CHOSEN_BY:
+            raise ValueError(
+                f"{word} behind --: reproduce gives it to every run, by its own {_CHOSEN_BY[name]}"
+            )
     beginnings = tuple(filter(None, config.cells.split(",")))
     cells = [c for c in table.cells if not beginnings or c.name.startswith(beginnings)]
     if not cells:
