@@ -151,12 +151,15 @@ def color(adjacency: np.ndarray) -> np.ndarray:
     degree = adjacency.sum(1)
     colors = np.full(num_units, -1)
     taken = np.zeros((num_units, num_units + 1), bool)  # [unit, color] by a neighbor
+    saturation = np.zeros(num_units, int)  # sums of taken, kept up: to sum it is O(n^2) a round
     for _ in range(num_units):
         # One number for the order of (saturation, degree); argmax takes the first of equals.
-        urgency = taken.sum(1) * (num_units + 1) + degree
+        urgency = saturation * (num_units + 1) + degree
         unit = np.argmax(np.where(colors < 0, urgency, -1))
         colors[unit] = np.argmin(taken[unit])
-        taken[adjacency[unit], colors[unit]] = True
+        newly = adjacency[unit] & ~taken[:, colors[unit]]
+        taken[newly, colors[unit]] = True
+        saturation += newly
     return colors
 
 
