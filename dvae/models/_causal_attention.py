@@ -18,8 +18,10 @@ class Cache(NamedTuple):
     """What the codes before left: L layers, T = h w n codes, H heads of F / H features."""
 
     codes: jax.Array  # int32 [B, h, w, n]
-    keys: jax.Array  # [L, B, T, H, F / H]
-    values: jax.Array  # [L, B, T, H, F / H]
+    # One array a layer, heads before places: a product then reads what lies together. XLA copied
+    # an array of all layers, and transposed each, for every code.
+    keys: tuple[jax.Array, ...]  # L of [B, H, T, F / H]
+    values: tuple[jax.Array, ...]  # L of [B, H, T, F / H]
     last: jax.Array  # [B, F], the embedded code before, a learned vector before the first
 
 
@@ -95,8 +97,8 @@ class Transformer(nn.Module):
     def start(self, num_samples: int) -> Cache:
         """Returns the cache before the first code."""
         codes = jnp.zeros((num_samples, *self.grid, self.num_latents), jnp.int32)
-        heads = (self.num_heads, self.features // self.num_heads)
-        seen = jnp.zeros((self.num_layers, num_samples, len(self.places), *heads), self.dtype)
+        shape = (num_samples, self.num_heads, len(self.places), self.features // self.num_heads)
+        seen = (jnp.zeros(shape, self.dtype),) * self.num_layers
         first = jnp.broadcast_to(self.first, (num_samples, self.features))
         return Cache(codes, seen, seen, first)
 
@@ -114,17 +116,24 @@ class Transformer(nn.Module):
         """Returns the logits [B, C] of a latent variable of the position, and what it leaves."""
         place = (row * self.grid[1] + column) * self.num_latents + latent
         x = (cache.last + self.places[place][None])[:, None]
-        is_seen = (jnp.arange(len(self.places)) <= place)[None, None, None]
-        keys, values = cache.keys, cache.values
-        for i, block in enumerate(self.blocks):
+        is_seen = (jnp.arange(len(self.places)) <= place)[None, None]
+        keys, values = [], []
+        for block, old_keys, old_values in zip(self.blocks, cache.keys, cache.values, strict=True):
             query, key, value = block.project(x)
-            keys = keys.at[i, :, place].set(key[:, 0])
-            values = values.at[i, :, place].set(value[:, 0])
-            attended = jax.nn.dot_product_attention(query, keys[i], values[i], mask=is_seen)
-            x = block.add(x, attended)
+            keys.append(old_keys.at[:, :, place].set(key[:, 0]))
+            values.append(old_values.at[:, :, place].set(value[:, 0]))
+            x = block.add(x, _attend(query[:, 0], keys[-1], values[-1], is_seen)[:, None])
         logits = self.logits.of(latent, self.norm(x)[:, 0])
-        return logits, cache._replace(keys=keys, values=values)
+        return logits, cache._replace(keys=tuple(keys), values=tuple(values))
 
     def take(self, cache: Cache, code: jax.Array, latent: jax.Array) -> Cache:
         """Makes a code int [B] what the next one is read off."""
         return cache._replace(last=self.embedding.of(latent, code))
+
+
+def _attend(query: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array) -> jax.Array:
+    """Attends from one place, [B, H, D], to those that a mask [B, H, T] has; softmax in float32."""
+    scores = jnp.einsum("bhd,bhtd->bht", query, keys, preferred_element_type=jnp.float32)
+    scores = jnp.where(mask, scores * query.shape[-1] ** -0.5, -jnp.inf)
+    weights = jax.nn.softmax(scores, axis=-1).astype(values.dtype)
+    return jnp.einsum("bht,bhtd->bhd", weights, values)
