@@ -89,6 +89,12 @@ def test_a_step_has_the_loss_of_its_beta(images, row) -> None:
     assert abs(losses[2][0][0] - at_nine) > 1e-3
 
 
+def test_sizes_of_groups_count_their_positions() -> None:
+    config = Config(**TINY)
+    sizes = dvaepp_task.group_sizes(config, config.model((8, 12, 1)).config)
+    assert sizes == [config.num_groups * config.num_latents] + 2 * [2 * 3 * config.local_size]
+
+
 @pytest.mark.thorough
 def test_balancing_is_over_after_the_warm_up(images) -> None:
     config = Config(**{**TINY, "global_latents": "normal", "kl_warmup_steps": 4})

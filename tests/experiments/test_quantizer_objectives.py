@@ -111,7 +111,7 @@ def test_models_of_quantizers_are_read_back(tmp_path, estimator) -> None:
 
 
 RULES = {
-    "fsq": lambda m, v, c, x, **k: quantizer_objectives.fsq(m, v, x, levels=(3, 3), **k),
+    "lfq": lambda m, v, c, x, **k: _signs(m, v, x, False, **k),
     "rotation": lambda *a, **k: quantizer_objectives.rotation(*a, commitment_weight=0.25, **k),
     "cosine": lambda *a, **k: quantizer_objectives.cosine(*a, commitment_weight=0.25, **k),
     "residual": lambda m, v, c, x, **k: quantizer_objectives.residual(
@@ -120,7 +120,7 @@ RULES = {
     "simvq": lambda m, v, c, x, **k: quantizer_objectives.simvq(
         m, v, c, jnp.stack([2 * jnp.eye(D)] * N), x, commitment_weight=0.25, **k
     ),
-    "lfq": lambda m, v, c, x, **k: _signs(m, v, x, False, **k),
+    "fsq": lambda m, v, c, x, **k: quantizer_objectives.fsq(m, v, x, levels=(3,) * D, **k),
     "bsq": lambda m, v, c, x, **k: _signs(m, v, x, True, **k),
 }
 
@@ -176,7 +176,7 @@ def expected(rule, v, codebook):
 @pytest.mark.parametrize("rule", RULES)
 def test_a_rule_is_its_equation(problem, rule) -> None:
     model, vectors, codebook, images = problem
-    num_codes = {"fsq": 9, "lfq": 4, "bsq": 4}.get(rule, C)
+    num_codes = {"fsq": 3**D, "lfq": 2**D, "bsq": 2**D}.get(rule, C)
     num_latents = 2 * N if rule == "residual" else N
     log_prior = jax.nn.log_softmax(jax.random.normal(jax.random.key(2), (num_latents, num_codes)))
     model = model._replace(log_prior=log_prior)

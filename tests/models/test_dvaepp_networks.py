@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dvae.models import dvaepp, se_resnet
+from dvae.models import dvaepp, dvaepp_latents, se_resnet
 from dvae.models.multiscale import MultiscaleConfig
 
 CONFIG = dvaepp.DVAEPPConfig(
@@ -106,6 +106,16 @@ def test_remat_changes_nothing(model) -> None:
     one, other = (jax.jit(jax.grad(lambda p, m=m: loss(p, m)))(params) for m in (module, kept))
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3 * float(jnp.abs(a).max()))
+
+
+def test_scales_are_bounded_after_they_are_added_up() -> None:
+    q, p = np.array([[0.5, 4.0]]), np.array([[0.25, 3.0]])
+    (mean, log_scale), (mean_p, log_scale_p) = dvaepp_latents.split_pair(q, p)
+    assert (mean, mean_p) == (0.75, 0.25)
+    np.testing.assert_allclose(log_scale, [[5 * np.tanh(7 / 5)]], rtol=1e-6)
+    np.testing.assert_allclose(log_scale_p, [[5 * np.tanh(3 / 5)]], rtol=1e-6)
+    (mean, log_scale), prior = dvaepp_latents.split_pair(None, p)
+    assert (mean, log_scale) == prior == (mean_p, log_scale_p)
 
 
 def test_groups_are_drawn_with_keys_of_their_own() -> None:
