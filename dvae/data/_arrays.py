@@ -152,7 +152,7 @@ def _set_apart(
 ) -> None:
     """Moves the last images of train to another split."""
     total = len(images["train"])
-    # Rounded first: 0.3 * 10 is a little more than 3.
+    # Rounded first: 0.29 * 100 is a little less than 29.
     count = max(1, math.floor(round(share * total, 6)))
     if count >= total:
         raise ValueError(

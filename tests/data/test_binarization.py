@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from dvae import data
+from dvae.data._dataset import sample_once
 
 
 def test_pixels_that_are_asked_for_are_those_of_the_functions(tmp_path):
@@ -61,6 +62,31 @@ def test_pixels_that_are_sampled_once() -> None:
     np.testing.assert_array_equal(
         once.train, data.from_arrays(levels, levels, binarization="once").train
     )
+
+
+def test_splits_are_sampled_with_seeds_of_their_own() -> None:
+    levels = np.random.default_rng(0).integers(0, 256, (5, 4, 4, 1), np.uint8)
+    images = data.Dataset("gray", levels, levels, levels, "none")
+    once, dynamic = data.binarized_once(images), data.binarized(images)
+    np.testing.assert_array_equal(dynamic.train, levels)
+    np.testing.assert_array_equal(once.train, sample_once(levels, 0))
+    for found in (once, dynamic):
+        np.testing.assert_array_equal(found.validation, sample_once(levels, 1))
+        np.testing.assert_array_equal(found.test, sample_once(levels, 2))
+    for split in (once.train, once.validation):
+        assert (split != once.test).any()
+    assert (once.train != once.validation).any()
+
+
+# Of levels 0, 17, ..., 255. Other bits would be other test images, and results that no earlier one
+# compares with.
+SAMPLED_ONCE = {0: "0000001010010111", 1: "0010001010101111", 2: "0000010111011011"}
+
+
+@pytest.mark.parametrize("seed", SAMPLED_ONCE)
+def test_bits_that_are_sampled_once_stay_the_same(seed) -> None:
+    levels = np.arange(0, 256, 17, dtype=np.uint8)
+    assert "".join(map(str, sample_once(levels, seed))) == SAMPLED_ONCE[seed]
 
 
 def test_processes_have_rows_of_one_draw() -> None:

@@ -51,6 +51,13 @@ def test_an_archive_without_a_test_split_gives_a_share(tmp_path) -> None:
         data.load(str(path))
 
 
+def test_a_share_has_all_of_its_images(tmp_path) -> None:
+    """Also where its product is a little less in binary: 0.29 * 100."""
+    path, images = tmp_path / "own.npz", np.zeros((100, 4, 4), np.uint8)
+    np.savez(path, train=images, validation=images[:3])
+    assert len(data.load(str(path), test_share=0.29).test) == 29
+
+
 def test_pixels_of_zeros_and_ones_are_bits(tmp_path) -> None:
     path, bits = tmp_path / "bits.npz", (GRAY > 127).astype(np.uint8)
     np.savez(path, train=bits, test=bits)

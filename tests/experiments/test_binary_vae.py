@@ -98,6 +98,17 @@ def test_start_is_centered_and_predicts_the_mean(images) -> None:
     np.testing.assert_allclose(jax.nn.sigmoid(bias), np.clip(mean, 1e-3, 1 - 1e-3), rtol=1e-4)
 
 
+def test_the_mean_of_bits_is_that_of_bits(monkeypatch, images) -> None:
+    means = []
+    monkeypatch.setattr(
+        binary_vae_task, "init_fn", lambda config, mean, condition: means.append(mean)
+    )
+    bits = images._replace(train=images.train // 128, binarization="static")
+    binary_vae.make_task(Config(**TINY), bits, sharding.make_mesh(1))
+    expected = bits.train.reshape(len(bits.train), -1).mean(0)
+    np.testing.assert_allclose(means[0], expected, rtol=1e-5)
+
+
 def test_dynamic_pixels_change_with_the_step_and_keep_their_mean() -> None:
     images = np.full((16, 4, 4, 1), 64, np.uint8)
     draw = jax.jit(
@@ -143,6 +154,8 @@ def test_evaluation_approaches_the_enumerated_log_likelihood(images, num_groups)
     assert (results.ess > 1).all()
     assert results.elbo.mean() < results.log_likelihood.mean()
     assert results.kl.shape == (1, 12, num_groups)
+    q = jax.nn.sigmoid(model.posterior_logits([]))
+    np.testing.assert_allclose(results.unit_variance[0], np.var(q, 0), rtol=1e-3)
     if num_groups == 1:  # more devices and the same batches: the same numbers
         several = binary_evaluation.Evaluator(config, images, sharding.make_mesh(4))
         again = several.evaluate(start.params, start.model_state, x, num_samples=2_000)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from dvaepp_cases import GRAPH, TINY, check_moved, start
 
-from dvae.models import boltzmann
+from dvae import boltzmann, rbm
+from dvae.models import boltzmann as machines
 from dvae.train import sharding
 from experiments.dvaepp import evaluation as dvaepp_evaluation
 from experiments.dvaepp import latents
@@ -46,7 +47,7 @@ def test_a_sharp_objective_is_the_elbo(images, row) -> None:
     log_z = 0.0
     if not row.startswith("bernoulli"):
         prior = state.params["prior"]
-        log_z = boltzmann.library(prior).exact.log_z(prior)
+        log_z = machines.library(prior).exact.log_z(prior)
     # The curve's log Z is an old one; its error is taken out.
     trained = metrics["objective"] + (metrics.get("log_z", 0.0) - log_z)
     evaluator = dvaepp_evaluation.Evaluator(config, images, sharding.make_mesh(1))
@@ -88,6 +89,12 @@ def test_a_step_has_the_loss_of_its_beta(images, row) -> None:
     assert abs(losses[2][0][0] - at_nine) > 1e-3
 
 
+def test_sizes_of_groups_count_their_positions() -> None:
+    config = Config(**TINY)
+    sizes = dvaepp_task.group_sizes(config, config.model((8, 12, 1)).config)
+    assert sizes == [config.num_groups * config.num_latents] + 2 * [2 * 3 * config.local_size]
+
+
 @pytest.mark.thorough
 def test_balancing_is_over_after_the_warm_up(images) -> None:
     config = Config(**{**TINY, "global_latents": "normal", "kl_warmup_steps": 4})
@@ -126,6 +133,25 @@ def test_the_carried_log_z_does_not_balance(images, row) -> None:
     assert metrics["kl_global"] > 0
     for a, b in zip(*map(jax.tree.leaves, (gradient, expected)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [latents.MAX_EXACT, latents.MAX_EXACT + 1])
+@pytest.mark.parametrize("kind", ["rbm", "graph"])
+def test_the_value_of_log_z_is_of_now_where_it_is_enumerated(kind, size) -> None:
+    """Its gradient is that of the carried one in any case: once, and none of the machine."""
+    zeros = lambda *shape: np.zeros(shape, np.float32)
+    if kind == "rbm":
+        machine, units = rbm.RBM(zeros(size), zeros(13), zeros(size, 13)), size + 13
+    else:
+        graph = boltzmann.graphs.grid(size)
+        machine, units = boltzmann.Machine(zeros(size), zeros(graph.num_edges), graph), size
+    value, (of_machine, of_log_z) = jax.value_and_grad(latents.current_log_z, argnums=(0, 1))(
+        machine, 3.0
+    )
+    exact = units * np.log(2)  # of no energy
+    np.testing.assert_allclose(value, 3.0 if size > latents.MAX_EXACT else exact, rtol=1e-5)
+    assert of_log_z == 1
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(of_machine))
 
 
 @pytest.mark.thorough

@@ -84,6 +84,14 @@ def test_evaluation_approaches_the_enumerated_log_likelihood(images) -> None:
     assert results.kl.shape == (1, 4, 3)
 
 
+def test_parts_of_the_kl_are_the_global_variables_and_each_group() -> None:
+    values = np.array([[1.0, 2.0]])
+    kl = np.array([[[1.0, 10.0, 100.0], [3.0, 30.0, 300.0]]])  # [S, images, parts]
+    found = dvaepp_evaluation.Evaluation(values, values, values, kl, None, None).means()
+    parts = {"kl_global": 2.0, "kl_local_1": 20.0, "kl_local_2": 200.0, "kl": 222.0}
+    assert {name: found[name] for name in parts} == parts
+
+
 @pytest.mark.thorough
 def test_samples_share_their_global_variables(images) -> None:
     config = Config(**{**TINY, "global_latents": "normal", "local_groups": 0})

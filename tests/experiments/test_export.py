@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 
 import dvae
-from dvae import trained
+from dvae import data, trained
 from dvae.models import code_prior, vq_conv
 from dvae.train import lock
+from dvae.train.state import TrainState
 from experiments import export
 from experiments.common import models
+from experiments.common.config import RunConfig
 
 SIZES = vq_conv.VQConvConfig(
     codebook_size=4, num_latents=2, code_dim=2, features=2, num_residual_blocks=0
@@ -37,6 +39,20 @@ def run_with_a_prior(tmp_path):
     models.save([made], tmp_path / "model")
     trained.save_prior(tmp_path / "model", FUNCTIONS, params, OF_PRIOR)
     return made, tmp_path
+
+
+def test_models_have_the_seeds_steps_and_numbers_of_their_own():
+    config = RunConfig(seed=3, num_seeds=2)
+    params = {"w": np.array([[1.0], [2.0]])}
+    state = TrainState(np.array([7, 9]), params, (), ())
+    images = data.Dataset("noise", *[np.zeros((1, 8, 4, 3), np.uint8)] * 3, "none")
+    test = {"rate_nats": [1.5, 2.5], "num_images": 4}
+    made = models.of_seeds(config, FUNCTIONS.model, lambda p, _: p, state, images, test)
+    assert [(m.card.seed, m.card.step, m.params["w"].item()) for m in made] == [
+        (3, 7, 1.0),
+        (4, 9, 2.0),
+    ]
+    assert [m.card.metrics["rate_nats"] for m in made] == [1.5, 2.5]
 
 
 @pytest.mark.parametrize("place", ["model", "shared"])

@@ -52,6 +52,33 @@ def test_the_variance_is_that_of_the_encoders_gradients_of_each_seed():
         np.testing.assert_allclose(value, expected, rtol=1e-4)
 
 
+def test_the_variance_is_that_of_numpy_for_a_known_gradient(monkeypatch):
+    """The encoder's gradient is one normal draw a key, and the decoder's is none of it."""
+
+    def slopes(key):
+        a, b = jax.random.normal(key, (2, 4))
+        return {"bias": a, "kernel": jnp.stack([b, a * b])}
+
+    def loss_fn(config, num_pixels, *, condition):
+        def loss(params, model_state, x, key, step):
+            network = params["network"]
+            products = jax.tree.map(lambda w, s: (w * s).sum(), network["encoders_0"], slopes(key))
+            return sum(jax.tree.leaves(products)) + 7 * network["decoder"].sum(), None
+
+        return loss
+
+    monkeypatch.setattr(task, "loss_fn", loss_fn)
+    variance = gradient_noise.variance_fn(Config(**TINY, gradient_draws=3), NUM_PIXELS)
+    encoder = {"bias": jnp.zeros(4), "kernel": jnp.zeros((2, 4))}
+    params = {"network": {"encoders_0": encoder, "decoder": jnp.ones(5)}}
+    key = jax.random.key(5)
+    draw = jax.jit(lambda key, i: ravel_pytree(slopes(jax.random.fold_in(key, i)))[0])
+    drawn = [draw(jax.random.clone(key), i) for i in range(3)]
+    expected = np.asarray(drawn, np.float64).var(0, ddof=1).sum()
+    found = jax.jit(variance)(params, {}, X, key, jnp.int32(0))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
 def test_the_training_elbo_is_of_the_last_step_on_evenly_spaced_images(tmp_path):
     """Grey levels are sampled once, and evaluated with one sample each."""
     levels = np.zeros((9, 1, 1, NUM_PIXELS), np.uint8)

@@ -1,12 +1,16 @@
 """`joint_vae`: how much the codes know of the classes, and sets without classes."""
 
+from types import SimpleNamespace
+
 import jax
 import numpy as np
 import pytest
 
 from dvae.train import sharding
+from dvae.train.state import TrainState
 from experiments.joint_vae import __main__ as joint_vae
 from experiments.joint_vae import evaluation as joint_evaluation
+from experiments.joint_vae import report as joint_report
 from experiments.joint_vae import task as joint_vae_task
 from experiments.joint_vae.config import PRESETS, Config
 
@@ -50,6 +54,42 @@ def test_accuracy_of_any_number_of_combinations(sizes) -> None:
         ]
         found = joint_evaluation.accuracy(config, fit, held_out, variable)
         assert found == np.mean(hits)
+
+
+class Labeling:
+    """An evaluator whose codes are the images' labels, which their pixels hold."""
+
+    def __init__(self, config, images, mesh):
+        self.train, self.train_labels = images.train, images.train_labels
+
+    def evaluate(self, params, model_state, images):
+        codes = images[None, :, 0, 0].astype(np.int32)
+        error = np.tile([0.01, 0.09], len(images))[None, : len(images)]
+        kl = np.ones(codes.shape)
+        return joint_evaluation.Evaluation(codes, error, error, error, kl, kl)
+
+
+def test_codes_and_labels_are_of_the_same_images(monkeypatch, tmp_path, images) -> None:
+    """Of fewer images than there are, too, which are spread over the set."""
+    rng = np.random.default_rng(0)
+    splits = {}
+    for split, count in (("train", 300), ("validation", 50), ("test", 60)):
+        labels = rng.integers(0, 4, count).astype(np.int32)
+        pixels = np.broadcast_to(labels[:, None, None, None], (count, 8, 8, 1)).astype(np.uint8)
+        splits |= {split: pixels, f"{split}_labels": labels}
+    images = images._replace(**splits, num_train_of_all=None)
+    config = Config(**{**TINY, "discrete": "4", "num_eval_images": 40, "num_test_images": 24})
+    state, mesh = TrainState(np.int32(7), {}, (), ()), sharding.make_mesh(1)
+    for module in (joint_evaluation, joint_report):
+        monkeypatch.setattr(module, "Evaluator", Labeling)
+    values = joint_evaluation.validator(config, images, mesh)(state)
+    assert values["accuracy"] == 1
+    monkeypatch.setattr(joint_report, "models", lambda *_: ())
+    result = SimpleNamespace(state=state, seconds=1.0)
+    test = joint_report.report(config, result, images, tmp_path, mesh).summary["test"]
+    assert test["accuracy"] == 1
+    for rmse in (values["rmse"], test["rmse"]):  # the root of a mean, not a mean of roots
+        np.testing.assert_allclose(rmse, 0.05**0.5, atol=1e-4)
 
 
 @pytest.mark.slow

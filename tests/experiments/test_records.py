@@ -114,6 +114,14 @@ def test_a_mean_over_images_and_its_error() -> None:
     assert run_report.over_images("x", values[:1]) == {"x": 3.0, "x_standard_error": error}
 
 
+def test_a_mean_over_seeds_and_their_deviation() -> None:
+    assert run_report.over_seeds("x", np.array([1.0, 2.0, 6.0])) == {
+        "x_mean_over_seeds": 3.0,
+        "x_standard_deviation_over_seeds": 2.6458,  # sqrt(7), of n - 1
+    }
+    assert run_report.over_seeds("x", np.array([1.0])) == {}
+
+
 @pytest.mark.parametrize("program", ["cifar_vq", "binary_vae", "dvaepp"])
 def test_one_image_has_no_error(tmp_path, program) -> None:
     # Every warning is an error: a deviation of one value would warn, and be NaN.

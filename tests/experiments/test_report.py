@@ -10,6 +10,9 @@ import test_export
 
 from dvae import trained
 from experiments import report
+from experiments.cifar_vq import evaluation as vq_evaluation
+from experiments.cifar_vq import report as vq_report
+from experiments.cifar_vq.config import Config
 from experiments.common import groups as run_groups
 
 
@@ -161,6 +164,24 @@ def test_images_of_ones_own_that_stand_for_the_set_have_the_published_value_besi
     path.write_text(json.dumps({**json.loads(path.read_text()), "dataset": "cifar10.npz"}))
     (row,) = cells_of(report.compare([run], tmp_path / "out"))
     assert (row["data set"], row["published"]) == ("cifar10.npz", "4.61")
+
+
+def test_bits_of_likeliest_codes_and_of_importance_samples_have_all_their_nats() -> None:
+    config, counts = Config(test_samples=5), np.ones((1, 2, 3), int)
+    rate, distortion = np.array([[1.0, 2.0], [3.0, 5.0]])[:, None]
+    test = vq_evaluation.Evaluation(rate, distortion, counts, 4)
+    others = vq_evaluation.Others(2 * distortion, -distortion, np.array([[2.0, 3.0]]))
+    bits = 4 * np.log(2)
+    assert vq_report._summarize_others(config, test, others) == {
+        "mode_bits_per_dim": np.round(9.5 / bits, 4),
+        "mode_bits_per_dim_standard_error": np.round(2.5 / bits, 4),
+        "nll_nats": 4.0,
+        "nll_nats_standard_error": 1.0,
+        "nll_bits_per_dim": np.round(4 / bits, 4),
+        "nll_bits_per_dim_standard_error": np.round(1 / bits, 4),
+        "importance_samples": 5,
+        "effective_samples": 2.5,
+    }
 
 
 @pytest.mark.parametrize("estimator", ["vq", "vq_ema"])

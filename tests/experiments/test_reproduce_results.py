@@ -155,6 +155,8 @@ def test_runs_of_other_settings_are_not_averaged(place, capsys) -> None:
     assert row()[0] == "107.00", "nor is what was cut off"
     leave_run(place, 3, nll=108.0, eval_interval=7)
     assert row() == ["107.50 ± 0.71", "300,000 / 300,000", "15%", "2"]
+    leave_run(place, 4, steps=400_000, num_steps=400_000, nll=99.0, adam_eps=1e-3)
+    assert row() == ["107.50 ± 0.71", "300,000 / 300,000", "15%", "2"], "however long the others"
 
 
 def test_one_seed_takes_the_place_of_five_only_where_it_is_longer(place, capsys) -> None:

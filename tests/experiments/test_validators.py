@@ -2,6 +2,7 @@
 
 import types
 
+import jax
 import numpy as np
 import pytest
 
@@ -12,6 +13,7 @@ from experiments.cifar_vq import config as vq_config
 from experiments.cifar_vq import evaluation as vq_evaluation
 from experiments.code_prior import config as prior_config
 from experiments.code_prior import evaluation as prior_evaluation
+from experiments.common import evaluation
 from experiments.dvaepp import config as dvaepp_config
 from experiments.dvaepp import evaluation as dvaepp_evaluation
 from experiments.joint_vae import config as joint_config
@@ -57,3 +59,11 @@ def test_validations_take_images_from_all_over_the_set(monkeypatch, module, conf
         with pytest.raises(Seen) as seen:
             validate(state)
         assert seen.value.args == (numbers,)
+
+
+def test_a_seed_has_the_same_key_in_every_run() -> None:
+    together = evaluation.seed_keys(BinaryConfig(seed=3, num_seeds=2))
+    alone = evaluation.seed_keys(BinaryConfig(seed=4))
+    found = [jax.random.key_data(key).tolist() for key in (*together, *alone)]
+    expected = [jax.random.fold_in(jax.random.key(seed), 2) for seed in (3, 4, 4)]
+    assert found == [jax.random.key_data(key).tolist() for key in expected]

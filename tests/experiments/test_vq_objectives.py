@@ -9,7 +9,7 @@ from dvae import vq
 from dvae.models import vq_conv
 from experiments.cifar_vq import objectives
 
-B, H, W, N, C, D = 2, 1, 2, 2, 3, 2
+B, H, W, N, C, D = 3, 1, 2, 2, 5, 4
 ONE = jnp.ones(())
 
 
@@ -86,6 +86,9 @@ def test_vimco_value_is_the_importance_weighted_bound(problem) -> None:
     expected = np.log(np.mean(np.exp(weights), axis=0))
     np.testing.assert_allclose(terms.objective, expected, rtol=1e-4)
     np.testing.assert_allclose(terms.surrogate, expected.mean(), rtol=1e-4)
+    weighted = objectives.vimco(jax.random.key(0), *problem, kl_weight=0.5 * ONE, num_samples=4)
+    np.testing.assert_allclose(weighted.objective, expected, rtol=1e-4)
+    assert abs(weighted.surrogate - expected.mean()) > 1e-3, "the warm-up is training's alone"
 
 
 @pytest.mark.thorough

@@ -1,11 +1,13 @@
 """The networks of DVAE++: shapes, what sees what, and what makes no model."""
 
+import operator
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dvae.models import dvaepp, se_resnet
+from dvae.models import dvaepp, dvaepp_latents, se_resnet
 from dvae.models.multiscale import MultiscaleConfig
 
 CONFIG = dvaepp.DVAEPPConfig(
@@ -106,6 +108,31 @@ def test_remat_changes_nothing(model) -> None:
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3 * float(jnp.abs(a).max()))
 
 
+def test_scales_are_bounded_after_they_are_added_up() -> None:
+    q, p = np.array([[0.5, 4.0]]), np.array([[0.25, 3.0]])
+    (mean, log_scale), (mean_p, log_scale_p) = dvaepp_latents.split_pair(q, p)
+    assert (mean, mean_p) == (0.75, 0.25)
+    np.testing.assert_allclose(log_scale, [[5 * np.tanh(7 / 5)]], rtol=1e-6)
+    np.testing.assert_allclose(log_scale_p, [[5 * np.tanh(3 / 5)]], rtol=1e-6)
+    (mean, log_scale), prior = dvaepp_latents.split_pair(None, p)
+    assert (mean, log_scale) == prior == (mean_p, log_scale_p)
+
+
+def test_groups_are_drawn_with_keys_of_their_own() -> None:
+    module = dvaepp.DVAEPP(dvaepp.DVAEPPConfig(**{**vars(CONFIG), "remat": False}))
+    context = jnp.zeros((2, 3, 3, CONFIG.features))
+
+    def noise(key, q, p):
+        return jnp.zeros((*p.shape[:-1], 2)), jax.random.normal(key, (2,))
+
+    def run(key):
+        inputs = (key, context, None, noise)
+        return module.init_with_output(jax.random.key(1), *inputs, method="local_groups")[0][1]
+
+    drawn = jax.jit(run)(jax.random.key(0))
+    assert len(np.unique(drawn)) == drawn.size == 6
+
+
 def test_no_groups_is_a_model_too() -> None:
     config = dvaepp.DVAEPPConfig(**{**vars(CONFIG), "local_groups": 0})
     module = dvaepp.DVAEPP(config)
@@ -120,6 +147,42 @@ def test_a_residual_block_starts_as_the_identity() -> None:
     block = se_resnet.SEResidualBlock(4)
     params = block.init(jax.random.key(1), x)
     np.testing.assert_array_equal(block.apply(params, x), x)
+
+
+def numpy_block(params, x):
+    """The residual block of the docstring in float64, images [B, H, W, I]."""
+    conv_names = iter(f"Conv_{i}" for i in range(3))
+    elu = lambda y: np.where(y > 0, y, np.expm1(np.minimum(y, 0)))
+    dense = lambda name, y: y @ params[name]["kernel"] + params[name]["bias"]
+
+    def norm(name, y):
+        y = y - y.mean(-1, keepdims=True)
+        y = y / np.sqrt((y**2).mean(-1, keepdims=True) + 1e-6)
+        return y * params[name]["scale"] + params[name]["bias"]
+
+    def conv(y):
+        kernel, bias = operator.itemgetter("kernel", "bias")(params[next(conv_names)])
+        side = len(kernel)
+        padded = np.pad(y, [(0, 0), *[(side // 2, side // 2)] * 2, (0, 0)])
+        windows = np.lib.stride_tricks.sliding_window_view(padded, (side, side), (1, 2))
+        return np.einsum("bhwcij,ijcf->bhwf", windows, kernel) + bias
+
+    y = conv(elu(norm("LayerNorm_0", x)))
+    y = conv(elu(norm("LayerNorm_1", y)))
+    squeezed = np.maximum(dense("Dense_0", y.mean((1, 2))), 0)
+    gates = 1 / (1 + np.exp(-dense("Dense_1", squeezed)))
+    return conv(x) + y * gates[:, None, None]
+
+
+def test_a_residual_block_against_its_definition() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2, 3, 5, 3))
+    block = se_resnet.SEResidualBlock(8)
+    as_float32 = lambda tree: jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), tree)
+    shapes = jax.eval_shape(block.init, jax.random.key(0), as_float32(x))["params"]
+    params = jax.tree.map(lambda leaf: 0.5 * rng.normal(size=leaf.shape), shapes)
+    found = jax.jit(lambda p, x: block.apply({"params": p}, x))(*as_float32((params, x)))
+    np.testing.assert_allclose(found, numpy_block(params, x), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.thorough

@@ -70,6 +70,12 @@ def test_one_kind_of_latent_variables_is_enough(sizes) -> None:
     assert module.apply({"params": params}, q.mean, c, method="pixel_logits").shape == x.shape
 
 
+def test_levels_are_read_from_zero_to_one() -> None:
+    x = joint.as_float(np.array([0, 51, 255], np.uint8).reshape(1, 3, 1, 1))
+    assert x.dtype == jnp.float32
+    np.testing.assert_allclose(x.ravel(), [0, 0.2, 1], rtol=1e-6)
+
+
 def test_likelihood_of_grey_levels_is_a_cross_entropy() -> None:
     x = np.array([0.0, 0.25, 1.0]).reshape(1, 3, 1, 1)
     p = np.array([0.1, 0.6, 0.7]).reshape(1, 3, 1, 1)

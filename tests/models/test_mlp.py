@@ -84,3 +84,38 @@ def test_products_in_bfloat16_keep_float32_sums_and_parameters():
 def test_sizes_that_make_no_model_are_refused(sizes):
     with pytest.raises(ValueError, match="group_sizes"):
         mlp.BinaryVAEConfig(group_sizes=sizes)
+
+
+def test_batch_norm_against_its_definition():
+    """Of a batch whose variance is that of the epsilon, and of moving averages."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(4, 2)) * 0.1 + 0.3
+    kernel, output = rng.normal(size=(2, 2, 2))
+    scale, shift, old_mean = rng.normal(size=(3, 2))
+    old_variance = np.array([0.02, 0.5])
+    as_float32 = lambda tree: jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), tree)
+    variables = {
+        "params": {
+            "hidden_0": {"kernel": kernel},
+            "norm_0": {"scale": scale, "bias": shift},
+            "output": {"kernel": output, "bias": np.zeros(2)},
+        },
+        "batch_stats": {"norm_0": {"mean": old_mean, "var": old_variance}},
+    }
+    network = lambda train: mlp.Mlp((2,), 2, batch_norm=True, train=train)
+    h = x @ kernel
+    mean, variance = h.mean(0), h.var(0)
+    assert (variance < 0.1).all()
+
+    def expected(mean, variance):
+        return np.tanh(scale * (h - mean) / np.sqrt(variance + 1e-2) + shift) @ output
+
+    inputs = as_float32((variables, x))
+    train = jax.jit(lambda v, x: network(True).apply(v, x, mutable=["batch_stats"]))
+    found, moved = train(*inputs)
+    np.testing.assert_allclose(found, expected(mean, variance), rtol=1e-5, atol=1e-5)
+    moved = moved["batch_stats"]["norm_0"]
+    np.testing.assert_allclose(moved["mean"], 0.8 * old_mean + 0.2 * mean, rtol=1e-5)
+    np.testing.assert_allclose(moved["var"], 0.8 * old_variance + 0.2 * variance, rtol=1e-5)
+    found = jax.jit(network(False).apply)(*inputs)
+    np.testing.assert_allclose(found, expected(old_mean, old_variance), rtol=1e-5, atol=1e-5)

@@ -44,6 +44,43 @@ def test_the_scales_partition_the_image(size, num_scales) -> None:
     np.testing.assert_array_equal(scored, 1)
 
 
+def test_networks_see_pixels_from_minus_one_to_one() -> None:
+    bits, levels = np.array([0, 1], np.uint8), np.array([0, 51, 255], np.uint8)
+    np.testing.assert_array_equal(multiscale.center(bits, 0), [-1, 1])
+    np.testing.assert_allclose(multiscale.center(levels, 2), [-1, -0.6, 1], rtol=1e-6)
+    assert multiscale.center(levels, 2).dtype == jnp.float32
+
+
+@pytest.mark.parametrize("num_mixtures", [0, 2])
+def test_scales_are_drawn_with_keys_of_their_own(monkeypatch, num_mixtures) -> None:
+    module = multiscale.MultiscaleDecoder(
+        multiscale.MultiscaleConfig(**TINY, num_scales=3, num_mixtures=num_mixtures)
+    )
+    context, images = jnp.zeros((1, 1, 1, 4)), jnp.zeros((1, 4, 4, 1), jnp.uint8)
+    init = lambda key: module.init(key, context, images, method="log_likelihood")
+    shapes = jax.eval_shape(init, jax.random.key(0))
+    params = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    used = []
+
+    def sample(key, params, **options):
+        used.append(jax.random.key_data(key))
+        return jnp.zeros((*params.shape[:-1], 1))
+
+    monkeypatch.setattr(multiscale.bernoulli, "sample", sample)
+    monkeypatch.setattr(multiscale.discretized_logistic, "sample", sample)
+
+    def keys_of(method):
+        used.clear()
+        module.apply(params, jax.random.key(1), context, method=method)
+        return jnp.stack(used)
+
+    keys = np.asarray(jax.jit(lambda: keys_of("generate"))())
+    assert len(np.unique(keys, axis=0)) == len(keys) == 3
+    if not num_mixtures:
+        before = jax.jit(lambda: keys_of("generate_mean"))()
+        np.testing.assert_array_equal(before, keys[:2])
+
+
 @pytest.mark.many_cases
 @pytest.mark.parametrize("num_scales", [1, 3])
 def test_probabilities_of_all_4x4_images_sum_to_one(num_scales) -> None:

@@ -94,6 +94,14 @@ def test_total_under_vmap(problem) -> None:
             np.testing.assert_allclose(a[i], b, rtol=2e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("use_matmul", [True, False])
+def test_terms_of_the_total_have_no_gradient(monkeypatch, problem, use_matmul) -> None:
+    head, params, x, images = problem
+    monkeypatch.setattr(convolution, "use_matmul", lambda: use_matmul)
+    total = lambda x: head.apply({"params": params}, x, images, method="total_log_likelihood")
+    assert not jax.jit(jax.grad(lambda x: total(x)[1].sum()))(x).any()
+
+
 def test_bfloat16_stays_close(problem) -> None:
     _, params, x, images = problem
     values, gradients = [], []

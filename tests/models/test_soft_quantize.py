@@ -121,6 +121,17 @@ def test_no_gradient_of_a_kl_that_is_not_used() -> None:
     chex.assert_trees_all_close(found, jax.grad(lambda x: total((*x, log_prior)))(inputs))
 
 
+def test_no_gradient_flows_through_the_temperature() -> None:
+    logits = jax.random.normal(jax.random.key(2), (5, N, 4))
+    log_prior = jnp.full((N, 4), -np.log(4))
+
+    def largest(temperature):
+        key = jax.random.clone(KEY)
+        return vq_conv.soft_codes(key, logits, log_prior, temperature)[0].max(-1).sum()
+
+    assert jax.jit(jax.grad(largest))(0.5) == 0
+
+
 def test_seeds_in_one_program() -> None:
     several = [arrays(128), arrays(128, spread=2.0)]
     stacked = jax.tree.map(lambda *xs: jnp.stack(xs), *several)

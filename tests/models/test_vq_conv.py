@@ -41,6 +41,20 @@ def test_shapes_and_prior(model) -> None:
     np.testing.assert_allclose(np.exp(apply(module, params, "log_prior")).sum(-1), 1, rtol=1e-6)
 
 
+def test_the_encoder_sees_levels_from_minus_one_to_one(model) -> None:
+    module, params, images, _ = model
+    images = np.array(images)
+    images[0, 0, 0] = 0
+    images[0, 0, 1] = 255
+    scaled = (images.astype(np.float64) / 127.5 - 1).astype(np.float32)
+    assert (scaled.min(), scaled.max()) == (-1, 1)
+    run = lambda x: vq_conv.Encoder(CONFIG).apply({"params": params["encoder"]}, x)
+    expected = jax.jit(run)(scaled)
+    np.testing.assert_allclose(
+        apply(module, params, "encode", images), expected, rtol=1e-5, atol=1e-5
+    )
+
+
 def test_posterior_logits_against_the_definition(model) -> None:
     module, params, images, codebook = model
     params = {**params, "log_scale": jnp.array([0.3, -0.7])}

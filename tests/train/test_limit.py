@@ -75,12 +75,12 @@ def session(num_calls, speed=0.0):
 def measured_clock(now, limit, *, monitored=True):
     """A clock at 100 s that knows: a call takes 1 s, a validation 4 and a checkpoint 2."""
     clock = _limit.Clock(limit, monitored=monitored)
-    one = session(10, speed=1.0)
+    one = session(10, speed=5.0)
     one.validate = lambda lasting: setattr(now, "seconds", now.seconds + 4.0)
     clock.validate(one, lasting=True)
     one.save = lambda validated: setattr(now, "seconds", now.seconds + 2.0)
     clock.save(one, validated=True)
-    clock.recorded(one, loop.LoopConfig(num_steps=100))
+    clock.recorded(one, loop.LoopConfig(num_steps=100, steps_per_call=5))
     now.seconds = 100.0
     return clock
 

@@ -80,6 +80,15 @@ def test_a_signal_saves_and_leaves_the_validation(lengths) -> None:
         assert short.record
 
 
+@pytest.mark.parametrize("lengths", [*itertools.product([1, 4], [0, 4], [0, 4])])
+def test_the_end_of_the_time_saves_and_validates_what_may_be_best(lengths) -> None:
+    schedule = Schedule(LoopConfig(8, 1, *lengths), monitored=True)
+    for step in range(1, 9):
+        due = schedule.at(step)
+        assert due.cut_off(monitored=True) == Due(0, due.log, True, due.lasting, True)
+        assert due.cut_off(monitored=False) == Due(0, due.log, due.validate, due.lasting, True)
+
+
 @pytest.mark.parametrize(("step", "seen"), [(-2, 0), (1, 0), (3, 2), (14, 12)])
 def test_steps_that_the_loop_never_sees_are_refused(step, seen) -> None:
     message = f"step={step} must be a multiple of steps_per_call=2 .*; take step={seen}$"

@@ -12,6 +12,7 @@ from resuming import assert_resumes_bitwise, walk
 from dvae.train import best, distributed, loop, sharding
 from dvae.train._session import start_or_restore
 from dvae.train.checkpoint import Checkpoints
+from dvae.train.metrics import read_metrics
 
 CONFIG = loop.LoopConfig(num_steps=8, log_interval=2, eval_interval=4, checkpoint_interval=4)
 OPTIMIZER = optax.adam(0.1)
@@ -36,6 +37,7 @@ def test_what_is_saved_is_restored(tmp_path, mesh, monitor) -> None:
     session = start_or_restore(task, CONFIG, tmp_path, mesh)
     assert (session.step, session.saved, session.validated) == (0, None, True)
     assert (session.best is None) == (monitor is None)
+    session.began -= 2000
     with session.closing():
         session.advance(1)
         session.record()
@@ -44,7 +46,7 @@ def test_what_is_saved_is_restored(tmp_path, mesh, monitor) -> None:
     restored = start_or_restore(task, CONFIG, tmp_path, mesh)
     assert (restored.step, restored.saved, restored.validated) == (1, 1, True)
     assert restored.num_calls == 0
-    assert restored.seconds > 0
+    assert 2000 < restored.seconds < 4000, "with those of the session before"
     ends = (session.state, session.best), (restored.state, restored.best)
     for a, b in zip(*map(jax.tree.leaves, ends), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -63,6 +65,20 @@ def test_a_validation_that_a_longer_run_does_not_make_is_not_saved(tmp_path, mes
     assert np.isinf(restored.best.value)
     assert int(restored.best.step) == 0
     leave(restored)
+
+
+@pytest.mark.parametrize("scanned", [False, True])
+def test_a_record_has_the_means_of_all_steps_since_the_last(tmp_path, mesh, scanned) -> None:
+    session = start_or_restore(make_task(), CONFIG, tmp_path, mesh)
+    session.step, session.scanned = 4, scanned
+    steps = [{"loss": np.float32(x), "of_seeds": np.float32([x, 0])} for x in (1, 2, 3, 6)]
+    calls = [jax.tree.map(lambda *x: np.stack(x), *pair) for pair in (steps[:2], steps[2:])]
+    session.pending = calls if scanned else steps
+    with session.closing():
+        session.record()
+    (record,) = read_metrics(tmp_path)
+    found = record["step"], record["train/loss"], record["train/of_seeds"]
+    assert found == (4, 3.0, [3.0, 0.0])
 
 
 @pytest.mark.thorough

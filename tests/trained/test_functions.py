@@ -115,6 +115,37 @@ def test_the_effective_number_is_that_of_the_weights_of_all_draws() -> None:
     np.testing.assert_allclose(estimate.value, expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(x, marks=() if x == "joint_vae" else pytest.mark.thorough) for x in NAMES],
+)
+def test_models_that_know_nothing_have_one_likelihood(name) -> None:
+    """At parameters of zero q is p, so that all weights are p(x): all images are equally likely."""
+    functions, images = models.FUNCTIONS[name], models.images_of(name)
+    zeros = lambda like: jnp.zeros(like.shape, like.dtype)
+    params = jax.tree.map(zeros, functions.abstract_params())
+    if "log_z" in params:
+        params["log_z"] += {"graph": 5}.get(name, 4) * np.log(2)  # of its units
+    if functions.pixels == "levels" and name != "joint_vae":
+        log_p = -images[0].size * np.log(256)
+    else:
+        log_p = -images[0].size * np.log(2)
+    if name == "nearest":
+        log_p -= 2 * 1 * 2 * np.log(4)  # a code alone does not make up for its prior
+    model = trained.Model(functions, params, {"dataset": "noise"})
+    found = model.log_likelihood(jax.random.key(0), images, num_samples=3)
+    np.testing.assert_allclose(found, log_p, rtol=1e-5)
+
+
+def test_groups_of_bits_are_drawn_apart() -> None:
+    functions = models.FUNCTIONS["machine"]
+    zeros = lambda like: jnp.zeros(like.shape, like.dtype)
+    params = jax.tree.map(zeros, functions.abstract_params())
+    model = trained.Model(functions, params, {"dataset": "noise"})
+    bits = model.encode(jax.random.key(0), np.zeros((20, *functions.image_shape), np.uint8))
+    assert (bits[:, :2] != bits[:, 2:]).any()
+
+
 def test_one_code_makes_one_bound() -> None:
     """Where the posterior is the nearest code, importance samples are all alike."""
     model, images = models.make("nearest"), models.images_of("nearest")
