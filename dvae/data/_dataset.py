@@ -8,7 +8,7 @@ import numpy as np
 from dvae import _extras
 
 # Ends every message, so that someone without a network has a next step.
-EMBEDDED_HINT = "sets that need no files: --dataset=patches (color), or digits (binary)"
+EMBEDDED_HINT = "sets that need no files (--dataset): patches (color), or digits (binary)"
 
 THRESHOLD = 127  # the highest level that `thresholded` makes a 0 of
 SPLITS = ("train", "validation", "test")

@@ -194,8 +194,8 @@ def _open(name: str, split: str, data_dir: str, *, key: str | None = "image") ->
     except Exception as error:
         raise DataUnavailableError(
             f"{name} {found}, and preparing it failed: {_reason(error)}; with a network, pip "
-            "install '.[prepare]' in the checkout (TensorFlow) and run again, or point --data_dir "
-            f"at a prepared TFDS folder; {EMBEDDED_HINT}"
+            "install '.[prepare]' in the checkout (TensorFlow) and run again, or give a prepared "
+            f"TFDS folder as data_dir (--data_dir); {EMBEDDED_HINT}"
         ) from error
 
 

@@ -9,6 +9,7 @@ same steps.
 
 import math
 from dataclasses import dataclass
+from numbers import Integral
 from typing import NamedTuple
 
 __all__ = ["MAX_STEPS", "Due", "LoopConfig", "Schedule"]
@@ -31,6 +32,9 @@ class LoopConfig:
 
     def __post_init__(self) -> None:
         """Raises ValueError for lengths that the calls of the step cannot keep."""
+        for name, value in vars(self).items():
+            if not isinstance(value, Integral):
+                raise ValueError(f"{name}={value!r} must be a whole number of steps, of type int")
         if self.num_steps < 1 or self.steps_per_call < 1 or self.log_interval < 1:
             raise ValueError(
                 "num_steps, steps_per_call and log_interval must be at least 1, got "

@@ -25,7 +25,7 @@ from jax.sharding import Mesh
 from dvae.train import _compiler, distributed, sharding, status
 from dvae.train import best as best_params
 from dvae.train._schedule import LoopConfig
-from dvae.train._task import Task
+from dvae.train._task import Task, check_known
 from dvae.train.best import Best
 from dvae.train.checkpoint import Checkpoints
 from dvae.train.metrics import MetricsWriter, NoMetrics, Progress
@@ -100,7 +100,7 @@ class Session:
         self.pending = []
         self._check_finite(window)
         means = {name: value.mean(0) for name, value in window.items()}
-        _check_known("shown", self.task.shown, means)
+        check_known("shown", self.task.shown, means)
         shown = {name: float(means[name].mean()) for name in self.task.shown}
         speed = self.progress.update(self.step, shown)
         self.writer.write(self.step, {f"train/{k}": v for k, v in {**means, **speed}.items()})
@@ -118,7 +118,7 @@ class Session:
         with status.phase(f"validating at step {self.step}", silent=not distributed.is_main()):
             values = self.task.evaluate(self.state)
         if self.best is not None and self.task.monitor is not None:
-            _check_known("monitor", (self.task.monitor,), values)
+            check_known("monitor", (self.task.monitor,), values)
             self.best = _update_best(self.best, np.float32(values[self.task.monitor]), self.state)
             if lasting:
                 self.lasting_best = self.best
@@ -195,7 +195,8 @@ def start_or_restore(task: Task, config: LoopConfig, workdir: Path, mesh: Mesh) 
       The session, before its first call.
 
     Raises:
-      ValueError: the checkpoint is of a step where the run of `config` is never seen.
+      ValueError: the checkpoint is of a step where the run of `config` is never seen, or
+        `Task.monitor` names no value of a jitted evaluation.
       CheckpointError: the checkpoint cannot be read.
     """
     began = time.perf_counter()
@@ -213,6 +214,9 @@ def start_or_restore(task: Task, config: LoopConfig, workdir: Path, mesh: Mesh) 
             start = _initialize(task, key_init, data, mesh)
         else:
             start = _restore(task, key_init, data, mesh, checkpoints, saved)
+    if task.monitor and config.eval_interval and isinstance(task.evaluate, jax.stages.Wrapped):
+        # Compiled or not, it is traced but once: this costs nothing, and saves a training.
+        check_known("monitor", (task.monitor,), jax.eval_shape(task.evaluate, start.state))
     writer = MetricsWriter(workdir, start.step) if main else NoMetrics()
     progress = Progress(start.step, config.num_steps, task.images_per_step, silent=not main)
     if saved is not None:
@@ -295,14 +299,6 @@ def _compiled(
         return state, jax.block_until_ready(metrics) if must_wait else metrics
 
     return call
-
-
-def _check_known(field: str, names: tuple[str, ...], metrics: Mapping[str, Any]) -> None:
-    """Raises ValueError for a name of a task's field that no metric has."""
-    if unknown := [name for name in names if name not in metrics]:
-        raise ValueError(
-            f"Task.{field} names {', '.join(unknown)}, and the metrics are {', '.join(metrics)}"
-        )
 
 
 _update_best = jax.jit(best_params.update)

@@ -7,7 +7,7 @@ import jax
 
 from dvae.train.state import StepFn, TrainState, scan_batches, scan_steps
 
-__all__ = ["ADVICE", "Task"]
+__all__ = ["ADVICE", "Task", "check_known"]
 
 PyTree = Any
 ADVICE = "A smaller learning rate or float32 usually helps"
@@ -26,7 +26,9 @@ class Task(NamedTuple):
     shown: tuple[str, ...] = ("loss",)  # the metrics beside the progress bar
     # The validation metrics on the line that says them in the terminal; None: all.
     shown_of_validation: tuple[str, ...] | None = None
-    monitor: str | None = None  # the validation metric, lower is better, whose best step is kept
+    # The validation metric, lower is better, whose best step is kept. Names that there are not are
+    # found at the start if `evaluate` is jitted, else at the first validation.
+    monitor: str | None = None
     advice: str = ADVICE  # against non-finite metrics
     # (step, steps in a call) -> what each call from there on has as data; `data` is then for
     # `init` alone. See `feeding`.
@@ -44,3 +46,11 @@ class Task(NamedTuple):
             return self.step
         scan = scan_steps if self.feed is None else scan_batches
         return scan(self.step, num_steps, last_only=self.last_only)
+
+
+def check_known(field: str, names: tuple[str, ...], metrics: Mapping[str, Any]) -> None:
+    """Raises ValueError for a name of a task's field that no metric has."""
+    if unknown := [name for name in names if name not in metrics]:
+        raise ValueError(
+            f"Task.{field} names {', '.join(unknown)}, and the metrics are {', '.join(metrics)}"
+        )

@@ -5,6 +5,7 @@ that is killed while writing restarts from the one before. `config.json` beside 
 what they are checkpoints of; a run under another configuration is refused.
 """
 
+import functools
 import json
 import os
 from collections.abc import Collection, Iterator
@@ -198,7 +199,8 @@ class Checkpoints:
           The state and the JSON record.
 
         Raises:
-          CheckpointError: a file of it is damaged, or it is of another model.
+          CheckpointError: a file of it is damaged, or it is of another model; the message says
+            which, and names the arrays.
         """
         abstract = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), like
@@ -211,6 +213,11 @@ class Checkpoints:
                 ),
             )
         except Exception as error:  # Orbax, TensorStore and JSON have no one exception for it
+            if differing := _differing(self._folder / str(step) / "state", abstract):
+                raise CheckpointError(
+                    f"{self._folder} holds the state of another model ({differing}); choose "
+                    "another workdir, or delete that folder to start anew"
+                ) from error
             others = [str(other) for other in self._manager.all_steps() if other != step]
             remedy = (
                 f"delete that folder to continue from step {others[-1]}"
@@ -219,7 +226,7 @@ class Checkpoints:
             )
             raise CheckpointError(
                 f"the checkpoint in {self._folder / str(step)} cannot be read "
-                f"({_one_line(error)}); {remedy}, or choose another --workdir"
+                f"({_one_line(error)}); {remedy}, or choose another workdir"
             ) from error
         return restored["state"], restored["info"]
 
@@ -256,6 +263,34 @@ class Checkpoints:
                 f"a checkpoint cannot be written to {self._folder} ({_one_line(error)}); {kept}; "
                 "make room there and start the same command again"
             ) from error
+
+
+def _differing(folder: Path, like: PyTree) -> str:
+    """Names arrays whose shapes are others in a checkpoint; empty: none, or they are unknown."""
+    try:  # what restoring takes is never refused: this is read where it failed
+        there = _shapes(ocp.StandardCheckpointHandler().metadata(folder).tree)
+    except Exception:  # as above
+        return ""
+    here = _shapes(jax.eval_shape(_plain, like))
+    of = lambda shapes, name: shapes.get(name, "absent")
+    found = [
+        f"{name}: {of(there, name)} there, {of(here, name)} here"
+        for name in sorted(there.keys() | here.keys(), key=lambda x: ("params" not in x, x))
+        if there.get(name) != here.get(name)
+    ]
+    return ", ".join([*found[:3], *(["..."] if len(found) > 3 else [])])
+
+
+def _plain(tree: PyTree) -> PyTree:
+    """Makes of typed keys the integers that are saved."""
+    is_key = lambda x: jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+    return jax.tree.map(lambda x: jax.random.key_data(x) if is_key(x) else x, tree)
+
+
+def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
+    """Returns shapes by names such as params/w."""
+    name = functools.partial(jax.tree_util.keystr, simple=True, separator="/")
+    return {name(path): tuple(x.shape) for path, x in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def _one_line(error: Exception) -> str:

@@ -261,7 +261,7 @@ def _describe(path: Path, holder: Holder | None) -> str:
 
 def _refusal(path: Path, holder: Holder | None) -> str:
     """Returns the message that says who holds the lock, and what to do."""
-    remedy = "wait until it ends, stop it, or choose another --workdir"
+    remedy = "wait until it ends, stop it, or choose another workdir"
     if holder is None or holder.machine != _this_process().machine:
         minutes = f"{STALE_SECONDS / 60:.0f} minutes"
         remedy += f" (if it is dead, a start {minutes} after its death continues the run)"

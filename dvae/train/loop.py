@@ -13,6 +13,7 @@ them know alike, and only the main one writes.
 import contextlib
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -81,8 +82,8 @@ def fit(
       them (None where `eval_interval` is 0).
 
     Raises:
-      ValueError: the checkpoint is of a later step than `num_steps`, or of one inside of a call; or
-        the task names a metric that there is not.
+      ValueError: the checkpoint is of a later step than `num_steps`, or of one inside of a call;
+        the task names a metric that there is not; or `workdir` cannot be written.
       LockedError: another process trains in `workdir`.
       NonFiniteError: a metric is not finite; the last checkpoint before it is kept.
       StoppedError: SIGTERM, SIGINT or SIGHUP came, to any process; the state was saved first.
@@ -91,7 +92,7 @@ def fit(
       PeerError: another process of the run is gone.
     """
     workdir = Path(workdir)
-    with lock.hold(workdir) if distributed.is_main() else contextlib.nullcontext() as held:
+    with _hold(workdir) as held:
         session = start_or_restore(task, config, workdir, mesh)
         schedule = Schedule(config, monitored=task.monitor is not None)
         monitored = schedule.monitored and config.eval_interval > 0
@@ -140,6 +141,21 @@ def fit(
         # Without a validation it is what training began with.
         best = session.best if config.eval_interval else None
         return Result(session.state, session.seconds, best)
+
+
+@contextlib.contextmanager
+def _hold(workdir: Path) -> Iterator[lock.Held | None]:
+    """Holds the lock of the folder in this context, in the main process."""
+    held = None
+    with contextlib.ExitStack() as stack:
+        if distributed.is_main():
+            try:
+                held = stack.enter_context(lock.hold(workdir))
+            except OSError as error:
+                raise ValueError(
+                    f"cannot write to workdir {workdir}: {error.strerror}; choose another workdir"
+                ) from error
+        yield held
 
 
 def _stopped(by: signal.Signals, step: int) -> StoppedError:

@@ -66,8 +66,17 @@ def init(
       optimizer: of `params`.
       key: typed key.
       data: what `draw_fn` draws from.
+
+    Raises:
+      ValueError: `init_fn` returns anything else.
     """
-    params, model_state = init_fn(key, data)
+    found = init_fn(key, data)
+    if not isinstance(found, tuple) or len(found) != 2:
+        of = f"tuple of {len(found)}" if isinstance(found, tuple) else type(found).__name__
+        raise ValueError(
+            f"init_fn must return (params, model_state), got a {of}; without a state: (params, ())"
+        )
+    params, model_state = found
     return TrainState(jnp.zeros((), jnp.int32), params, model_state, optimizer.init(params))
 
 
@@ -78,7 +87,8 @@ def make_step(loss_fn: LossFn, draw_fn: DrawFn, optimizer: optax.GradientTransfo
     non-finite gradient therefore shows in the metrics of the step that made it.
 
     Args:
-      loss_fn: (params, model_state, batch, key, step) -> (loss, (model_state, metrics)).
+      loss_fn: (params, model_state, batch, key, step) -> (loss, (model_state, metrics)); loss and
+        metrics are scalars.
       draw_fn: (key, data, step) -> batch; the key is the same at every step.
       optimizer: of `params`.
 
@@ -88,7 +98,8 @@ def make_step(loss_fn: LossFn, draw_fn: DrawFn, optimizer: optax.GradientTransfo
 
     def checked(*arguments: Any) -> tuple[jax.Array, tuple[PyTree, Metrics]]:
         match found := loss_fn(*arguments):
-            case (_, (_, {})):
+            case (loss, (_, {**metrics})):
+                _check_scalars(loss, metrics)
                 return found
         raise ValueError(
             f"loss_fn must return (loss, (model_state, metrics)), got {jax.tree.structure(found)}; "
@@ -114,6 +125,18 @@ def make_step(loss_fn: LossFn, draw_fn: DrawFn, optimizer: optax.GradientTransfo
         return TrainState(state.step + 1, params, model_state, opt_state), metrics
 
     return step
+
+
+def _check_scalars(loss: Any, metrics: Metrics) -> None:
+    if shape := jnp.shape(loss):
+        raise ValueError(
+            f"loss_fn must return a scalar loss, got shape {shape}: take its mean over the batch"
+        )
+    if wide := [f"{name} {shape}" for name, x in metrics.items() if (shape := jnp.shape(x))]:
+        raise ValueError(
+            f"metrics of loss_fn must be scalars, got {', '.join(wide)}: take their means, or name "
+            "each value"
+        )
 
 
 def draw_key(key: jax.Array) -> jax.Array:

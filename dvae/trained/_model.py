@@ -1,7 +1,8 @@
 """A trained model: pure functions, bound to the parameters that they were trained to."""
 
 import functools
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -92,8 +93,18 @@ class Model:
             *args: the arrays that the function takes after the parameters.
             **options: what is static, by name: `num_images=4` of "sample", `num_samples=100` of
                 "log_likelihood".
+
+        Raises:
+            ValueError: there is no such function, or it takes other arguments.
         """
-        return getattr(self.functions, method)(params, *args, **options)
+        function = getattr(self.functions, method, None)
+        if not callable(function):
+            raise ValueError(
+                f"a {self.kind} model has no function {method!r}; it has "
+                f"{', '.join(_names(self.functions))}"
+            )
+        _check_arguments(method, function, params, *args, **options)
+        return function(params, *args, **options)
 
     @functools.cached_property
     def _compiled(self) -> dict[str, Any]:
@@ -220,6 +231,29 @@ class Model:
         count = sum(x.size for x in jax.tree.leaves(self.params))
         shape = "x".join(map(str, self.functions.image_shape))
         return f"Model({self.kind}, {shape} images of {data}, {count:,} numbers)"
+
+
+def _names(functions: Functions) -> list[str]:
+    """Returns the functions of parameters that `Model.apply` calls."""
+    public = inspect.getmembers(type(functions), inspect.isfunction)
+    return [
+        name
+        for name, function in public
+        if not name.startswith("_") and "params" in inspect.signature(function).parameters
+    ]
+
+
+def _check_arguments(name: str, function: Callable[..., Any], *args: Any, **options: Any) -> None:
+    """Raises ValueError unless a function takes these arguments."""
+    signature = inspect.signature(function)
+    try:
+        signature.bind(*args, **options)
+    except TypeError as error:
+        bare = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
+        static = [p.name for p in bare if p.kind == p.KEYWORD_ONLY]
+        by_name = f", what follows * by name, as in {static[0]}=4" if static else ""
+        takes = signature.replace(parameters=bare, return_annotation=signature.empty)
+        raise ValueError(f"{name} takes {takes}{by_name}; got {error}") from error
 
 
 def _as_array(x: Any) -> Any:

@@ -72,7 +72,8 @@ def check_images(images: data.Dataset) -> None:
         raise ValueError(
             f"{images.name} has {'levels of color' if of_color else 'grey levels'}, and this model "
             f"binary pixels; --binarization={names.DYNAMIC} samples them each time an image is "
-            f"seen, --binarization={names.THRESHOLD} cuts them at 127"
+            f"seen, --binarization={names.ONCE} once, --binarization={names.THRESHOLD} cuts them "
+            "at 127"
             f"{f'; {OF_COLOR}' if of_color else ''}"
         )
     for split in ("train", "validation", "test"):

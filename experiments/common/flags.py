@@ -109,7 +109,8 @@ def check_fields(config: Any) -> None:
             except ValueError as error:
                 raise ValueError(f"--{field.name}={value}: {error}") from error
         elif rule["choices"] and value not in rule["choices"]:
-            raise ValueError(f"--{field.name}={value} must be one of {', '.join(rule['choices'])}")
+            choices = ", ".join(choice or "empty" for choice in rule["choices"])
+            raise ValueError(f"--{field.name}={value} must be one of {choices}")
         if rule["minimum"] is not None and not value >= rule["minimum"]:
             raise ValueError(f"--{field.name}={value} must be at least {rule['minimum']}")
         if rule["above"] is not None and not value > rule["above"]:

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ IMAGES_FILE = "images.json"
 
 
 def examine(config: RunConfig, workdir: Path) -> dict[str, Any] | None:
-    """Looks whether this run can have the folder, in which nothing is written.
+    """Looks whether this run can have the folder, in which nothing is left.
 
     Returns:
       The summary, if the very run is finished.
@@ -41,14 +42,22 @@ def examine(config: RunConfig, workdir: Path) -> dict[str, Any] | None:
 
 
 def _check_writable(config: RunConfig, workdir: Path) -> None:
-    """Raises ValueError for a folder that cannot be made, or written to; makes nothing."""
-    place = next(path for path in (workdir, *workdir.absolute().parents) if path.exists())
+    """Raises ValueError for a folder that cannot be made, or written to; leaves nothing."""
+    chain = (workdir.absolute(), *workdir.absolute().parents)
+    number, place = next((i, path) for i, path in enumerate(chain) if path.exists())
     if not place.is_dir():
         raise ValueError(f"workdir {workdir}: {place} is a file; choose another --workdir")
-    if not config.dry_run and not os.access(place, os.W_OK | os.X_OK):
+    if config.dry_run:
+        return
+    # Tried, as permissions tell the administrator nothing. A kill leaves what starts do not mind.
+    prefix = f"{chain[number - 1].name}." if number else "."
+    try:
+        os.rmdir(tempfile.mkdtemp(prefix=prefix, dir=place))
+    except OSError as error:
         raise ValueError(
-            f"cannot write to workdir {workdir}: {place} is not writable; choose another --workdir"
-        )
+            f"cannot write to workdir {workdir}: {place} is not writable ({error.strerror}); "
+            "choose another --workdir"
+        ) from error
 
 
 @contextlib.contextmanager

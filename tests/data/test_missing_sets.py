@@ -52,7 +52,7 @@ def test_an_unknown_name_lists_the_known_ones():
 
 def assert_helpful(message, *parts):
     assert "\n" not in message
-    for part in (*parts, "--dataset=patches", "digits"):
+    for part in (*parts, "no files (--dataset): patches (color), or digits"):
         assert part in message
 
 
@@ -63,6 +63,8 @@ def test_a_missing_set_without_tensorflow_says_what_to_do(name, tmp_path, monkey
         data.load(name, str(tmp_path))
     assert isinstance(error.value.__cause__, ModuleNotFoundError)
     assert_helpful(str(error.value), str(tmp_path), "pip install '.[prepare]'", "tensorflow")
+    if name != "mnist_static":  # which is sampled of another set
+        assert "as data_dir (--data_dir)" in str(error.value)
     assert "does not exist" not in str(error.value)
     assert not any(tmp_path.iterdir())
 

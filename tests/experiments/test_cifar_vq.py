@@ -249,7 +249,7 @@ def test_killed_run_continues_to_the_same_bits(tmp_path, patches) -> None:
         (("--ema_params=1",), "--ema_params=1.0 must be below 1"),
         (("--batch_size=12",), "not divisible by the 8 devices; use 8 or 16"),
         (("--steps_per_call=3",), "must be a non-negative multiple of --steps_per_call=3"),
-        (("--dataset=cifar10", "--data_dir=nowhere"), "--dataset=patches"),
+        (("--dataset=cifar10", "--data_dir=nowhere"), "(--dataset): patches (color)"),
         (("--workdir=/proc/none",), "choose another --workdir"),
         (("more",), "unexpected arguments: more"),
         (("--seed=4294967296",), "--seed=4294967296 must be at most 4294967295"),

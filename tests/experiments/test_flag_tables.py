@@ -1,5 +1,6 @@
 """The tables of flags in the documentation are those of today's configurations."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,19 @@ def test_pages_have_the_tables_of_today() -> None:
     assert all(any(f"<!-- flags of {name} -->" in t for t in texts.values()) for name in PROGRAMS)
     old = [page.name for page, text in texts.items() if flag_tables.fill(text) != text]
     assert old == [], "run `python -m experiments.flag_tables`"
+
+
+def test_pages_of_programs_and_results_name_flags_that_there_are() -> None:
+    configs = map(flag_tables.config_class, PROGRAMS)
+    fields = [field for config in configs for field in flags.flag_fields(config)]
+    known = {name for field in fields for name in (field.name, field.metadata["alias"])}
+    known |= {"preset", "list_presets", "show_preset", "help", "helpshort"}
+    known |= {"peer", "trace"}  # of the benchmarks
+    pages = [page for page in PAGES if {"programs", "results"} & {*page.parts}]
+    found = {
+        (page.name, x) for page in pages for x in re.findall(r"--([a-z]\w+)", page.read_text())
+    }
+    assert {(page, name) for page, name in found if name not in known} == set()
 
 
 @pytest.mark.parametrize("program", PROGRAMS)

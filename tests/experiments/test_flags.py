@@ -11,7 +11,7 @@ from command_line import fresh_flags
 from programs import EXPERIMENTS
 
 from dvae.data import DataUnavailableError
-from experiments import compare_samplers, vq_compress
+from experiments import compare_samplers, encode, vq_compress
 from experiments.binary_vae import config as binary_config
 from experiments.binary_vae import names as binary_names
 from experiments.binary_vae import presets as binary_presets
@@ -105,6 +105,11 @@ def test_integers_that_a_device_cannot_count_to_are_refused_by_name(config_class
         for value in (2**32, 2**63, 3_000_000_000 + 2**31):
             with pytest.raises(ValueError, match=f"--{field.name}={value} must be at most"):
                 config_class(**{field.name: value})
+
+
+def test_an_empty_choice_has_a_word() -> None:
+    with pytest.raises(ValueError, match="--split=dev must be one of empty, train, validation, t"):
+        encode.Config(split="dev")
 
 
 def test_every_seed_of_a_run_is_another_one() -> None:

@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import json
+import re
+from pathlib import Path
 
 import programs
 import pytest
@@ -14,6 +16,7 @@ from experiments.dvaepp import config as dvaepp_config
 from experiments.dvaepp import presets as dvaepp_presets
 from experiments.reproduce import manifest
 
+ROOT = Path(__file__).parents[2]
 CELLS = [
     pytest.param(cell, id=f"{table.name}-{cell.name}")
     for table in manifest.TABLES.values()
@@ -34,6 +37,12 @@ def test_every_command_of_the_manifest_is_taken_by_its_program(budget) -> None:
         config = parse[cell.program.name](*arguments)
         assert config == cell.config(budget)
         assert config.dataset == cell.dataset
+
+
+def test_the_page_names_every_table() -> None:
+    page = (ROOT / "docs" / "programs" / "reproduce.md").read_text()
+    listed = re.search(r"^The first word is a table: ([^.]*)\.", page, re.MULTILINE)
+    assert re.findall(r"`(\w+)`", listed[1]) == list(manifest.TABLES)
 
 
 def test_the_manifest_lists_every_published_cell_once() -> None:

@@ -190,7 +190,12 @@ def test_dvaepp_takes_levels_or_bits(places) -> None:
 @pytest.mark.parametrize(
     ("program", "kind", "settings", "message"),
     [
-        ("binary_vae", "gray", {}, r"--binarization=dynamic samples .*--binarization=threshold"),
+        (
+            "binary_vae",
+            "gray",
+            {},
+            r"=dynamic samples .*, --binarization=once once, .*=threshold",
+        ),
         ("binary_vae", "color", {}, r"levels of color, and .*--binarization=.*three bits a pixel"),
         ("cifar_vq", "color", {"image_size": 6}, "--image_size=6 must be a multiple of 4"),
         ("joint_vae", "color", {"image_size": 12}, "--image_size=12 must be a multiple of 8"),

@@ -281,22 +281,6 @@ def test_a_second_start_is_refused_before_the_data_is_loaded(
     assert "delete" not in line
 
 
-def test_a_folder_that_cannot_be_written_is_refused_before_the_data_is_loaded(
-    tmp_path, monkeypatch
-) -> None:
-    config = tiny.Config(workdir=str(tmp_path))
-    (tmp_path / "file").write_text("")
-    for place in ("file", "file/run"):
-        with pytest.raises(ValueError, match=rf"{place}: .*file is a file; choose another --workd"):
-            workdirs.examine(config, tmp_path / place)
-    monkeypatch.setattr(workdirs.os, "access", lambda *_: False)
-    with pytest.raises(ValueError, match=rf"new/run: {tmp_path} is not writable; choose another"):
-        workdirs.examine(config, tmp_path / "new" / "run")
-    dry = dataclasses.replace(config, dry_run=True)
-    assert workdirs.examine(dry, tmp_path / "new" / "run") is None
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
-
-
 def test_evaluation_and_drawing_are_under_the_lock(tmp_path, train, monkeypatch) -> None:
     found = []
     report = tiny.report

@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -125,10 +127,35 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_good(tmp_path, dama
     assert info == {"seconds": 1.0}
 
 
-def test_a_checkpoint_of_another_shape_is_refused(tmp_path) -> None:
-    save_two(tmp_path)
-    with pytest.raises(checkpoint.CheckpointError, match="cannot be read"):
-        restore(tmp_path, 2, {"b": jnp.zeros(3)})
+class Plain(NamedTuple):
+    params: dict
+    key: jax.Array
+    rest: tuple = ()
+
+
+@pytest.mark.parametrize(
+    ("like", "differing"),
+    [
+        (dict(w=jnp.zeros((1, 3))), r"params/w: \(3,\) there, \(1, 3\) here"),
+        (
+            dict(v=jnp.zeros(3)),
+            r"params/v: absent there, \(3,\) here, params/w: \(3,\) th",
+        ),
+        (dict(w=jnp.zeros(3), b=jnp.zeros(())), r"params/b: absent there, \(\) here"),
+    ],
+)
+def test_a_checkpoint_of_another_model_says_what_differs(tmp_path, like, differing) -> None:
+    state = Plain({"w": jnp.zeros(3)}, jax.random.key(0))
+    store = checkpoint.Checkpoints(tmp_path)
+    store.save(1, state, {})
+    store.close()
+    with pytest.raises(checkpoint.CheckpointError) as error:
+        restore(tmp_path, 1, state._replace(params=like))
+    said = str(error.value)
+    assert re.search(rf"state of another model \({differing}.*\); choose another workdir, or", said)
+    assert "--" not in said
+    found, _ = restore(tmp_path, 1, state)
+    assert jax.tree.structure(found) == jax.tree.structure(state)
 
 
 FULL_DISK = """

@@ -280,6 +280,8 @@ def test_eight_devices_equal_one(tmp_path, mesh) -> None:
         ),
         (dict(num_steps=12, steps_per_call=3, log_interval=2), "log_interval=2"),
         (dict(num_steps=12, checkpoint_interval=-1), "checkpoint_interval=-1"),
+        (dict(num_steps=4.0), "num_steps=4.0 must be a whole number of steps, of type int"),
+        (dict(num_steps=4, eval_interval=1e3), "eval_interval=1000.0 must be a whole number"),
         (dict(num_steps=3_000_000_000), "num_steps=3000000000 must be at most 2147483647"),
         (dict(num_steps=12, eval_interval=2**31), "eval_interval=2147483648 must be at most"),
     ],

@@ -4,6 +4,7 @@ import errno
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -160,3 +161,26 @@ def test_a_path_may_be_a_text(tmp_path, mesh) -> None:
 def test_metrics_that_there_are_not_are_named(tmp_path, mesh, fields, message) -> None:
     with pytest.raises(ValueError, match=message):
         loop.fit(make_task()._replace(**fields), CONFIG, tmp_path, mesh)
+
+
+def test_a_jitted_evaluation_names_what_it_lacks_before_the_training(tmp_path, mesh) -> None:
+    traces = []
+
+    @jax.jit
+    def evaluate(state):
+        traces.append(1)
+        return {"norm": jnp.linalg.norm(state.params)}
+
+    stepped = lambda *_: pytest.fail("a step was traced")
+    task = make_task()._replace(evaluate=evaluate)
+    with pytest.raises(ValueError, match=r"monitor names nrom, and the metrics are norm"):
+        loop.fit(task._replace(monitor="nrom", step=stepped), CONFIG, tmp_path / "nrom", mesh)
+    assert not (tmp_path / "nrom" / "metrics.jsonl").exists()
+    assert loop.fit(task, CONFIG, tmp_path / "norm", mesh).best is not None
+    assert len(traces) == 1
+
+
+def test_a_folder_that_cannot_be_written(tmp_path, mesh) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match=r"write to workdir .*file/run: Not a .*another workdir$"):
+        loop.fit(make_task(), CONFIG, tmp_path / "file" / "run", mesh)

@@ -59,6 +59,37 @@ def test_a_loss_function_that_returns_anything_else(result) -> None:
         step(initial(0), DATA, jax.random.key(1))
 
 
+@pytest.mark.parametrize(
+    ("result", "got"),
+    [
+        ({"enc": 0.0, "dec": 0.0}, "got a dict"),
+        ({"w": 0.0}, "got a dict"),
+        ([0.0, 0.0], "got a list"),
+        ((0.0,), "got a tuple of 1"),
+        ((0.0, (), ()), "got a tuple of 3"),
+    ],
+)
+def test_an_initialization_that_returns_anything_else(result, got) -> None:
+    with pytest.raises(ValueError, match=r"init_fn must return \(params, model_state\), got") as e:
+        state.init(lambda key, data: result, OPTIMIZER, jax.random.key(0), DATA)
+    assert got in str(e.value)
+    assert str(e.value).endswith("without a state: (params, ())")
+
+
+@pytest.mark.parametrize(
+    ("loss", "metrics", "message"),
+    [
+        (jnp.zeros(8), {}, r"a scalar loss, got shape \(8,\): take its mean over the batch"),
+        (0.0, {"a": 0.0, "kl": jnp.zeros((8, 3))}, r"scalars, got kl \(8, 3\): take their means"),
+    ],
+)
+def test_losses_and_metrics_are_scalars(loss, metrics, message) -> None:
+    of_params = lambda params, *rest: (params["w"].sum() + loss, ((), metrics))
+    step = state.make_step(of_params, draw_fn, OPTIMIZER)
+    with pytest.raises(ValueError, match=message):
+        step(initial(0), DATA, jax.random.key(1))
+
+
 def test_randomness_depends_on_the_step_only_through_the_key() -> None:
     _, metrics = run(3)
     noises = [float(m["noise"]) for m in metrics]

@@ -69,6 +69,40 @@ def test_functions_are_pure() -> None:
     assert np.abs(gradient["network"]["decoder"]["output"]["kernel"]).max() > 0
 
 
+@pytest.mark.parametrize(
+    ("method", "count", "options", "message"),
+    [
+        (
+            "elob",
+            0,
+            {},
+            "a binary_vae model has no function 'elob'; it has decode, elbo, encode",
+        ),
+        ("kind", 0, {}, "has no function 'kind'"),
+        (
+            "sample",
+            2,
+            {},
+            r"sample takes \(params, key, \*, num_images.*in num_images=4; got too",
+        ),
+        ("log_likelihood", 2, {}, r"as in num_samples=4; got missing a required .*'num_samples'"),
+        ("elbo", 2, {"num_samples": 3}, r"elbo takes \(params, key, images.*unexpected keyword"),
+    ],
+)
+def test_apply_names_functions_and_arguments(method, count, options, message) -> None:
+    model = models.make("machine")
+    with pytest.raises(ValueError, match=message):
+        model.apply(model.params, method, *range(count), **options)
+
+
+def test_apply_lists_functions_of_parameters_alone() -> None:
+    listed = "advance, decode, elbo, encode, evaluate, log_likelihood, log_prior, mean_image, "
+    listed += "sample, sample_codes, start"
+    model = trained.Model(models.FUNCTIONS["code_prior"], {})
+    with pytest.raises(ValueError, match=f"it has {listed}$"):
+        model.apply({}, "reconstruct")
+
+
 @pytest.mark.thorough
 def test_log_likelihoods_approach_the_enumerated_one() -> None:
     model, images = models.make("machine"), models.images_of("machine")
