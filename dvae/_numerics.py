@@ -9,7 +9,7 @@ become floats, and nothing turns into float64.
 import math
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any, TypeGuard
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -238,48 +238,6 @@ def standard_gumbel(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 def gumbel_from_bits(bits: jax.Array) -> jax.Array:
     """Maps 32 random bits to standard Gumbel noise (see `standard_gumbel`): uint32 to float32."""
     return -jnp.log(-jnp.log1p(-uniform_from_bits(bits)))
-
-
-def check_key(key: jax.Array) -> None:
-    """Raises TypeError unless key is a typed key, ValueError if it is an array of keys."""
-    if not isinstance(key, jax.Array) or not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        kind = getattr(key, "dtype", type(key).__name__)
-        raise TypeError(
-            f"key must be a typed key, as jax.random.key(seed) makes it, got {kind}; an old one is "
-            "made one by jax.random.wrap_key_data(key)"
-        )
-    if key.ndim:
-        raise ValueError(
-            f"key must be a single key (jax.vmap the call over an array of them), got an array of "
-            f"keys of shape {key.shape}"
-        )
-
-
-def _is_number(value: ArrayLike) -> TypeGuard[float]:
-    """Tells whether it is a Python or NumPy number, or a NumPy array of no axes."""
-    number = isinstance(value, int | float | np.number)
-    return number or (isinstance(value, np.ndarray) and value.ndim == 0)
-
-
-def check_positive(name: str, value: ArrayLike) -> None:
-    """Raises ValueError if a Python or NumPy number is not positive and finite; arrays pass."""
-    if _is_number(value) and not 0 < value < math.inf:
-        finite = " and finite" if value > 0 else ""
-        raise ValueError(f"{name} must be positive{finite}, got {value}")
-
-
-def check_unit(name: str, value: ArrayLike) -> None:
-    """Raises ValueError if a Python or NumPy number is outside [0, 1]; arrays pass."""
-    if _is_number(value) and not 0 <= value <= 1:
-        raise ValueError(f"{name} must be between 0 and 1, got {value}; draw it, or clip it")
-
-
-def check_classes(*arrays: jax.Array) -> None:
-    """Raises ValueError unless the last axes, the class axes, are there and equally long."""
-    lengths = {x.shape[-1] if x.ndim else 0 for x in arrays}
-    if len(lengths) > 1 or 0 in lengths:
-        shapes = " and ".join(str(x.shape) for x in arrays)
-        raise ValueError(f"expected [..., C] with one number of classes C, got shapes {shapes}")
 
 
 def same_rank(*xs: jax.Array) -> list[jax.Array]:

@@ -35,6 +35,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
+from dvae._checks import check_count
 from dvae._numerics import partition, spec_of, vary_like
 from dvae.boltzmann import gibbs
 from dvae.boltzmann._machine import Machine, check_chains, check_machine, widened
@@ -42,7 +43,6 @@ from dvae.boltzmann._path import log_ratio
 from dvae.boltzmann._plan import plan
 from dvae.boltzmann._sweep import are_bits, are_finite, to_rows
 from dvae.boltzmann.energy import centered_bias
-from dvae.rbm._checks import check_count
 from dvae.rbm._population import comb, families_of
 from dvae.rbm.annealing import AnnealingInfo
 

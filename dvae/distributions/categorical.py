@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dvae._checks import check_classes
 from dvae._numerics import (
     ArrayLike,
     as_float,
     as_shape,
-    check_classes,
     float_dtype,
     mass_times,
     open_uniform,

@@ -46,9 +46,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
+from dvae._checks import check_count
 from dvae._numerics import as_float, partition, spec_of, upcast, vary_like
 from dvae.rbm import gibbs
-from dvae.rbm._checks import check_chains, check_count
+from dvae.rbm._checks import check_chains
 from dvae.rbm._population import comb, families_of
 from dvae.rbm._rbm import RBM, check_rbm, dtype_of, product
 from dvae.rbm.energy import centered_biases, logits_1

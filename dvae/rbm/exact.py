@@ -10,9 +10,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from dvae._checks import check_count
 from dvae._numerics import open_uniform
 from dvae.rbm._bits import from_noise
-from dvae.rbm._checks import check_count
 from dvae.rbm._enumeration import MAX_UNITS, log_sum, over_states
 from dvae.rbm._rbm import RBM, check_rbm, transpose
 from dvae.rbm.energy import free_energy_1, logits_2

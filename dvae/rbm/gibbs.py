@@ -15,9 +15,10 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
+from dvae._checks import check_count
 from dvae._numerics import as_float, open_uniform, partition, spec_of, vary_like
 from dvae.rbm._bits import flip_rate, from_noise
-from dvae.rbm._checks import check_chains, check_count, check_state
+from dvae.rbm._checks import check_chains, check_state
 from dvae.rbm._rbm import RBM, check_rbm, transpose
 from dvae.rbm.energy import logits_2
 

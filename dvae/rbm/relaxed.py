@@ -30,9 +30,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dvae._checks import check_count
 from dvae._numerics import ArrayLike, as_float, upcast, vary_like
 from dvae.distributions import bernoulli
-from dvae.rbm._checks import check_count, is_known
+from dvae.rbm._checks import is_known
 from dvae.rbm._rbm import RBM, check_rbm, dtype_of, product
 
 __all__ = [

@@ -33,9 +33,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
+from dvae._checks import check_count
 from dvae._numerics import as_float, partition, spec_of, upcast, vary_like
 from dvae.rbm._bits import flip_rate
-from dvae.rbm._checks import check_chains, check_count
+from dvae.rbm._checks import check_chains
 from dvae.rbm._rbm import RBM, check_rbm, product
 from dvae.rbm._replicas import check_ladder, exchange, log_weights, logits, swaps
 from dvae.rbm.energy import centered_biases

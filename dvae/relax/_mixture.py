@@ -18,10 +18,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from dvae._checks import check_positive, check_unit
 from dvae._numerics import (
     ArrayLike,
-    check_positive,
-    check_unit,
     mark_nan,
     meet,
     open_uniform,

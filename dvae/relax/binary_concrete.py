@@ -11,17 +11,8 @@ Reference: Maddison, Mnih and Teh, "The Concrete Distribution" (2016), appendix 
 import jax
 import jax.numpy as jnp
 
-from dvae._numerics import (
-    ArrayLike,
-    check_positive,
-    check_unit,
-    logit,
-    meet,
-    same_rank,
-    sigmoid,
-    widen,
-    within,
-)
+from dvae._checks import check_positive, check_unit
+from dvae._numerics import ArrayLike, logit, meet, same_rank, sigmoid, widen, within
 from dvae.relax._implicit import tails
 from dvae.relax._mixture import uniform_like
 

@@ -15,14 +15,8 @@ import jax
 import jax.numpy as jnp
 
 from dvae import distributions
-from dvae._numerics import (
-    ArrayLike,
-    as_float,
-    check_positive,
-    open_uniform,
-    standard_gumbel,
-    upcast,
-)
+from dvae._checks import check_positive
+from dvae._numerics import ArrayLike, as_float, open_uniform, standard_gumbel, upcast
 
 __all__ = ["bernoulli", "categorical"]
 

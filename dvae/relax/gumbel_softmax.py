@@ -13,16 +13,8 @@ import math
 import jax
 import jax.numpy as jnp
 
-from dvae._numerics import (
-    ArrayLike,
-    as_float,
-    check_classes,
-    check_positive,
-    float_dtype,
-    same_rank,
-    standard_gumbel,
-    widen,
-)
+from dvae._checks import check_classes, check_positive
+from dvae._numerics import ArrayLike, as_float, float_dtype, same_rank, standard_gumbel, widen
 
 __all__ = ["log_prob", "log_prob_of_log", "sample", "transform", "transform_hard"]
 

@@ -10,7 +10,8 @@ Reference: Rolfe, "Discrete Variational Autoencoders" (2017), section 2.
 import jax
 import jax.numpy as jnp
 
-from dvae._numerics import ArrayLike, check_unit, mark_nan, meet, sigmoid, within
+from dvae._checks import check_unit
+from dvae._numerics import ArrayLike, mark_nan, meet, sigmoid, within
 from dvae.relax._exponential import component_cdfs
 from dvae.relax._implicit import Slopes, attach, gap, inverse_density, tails
 from dvae.relax._mixture import prepare, uniform_like

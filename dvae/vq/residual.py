@@ -29,7 +29,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from dvae._numerics import ArrayLike, as_float, check_key, float_dtype, wide_dtype
+from dvae._checks import check_key
+from dvae._numerics import ArrayLike, as_float, float_dtype, wide_dtype
 from dvae.vq._checks import check_dimensions
 from dvae.vq._common import (
     Quantized,
