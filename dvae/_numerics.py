@@ -276,3 +276,12 @@ def _sigmoid_jvp(
 ) -> tuple[jax.Array, jax.Array]:
     value = sigmoid(primals[0])
     return value, value * sigmoid(-primals[0]) * tangents[0]
+
+
+def bit_score(z: jax.Array, logits: jax.Array) -> jax.Array:
+    """Evaluates d log q(z) / dl of bits, z sigmoid(-l) - (1 - z) sigmoid(l).
+
+    It is z - sigmoid(l), which as written is 0 for z = 1 from l = 17 on, where sigmoid(l) rounds
+    to 1. A gradient estimate would be 0 there, and exact at -l.
+    """
+    return z * sigmoid(-logits) - (1 - z) * sigmoid(logits)
