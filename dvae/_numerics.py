@@ -16,6 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from dvae._checks import check_key
+
 ArrayLike = jax.typing.ArrayLike
 _THREEFRY_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 
@@ -195,6 +197,7 @@ def random_bits(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         ValueError: if key is an array of keys.
         TypeError: if key is not a key.
     """
+    check_key(key)
     if (
         jax.random.key_impl(key) != "threefry2x32"
         or not jax.threefry_partitionable.value

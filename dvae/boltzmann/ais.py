@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec, Sharding
 
-from dvae._checks import check_count
+from dvae._checks import check_count, check_key
 from dvae._numerics import ArrayLike, partition, vary_like
 from dvae.boltzmann._machine import Machine, check_machine, widened
 from dvae.boltzmann._path import minus_free_energy, parts, path
@@ -70,6 +70,7 @@ def log_z(
     Raises:
         ValueError: if a number is too small, or sizes do not fit.
     """
+    check_key(key)
     params = check_machine(params)
     num_temperatures = check_count("num_temperatures", num_temperatures)
     num_chains = check_count("num_chains", num_chains, minimum=2, why="for a standard error")

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
-from dvae._checks import check_count
+from dvae._checks import check_count, check_key
 from dvae._numerics import ArrayLike, partition, spec_of, vary_like
 from dvae.boltzmann._machine import (
     Machine,
@@ -114,6 +114,7 @@ def step(
         ValueError: if num_sweeps < 1 or traced, sizes do not fit, the state is an array, there is
             no chain, a known value is no bit, or there are values without a clamp.
     """
+    check_key(key)
     params = check_machine(params)
     check_state(state)
     z = check_chains(params.graph, state.z)

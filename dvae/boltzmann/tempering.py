@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
-from dvae._checks import check_count
+from dvae._checks import check_count, check_key
 from dvae._numerics import ArrayLike, as_float, partition, spec_of, vary_like
 from dvae.boltzmann._machine import Machine, check_machine, check_units, widened
 from dvae.boltzmann._path import Path, minus_free_energy, parts, path
@@ -126,6 +126,7 @@ def step(
         ValueError: if num_sweeps < 1, the sizes of parameters and state do not fit, or there is no
             chain.
     """
+    check_key(key)
     params = check_machine(params)
     num_sweeps = check_count("num_sweeps", num_sweeps)
     shapes = np.shape(state.replicas), np.shape(state.betas)

@@ -30,7 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
-from dvae._checks import check_count
+from dvae._checks import check_count, check_key
 from dvae._numerics import as_float, float_dtype, partition, spec_of, upcast, vary_like
 from dvae.rbm._bits import flip_rate
 from dvae.rbm._boltzmann import BoltzmannMachine, check_adjacency, check_colors, check_machine
@@ -207,6 +207,7 @@ def step(
     Raises:
         ValueError: if num_sweeps < 1, sizes do not fit, colors are traced or known to be improper.
     """
+    check_key(key)
     colors = check_colors(colors, params)
     params = check_machine(params, state.z)
     if np.ndim(state.z) != 2 or len(state.z) < 1:

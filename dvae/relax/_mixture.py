@@ -18,7 +18,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from dvae._checks import check_positive, check_unit
+from dvae._checks import check_key, check_positive, check_unit
 from dvae._numerics import (
     ArrayLike,
     mark_nan,
@@ -72,6 +72,7 @@ def ancestral_sample(
     family: Family, *, key: jax.Array, logits: ArrayLike, beta: ArrayLike
 ) -> jax.Array:
     """Draws z ~ Bernoulli(q), then zeta ~ r(zeta|z)."""
+    check_key(key)
     (logits,), beta, dtype = prepare((logits,), beta)
     key_z, key_zeta = jax.random.split(key)
     z = uniform_like(key_z, logits, beta) < jax.nn.sigmoid(logits)

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from dvae import distributions
-from dvae._checks import check_positive
+from dvae._checks import check_key, check_positive
 from dvae._numerics import ArrayLike, as_float, open_uniform, standard_gumbel, upcast
 
 __all__ = ["bernoulli", "categorical"]
@@ -39,6 +39,7 @@ def bernoulli(
     Raises:
         ValueError: if num_samples < 1, or temperature is a Python number and not positive.
     """
+    check_key(key)
     _check(temperature, num_samples)
     logits = as_float(logits)
     logits = jnp.broadcast_to(logits, jnp.broadcast_shapes(logits.shape, jnp.shape(temperature)))
@@ -85,6 +86,7 @@ def categorical(
     Raises:
         ValueError: if num_samples < 1, or temperature is a Python number and not positive.
     """
+    check_key(key)
     _check(temperature, num_samples)
     logits = as_float(logits)
     key_z, key_top, key_noise = jax.random.split(key, 3)
