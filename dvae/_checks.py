@@ -52,10 +52,19 @@ def check_classes(*arrays: jax.Array) -> None:
         raise ValueError(f"expected [..., C] with one number of classes C, got shapes {shapes}")
 
 
+def check_static(name: str, value: ArrayLike) -> None:
+    """Raises ValueError for what is traced, or an array of axes, in place of one number."""
+    if isinstance(value, jax.core.Tracer):
+        raise ValueError(
+            f"{name} must be static, a Python number: name it in jit's static_argnames"
+        )
+    if jnp.ndim(value):
+        raise ValueError(f"{name} must be one Python number, got shape {jnp.shape(value)}")
+
+
 def check_count(name: str, value: int, *, minimum: int = 1, why: str = "") -> int:
     """Returns a static number as an int; raises ValueError if it is none, or below the minimum."""
-    if isinstance(value, jax.core.Tracer):
-        raise ValueError(f"{name} must be static, a Python int: name it in jit's static_argnames")
+    check_static(name, value)
     number = int(value)
     if number != value:
         raise ValueError(f"{name} must be an integer, got {value}")

@@ -59,7 +59,8 @@ def widen(*xs: ArrayLike) -> tuple[list[jax.Array], jnp.dtype]:
     """Returns xs as arrays of one dtype, float32 at least, and the dtype `float_dtype(*xs)`.
 
     A function of several arrays computes with the former and casts its result to the latter.
-    Numbers follow the arrays beside them, and lists of numbers count as arrays.
+    Python numbers follow the arrays beside them, as in JAX. NumPy numbers, which have a dtype of
+    their own there, and lists of numbers count as arrays.
     """
     return [jnp.asarray(x, wide_dtype(*xs)) for x in xs], float_dtype(*xs)
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dvae import _checks
+from dvae import _checks, bounds, estimators, relax, vq
 
 
 @pytest.mark.parametrize(
@@ -34,3 +34,41 @@ def test_old_keys_come_with_their_remedy():
 
 def test_check_positive_lets_traced_values_pass():
     jax.jit(lambda t: (_checks.check_positive("temperature", t), t)[1])(jnp.float32(-1))
+
+
+STATIC = {
+    "eps": lambda x: relax.uniform_exp.log_prob_0(jnp.zeros(2), 2.0, eps=x),
+    "num_dims": lambda x: bounds.bits_per_dim(jnp.ones(2), x),
+    "num_steps": lambda x: bounds.linear_warmup(3, x),
+    "num_stages": lambda x: vq.residual.draw_depth(jax.random.key(0), x),
+    "num_codes": lambda x: vq.simvq.init(jax.random.key(0), num_codes=x, dim=2),
+    "num_samples": lambda x: relax.gumbel_rao.bernoulli(
+        jax.random.key(0), jnp.zeros(2), 1.0, num_samples=x
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STATIC)
+def test_static_numbers_are_named_where_they_are_traced_or_arrays(name):
+    with pytest.raises(ValueError, match=f"{name} must be static, .*static_argnames"):
+        jax.jit(STATIC[name])(1)
+    with pytest.raises(ValueError, match=rf"{name} must be one Python number, got shape \(2,\)"):
+        STATIC[name](np.ones(2))
+
+
+def test_the_number_of_samples_of_estimators_is_static():
+    estimate = lambda k: estimators.vimco(
+        jax.random.key(0), lambda z: z.sum(-1), jnp.zeros(2), num_samples=k
+    )
+    with pytest.raises(ValueError, match="num_samples must be static"):
+        jax.jit(lambda k: estimate(k).value)(3)
+
+
+def test_counts_are_integers():
+    for call in (
+        lambda: vq.residual.draw_depth(jax.random.key(0), 3, min_stages=1.5),
+        lambda: vq.simvq.init(jax.random.key(0), num_codes=2, dim=2.5),
+        lambda: relax.gumbel_rao.categorical(jax.random.key(0), jnp.zeros(2), 1.0, num_samples=1.5),
+    ):
+        with pytest.raises(ValueError, match=r"must be an integer, got \d.5"):
+            call()

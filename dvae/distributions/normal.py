@@ -8,7 +8,7 @@ summed. Everything is finite and accurate for log_scale in [-30, 30] wherever th
 the dtype; from 88 on exp(s) or exp(-s) overflows float32. The logarithm of the variance is twice
 log_scale: halve the output of a network that was trained to give that.
 
-Any parameter may be a number, which takes the dtype of the arrays beside it.
+Any parameter may be a Python number, which takes the dtype of the arrays beside it.
 """
 
 import math
