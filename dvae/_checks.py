@@ -58,8 +58,8 @@ def check_static(name: str, value: ArrayLike) -> None:
         raise ValueError(
             f"{name} must be static, a Python number: name it in jit's static_argnames"
         )
-    if jnp.ndim(value):
-        raise ValueError(f"{name} must be one Python number, got shape {jnp.shape(value)}")
+    if np.ndim(value):
+        raise ValueError(f"{name} must be one Python number, got shape {np.shape(value)}")
 
 
 def check_count(name: str, value: int, *, minimum: int = 1, why: str = "") -> int:
