@@ -9,12 +9,14 @@ become floats, and nothing turns into float64.
 import math
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any, TypeGuard
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from dvae._checks import check_key
 
 ArrayLike = jax.typing.ArrayLike
 _THREEFRY_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
@@ -57,7 +59,8 @@ def widen(*xs: ArrayLike) -> tuple[list[jax.Array], jnp.dtype]:
     """Returns xs as arrays of one dtype, float32 at least, and the dtype `float_dtype(*xs)`.
 
     A function of several arrays computes with the former and casts its result to the latter.
-    Numbers follow the arrays beside them, and lists of numbers count as arrays.
+    Python numbers follow the arrays beside them, as in JAX. NumPy numbers, which have a dtype of
+    their own there, and lists of numbers count as arrays.
     """
     return [jnp.asarray(x, wide_dtype(*xs)) for x in xs], float_dtype(*xs)
 
@@ -195,6 +198,7 @@ def random_bits(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         ValueError: if key is an array of keys.
         TypeError: if key is not a key.
     """
+    check_key(key)
     if (
         jax.random.key_impl(key) != "threefry2x32"
         or not jax.threefry_partitionable.value
@@ -240,48 +244,6 @@ def gumbel_from_bits(bits: jax.Array) -> jax.Array:
     return -jnp.log(-jnp.log1p(-uniform_from_bits(bits)))
 
 
-def check_key(key: jax.Array) -> None:
-    """Raises TypeError unless key is a typed key, ValueError if it is an array of keys."""
-    if not isinstance(key, jax.Array) or not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        kind = getattr(key, "dtype", type(key).__name__)
-        raise TypeError(
-            f"key must be a typed key, as jax.random.key(seed) makes it, got {kind}; an old one is "
-            "made one by jax.random.wrap_key_data(key)"
-        )
-    if key.ndim:
-        raise ValueError(
-            f"key must be a single key (jax.vmap the call over an array of them), got an array of "
-            f"keys of shape {key.shape}"
-        )
-
-
-def _is_number(value: ArrayLike) -> TypeGuard[float]:
-    """Tells whether it is a Python or NumPy number, or a NumPy array of no axes."""
-    number = isinstance(value, int | float | np.number)
-    return number or (isinstance(value, np.ndarray) and value.ndim == 0)
-
-
-def check_positive(name: str, value: ArrayLike) -> None:
-    """Raises ValueError if a Python or NumPy number is not positive and finite; arrays pass."""
-    if _is_number(value) and not 0 < value < math.inf:
-        finite = " and finite" if value > 0 else ""
-        raise ValueError(f"{name} must be positive{finite}, got {value}")
-
-
-def check_unit(name: str, value: ArrayLike) -> None:
-    """Raises ValueError if a Python or NumPy number is outside [0, 1]; arrays pass."""
-    if _is_number(value) and not 0 <= value <= 1:
-        raise ValueError(f"{name} must be between 0 and 1, got {value}; draw it, or clip it")
-
-
-def check_classes(*arrays: jax.Array) -> None:
-    """Raises ValueError unless the last axes, the class axes, are there and equally long."""
-    lengths = {x.shape[-1] if x.ndim else 0 for x in arrays}
-    if len(lengths) > 1 or 0 in lengths:
-        shapes = " and ".join(str(x.shape) for x in arrays)
-        raise ValueError(f"expected [..., C] with one number of classes C, got shapes {shapes}")
-
-
 def same_rank(*xs: jax.Array) -> list[jax.Array]:
     """Puts axes of length 1 in front, up to the largest rank; the arrays then broadcast.
 
@@ -318,3 +280,12 @@ def _sigmoid_jvp(
 ) -> tuple[jax.Array, jax.Array]:
     value = sigmoid(primals[0])
     return value, value * sigmoid(-primals[0]) * tangents[0]
+
+
+def bit_score(z: jax.Array, logits: jax.Array) -> jax.Array:
+    """Evaluates d log q(z) / dl of bits, z sigmoid(-l) - (1 - z) sigmoid(l).
+
+    It is z - sigmoid(l), which as written is 0 for z = 1 from l = 17 on, where sigmoid(l) rounds
+    to 1. A gradient estimate would be 0 there, and exact at -l.
+    """
+    return z * sigmoid(-logits) - (1 - z) * sigmoid(logits)

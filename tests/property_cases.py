@@ -38,6 +38,11 @@ class Case(NamedTuple):
     differentiable: bool = True
 
 
+def key(seed):
+    """Makes it where it is used: a key that jit closes over is used at each call."""
+    return jax.random.key(seed)
+
+
 def keyed(function, *first, **settings):
     """Gives a random function the same key at each call."""
     return lambda *arrays: function(jax.random.key(0), *first, *arrays, **settings)

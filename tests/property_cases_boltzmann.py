@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import jax
 import jax.numpy as jnp
 import numpy as np
-from property_cases import LOGIT, POINT, REAL, Case
+from property_cases import LOGIT, POINT, REAL, Case, key
 
 from dvae import boltzmann, rbm
 
@@ -33,8 +33,8 @@ def bits(x):
 def sum_cases() -> Iterator[tuple[str, Case]]:
     for name, graph in (("", PATH), (", dense", DENSE)):
         shaped = units if graph is PATH else lambda x: x
-        for key in ("energy", "logits"):
-            f = lambda b, w, z, k=key, g=graph, s=shaped: getattr(boltzmann, k)(
+        for field in ("energy", "logits"):
+            f = lambda b, w, z, k=field, g=graph, s=shaped: getattr(boltzmann, k)(
                 machine(b, w, g), s(z)
             )
             yield f"boltzmann.{key}{name}", Case(f, (REAL, REAL, POINT), keeps_dtype=False)
@@ -85,7 +85,6 @@ def posterior_cases() -> Iterator[tuple[str, Case]]:
 
 
 def sampler_cases() -> Iterator[tuple[str, Case]]:
-    key = jax.random.key  # made where it is used: a key that jit closes over is used at each call
 
     def stepped(module, graph=PATH, **settings):
         def call(bias, weights):

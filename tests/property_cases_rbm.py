@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import jax
 import jax.numpy as jnp
 import numpy as np
-from property_cases import LOGIT, NATS, POINT, REAL, TEMPERATURE, UNIT, Case, keyed
+from property_cases import LOGIT, NATS, POINT, REAL, TEMPERATURE, UNIT, Case, key, keyed
 
 from dvae import rbm, vq
 
@@ -132,7 +132,6 @@ def relaxed_cases() -> Iterator[tuple[str, Case]]:
 
 
 def sampler_cases() -> Iterator[tuple[str, Case]]:
-    key = jax.random.key  # made where it is used: a key that jit closes over is used at each call
     few = {"num_temperatures": 5}
 
     def stepped(module, **settings):
@@ -184,7 +183,7 @@ def sampler_cases() -> Iterator[tuple[str, Case]]:
 
 
 def graph_cases() -> Iterator[tuple[str, Case]]:
-    key, graph = jax.random.key, rbm.graph
+    graph = rbm.graph
     triangle = np.ones((3, 3), bool) & ~np.eye(3, dtype=bool)
 
     def step(bias, weights):
@@ -211,7 +210,7 @@ def graph_cases() -> Iterator[tuple[str, Case]]:
 
 
 def vq_cases() -> Iterator[tuple[str, Case]]:
-    key, codes = jax.random.key, jnp.array([0, 3, 1, 1])
+    codes = jnp.array([0, 3, 1, 1])
 
     def update(codebook, vectors):
         return vq.ema_update(vq.ema_init(codebook), vectors, codes, decay=0.9)

@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LAYERS = [
-    {"_extras", "_numerics", "_replacing", "distributions"},
+    {"_checks", "_extras", "_numerics", "_replacing", "distributions"},
     {"relax", "estimators", "rbm", "vq", "bounds"},
     {"boltzmann"},  # builds on rbm
     {"models", "data", "analysis", "train"},

@@ -36,11 +36,8 @@ def confusion(
         raise ValueError(
             f"codes and labels must be [N] alike, got shapes {codes.shape} and {labels.shape}"
         )
-    for name, values, size in (("codes", codes, num_codes), ("labels", labels, num_classes)):
-        if len(values) and not 0 <= values.min() <= values.max() < size:
-            raise ValueError(
-                f"{name} must be 0 to {size - 1}, got {values.min()} to {values.max()}"
-            )
+    _check_range("codes", codes, num_codes)
+    _check_range("labels", labels, num_classes)
     # Labels of few bits would wrap around in the product.
     cells = labels.astype(np.int64) * num_codes + codes.astype(np.int64)
     counts = np.bincount(cells, minlength=num_classes * num_codes)
@@ -65,11 +62,12 @@ def accuracy(classes: ArrayLike, codes: ArrayLike, labels: ArrayLike) -> float:
 
     Args:
         classes: int [num_codes], from `majority_classes` of other images.
-        codes: int [N].
+        codes: int [N], 0 to num_codes - 1.
         labels: int [N].
 
     Raises:
-        ValueError: if there are no images, the shapes differ, or labels are no integers.
+        ValueError: if there are no images, the shapes differ, a code is out of range, or labels
+            are no integers.
     """
     codes, labels = np.asarray(codes), np.asarray(labels)
     _check_integers(codes, labels)
@@ -78,7 +76,17 @@ def accuracy(classes: ArrayLike, codes: ArrayLike, labels: ArrayLike) -> float:
             f"codes and labels must be [N] alike with N at least 1, got shapes {codes.shape} and "
             f"{labels.shape}"
         )
-    return float((np.asarray(classes)[codes] == labels).mean())
+    classes = np.asarray(classes)
+    _check_range("codes", codes, len(classes))  # -1 would be the last code
+    return float((classes[codes] == labels).mean())
+
+
+def _check_range(name: str, values: NDArray[Any], size: int) -> None:
+    if len(values) and not 0 <= values.min() <= values.max() < size:
+        raise ValueError(
+            f"{name} must be 0 to {size - 1}, got {values.min()} to {values.max()}; leave out what "
+            "has none"
+        )
 
 
 def _check_integers(codes: NDArray[Any], labels: NDArray[Any]) -> None:

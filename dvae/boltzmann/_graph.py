@@ -7,8 +7,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from dvae._checks import check_count
 from dvae.boltzmann import _coloring
-from dvae.rbm._checks import check_count
 
 MAX_ENTRIES = 1 << 27  # of neighbor lists: two tables of int32, 1 GiB in all
 MAX_COLORED = 1 << 22  # units that DSATUR, in Python, colors within about 2 GiB

@@ -20,12 +20,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec, Sharding
 
+from dvae._checks import check_count, check_key
 from dvae._numerics import ArrayLike, partition, vary_like
 from dvae.boltzmann._machine import Machine, check_machine, widened
 from dvae.boltzmann._path import minus_free_energy, parts, path
 from dvae.boltzmann._sweep import are_finite, to_rows
 from dvae.boltzmann.energy import centered_bias
-from dvae.rbm._checks import check_count, check_finite
+from dvae.rbm._checks import check_finite
 from dvae.rbm._estimates import LogZ, estimate, place
 from dvae.rbm.gibbs import draw
 
@@ -69,6 +70,7 @@ def log_z(
     Raises:
         ValueError: if a number is too small, or sizes do not fit.
     """
+    check_key(key)
     params = check_machine(params)
     num_temperatures = check_count("num_temperatures", num_temperatures)
     num_chains = check_count("num_chains", num_chains, minimum=2, why="for a standard error")

@@ -35,6 +35,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
+from dvae._checks import check_count, check_key
 from dvae._numerics import partition, spec_of, vary_like
 from dvae.boltzmann import gibbs
 from dvae.boltzmann._machine import Machine, check_chains, check_machine, widened
@@ -42,7 +43,6 @@ from dvae.boltzmann._path import log_ratio
 from dvae.boltzmann._plan import plan
 from dvae.boltzmann._sweep import are_bits, are_finite, to_rows
 from dvae.boltzmann.energy import centered_bias
-from dvae.rbm._checks import check_count
 from dvae.rbm._population import comb, families_of
 from dvae.rbm.annealing import AnnealingInfo
 
@@ -113,6 +113,7 @@ def anneal(
     Raises:
         ValueError: if a number is too small, or the sizes of the parameters do not fit.
     """
+    check_key(key)
     params = check_machine(params)
     num_sweeps = check_count("num_sweeps", num_sweeps)
     num_chains = check_count(
@@ -176,6 +177,7 @@ def step(
         ValueError: if num_sweeps < 1, the sizes of parameters and state do not fit, there are fewer
             than 2 chains, or the graph is another.
     """
+    check_key(key)
     params = check_machine(params)
     num_sweeps = check_count("num_sweeps", num_sweeps)
     z = check_chains(params.graph, state.z, minimum=2)

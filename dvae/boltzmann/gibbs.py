@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
+from dvae._checks import check_count, check_key
 from dvae._numerics import ArrayLike, partition, spec_of, vary_like
 from dvae.boltzmann._machine import (
     Machine,
@@ -35,7 +36,7 @@ from dvae.boltzmann._machine import (
 from dvae.boltzmann._plan import plan
 from dvae.boltzmann._sweep import Sweeper, are_bits, are_finite, from_rows, mark, to_rows
 from dvae.rbm._bits import flip_rate
-from dvae.rbm._checks import check_count, check_state
+from dvae.rbm._checks import check_state
 from dvae.rbm.gibbs import GibbsInfo, draw
 
 __all__ = ["GibbsState", "init", "step"]
@@ -113,6 +114,7 @@ def step(
         ValueError: if num_sweeps < 1 or traced, sizes do not fit, the state is an array, there is
             no chain, a known value is no bit, or there are values without a clamp.
     """
+    check_key(key)
     params = check_machine(params)
     check_state(state)
     z = check_chains(params.graph, state.z)

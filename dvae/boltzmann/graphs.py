@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from dvae import _extras
+from dvae._checks import check_count
 from dvae.boltzmann._graph import Graph, check_entries
-from dvae.rbm._checks import check_count
 
 __all__ = [
     "Graph",

@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
+from dvae._checks import check_count, check_key
 from dvae._numerics import ArrayLike, as_float, partition, spec_of, vary_like
 from dvae.boltzmann._machine import Machine, check_machine, check_units, widened
 from dvae.boltzmann._path import Path, minus_free_energy, parts, path
@@ -31,7 +32,6 @@ from dvae.boltzmann._sweep import are_bits, are_finite, from_rows, mark, to_rows
 from dvae.boltzmann.energy import centered_bias
 from dvae.rbm import tempering
 from dvae.rbm._bits import flip_rate
-from dvae.rbm._checks import check_count
 from dvae.rbm._replicas import check_ladder, swaps
 from dvae.rbm.gibbs import draw
 from dvae.rbm.tempering import TemperingInfo
@@ -126,6 +126,7 @@ def step(
         ValueError: if num_sweeps < 1, the sizes of parameters and state do not fit, or there is no
             chain.
     """
+    check_key(key)
     params = check_machine(params)
     num_sweeps = check_count("num_sweeps", num_sweeps)
     shapes = np.shape(state.replicas), np.shape(state.betas)

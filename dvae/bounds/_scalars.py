@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dvae._checks import check_static
+
 MAX_STEPS = 2**64 - 1  # of a uint64; below it no float32 overflows, and no weight underflows to 0
 
 
@@ -17,6 +19,7 @@ def check_scalar(name: str, value: jax.typing.ArrayLike, remedy: str) -> None:
 
 def check_num_steps(num_steps: int, minimum: int, remedy: str) -> None:
     """Raises ValueError unless a schedule may have this length."""
+    check_static("num_steps", num_steps)
     if not minimum <= num_steps <= MAX_STEPS:
         raise ValueError(
             f"num_steps must be below 2^64 and at least {minimum}, got {num_steps}; {remedy}"

@@ -10,6 +10,7 @@ import math
 import jax
 import jax.numpy as jnp
 
+from dvae._checks import check_static
 from dvae._numerics import as_float, float_dtype, upcast
 from dvae.bounds._scalars import as_steps, check_num_steps, check_scalar
 
@@ -123,6 +124,7 @@ def bits_per_dim(nats: jax.typing.ArrayLike, num_dims: int) -> jax.Array:
     Raises:
         ValueError: if `num_dims` is below 1.
     """
+    check_static("num_dims", num_dims)
     if not num_dims >= 1:
         raise ValueError(f"num_dims must be at least 1, got {num_dims}")
     nats = as_float(jnp.asarray(nats))

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dvae._numerics import as_float, check_key, is_staged, upcast, wide_dtype
+from dvae._checks import check_key
+from dvae._numerics import as_float, is_staged, upcast, wide_dtype
 
 __all__ = [
     "MAX_SAMPLES",

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dvae._checks import check_key
 from dvae._numerics import open_uniform
 
 __all__ = ["binarize", "draw", "epoch_indices", "padded_batches", "random_crop", "random_flip"]
@@ -47,6 +48,7 @@ def epoch_indices(
     Raises:
         ValueError: batch_size is not in [1, num_examples].
     """
+    check_key(key)
     if not 1 <= batch_size <= num_examples:
         raise ValueError(
             f"batch_size must be between 1 and num_examples, got batch_size={batch_size} and "
@@ -102,6 +104,7 @@ def random_crop(key: jax.Array, images: jax.Array, *, size: int) -> jax.Array:
     Raises:
         ValueError: the window does not fit.
     """
+    check_key(key)
     batch, height, width, channels = images.shape
     if not 1 <= size <= min(height, width):
         raise ValueError(f"size must be between 1 and the image's {height}x{width}, got {size}")
@@ -127,6 +130,7 @@ def random_flip(key: jax.Array, images: jax.Array) -> jax.Array:
     Returns:
         [B, H, W, C], dtype of `images`.
     """
+    check_key(key)
     mirrored = jax.random.bernoulli(key, shape=(len(images), 1, 1, 1))
     return jnp.where(mirrored, images[:, :, ::-1], images)
 

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from dvae._numerics import mass_times
+from dvae.distributions._softmax import balanced
 
 
 def exp_beyond_tangent(t: jax.Array) -> jax.Array:
@@ -41,12 +42,8 @@ def kl_slopes(
     the largest class of q.
     """
     q, log_ratio = jnp.exp(log_q), log_p - log_q
-    slope = -mass_times(q, log_ratio + value[..., None])
     # The largest class has what the others lack: its own log-ratio and the value almost cancel.
-    index = jax.lax.broadcasted_iota(top.dtype, slope.shape, slope.ndim - 1)
-    is_top = index == top[..., None]
-    others = jnp.where(is_top, 0, slope)
-    slope = jnp.where(is_top, -jnp.sum(others, axis=-1, keepdims=True), slope)
+    slope = balanced(-mass_times(q, log_ratio + value[..., None]), top)
     # -q_k up to a multiple of p_k, along which a normalized log p can't move.
     near = jnp.abs(log_ratio) < 0.5
     gap = jnp.where(near, q * jnp.expm1(jnp.where(near, log_ratio, 0)), jnp.exp(log_p) - q)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from dvae._numerics import (
     ArrayLike,
     as_shape,
+    bit_score,
     float_dtype,
     mark_nan,
     mass_times,
@@ -73,11 +74,10 @@ def _log_prob(z: jax.Array, logits: jax.Array) -> jax.Array:
 
 @_log_prob.defjvp
 def _log_prob_jvp(primals: _Tangents, tangents: _Tangents) -> _Tangents:
-    # Written out because |l| and max(l, 0) have the wrong second derivative at l = 0. z - q has
-    # lost its digits where q rounds to z.
+    # Written out because |l| and max(l, 0) have the wrong second derivative at l = 0.
     z, logits = primals
     dz, dlogits = tangents
-    slope = z * sigmoid(-logits) - (1 - z) * sigmoid(logits)
+    slope = bit_score(z, logits)
     return _log_prob(z, logits), slope * dlogits + jnp.where(jnp.isinf(logits), 0, logits) * dz
 
 

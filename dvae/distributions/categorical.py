@@ -12,17 +12,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dvae._checks import check_classes
 from dvae._numerics import (
     ArrayLike,
     as_float,
     as_shape,
-    check_classes,
     float_dtype,
-    mass_times,
     open_uniform,
     upcast,
     widen,
 )
+from dvae.distributions import _softmax
 from dvae.distributions._divergence import kl_slopes, kl_terms
 
 __all__ = [
@@ -120,8 +120,7 @@ def log_prob(z: ArrayLike, logits: ArrayLike) -> jax.Array:
         )
     (z, logits), dtype = widen(z, logits)
     check_classes(z, logits)
-    z, log_p = jnp.broadcast_arrays(z, jax.nn.log_softmax(logits))
-    return jnp.sum(mass_times(z, log_p), axis=-1).astype(dtype)
+    return _softmax.log_prob(*jnp.broadcast_arrays(z, logits)).astype(dtype)
 
 
 def log_prob_of_codes(codes: ArrayLike, logits: ArrayLike) -> jax.Array:
@@ -163,9 +162,9 @@ def _log_prob_of_codes(codes: jax.Array, logits: jax.Array) -> jax.Array:
 @_log_prob_of_codes.defjvp
 def _log_prob_of_codes_jvp(primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
     codes, logits = primals
-    value, peak, log_sum = _value_and_logsumexp(codes, logits)
+    value, peak, total = _value_and_logsumexp(codes, logits)
     # Without `checkpoint` the masses, float32, would be kept for the backward pass.
-    return value, jax.checkpoint(_tangent)(codes, logits, peak, log_sum, tangents[1])
+    return value, jax.checkpoint(_tangent)(codes, logits, peak, total, value, tangents[1])
 
 
 _compiled = jax.jit(_log_prob_of_codes)  # `checkpoint` traces at each call
@@ -175,28 +174,28 @@ def _value_and_logsumexp(
     codes: jax.Array, logits: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     peak = upcast(jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True)))
-    log_sum = jnp.log(jnp.sum(jnp.exp(upcast(logits) - peak), axis=-1, keepdims=True))
+    total = _softmax.log_sum(upcast(logits) - peak)
     valid = (codes >= 0) & (codes < logits.shape[-1])
     chosen = jnp.take_along_axis(logits, jnp.where(valid, codes, 0)[..., None], axis=-1)
-    # logsumexp = peak + log_sum stays in two parts: at l = 1e4 their float32 sum is off by 5e-4.
-    value = ((upcast(chosen) - peak) - log_sum)[..., 0]
-    return jnp.where(valid, value, jnp.nan), peak, log_sum
+    # logsumexp = peak + total stays in two parts: at l = 1e4 their float32 sum is off by 5e-4.
+    value = ((upcast(chosen) - peak) - total)[..., 0]
+    return jnp.where(valid, value, jnp.nan), peak, total
 
 
 def _tangent(
     codes: jax.Array,
     logits: jax.Array,
     peak: jax.Array,
-    log_sum: jax.Array,
+    total: jax.Array,
+    value: jax.Array,
     tangent: jax.Array,
 ) -> jax.Array:
-    """Returns the derivative along `tangent`, its mean under p once for each row of logits."""
+    """Returns the derivative along `tangent`: 1 - p, with its digits, at the code, -p elsewhere."""
     shape = (*codes.shape, logits.shape[-1])
     is_code = jax.lax.broadcasted_iota(jnp.int32, shape, len(codes.shape)) == codes[..., None]
-    wide = upcast(tangent)
-    chosen = jnp.sum(jnp.where(is_code, jnp.broadcast_to(wide, shape), 0), axis=-1)
-    mean = jnp.sum(jnp.exp((upcast(logits) - peak) - log_sum) * wide, axis=-1)
-    return chosen - mean
+    p = jnp.exp((upcast(logits) - peak) - total)
+    slope = jnp.where(is_code, -jnp.expm1(value)[..., None], -p)
+    return jnp.sum(slope * upcast(tangent), axis=-1)
 
 
 def entropy(logits: ArrayLike) -> jax.Array:
@@ -213,8 +212,7 @@ def entropy(logits: ArrayLike) -> jax.Array:
     """
     (logits,), dtype = widen(logits)
     check_classes(logits)
-    log_p = jax.nn.log_softmax(logits)
-    return -jnp.sum(mass_times(jnp.exp(log_p), log_p), axis=-1).astype(dtype)
+    return _softmax.entropy(logits).astype(dtype)
 
 
 def kl(logits_q: ArrayLike, logits_p: ArrayLike) -> jax.Array:

@@ -32,6 +32,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from dvae._checks import check_key
 from dvae._numerics import ArrayLike, logit, open_uniform, same_rank, upcast
 from dvae.distributions import categorical
 
@@ -172,6 +173,7 @@ def sample(
     Raises:
         ValueError: if P does not fit `num_channels`.
     """
+    check_key(key)
     key_component, key_noise = jax.random.split(key)
     mixture = split(params, num_channels=num_channels)
     component = categorical.sample_codes(key_component, mixture.logits, shape)

@@ -8,7 +8,7 @@ summed. Everything is finite and accurate for log_scale in [-30, 30] wherever th
 the dtype; from 88 on exp(s) or exp(-s) overflows float32. The logarithm of the variance is twice
 log_scale: halve the output of a network that was trained to give that.
 
-Any parameter may be a number, which takes the dtype of the arrays beside it.
+Any parameter may be a Python number, which takes the dtype of the arrays beside it.
 """
 
 import math
@@ -16,6 +16,7 @@ import math
 import jax
 import jax.numpy as jnp
 
+from dvae._checks import check_key
 from dvae._numerics import ArrayLike, as_shape, same_rank, widen
 from dvae.distributions._divergence import exp_beyond_tangent, half_square
 
@@ -38,6 +39,7 @@ def sample(
     Returns:
         [*shape, ...] in the dtype of the parameters.
     """
+    check_key(key)
     (mean, log_scale), dtype = widen(mean, log_scale)
     batch = jnp.broadcast_shapes(mean.shape, log_scale.shape)
     noise = jax.random.normal(key, (*as_shape(shape), *batch), mean.dtype)

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from dvae import distributions
+from dvae._checks import check_static
 from dvae._numerics import as_float, upcast
 
 
@@ -189,6 +190,7 @@ def centered(name: str, values: jax.Array, baseline: jax.typing.ArrayLike) -> ja
 
 def check_num_samples(name: str, num_samples: int) -> None:
     """Raises ValueError where leaving one sample out would leave none."""
+    check_static("num_samples", num_samples)
     try:
         enough = operator.index(num_samples) >= 2
     except TypeError:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dvae._numerics import upcast
+from dvae._numerics import bit_score, upcast
 from dvae.distributions import bernoulli
 from dvae.estimators._estimate import check_num_samples, differentiable, evaluate
 
@@ -40,8 +40,8 @@ def expand(
     values, pullback = jax.vjp(lambda z: evaluate(name, f, z, z.shape[:-1]), z)
     (slopes,) = pullback(jnp.ones_like(values))
     wide = upcast(z)
-    score = wide - jax.nn.sigmoid(upcast(logits))[None]
-    return Expanded(values, *jax.lax.stop_gradient((wide, score, upcast(slopes))))
+    fixed = jax.lax.stop_gradient((wide, bit_score(wide, upcast(logits)[None]), upcast(slopes)))
+    return Expanded(values, *fixed)
 
 
 def others_mean(x: jax.Array) -> jax.Array:

@@ -6,7 +6,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dvae._numerics import check_key, open_uniform, upcast
+from dvae._checks import check_key
+from dvae._numerics import bit_score, open_uniform, upcast
 from dvae.estimators._estimate import differentiable, evaluate, threshold
 
 
@@ -37,7 +38,7 @@ def draw_relaxed(key: jax.Array, logits: jax.Array) -> RelaxedDraw:
     slope = jax.nn.sigmoid(shifted) * jax.nn.sigmoid(sign * wide)
     return RelaxedDraw(
         bits=bits.astype(logits.dtype),
-        score=bits - jax.nn.sigmoid(wide),
+        score=bit_score(bits, wide),
         pair=jnp.stack([z, conditional]),
         slopes=jnp.stack([jnp.ones_like(slope), slope]),
     )

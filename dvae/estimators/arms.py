@@ -5,7 +5,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from dvae._numerics import check_key, open_uniform, upcast
+from dvae._checks import check_key
+from dvae._numerics import open_uniform, upcast
 from dvae.estimators._estimate import (
     Estimate,
     as_logits,

@@ -99,11 +99,12 @@ def _as_scale(name: str, scale: jax.typing.ArrayLike) -> jax.Array:
 def _gradient(draw: Expanded, logits: jax.Array, scale: jax.Array) -> jax.Array:
     """Evaluates g [..., n] in the logits; the scale alone carries a gradient."""
     scale = scale.astype(draw.score.dtype)
-    mean = jax.nn.sigmoid(jax.lax.stop_gradient(upcast(logits)))
+    wide = jax.lax.stop_gradient(upcast(logits))
+    variance = jax.nn.sigmoid(wide) * jax.nn.sigmoid(-wide)
     values = jax.lax.stop_gradient(upcast(draw.values))
     others = others_mean(draw.slopes)
     own = values - scale * jnp.sum(others * draw.score, axis=-1)
     baseline = others_mean(values - scale * jnp.sum(draw.slopes * draw.score, axis=-1))
     signal = (own - baseline)[..., None]
-    correction = scale * (mean * (1 - mean))[None] * others
+    correction = scale * variance[None] * others
     return jnp.mean(signal * draw.score + correction, axis=0)

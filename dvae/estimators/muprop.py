@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dvae._numerics import upcast
+from dvae._numerics import bit_score, upcast
 from dvae.distributions import bernoulli
 from dvae.estimators._estimate import (
     Estimate,
@@ -116,10 +116,10 @@ def _expand(key: jax.Array, f: Callable[[jax.Array], jax.Array], logits: jax.Arr
     z = jax.lax.stop_gradient(bernoulli.sample(key, logits))
     reduced = lambda z: evaluate("muprop", f, z, logits.shape[:-1])
     values = reduced(z)
-    mean = jax.nn.sigmoid(jax.lax.stop_gradient(upcast(logits)))
-    at_mean, pullback = jax.vjp(reduced, mean.astype(logits.dtype))
+    wide = jax.lax.stop_gradient(upcast(logits))
+    at_mean, pullback = jax.vjp(reduced, jax.nn.sigmoid(wide).astype(logits.dtype))
     slope = upcast(pullback(jnp.ones_like(at_mean))[0])
-    score = upcast(z) - mean
+    score = bit_score(upcast(z), wide)
     linear = jnp.sum(slope * score, axis=-1)
     fixed = jax.lax.stop_gradient((upcast(at_mean), linear, slope, score))
     return _Expansion(values, *fixed)

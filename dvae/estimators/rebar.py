@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dvae._numerics import as_float, check_positive, upcast, wide_dtype
+from dvae._checks import check_positive
+from dvae._numerics import as_float, upcast, wide_dtype
 from dvae.estimators._estimate import (
     Estimate,
     as_logits,

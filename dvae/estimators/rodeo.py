@@ -105,10 +105,10 @@ def rodeo_variance(
 def _gradient(name: str, draw: Expanded, logits: jax.Array, surrogates: _Surrogates) -> jax.Array:
     """Evaluates g [..., n] in the logits; what the surrogates close over alone has a gradient."""
     values = jax.lax.stop_gradient(upcast(draw.values))
-    mean = jax.nn.sigmoid(jax.lax.stop_gradient(upcast(logits)))[None]
+    wide = jax.lax.stop_gradient(upcast(logits))[None]
     num_samples = values.shape[0]
     flip = 1 - 2 * draw.z  # what a flip adds to a bit
-    share = jnp.where(draw.z > 0, 1 - mean, mean)  # of the other value under q
+    share = jax.nn.sigmoid(jnp.where(draw.z > 0, -wide, wide))  # of the other value under q
 
     def pair(values: jax.Array, slopes: jax.Array) -> tuple[jax.Array, jax.Array]:
         results = surrogates(values, slopes)

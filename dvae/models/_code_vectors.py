@@ -6,7 +6,7 @@ from jax import lax
 from jax.typing import DTypeLike
 
 from dvae import vq
-from dvae._numerics import check_positive
+from dvae._checks import check_positive
 from dvae.models import checks
 from dvae.models._products import matmul
 

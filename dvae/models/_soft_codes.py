@@ -15,7 +15,7 @@ from jax import lax
 from jax.typing import DTypeLike
 
 from dvae import relax
-from dvae._numerics import check_key, check_positive
+from dvae._checks import check_key, check_positive
 from dvae.distributions import categorical
 from dvae.models import _code_vectors, _gpu, _soft_blocks, checks
 from dvae.models import _soft_codes_kernel as kernel

@@ -1,22 +1,9 @@
-"""Checks of what the samplers share: counts, finite parameters, chains that fit a machine."""
+"""Checks of what the samplers share: finite parameters, chains that fit a machine."""
 
 import jax
 import numpy as np
 
 from dvae._numerics import ArrayLike, float_dtype
-
-
-def check_count(name: str, value: int, *, minimum: int = 1, why: str = "") -> int:
-    """Returns a static number as an int; raises ValueError if it is none, or below the minimum."""
-    if isinstance(value, jax.core.Tracer):
-        raise ValueError(f"{name} must be static, a Python int: name it in jit's static_argnames")
-    number = int(value)
-    if number != value:
-        raise ValueError(f"{name} must be an integer, got {value}")
-    if number < minimum:
-        reason = f" ({why})" if why else ""
-        raise ValueError(f"{name} must be at least {minimum}{reason}, got {number}")
-    return number
 
 
 def check_state(state: object) -> None:

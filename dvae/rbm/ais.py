@@ -20,8 +20,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec, Sharding
 
+from dvae._checks import check_count, check_key
 from dvae._numerics import ArrayLike, as_float, partition, upcast, vary_like
-from dvae.rbm._checks import check_count, check_finite
+from dvae.rbm._checks import check_finite
 from dvae.rbm._estimates import LogZ, estimate, place
 from dvae.rbm._rbm import RBM, check_rbm, dtype_of, product
 from dvae.rbm.energy import centered_biases
@@ -66,6 +67,7 @@ def log_z(
     Raises:
         ValueError: if a number is too small, or sizes do not fit.
     """
+    check_key(key)
     params = check_rbm(params)
     _check_base(params, base)
     num_temperatures = check_count("num_temperatures", num_temperatures)
@@ -114,6 +116,7 @@ def reverse_log_z(
     Raises:
         ValueError: if a number is too small, or sizes do not fit.
     """
+    check_key(key)
     params = check_rbm(params)
     _check_base(params, base)
     num_temperatures = check_count("num_temperatures", num_temperatures)

@@ -46,9 +46,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
+from dvae._checks import check_count, check_key
 from dvae._numerics import as_float, partition, spec_of, upcast, vary_like
 from dvae.rbm import gibbs
-from dvae.rbm._checks import check_chains, check_count
+from dvae.rbm._checks import check_chains
 from dvae.rbm._population import comb, families_of
 from dvae.rbm._rbm import RBM, check_rbm, dtype_of, product
 from dvae.rbm.energy import centered_biases, logits_1
@@ -133,6 +134,7 @@ def anneal(
     Raises:
         ValueError: if a number is too small, or the sizes of the parameters do not fit.
     """
+    check_key(key)
     params = check_rbm(params)
     num_sweeps = check_count("num_sweeps", num_sweeps)
     num_chains = check_count(
@@ -200,6 +202,7 @@ def step(
         ValueError: if num_sweeps < 1, the sizes of parameters and state do not fit, or there are
             fewer than 2 chains.
     """
+    check_key(key)
     params = check_rbm(params)
     num_sweeps = check_count("num_sweeps", num_sweeps)
     check_chains(params.weights.shape, state.z1, state.z2, minimum=2)
@@ -239,6 +242,7 @@ def systematic_resample(key: jax.Array, log_weights: jax.Array) -> jax.Array:
     Raises:
         ValueError: if log_weights is not [R] with R at least 1.
     """
+    check_key(key)
     if len(np.shape(log_weights)) != 1 or np.size(log_weights) < 1:
         raise ValueError(
             f"log_weights must be [R] with at least 1 weight, got shape {np.shape(log_weights)}"

@@ -10,9 +10,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from dvae._checks import check_count, check_key
 from dvae._numerics import open_uniform
 from dvae.rbm._bits import from_noise
-from dvae.rbm._checks import check_count
 from dvae.rbm._enumeration import MAX_UNITS, log_sum, over_states
 from dvae.rbm._rbm import RBM, check_rbm, transpose
 from dvae.rbm.energy import free_energy_1, logits_2
@@ -78,6 +78,7 @@ def sample(key: jax.Array, params: RBM, num_samples: int) -> tuple[jax.Array, ja
     Raises:
         ValueError: if both sides have more than 20 units, or num_samples < 0.
     """
+    check_key(key)
     small, exchanged = _small_side_first(params)
     num_samples = check_count("num_samples", num_samples, minimum=0)
     z, other = _sample(key, small, num_samples)

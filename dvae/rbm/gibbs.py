@@ -15,9 +15,10 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
+from dvae._checks import check_count, check_key
 from dvae._numerics import as_float, open_uniform, partition, spec_of, vary_like
 from dvae.rbm._bits import flip_rate, from_noise
-from dvae.rbm._checks import check_chains, check_count, check_state
+from dvae.rbm._checks import check_chains, check_state
 from dvae.rbm._rbm import RBM, check_rbm, transpose
 from dvae.rbm.energy import logits_2
 
@@ -51,6 +52,7 @@ def init(key: jax.Array, params: RBM, num_chains: int) -> GibbsState:
     Raises:
         ValueError: if num_chains < 1, or the sizes of the parameters do not fit.
     """
+    check_key(key)
     params = check_rbm(params)
     num_chains = check_count("num_chains", num_chains)
     dtype = params.weights.dtype
@@ -82,6 +84,7 @@ def step(
         ValueError: if num_sweeps < 1 or traced, the sizes of parameters and state do not fit, the
             state is an array, or there is no chain.
     """
+    check_key(key)
     params = check_rbm(params)
     check_state(state)
     check_chains(params.weights.shape, *state)

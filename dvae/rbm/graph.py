@@ -30,10 +30,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
+from dvae._checks import check_count, check_key
 from dvae._numerics import as_float, float_dtype, partition, spec_of, upcast, vary_like
 from dvae.rbm._bits import flip_rate
 from dvae.rbm._boltzmann import BoltzmannMachine, check_adjacency, check_colors, check_machine
-from dvae.rbm._checks import check_count
 from dvae.rbm._enumeration import MAX_UNITS, log_sum, over_states
 from dvae.rbm._rbm import RBM, check_rbm, product
 from dvae.rbm.gibbs import GibbsInfo, draw
@@ -210,6 +210,7 @@ def step(
     Raises:
         ValueError: if num_sweeps < 1, sizes do not fit, colors are traced or known to be improper.
     """
+    check_key(key)
     colors = check_colors(colors, params)
     params = check_machine(params, state.z)
     if np.ndim(state.z) != 2 or len(state.z) < 1:

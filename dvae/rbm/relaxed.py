@@ -30,9 +30,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dvae._checks import check_count, check_key
 from dvae._numerics import ArrayLike, as_float, upcast, vary_like
 from dvae.distributions import bernoulli
-from dvae.rbm._checks import check_count, is_known
+from dvae.rbm._checks import is_known
 from dvae.rbm._rbm import RBM, check_rbm, dtype_of, product
 
 __all__ = [
@@ -178,6 +179,7 @@ def gaussian_integral_sample(
     Raises:
         ValueError: the sides have other leading axes or units, or a known lam is too small.
     """
+    check_key(key)
     z1, z2 = as_float(z1), as_float(z2)
     if z1.shape[:-1] != z2.shape[:-1]:
         raise ValueError(f"z1 and z2 must have equal leading axes, got {z1.shape} and {z2.shape}")

@@ -33,9 +33,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
+from dvae._checks import check_count, check_key
 from dvae._numerics import as_float, partition, spec_of, upcast, vary_like
 from dvae.rbm._bits import flip_rate
-from dvae.rbm._checks import check_chains, check_count
+from dvae.rbm._checks import check_chains
 from dvae.rbm._rbm import RBM, check_rbm, product
 from dvae.rbm._replicas import check_ladder, exchange, log_weights, logits, swaps
 from dvae.rbm.energy import centered_biases
@@ -104,6 +105,7 @@ def init(
     Raises:
         ValueError: if a number is too small, betas are no ladder, or sizes do not fit.
     """
+    check_key(key)
     params = check_rbm(params)
     num_chains = check_count("num_chains", num_chains)
     num_temperatures = check_count(
@@ -161,6 +163,7 @@ def step(
         ValueError: if num_sweeps < 1, the sizes of parameters and state do not fit, or there is no
             chain.
     """
+    check_key(key)
     params = check_rbm(params)
     num_sweeps = check_count("num_sweeps", num_sweeps)
     _check_state(params, state)

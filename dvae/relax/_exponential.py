@@ -18,16 +18,66 @@ class DensitySlopes(NamedTuple):
     by_beta: jax.Array  # -dF/dbeta
 
 
+def log_slope_0(zeta: jax.Array, beta: jax.Array) -> jax.Array:
+    """Evaluates dlog R_0/dbeta = (g(beta zeta) - g(beta)) / beta, g(t) = t / (e^t - 1).
+
+    By g - 1 at small t, where g is 1 up to rounding. dlog R_1/dbeta is this less 1 - zeta.
+    """
+    t = beta * zeta
+    near, far = _below_1(t) - _below_1(beta), _ratio(t) - _ratio(beta)
+    return jnp.where(t < 0.5, near, far) / beta
+
+
+def _ratio(t: jax.Array) -> jax.Array:
+    """Evaluates g(t) for t of at least 1/2."""
+    t = jnp.where(t < 0.5, 0.5, t)  # 0 / 0
+    return t * jnp.exp(-t) / -jnp.expm1(-t)  # e^t would overflow
+
+
+def _below_1(t: jax.Array) -> jax.Array:
+    """Evaluates g(t) - 1 for t >= 0, by its series for small ones."""
+    x = jnp.where(t < 0.5, t, 0)
+    even = jnp.zeros_like(x)
+    for coefficient in (1 / 47_900_160, -1 / 1_209_600, 1 / 30_240, -1 / 720, 1 / 12):
+        even = x * x * (coefficient + even)
+    return jnp.where(t < 0.5, even - 0.5 * x, _ratio(t) - 1)
+
+
+@jax.custom_jvp
 def component_cdfs(zeta: jax.Array, beta: jax.Array) -> Pair:
     """Evaluates R_0(zeta) and R_1(zeta)."""
     r0 = jnp.expm1(-beta * zeta) / jnp.expm1(-beta)
     return r0, r0 * jnp.exp(-beta * (1 - zeta))
 
 
+# In beta, a quotient's rule would subtract equal numbers and divide them by beta^2.
+@component_cdfs.defjvp
+def _component_cdfs_jvp(primals: Pair, tangents: Pair) -> tuple[Pair, Pair]:
+    zeta, beta = primals
+    r0, r1 = component_cdfs(zeta, beta)
+    slope, norm = log_slope_0(zeta, beta), -beta / jnp.expm1(-beta)
+    d0 = norm * jnp.exp(-beta * zeta) * tangents[0] + r0 * slope * tangents[1]
+    slope_1 = slope - (1 - zeta)
+    d1 = norm * jnp.exp(-beta * (1 - zeta)) * tangents[0] + r1 * slope_1 * tangents[1]
+    return (r0, r1), (d0, d1)
+
+
 def component_log_probs(zeta: jax.Array, beta: jax.Array) -> Pair:
     """Evaluates log r(zeta|0) and log r(zeta|1)."""
-    log_norm = jnp.log(beta) - jnp.log(-jnp.expm1(-beta))
+    log_norm = _log_norm(beta)
     return log_norm - beta * zeta, log_norm - beta * (1 - zeta)
+
+
+@jax.custom_jvp
+def _log_norm(beta: jax.Array) -> jax.Array:
+    """Evaluates log(beta / (1 - e^{-beta})), with the derivative (1 - g(beta)) / beta."""
+    return jnp.log(beta) - jnp.log(-jnp.expm1(-beta))
+
+
+@_log_norm.defjvp
+def _log_norm_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> Pair:
+    (beta,), (tangent,) = primals, tangents
+    return _log_norm(beta), -_below_1(beta) / beta * tangent
 
 
 def _log_ratio(zeta: jax.Array, beta: jax.Array) -> jax.Array:
@@ -66,11 +116,9 @@ def density_and_slopes(w: jax.Array, logits: jax.Array, beta: jax.Array) -> Dens
     mass = -jnp.expm1(-beta)
     density = beta * (not_q * a + q * b) / mass
     # R_0 - R_1 = (1 - a)(1 - b) / (1 - e^{-beta}).
-    e = jnp.exp(-beta)
-    by_beta = q * ((1 - w) * b * mass - y * e) - not_q * (w * a * mass - x * e)
-    return DensitySlopes(
-        density=density, by_logits=q * not_q * x * y / mass, by_beta=by_beta / (mass * mass)
-    )
+    slope = log_slope_0(w, beta)
+    by_beta = (q * b * ((1 - w) - slope) - not_q * slope) * x / mass
+    return DensitySlopes(density=density, by_logits=q * not_q * x * y / mass, by_beta=by_beta)
 
 
 def _slopes(w: jax.Array, logits: jax.Array, beta: jax.Array, min_density: jax.Array) -> Slopes:

@@ -18,10 +18,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from dvae._checks import check_key, check_positive, check_unit
 from dvae._numerics import (
     ArrayLike,
-    check_positive,
-    check_unit,
     mark_nan,
     meet,
     open_uniform,
@@ -73,6 +72,7 @@ def ancestral_sample(
     family: Family, *, key: jax.Array, logits: ArrayLike, beta: ArrayLike
 ) -> jax.Array:
     """Draws z ~ Bernoulli(q), then zeta ~ r(zeta|z)."""
+    check_key(key)
     (logits,), beta, dtype = prepare((logits,), beta)
     key_z, key_zeta = jax.random.split(key)
     z = uniform_like(key_z, logits, beta) < jax.nn.sigmoid(logits)

@@ -5,6 +5,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from dvae._checks import check_static
 from dvae._numerics import meet
 from dvae.relax import _exponential
 from dvae.relax._implicit import MIN_DENSITY, Pair, Slopes, Target, inverse_density
@@ -13,6 +14,7 @@ from dvae.relax._mixture import Family
 
 def family_of(eps: float) -> Family:
     """Returns the family of one eps; raises ValueError where it is outside [0, 1]."""
+    check_static("eps", eps)
     if not 0 <= eps <= 1:
         raise ValueError(f"eps must be in [0, 1], the weight of the uniform, got {eps}")
     return Family(

@@ -11,17 +11,8 @@ Reference: Maddison, Mnih and Teh, "The Concrete Distribution" (2016), appendix 
 import jax
 import jax.numpy as jnp
 
-from dvae._numerics import (
-    ArrayLike,
-    check_positive,
-    check_unit,
-    logit,
-    meet,
-    same_rank,
-    sigmoid,
-    widen,
-    within,
-)
+from dvae._checks import check_positive, check_unit
+from dvae._numerics import ArrayLike, logit, meet, same_rank, sigmoid, widen, within
 from dvae.relax._implicit import tails
 from dvae.relax._mixture import uniform_like
 
@@ -32,7 +23,8 @@ def icdf(rho: ArrayLike, logits: ArrayLike, temperature: ArrayLike) -> jax.Array
     """Maps uniform noise to zeta = sigmoid((l + logit(rho)) / tau).
 
     Args:
-        rho: [...] float in [0, 1].
+        rho: [...] float in [0, 1]; what is closer than 1e-36 to 0 counts as that close, without a
+            gradient. At 0 and 1 zeta is exactly 0 and 1, and no argument has a gradient.
         logits: [...] float.
         temperature: tau > 0; all three broadcast.
 
@@ -45,7 +37,8 @@ def icdf(rho: ArrayLike, logits: ArrayLike, temperature: ArrayLike) -> jax.Array
     check_unit("rho", rho)
     (rho, logits), tau, dtype = _prepare((rho, logits), temperature)
     zeta = _relaxed(_perturbed(rho, logits), tau)
-    end, zeta = jnp.broadcast_arrays(meet(rho, zeta), zeta)
+    # At the ends the slope is infinite for tau > 1 and 0 for tau < 1, never that of rho itself.
+    end, zeta = jnp.broadcast_arrays(jax.lax.stop_gradient(meet(rho, zeta)), zeta)
     return jnp.where((end == 0) | (end == 1), end, zeta).astype(dtype)
 
 
@@ -53,7 +46,8 @@ def icdf_logit(rho: ArrayLike, logits: ArrayLike, temperature: ArrayLike) -> jax
     """Maps uniform noise to y = logit(zeta) = (l + logit(rho)) / tau.
 
     Args:
-        rho: [...] float in [0, 1].
+        rho: [...] float in [0, 1]; what is closer than 1e-36 to 0 or 1 counts as that close, so
+            that y is finite, and passes no gradient to rho.
         logits: [...] float.
         temperature: tau > 0; all three broadcast.
 

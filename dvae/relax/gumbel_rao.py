@@ -15,14 +15,9 @@ import jax
 import jax.numpy as jnp
 
 from dvae import distributions
-from dvae._numerics import (
-    ArrayLike,
-    as_float,
-    check_positive,
-    open_uniform,
-    standard_gumbel,
-    upcast,
-)
+from dvae._checks import check_count, check_key, check_positive
+from dvae._numerics import ArrayLike, as_float, open_uniform, standard_gumbel, upcast
+from dvae.relax.gumbel_softmax import check_temperature
 
 __all__ = ["bernoulli", "categorical"]
 
@@ -45,7 +40,9 @@ def bernoulli(
     Raises:
         ValueError: if num_samples < 1, or temperature is a Python number and not positive.
     """
-    _check(temperature, num_samples)
+    check_key(key)
+    check_positive("temperature", temperature)
+    num_samples = check_count("num_samples", num_samples)
     logits = as_float(logits)
     logits = jnp.broadcast_to(logits, jnp.broadcast_shapes(logits.shape, jnp.shape(temperature)))
     key_z, key_noise = jax.random.split(key)
@@ -81,7 +78,8 @@ def categorical(
     Args:
         key: typed PRNG key.
         logits: [..., C] float.
-        temperature: tau > 0, a scalar, or [..., 1] of the logits' rank.
+        temperature: tau > 0, a scalar, or [..., 1] that broadcasts with logits; each of its
+            entries then has draws of its own.
         num_samples: number of x per vector, at least 1; 1 is the plain straight-through
             gradient. Memory grows with num_samples times the logits.
 
@@ -89,10 +87,14 @@ def categorical(
         [..., C] exactly 0 or 1, in the dtype of logits; dz/dl = mean of (diag(y) - y y^T) / tau.
 
     Raises:
-        ValueError: if num_samples < 1, or temperature is a Python number and not positive.
+        ValueError: if num_samples < 1, temperature is a Python number and not positive, or its
+            last axis is not 1.
     """
-    _check(temperature, num_samples)
+    check_key(key)
+    check_temperature(temperature)
+    num_samples = check_count("num_samples", num_samples)
     logits = as_float(logits)
+    logits = jnp.broadcast_to(logits, jnp.broadcast_shapes(logits.shape, jnp.shape(temperature)))
     key_z, key_top, key_noise = jax.random.split(key, 3)
     z = distributions.categorical.sample(key_z, logits)
     # Normalized logits, so that logsumexp(l) = 0 and T is standard.
@@ -118,9 +120,3 @@ def _categorical_jvp(primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Ar
     tangent = upcast(tangents[1])[None]
     centered = tangent - jnp.sum(soft * tangent, axis=-1, keepdims=True)
     return z, (jnp.mean(soft * centered, axis=0) / tau).astype(z.dtype)
-
-
-def _check(temperature: ArrayLike, num_samples: int) -> None:
-    check_positive("temperature", temperature)
-    if num_samples < 1:
-        raise ValueError(f"num_samples must be at least 1 for gumbel_rao, got {num_samples}")

@@ -13,16 +13,8 @@ import math
 import jax
 import jax.numpy as jnp
 
-from dvae._numerics import (
-    ArrayLike,
-    as_float,
-    check_classes,
-    check_positive,
-    float_dtype,
-    same_rank,
-    standard_gumbel,
-    widen,
-)
+from dvae._checks import check_classes, check_positive
+from dvae._numerics import ArrayLike, as_float, float_dtype, same_rank, standard_gumbel, widen
 
 __all__ = ["log_prob", "log_prob_of_log", "sample", "transform", "transform_hard"]
 
@@ -102,7 +94,7 @@ def transform_hard(gumbels: ArrayLike, logits: ArrayLike, temperature: ArrayLike
     return one_hot + (soft - jax.lax.stop_gradient(soft))
 
 
-def _check_temperature(temperature: ArrayLike) -> None:
+def check_temperature(temperature: ArrayLike) -> None:
     """Raises ValueError unless it is positive, and one for all classes of a variable."""
     check_positive("temperature", temperature)
     shape = jnp.shape(temperature)
@@ -115,7 +107,7 @@ def _check_temperature(temperature: ArrayLike) -> None:
 
 def _scaled(gumbels: ArrayLike, logits: ArrayLike, temperature: ArrayLike) -> jax.Array:
     """Returns (l + g) / tau in at least float32."""
-    _check_temperature(temperature)
+    check_temperature(temperature)
     (logits,), _ = widen(logits)
     gumbels = jnp.asarray(gumbels, logits.dtype)
     check_classes(gumbels, logits)
@@ -174,7 +166,7 @@ def log_prob_of_log(log_y: ArrayLike, logits: ArrayLike, temperature: ArrayLike)
     Raises:
         ValueError: if temperature is a Python number and not positive, or its last axis is not 1.
     """
-    _check_temperature(temperature)
+    check_temperature(temperature)
     (log_y, logits), dtype = widen(log_y, logits)
     check_classes(log_y, logits)
     log_y, logits = jnp.broadcast_arrays(log_y, logits)

@@ -10,8 +10,9 @@ Reference: Rolfe, "Discrete Variational Autoencoders" (2017), section 2.
 import jax
 import jax.numpy as jnp
 
-from dvae._numerics import ArrayLike, check_unit, mark_nan, meet, sigmoid, within
-from dvae.relax._exponential import component_cdfs
+from dvae._checks import check_unit
+from dvae._numerics import ArrayLike, mark_nan, meet, sigmoid, within
+from dvae.relax._exponential import component_cdfs, log_slope_0
 from dvae.relax._implicit import Slopes, attach, gap, inverse_density, tails
 from dvae.relax._mixture import prepare, uniform_like
 
@@ -116,10 +117,9 @@ def _slopes(zeta: jax.Array, logits: jax.Array, beta: jax.Array, min_density: ja
     mass = -jnp.expm1(-beta)
     near, rest = jnp.exp(-beta * (1 - zeta)), -jnp.expm1(-beta * (1 - zeta))
     inverse = inverse_density(q * beta * near / mass, min_density)
-    # R_1 = near (1 - e^{-beta zeta}) / mass.
-    by_beta = q * ((1 - zeta) * near * mass - rest * jnp.exp(-beta)) / (mass * mass)
+    r1 = near * -jnp.expm1(-beta * zeta) / mass
     return Slopes(
         inverse_density=jnp.where(zeta <= 0, 0, inverse),
         by_logits=q * not_q * rest / mass,
-        by_beta=by_beta,
+        by_beta=q * r1 * ((1 - zeta) - log_slope_0(zeta, beta)),
     )

@@ -6,7 +6,8 @@ hard samples, for example at evaluation, with the noise and the signature of the
 
 import jax
 
-from dvae._numerics import ArrayLike, check_unit, mark_nan, meet
+from dvae._checks import check_unit
+from dvae._numerics import ArrayLike, mark_nan, meet
 from dvae.relax._implicit import gap, nan_outside_unit
 from dvae.relax._mixture import prepare, uniform_like
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from dvae._numerics import check_key
+from dvae._checks import check_key
 from dvae.models.checks import LEVELS
 
 __all__ = ["Functions", "Model"]

@@ -15,7 +15,8 @@ import math
 import jax
 import jax.numpy as jnp
 
-from dvae._numerics import ArrayLike, check_positive, upcast
+from dvae._checks import check_positive
+from dvae._numerics import ArrayLike, upcast
 from dvae.vq import lfq
 from dvae.vq._common import (
     Quantized,

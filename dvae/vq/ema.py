@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from dvae._numerics import ArrayLike, check_key, partition, spec_of, upcast
+from dvae._checks import check_key
+from dvae._numerics import ArrayLike, partition, spec_of, upcast
 from dvae.vq import _products, _search
 from dvae.vq._checks import check_codebook, check_dimensions, code_index
 from dvae.vq._common import is_dead

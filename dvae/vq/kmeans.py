@@ -17,7 +17,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import PartitionSpec
 
-from dvae._numerics import ArrayLike, check_key, partition, spec_of, upcast, vary_like
+from dvae._checks import check_key
+from dvae._numerics import ArrayLike, partition, spec_of, upcast, vary_like
 from dvae.vq import _search
 from dvae.vq.codebook import nearest_code
 

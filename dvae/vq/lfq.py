@@ -18,7 +18,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dvae._numerics import ArrayLike, check_positive, sigmoid, upcast
+from dvae._checks import check_positive
+from dvae._numerics import ArrayLike, sigmoid, upcast
 from dvae.distributions import bernoulli
 from dvae.vq._checks import count_codes
 from dvae.vq._common import (

@@ -29,7 +29,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from dvae._numerics import ArrayLike, as_float, check_key, float_dtype, wide_dtype
+from dvae._checks import check_count, check_key
+from dvae._numerics import ArrayLike, as_float, float_dtype, wide_dtype
 from dvae.vq._checks import check_dimensions
 from dvae.vq._common import (
     Quantized,
@@ -197,7 +198,9 @@ def draw_depth(
     Source: Zeghidour et al. (2021), section III.C, quantizer dropout.
     """
     check_key(key)
-    if not 1 <= min_stages <= num_stages:
+    num_stages = check_count("num_stages", num_stages)
+    min_stages = check_count("min_stages", min_stages)
+    if not min_stages <= num_stages:
         raise ValueError(f"min_stages must be in 1 .. num_stages, got {min_stages}, {num_stages}")
     return jax.random.randint(key, shape, min_stages, num_stages + 1, jnp.int32)
 
@@ -225,8 +228,7 @@ def kmeans(
         TypeError: key is not a typed key.
     """
     check_key(key)
-    if num_stages < 1:
-        raise ValueError(f"num_stages must be at least 1, got {num_stages}")
+    num_stages = check_count("num_stages", num_stages)
     rest, codebooks, codes = as_float(points), [], []
     for key_stage in jax.random.split(key, num_stages):
         codebook, code = _kmeans(key_stage, rest, num_codes=num_codes, num_iters=num_iters)

@@ -18,7 +18,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from dvae._numerics import ArrayLike, as_float, check_key, float_dtype, wide_dtype
+from dvae._checks import check_count, check_key
+from dvae._numerics import ArrayLike, as_float, float_dtype, wide_dtype
 from dvae.vq._checks import check_dimensions
 from dvae.vq._common import (
     Quantized,
@@ -58,8 +59,7 @@ def init(key: jax.Array, *, num_codes: int, dim: int) -> SimVQ:
         TypeError: key is not a typed key.
     """
     check_key(key)
-    if num_codes < 1 or dim < 1:
-        raise ValueError(f"num_codes and dim must be at least 1, got {num_codes} and {dim}")
+    num_codes, dim = check_count("num_codes", num_codes), check_count("dim", dim)
     basis = jax.random.normal(key, (num_codes, dim), jnp.float32) * dim**-0.5
     return SimVQ(basis, jnp.eye(dim, dtype=jnp.float32))
 

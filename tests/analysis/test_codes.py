@@ -63,3 +63,9 @@ def test_accuracy_needs_images_and_classes():
 
 def test_an_unused_code_has_the_commonest_class_of_images_not_of_codes():
     np.testing.assert_array_equal(codes.majority_classes([[1, 0, 0], [0, 0, 5]]), [0, 1, 1])
+
+
+@pytest.mark.parametrize("code", [-1, 2])
+def test_accuracy_refuses_codes_without_a_class(code):
+    with pytest.raises(ValueError, match=f"codes must be 0 to 1, got {min(code, 0)} to"):
+        codes.accuracy([0, 1], [0, code], [1, 1])

@@ -123,3 +123,11 @@ def test_temperature_must_be_positive(temperature):
 def test_rho_must_be_inside_the_unit_interval(rho):
     with pytest.raises(ValueError, match=f"between 0 and 1, got {rho}"):
         binary_concrete.icdf(rho, jnp.zeros(2), 0.5)
+
+
+def test_the_ends_of_the_noise_have_no_gradient():
+    """zeta is exactly 0 or 1 there, whatever the logits; nothing passes rho's own slope on."""
+    total = lambda *args: binary_concrete.icdf(*args).sum()
+    ends = np.float32([[0, 1], [0, 1]])
+    for gradient in jax.grad(total, (0, 1, 2))(ends, np.float32([0.0, 3.0])[:, None], 2.0):
+        np.testing.assert_array_equal(gradient, 0)

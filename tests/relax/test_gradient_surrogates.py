@@ -124,7 +124,7 @@ def test_two_classes_are_a_bit():
 
 @pytest.mark.parametrize("sampler", [gumbel_rao.bernoulli, gumbel_rao.categorical])
 def test_gumbel_rao_refuses_bad_settings(sampler):
-    with pytest.raises(ValueError, match="num_samples must be at least 1 for gumbel_rao, got 0"):
+    with pytest.raises(ValueError, match="num_samples must be at least 1, got 0"):
         sampler(jax.random.key(0), jnp.zeros(3), 0.5, num_samples=0)
     with pytest.raises(ValueError, match="temperature must be positive, got -1"):
         sampler(jax.random.key(0), jnp.zeros(3), -1, num_samples=2)
@@ -158,3 +158,12 @@ def test_each_row_may_have_its_temperature():
     ours = slopes(np.float32([[0.5], [2.0]]))
     np.testing.assert_allclose(ours[0], slopes(0.5)[0], rtol=1e-6)
     np.testing.assert_allclose(ours[1], slopes(2.0)[1], rtol=1e-6)
+
+
+def test_temperatures_of_gumbel_rao_are_for_all_classes():
+    sample = lambda tau: gumbel_rao.categorical(
+        jax.random.key(0), jnp.zeros((2, 3)), tau, num_samples=2
+    )
+    with pytest.raises(ValueError, match=r"temperature must be a scalar or \[\.\.\., 1\].*\(3,\)"):
+        sample(jnp.ones(3))
+    assert sample(jnp.ones((4, 2, 1))).shape == (4, 2, 3)
