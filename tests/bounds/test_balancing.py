@@ -70,6 +70,11 @@ def test_extreme_kls_and_sizes_stay_finite(kl):
     np.testing.assert_allclose(gamma, [4 / 3, 2 / 3], rtol=1e-6)
 
 
+def test_sizes_far_apart_stay_finite_beside_large_kls():
+    gamma = balancing.balancing_coefficients(jnp.full(2, 1e30, jnp.float32), (1, 10**12))
+    np.testing.assert_allclose(gamma, [2e-12, 2], rtol=1e-6)
+
+
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_dtype_is_kept(dtype):
     kls = jnp.asarray(KLS, dtype)

@@ -159,10 +159,14 @@ def test_kl_is_infinite_only_where_p_misses_mass_of_q():
 
 @pytest.mark.parametrize("num_classes", [2, 5, 37])
 def test_inverse_cdf_gives_each_class_its_probability(num_classes):
-    logits = np.float32(2 * np.random.default_rng(num_classes).normal(size=num_classes))
+    row = 2 * np.random.default_rng(num_classes).normal(size=num_classes)
+    logits = np.float32(np.tile(row, (4, 1)))
+    for i, empty in enumerate((0, num_classes // 2, -1), 1):  # no class, the first, one, the last
+        logits[i, empty] = -INF
     grid = np.float32((np.arange(2**16) + 0.5) / 2**16)  # the whole law of u, not a sample of it
-    codes = jax.jit(categorical._invert_cdf)(grid, logits)
-    frequencies = np.bincount(codes, minlength=num_classes) / grid.size
+    codes = np.asarray(jax.jit(categorical._invert_cdf)(np.tile(grid[:, None], (1, 4)), logits))
+    counts = [np.bincount(column, minlength=num_classes) for column in codes.T]
+    frequencies = np.array(counts) / grid.size
     np.testing.assert_allclose(frequencies, np.exp(log_softmax(logits)), atol=2.0**-16)
 
 

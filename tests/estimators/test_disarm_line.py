@@ -87,6 +87,18 @@ def test_a_linear_f_leaves_double_cv_without_variance(num_samples):
     np.testing.assert_allclose(draws, np.tile(slopes * mean * (1 - mean), (50, 1)), rtol=1e-5)
 
 
+def test_a_linear_f_leaves_two_samples_of_rodeo_without_variance_at_even_odds():
+    slopes = np.float32([0.5, -2.0])
+
+    def gradient(key):
+        f = lambda z: 3 + z @ slopes
+        estimate = lambda x: estimators.rodeo(key, f, x, num_samples=2)
+        return jax.grad(lambda x: estimate(x).surrogate)(jnp.zeros(2))
+
+    draws = jax.jit(jax.vmap(gradient))(jax.random.split(new_key(), 50))
+    np.testing.assert_allclose(draws, np.tile(slopes / 4, (50, 1)), rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.thorough
 def test_no_scale_leaves_the_leave_one_out_estimate():
     f = lambda z: (z @ WEIGHTS).sum(-1) ** 2

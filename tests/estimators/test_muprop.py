@@ -81,6 +81,16 @@ def test_the_residual_is_linear_in_its_scales():
     np.testing.assert_allclose(values, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_the_residual_passes_no_gradient_to_logits_or_parameters():
+    def total(logits, theta):
+        f = lambda z: value_of(z, logits, theta)
+        return estimators.muprop_residual(jax.random.key(4), f, logits).sum()
+
+    rows = np.broadcast_to(LOGITS, (5, 3))
+    for gradient in jax.jit(jax.grad(total, (0, 1)))(rows, THETA):
+        np.testing.assert_array_equal(gradient, 0)
+
+
 def test_scales_must_be_scalars():
     with pytest.raises(ValueError, match=r"muprop takes two scales, scalars.*\(3,\)"):
         estimators.muprop(jax.random.key(0), jnp.sum, jnp.zeros(3), scales=(1.0, jnp.ones(3)))

@@ -56,7 +56,6 @@ def test_without_control_variate_it_is_reinforce():
     )
 
 
-@pytest.mark.thorough
 def test_a_baseline_takes_its_multiple_of_the_score():
     """In the gradient, and twice its product with the gradient in the squared norm's."""
     draw = draw_relaxed(jax.random.key(8), LOGITS)

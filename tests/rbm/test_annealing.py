@@ -132,7 +132,6 @@ def test_independent_units_have_no_error():
     assert info.std_error < 1e-4
 
 
-@pytest.mark.thorough
 def test_small_changes_of_a_large_log_z_are_not_lost():
     # Each update adds 1e-4 to a log Z of 5,000, whose neighbors in float32 are 5e-4 away.
     params = rbm.RBM(jnp.zeros(2), jnp.array([5_000.0]), jnp.zeros((2, 1)))
@@ -153,8 +152,8 @@ def test_small_changes_of_a_large_log_z_are_not_lost():
         return annealing.step(key, params._replace(bias1=bias1), state)
 
     after, _ = jax.jit(lambda s: jax.lax.scan(raise_bias, s, jnp.arange(2_000)))(state)
-    expected = 2 * (np.logaddexp(0, 0.2) - np.log(2))
-    np.testing.assert_allclose(after.log_z - state.log_z, expected, atol=1e-3)
+    rise = np.float64(after.log_z) - 5_000 - np.float64(after.lost)
+    np.testing.assert_allclose(rise, 2 * (np.logaddexp(0, 0.2) - np.log(2)), atol=1e-4)
 
 
 def test_resampling_keeps_expected_counts():
@@ -291,6 +290,7 @@ def test_the_report_is_that_of_all_moves():
     clone = jax.random.clone(key)
     _, found = anneal(clone, new, num_chains=NUM_CHAINS, num_temperatures=num_moves)
     ess, resampled = (np.array([getattr(x, name) for x in infos]) for name in ("ess", "resampled"))
+    np.testing.assert_array_equal(resampled, ess < NUM_CHAINS / 2)
     assert ess.min() < ess[-1]
     assert 0 < resampled.mean() < 1
     np.testing.assert_allclose(found.ess, ess.min(), rtol=1e-4)

@@ -145,15 +145,16 @@ def test_integer_bits_get_the_noise_of_floats():
     np.testing.assert_array_equal(draws[1], draws[2])
 
 
-@pytest.mark.parametrize("sizes", [(3, 2), (2, 3)])
+@pytest.mark.parametrize("sizes", [(3, 2), (2, 3), (3, 3)])
 def test_gaussian_integral_samples_have_the_covariance(sizes):
     params = machine(*sizes, seed=10)
     lam, num_samples = np.float32(1.2 * np.linalg.norm(params.weights, 2)), 100_000
-    z = np.array([1.0, 0.0, 1.0, 1.0, 0.0], np.float32)
+    n = sum(sizes)
+    z = np.array([1.0, 0.0, 1.0, 1.0, 0.0, 1.0], np.float32)[:n]
     sides = (np.tile(part, (10, num_samples // 10, 1)) for part in np.split(z, [sizes[0]]))
     zeta = GAUSSIAN_INTEGRAL_SAMPLE(jax.random.key(0), params, *sides, lam)
-    assert zeta.shape == (10, num_samples // 10, 5)
-    gap = np.float64(zeta).reshape(-1, 5) - z[None]
+    assert zeta.shape == (10, num_samples // 10, n)
+    gap = np.float64(zeta).reshape(-1, n) - z[None]
     covariance = np.linalg.inv(couplings(params, np.float64(lam)))
     variances = np.diag(covariance)
     assert np.all(np.abs(gap.mean(0)) < 5 * np.sqrt(variances / num_samples))

@@ -137,6 +137,29 @@ def test_gradients_are_those_of_the_converged_bound_and_near_those_of_enumeratio
             assert np.max(np.abs(b)) > 0.3
 
 
+def test_gradients_hold_the_means_constant():
+    params, zeta = machine(2, 2, seed=2), noise((3, 4), seed=2)
+    terms = mean_field_terms(relax.exponential, zeta, 2.0)
+
+    def found(params, *terms):
+        return relaxed.overlapping_log_prob(params, zeta, *terms, LOG_Z, num_sweeps=1).sum()
+
+    sigmoid = lambda x: 1 / (1 + np.exp(-x))
+    a = np.concatenate(params[:2]).astype(np.float64)[None] + np.float64(terms[0])
+    w = np.float64(params.weights)
+    mean2 = sigmoid(a[:, 2:] + 0.5 * w.sum(0)[None])
+    mean1 = np.float32(sigmoid(a[:, :2] + mean2 @ w.T))
+
+    def given_means(params, log_ratio, log_r0):
+        biases = log_ratio + jnp.broadcast_to(jnp.concatenate(params[:2]), log_ratio.shape)
+        right = jax.nn.softplus(biases[:, 2:] + mean1 @ params.weights)
+        return jnp.sum(biases[:, :2] * mean1) + right.sum() + log_r0.sum()
+
+    gradients = (jax.jit(jax.grad(f, (0, 1, 2)))(params, *terms) for f in (found, given_means))
+    for a, b in zip(*map(jax.tree.leaves, gradients), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
 def test_overlapping_prior_of_two_units_integrates_to_one():
     params, beta = machine(1, 1, seed=4, scale=2.0), 4.0
     nodes, weights = np.polynomial.legendre.leggauss(40)

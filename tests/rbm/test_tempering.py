@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from scipy.special import logsumexp
 from test_energy_and_exact import machine, table
 
 from dvae import rbm
@@ -106,6 +107,27 @@ def test_swap_rates_and_log_z_are_those_of_the_enumerated_replicas():
     assert abs(info.log_z - exact.log_z(params)) < 5 * error
 
 
+def test_swap_rates_and_log_z_are_means_over_sweeps_and_chains():
+    params, betas = machine(4, 3, scale=2.0), np.float64([0.0, 0.2, 0.5, 1.0])
+    state = tempering.init(jax.random.key(5), params, 16, betas=betas)
+    # The first of the sweeps draws the same bits whatever their number.
+    later, _ = step(jax.random.key(6), params, state, num_sweeps=1)
+    _, info = step(jax.random.key(6), params, state, num_sweeps=2)
+    negative, all_z1, z2 = table(params)
+    w = np.float64(params.weights)
+    c1, c2 = params.bias1 + w.sum(1) / 2, params.bias2 + w.sum(0) / 2
+    base = (all_z1 @ c1)[:, None] + (z2 @ c2)[None]
+    minus_f = logsumexp(np.stack([b * negative + (1 - b) * base for b in betas]), axis=1)
+    index = np.concatenate([x.replicas2 for x in (state, later)]).astype(int) @ [4, 2, 1]
+    t = np.arange(3)
+    up = (minus_f[1:] - minus_f[:-1])[t, index[:, :-1]]
+    down = (minus_f[:-1] - minus_f[1:])[t, index[:, 1:]]
+    rates = np.minimum(np.exp(up + down), 1).mean(0)
+    np.testing.assert_allclose(info.swap_rates, rates, rtol=1e-4)
+    ratios = logsumexp(up / 2, axis=0) - logsumexp(down / 2, axis=0)
+    np.testing.assert_allclose(info.log_z, logsumexp(base) + ratios.sum(), rtol=1e-5)
+
+
 def test_the_first_replica_is_drawn_afresh_from_independent_units():
     params = machine(4, 3)
     state = init(jax.random.key(0), params, NUM_CHAINS, num_temperatures=4)
@@ -145,7 +167,7 @@ def test_modes_get_their_weights_and_log_z_where_block_gibbs_stays_in_one():
 def test_without_weights_all_replicas_are_alike():
     params = machine(4, 3)._replace(weights=np.zeros((4, 3), np.float32))
     state = init(jax.random.key(0), params, NUM_CHAINS, num_temperatures=4)
-    _, info = step(jax.random.key(1), params, state)
+    _, info = step(jax.random.key(1), params, state, num_sweeps=3)
     np.testing.assert_allclose(info.swap_rates, 1, atol=1e-5)
     np.testing.assert_allclose(info.log_z, exact.log_z(params), rtol=1e-5)
 

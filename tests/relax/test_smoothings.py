@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from smoothing_oracles import (
     BOUNDED,
-    DENSE,
     EACH,
     EACH_DENSE,
     SIZE,
@@ -141,24 +140,29 @@ def test_mirror_symmetry(name):
     np.testing.assert_allclose(zeta, 1 - mirrored, atol=2e-7)
 
 
+def assert_law_of_the_cdf(name, sampler):
+    logits = jnp.tile(jnp.float32([-1.0, 2.0])[:, None], (1, 20_000))
+    zeta = np.float64(jax.jit(partial(sampler, beta=4.0))(jax.random.key(6), logits))
+    for row, logit in zip(zeta, (-1.0, 2.0), strict=True):
+        row = np.sort(row)
+        expected = oracle_cdf(name, row, logit, 4.0)
+        positions = np.arange(1, row.size + 1) / row.size
+        # At a jump of F the empirical CDF is right only at the last of the equal samples.
+        last = np.append(row[1:] != row[:-1], True)
+        distance = np.abs(positions - expected)[last].max()
+        assert distance < 2.4 / np.sqrt(row.size)  # Kolmogorov: exceeded once in 50,000
+
+
 @pytest.mark.many_cases
 @EACH
 def test_samples_have_the_law_of_the_cdf(name):
-    module = relax.SMOOTHINGS[name]
-    samplers = {"sample": module.sample}
-    if name in DENSE:
-        samplers["ancestral"] = module.ancestral_sample
-    logits = jnp.tile(jnp.float32([-1.0, 2.0])[:, None], (1, 20_000))
-    for sampler in samplers.values():
-        zeta = np.float64(jax.jit(partial(sampler, beta=4.0))(jax.random.key(6), logits))
-        for row, logit in zip(zeta, (-1.0, 2.0), strict=True):
-            row = np.sort(row)
-            expected = oracle_cdf(name, row, logit, 4.0)
-            positions = np.arange(1, row.size + 1) / row.size
-            # At a jump of F the empirical CDF is right only at the last of the equal samples.
-            last = np.append(row[1:] != row[:-1], True)
-            distance = np.abs(positions - expected)[last].max()
-            assert distance < 2.4 / np.sqrt(row.size)  # Kolmogorov: exceeded once in 50,000
+    assert_law_of_the_cdf(name, relax.SMOOTHINGS[name].sample)
+
+
+@pytest.mark.many_cases
+@EACH_DENSE
+def test_ancestral_samples_have_the_law_of_the_cdf(name):
+    assert_law_of_the_cdf(name, relax.SMOOTHINGS[name].ancestral_sample)
 
 
 @pytest.mark.many_cases

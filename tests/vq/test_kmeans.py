@@ -90,7 +90,6 @@ def test_chunks_bound_the_memory():
     assert compiled.memory_analysis().temp_size_in_bytes < 40e6  # all distances: 280 MB
 
 
-@pytest.mark.thorough
 def test_seeds_are_distinct_points_drawn_by_squared_distance():
     points = jnp.array([[0.0], [0.0], [1.0], [3.0]])
     keys = jax.random.split(jax.random.key(6), 8000)
