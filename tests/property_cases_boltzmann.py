@@ -37,7 +37,7 @@ def sum_cases() -> Iterator[tuple[str, Case]]:
             f = lambda b, w, z, k=field, g=graph, s=shaped: getattr(boltzmann, k)(
                 machine(b, w, g), s(z)
             )
-            yield f"boltzmann.{key}{name}", Case(f, (REAL, REAL, POINT), keeps_dtype=False)
+            yield f"boltzmann.{field}{name}", Case(f, (REAL, REAL, POINT), keeps_dtype=False)
     of_machine = {
         "centered_bias": (lambda m: boltzmann.centered_bias(m), False),
         "condition": (lambda m: boltzmann.condition(m, CLAMP, np.ones(6)), False),
