@@ -229,7 +229,7 @@ def test_power_at_large_inverse_temperatures():
 
 
 def test_power_takes_as_many_steps_as_steep_ends_need():
-    # A step less would be off by 2e-4: both components of F turn within a ten-thousandth of 0.
+    # At zeta of 0.0015, of which one step less would miss a seventh.
     rho = np.float32([2.48e-4, 2.29e-4, 2.3e-4])
     logits, beta = np.float32([8.302, 8.381, 8.377]), np.float32([1923, 1939, 1581])
     expected = exact_icdf("power", rho, logits, beta)[0]
