@@ -52,6 +52,17 @@ def check_classes(*arrays: jax.Array) -> None:
         raise ValueError(f"expected [..., C] with one number of classes C, got shapes {shapes}")
 
 
+def check_temperature(temperature: ArrayLike) -> None:
+    """Raises ValueError unless it is positive, and one for all classes of a variable."""
+    check_positive("temperature", temperature)
+    shape = jnp.shape(temperature)
+    if shape and shape[-1] != 1:
+        raise ValueError(
+            "temperature must be a scalar or [..., 1], one for all classes of a variable, got "
+            f"shape {shape}; add an axis: temperature[..., None]"
+        )
+
+
 def check_static(name: str, value: ArrayLike) -> None:
     """Raises ValueError for what is traced, or an array of axes, in place of one number."""
     if isinstance(value, jax.core.Tracer):

@@ -15,9 +15,8 @@ import jax
 import jax.numpy as jnp
 
 from dvae import distributions
-from dvae._checks import check_count, check_key, check_positive
+from dvae._checks import check_count, check_key, check_positive, check_temperature
 from dvae._numerics import ArrayLike, as_float, open_uniform, standard_gumbel, upcast
-from dvae.relax.gumbel_softmax import check_temperature
 
 __all__ = ["bernoulli", "categorical"]
 

@@ -13,7 +13,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from dvae._checks import check_classes, check_positive
+from dvae._checks import check_classes, check_temperature
 from dvae._numerics import ArrayLike, as_float, float_dtype, same_rank, standard_gumbel, widen
 
 __all__ = ["log_prob", "log_prob_of_log", "sample", "transform", "transform_hard"]
@@ -92,17 +92,6 @@ def transform_hard(gumbels: ArrayLike, logits: ArrayLike, temperature: ArrayLike
     one_hot = jax.nn.one_hot(jnp.argmax(scaled, axis=-1), scaled.shape[-1], dtype=dtype)
     # The difference is exactly 0, so it must be formed before it is added.
     return one_hot + (soft - jax.lax.stop_gradient(soft))
-
-
-def check_temperature(temperature: ArrayLike) -> None:
-    """Raises ValueError unless it is positive, and one for all classes of a variable."""
-    check_positive("temperature", temperature)
-    shape = jnp.shape(temperature)
-    if shape and shape[-1] != 1:
-        raise ValueError(
-            "temperature must be a scalar or [..., 1], one for all classes of a variable, got "
-            f"shape {shape}; add an axis: temperature[..., None]"
-        )
 
 
 def _scaled(gumbels: ArrayLike, logits: ArrayLike, temperature: ArrayLike) -> jax.Array:

@@ -201,7 +201,7 @@ def test_bad_input_is_refused():
             losses(v[:, :2], codes)
     with pytest.raises(ValueError, match=r"codebook must be \[C, D\]"):
         cosine.lookup(codes, codebook[None])
-    with pytest.raises(ValueError, match="at least 1, got 0 and 3"):
+    with pytest.raises(ValueError, match="num_codes must be at least 1, got 0"):
         simvq.init(jax.random.key(0), num_codes=0, dim=3)
 
 
