@@ -130,8 +130,8 @@ def log_prob_of_codes(codes: ArrayLike, logits: ArrayLike) -> jax.Array:
     are summed over thousands of pixels and must not be rounded to bfloat16 first. The gradient,
     1[k = code] - p_k, is formed in one pass in the logits' dtype from the logits themselves, so
     that nothing but them and the logsumexp is kept for the backward pass. A value near 0 is right
-    to one part in 10^7 of 1, not of itself: what `log_prob` does for its digits would take three
-    times as long here.
+    to one part in 10^7 of 1, not of itself: what `log_prob` does for its digits would take two
+    to four times as long here.
 
     Args:
         codes: [...] integer in [0, C).
