@@ -6,8 +6,8 @@ from importlib.metadata import version
 
 # Must be set before JAX starts its backend. Most of the suite's time is compilation of small
 # programs: an unoptimized backend halves it, the older emitter of fusions halves it again. Later
-# releases don't have that emitter, and XLA ends a process for a flag that it doesn't know. Devices
-# that wait for each other on a busy machine end it, too, after 40 seconds unless told otherwise.
+# releases don't have that emitter, and XLA ends a process for a flag that it doesn't know. On a
+# busy machine devices may come more than 40 seconds late to a collective, where XLA would end.
 os.environ["XLA_FLAGS"] = " ".join(
     [
         os.environ.get("XLA_FLAGS", ""),
@@ -21,6 +21,8 @@ os.environ["XLA_FLAGS"] = " ".join(
     ]
 ).strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# What programs do for themselves: too few threads for eight devices wait without an end.
+os.environ.setdefault("PJRT_NPROC", "32")
 
 import jax
 import pytest

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from test_interruptions import PROGRAM
 
+from experiments.common import begin
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -28,3 +30,41 @@ def test_a_long_run_that_reads_nothing_ends(tmp_path, num_devices) -> None:
     )
     assert ran.returncode == 0, ran.stderr
     assert "step 1500/1500" in ran.stderr
+
+
+@pytest.mark.slow
+def test_collectives_of_a_branch_and_beside_it_have_threads(tmp_path) -> None:
+    """Some steps estimate log Z, in a branch, while the batch is gathered from all devices."""
+    arguments = ["--num_steps=4000", "--log_interval=4000", "--eval_interval=4000"]
+    arguments += ["--preset=smoke", "--steps_per_call=2", f"--workdir={tmp_path / 'run'}"]
+    environment = {name: value for name, value in os.environ.items() if name != "PJRT_NPROC"}
+    ran = subprocess.run(
+        [sys.executable, "-m", "experiments.dvaepp", *arguments],
+        env={**environment, "XLA_FLAGS": "--xla_force_host_platform_device_count=8"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert ran.returncode == 0, ran.stderr[-2000:]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, None),
+        ({"XLA_FLAGS": "--xla_cpu_enable_fast_math=false"}, None),
+        ({"XLA_FLAGS": "--a=1 --xla_force_host_platform_device_count=64 --b=2"}, "256"),
+        ({"XLA_FLAGS": "--xla_force_host_platform_device_count=64", "PJRT_NPROC": "3"}, "3"),
+        ({"XLA_FLAGS": "--xla_force_host_platform_device_count=64", "NPROC": "3"}, None),
+    ],
+)
+def test_virtual_devices_get_threads_unless_a_number_is_chosen(given, expected, monkeypatch):
+    for name in ("XLA_FLAGS", "PJRT_NPROC", "NPROC"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    begin.give_threads()
+    assert os.environ.get("PJRT_NPROC") == expected
+    monkeypatch.delenv("PJRT_NPROC", raising=False)
