@@ -30,6 +30,7 @@ MODULES = (
     "pixel_likelihood",
     "nearest_code",
     "quantizers",
+    "code_sampling",
 )
 
 

@@ -35,8 +35,9 @@ def test_a_long_run_that_reads_nothing_ends(tmp_path, num_devices) -> None:
 @pytest.mark.slow
 def test_collectives_of_a_branch_and_beside_it_have_threads(tmp_path) -> None:
     """Some steps estimate log Z, in a branch, while the batch is gathered from all devices."""
-    arguments = ["--num_steps=4000", "--log_interval=4000", "--eval_interval=4000"]
-    arguments += ["--preset=smoke", "--steps_per_call=2", f"--workdir={tmp_path / 'run'}"]
+    arguments = [f"--{name}_interval={n}" for name, n in [("log", 4000), ("eval", 4000)]]
+    arguments += ["--checkpoint_interval=0", "--num_steps=4000", "--preset=smoke"]
+    arguments += [f"--workdir={tmp_path / 'run'}"]
     environment = {name: value for name, value in os.environ.items() if name != "PJRT_NPROC"}
     ran = subprocess.run(
         [sys.executable, "-m", "experiments.dvaepp", *arguments],
