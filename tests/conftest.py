@@ -1,5 +1,6 @@
 """Test configuration: eight virtual CPU devices, strict shapes; thorough runs have strict keys."""
 
+import gc
 import os
 from collections import Counter
 from importlib.metadata import version
@@ -44,6 +45,12 @@ def pytest_configure(config: pytest.Config) -> None:
     jax.config.update("jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def pytest_sessionfinish() -> None:
+    # Pytest collects garbage five times more. Through the gigabytes of a whole run that takes
+    # longer than xdist waits: it interrupts its workers, whose traceback looks like a failure.
+    gc.freeze()
 
 
 @pytest.hookimpl(trylast=True)  # cases of a family are counted among all, as collected

@@ -119,3 +119,25 @@ def test_pairs_change_a_rate_or_temperature_where_ours_is_another() -> None:
     assert of_cell("linear_exponential_joint") == {"rate_1e-4", "rate_5e-4"}
     assert of_cell("nonlinear_exponential_joint") == {"rate_1e-4"}
     assert changed["nonlinear_concrete-temperature"] == {"temperature": 0.5, "num_steps": 300_000}
+
+
+def test_settings_of_the_published_length_are_not_those_of_shorter_runs() -> None:
+    cells = {
+        (table, cell.name): cell
+        for table in ("table1", "table2")
+        for cell in manifest.TABLES[table].cells
+    }
+    names = ("learning_rate", "initial_variance")
+    tuned = {
+        (table, name, budget): tuple(recipe.flags.get(of) for of in names)
+        for (table, name), cell in cells.items()
+        for budget, recipe in cell.recipes.items()
+        if set(names) & set(recipe.flags)
+    }
+    assert tuned == {
+        ("table1", "mnist_static_linear_nvil", "paper"): (1e-3, None),
+        ("table1", "mnist_static_nonlinear_exponential_joint", "paper"): (3e-4, 2.0),
+        ("table1", "mnist_static_nonlinear_exponential_marginal", "paper"): (3e-4, 2.0),
+        ("table2", "mnist_static_1nonlinear_joint", "paper"): (5e-4, None),
+        ("table2", "mnist_static_1nonlinear_marginal", "paper"): (5e-4, None),
+    }
