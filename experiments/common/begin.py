@@ -35,9 +35,10 @@ def give_threads() -> None:
     A collective holds a thread of each device until all have come, and two may be under way at
     once: one of them in a branch. With fewer threads they wait for each other without an end.
     """
-    asked = re.search(_VIRTUAL_DEVICES, os.environ.get("XLA_FLAGS", ""))
-    if asked and not {"PJRT_NPROC", "NPROC"} & os.environ.keys():
-        needed = _THREADS_PER_DEVICE * int(asked[1])
+    flag = re.search(_VIRTUAL_DEVICES, os.environ.get("XLA_FLAGS", ""))
+    asked = flag[1] if flag else os.environ.get("JAX_NUM_CPU_DEVICES", "")
+    if asked.isdecimal() and not {"PJRT_NPROC", "NPROC"} & os.environ.keys():
+        needed = _THREADS_PER_DEVICE * int(asked)
         os.environ["PJRT_NPROC"] = str(max(needed, os.cpu_count() or 1))
 
 

@@ -56,12 +56,14 @@ def test_collectives_of_a_branch_and_beside_it_have_threads(tmp_path) -> None:
         ({}, None),
         ({"XLA_FLAGS": "--xla_cpu_enable_fast_math=false"}, None),
         ({"XLA_FLAGS": "--a=1 --xla_force_host_platform_device_count=64 --b=2"}, "256"),
+        ({"JAX_NUM_CPU_DEVICES": "64"}, "256"),
+        ({"JAX_NUM_CPU_DEVICES": "-1"}, None),
         ({"XLA_FLAGS": "--xla_force_host_platform_device_count=64", "PJRT_NPROC": "3"}, "3"),
         ({"XLA_FLAGS": "--xla_force_host_platform_device_count=64", "NPROC": "3"}, None),
     ],
 )
 def test_virtual_devices_get_threads_unless_a_number_is_chosen(given, expected, monkeypatch):
-    for name in ("XLA_FLAGS", "PJRT_NPROC", "NPROC"):
+    for name in ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES", "PJRT_NPROC", "NPROC"):
         monkeypatch.delenv(name, raising=False)
     for name, value in given.items():
         monkeypatch.setenv(name, value)
