@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.slow
 @pytest.mark.parametrize("num_devices", [2, 4, 8])
 def test_a_long_run_that_reads_nothing_ends(tmp_path, num_devices) -> None:
-    arguments = ["--num_steps=1500", "--log_interval=1500", "--eval_interval=0"]
+    arguments = ["--num_steps=1500", "--log_interval=1500", "--eval_interval=1500"]
     ran = subprocess.run(
         [sys.executable, str(PROGRAM), f"--workdir={tmp_path / 'run'}", *arguments],
         env={
