@@ -97,7 +97,7 @@ def test_an_ascii_terminal(tmp_path) -> None:
 
 @pytest.mark.slow
 def test_reports_are_whole_in_an_ascii_locale(tmp_path) -> None:
-    arguments = ["--num_draws=200", "--train_steps=500", "--tune_steps=1", "--num_latents=2"]
+    arguments = ["--num_draws=200", "--train_steps=500", "--num_latents=2"]
     arguments += ["--estimators=disarm,exponential", "--hidden_units=2", f"--out={tmp_path}"]
     ran = run("-m", "experiments.gradient_variance", *arguments, **ASCII)
     assert ran.returncode == 0, ran.stderr
