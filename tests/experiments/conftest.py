@@ -10,7 +10,7 @@ from experiments.reproduce import manifest, results
 
 @pytest.fixture(name="one_device")
 def use_one_device(monkeypatch):
-    """Makes a run take one device, which is sooner done than eight on two cores."""
+    """Makes a run take one of the eight virtual devices."""
     mesh = sharding.make_mesh(1)
     monkeypatch.setattr(runner.sharding, "make_mesh", lambda *_: mesh)
 
