@@ -1,11 +1,13 @@
-"""Block Gibbs sampling and annealed importance sampling of a 200x200 machine, 1,000 chains.
+"""Block Gibbs sampling and two annealings of a 200x200 machine, 1,000 chains.
 
     python benchmarks/gibbs.py
 
-`rbm.gibbs` and `rbm.ais` against PyTorch, the plain way to write them in JAX, and scikit-learn.
+`rbm.gibbs`, `rbm.ais` and `rbm.annealing` against PyTorch, the plain way to write them in JAX, and
+scikit-learn.
 """
 
 import itertools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -117,9 +119,52 @@ def ais() -> Comparison:
     return compare(title, calls, repeats=3, mark="2 times PyTorch's speed")
 
 
+def annealing() -> Comparison:
+    """A population along one temperature schedule, resampled where its weights are uneven."""
+    params, key = machine(), jax.random.key(1)
+    settings = {"num_chains": AIS_CHAINS, "num_temperatures": TEMPERATURES}
+    ours = jax.jit(lambda p: rbm.annealing.anneal(key, p, **settings))
+    a1, a2, weights = (torch.from_numpy(np.array(x)) for x in params)
+    c1, c2 = a1 + weights.sum(1) / 2, a2 + weights.sum(0) / 2  # without the interactions
+
+    @torch.no_grad()
+    def pytorch() -> torch.Tensor:
+        z2 = (torch.rand(AIS_CHAINS, UNITS) < torch.sigmoid(c2)).float()
+        log_weights, log_z = torch.zeros(AIS_CHAINS), softplus(c1).sum() + softplus(c2).sum()
+        schedule = torch.linspace(0, 1, TEMPERATURES + 1)
+        for before, after in itertools.pairwise(schedule):
+            fields = a1 - c1 + z2 @ weights.T
+            left = softplus(c1 + after * fields) - softplus(c1 + before * fields)
+            log_weights += (after - before) * (z2 @ (a2 - c2)) + left.sum(-1)
+            log_mean = torch.logsumexp(log_weights, 0) - math.log(AIS_CHAINS)
+            log_z, log_weights = log_z + log_mean, log_weights - log_mean
+            if 1 / (2 * log_weights).exp().mean() < 0.5:
+                cumulative = log_weights.exp().cumsum(0) / AIS_CHAINS
+                teeth = (torch.arange(AIS_CHAINS) + torch.rand(())) / AIS_CHAINS
+                index = torch.searchsorted(cumulative, teeth).clamp(max=AIS_CHAINS - 1)
+                fields, log_weights = fields[index], torch.zeros(AIS_CHAINS)
+            p1 = torch.sigmoid(c1 + after * fields)
+            z1 = (torch.rand_like(p1) < p1).float()
+            p2 = torch.sigmoid(c2 + after * (a2 - c2 + z1 @ weights))
+            z2 = (torch.rand_like(p2) < p2).float()
+        return log_z
+
+    coarse = half(params)
+    calls = {
+        "rbm.annealing": lambda: ours(params),
+        "rbm.annealing, bfloat16": lambda: ours(coarse),
+        "PyTorch": pytorch,
+    }
+    title = (
+        f"population annealing, {UNITS}x{UNITS} units, {TEMPERATURES} temperatures, "
+        f"{AIS_CHAINS} chains"
+    )
+    return compare(title, calls, repeats=3)
+
+
 def comparisons() -> list[Comparison]:
-    """Times both."""
-    return [gibbs(), ais()]
+    """Times all."""
+    return [gibbs(), ais(), annealing()]
 
 
 if __name__ == "__main__":

@@ -162,3 +162,12 @@ def test_staging_is_told_from_execution():
     assert not _numerics.is_staged()
     assert jax.vmap(lambda x: x + _numerics.is_staged())(jnp.zeros(2)).sum() == 0
     assert jax.jit(_numerics.is_staged)()
+
+
+@pytest.mark.parametrize("rise", [1e-3, 0.3, -7.0, 200.0])
+def test_softplus_rise_is_a_difference(rise):
+    old = np.float32([-200, -90, -30, -3, -1e-3, 0, 2, 30, 90, 200])
+    new = old + np.float32(rise)
+    expected = np.logaddexp(0, np.float64(new)) - np.logaddexp(0, np.float64(old))
+    found = _numerics.softplus_rise(jnp.asarray(old), jnp.asarray(new))
+    np.testing.assert_allclose(found, expected, rtol=2e-7, atol=2e-7)

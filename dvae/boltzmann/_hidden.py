@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from dvae._numerics import softplus_rise
 from dvae.boltzmann import _cover, _sums
 from dvae.boltzmann._cover import Cover, Hidden
 from dvae.boltzmann._machine import Machine, dtype_of
@@ -66,7 +67,7 @@ def _slopes(parts: Hidden, params: Machine, dtype: jnp.dtype, z: jax.Array) -> j
     own, other = parts.ends.T
     logits = _sums.rows(_fields(parts, weights, bias, z), own)
     step = _sums.rows(sign, other) * _expand(weights[parts.inner], z)
-    fall = fall.at[other].add(jax.nn.softplus(logits + step) - jax.nn.softplus(logits))
+    fall = fall.at[other].add(softplus_rise(logits, logits + step))
     num_samples = z.shape[1]
     mean = jax.nn.logsumexp(fall, axis=1) - jnp.log(jnp.asarray(num_samples, dtype))
     return -sign[:, 0] * mean

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from dvae._numerics import softplus_rise
 from dvae.boltzmann import _sums
 from dvae.boltzmann._machine import Machine
 from dvae.boltzmann._plan import Plan, plan
@@ -89,5 +90,4 @@ def log_ratio(old: Machine, new: Machine, z: jax.Array) -> jax.Array:
     start = before.params.bias[tables.order][tables.blocks[0].rows]
     fields = before.sweeper.fields(z)[: len(start)]
     logits = start.reshape(-1, *(1,) * (z.ndim - 1)) + fields
-    first = jax.nn.softplus(logits + changed.logits) - jax.nn.softplus(logits)
-    return changed.others + first.sum(0)
+    return changed.others + softplus_rise(logits, logits + changed.logits).sum(0)

@@ -27,7 +27,6 @@ Machta and Katzgraber, "Population annealing: Theory and application in spin gla
 """
 
 import functools
-import math
 from typing import NamedTuple
 
 import jax
@@ -43,8 +42,7 @@ from dvae.boltzmann._path import log_ratio
 from dvae.boltzmann._plan import plan
 from dvae.boltzmann._sweep import are_bits, are_finite, to_rows
 from dvae.boltzmann.energy import centered_bias
-from dvae.rbm._population import comb, families_of
-from dvae.rbm.annealing import AnnealingInfo
+from dvae.rbm._population import AnnealingInfo, Weights, move, report, start
 
 __all__ = ["AnnealingState", "anneal", "init", "step"]
 
@@ -134,25 +132,17 @@ def _anneal(
     dtype = machine.bias.dtype
     base = centered_bias(machine)
     chains = gibbs.init(key_start, params._replace(bias=base), num_chains)
-    state = AnnealingState(
-        z=chains.z,
-        log_weights=jnp.zeros(num_chains, dtype),
-        log_z=jax.nn.softplus(base).sum(),
-        lost=jnp.zeros((), dtype),
-        family=jnp.arange(num_chains, dtype=jnp.int32),
-        params=machine._replace(bias=base, weights=jnp.zeros_like(machine.weights)),
-    )
-    state = vary_like(state, key, params)
+    weights = start(jax.nn.softplus(base).sum(), num_chains)
+    flat = machine._replace(bias=base, weights=jnp.zeros_like(machine.weights))
+    state = vary_like(AnnealingState(*chains, *weights, flat), key, params)
 
-    def move(state: AnnealingState, index: jax.Array) -> tuple[AnnealingState, AnnealingInfo]:
+    def move_to(state: AnnealingState, index: jax.Array) -> tuple[AnnealingState, AnnealingInfo]:
         b = (index + 1).astype(dtype) / num_temperatures
         target = Machine(base + b * (machine.bias - base), b * machine.weights, machine.graph)
         return _move(num_sweeps, jax.random.fold_in(key_move, index), target, state)
 
-    state, infos = jax.lax.scan(move, state, jnp.arange(num_temperatures))
-    last = jax.tree.map(lambda x: x[-1], infos)
-    info = last._replace(ess=jnp.min(infos.ess), resampled=jnp.mean(infos.resampled))
-    return state._replace(params=params), info
+    state, infos = jax.lax.scan(move_to, state, jnp.arange(num_temperatures))
+    return state._replace(params=params), report(infos)
 
 
 def step(
@@ -206,46 +196,16 @@ def _step(
 def _move(
     num_sweeps: int, key: jax.Array, params: Machine, state: AnnealingState
 ) -> tuple[AnnealingState, AnnealingInfo]:
-    """Reweights, resamples if ess < chains / 2, and sweeps."""
-    num_chains = state.log_weights.shape[0]
-    key_resample, key_sweep = jax.random.split(key)
+    def sweep(key: jax.Array, chains: gibbs.GibbsState) -> tuple[gibbs.GibbsState, jax.Array]:
+        after, swept = gibbs.step(key, params, chains, num_sweeps=num_sweeps)
+        return after, swept.flips
+
     old, new = widened(state.params), widened(params)
     ratio = log_ratio(old, new, to_rows(plan(params.graph), state.z))
     # What is no bit, or no number, must not pass for a weight.
     known = are_bits(state.z) & are_finite(new) & are_finite(old)
     ratio = jnp.where(known, ratio, jnp.nan)
-    log_weights = state.log_weights + ratio.astype(state.log_weights.dtype)
-    log_mean = jax.nn.logsumexp(log_weights) - math.log(num_chains)
-    log_weights = log_weights - log_mean
-    ess = num_chains / jnp.mean(jnp.exp(2 * log_weights))
-    # Kahan's sum: a small change of a large log Z would be lost in float32, update after update.
-    term = log_mean - state.lost
-    log_z = state.log_z + term
-    lost = (log_z - state.log_z) - term
-
-    offset = jax.random.uniform(key_resample, (), jnp.float32)
-
-    def resample(population: tuple) -> tuple:
-        index = comb(offset, population[-1])
-        equal = vary_like(jnp.zeros_like(population[-1]), population[-1])
-        return *(x[index] for x in population[:-1]), equal
-
-    resampled = ess < num_chains / 2
-    population = state.z, state.family, log_weights
-    z, family, log_weights = jax.lax.cond(
-        resampled, resample, lambda population: population, population
-    )
-    chains, swept = gibbs.step(key_sweep, params, gibbs.GibbsState(z), num_sweeps=num_sweeps)
-    concentration, families = families_of(family, log_weights)
-    # 1/R is what equal weights leave; max keeps rounding below it from the square root.
-    excess = jnp.maximum(concentration - 1 / num_chains, 0) * (num_chains / (num_chains - 1))
-    info = AnnealingInfo(
-        log_z=log_z,
-        std_error=jnp.sqrt(excess),
-        ess=ess,
-        resampled=resampled.astype(jnp.float32),
-        flips=swept.flips,
-        families=families,
-        effective_families=1 / concentration,
-    )
-    return AnnealingState(chains.z, log_weights, log_z, lost, family, params), info
+    weights = Weights(state.log_weights, state.log_z, state.lost, state.family)
+    chains = gibbs.GibbsState(state.z)
+    chains, weights, info = move(key, weights, ratio, chains, sweep)
+    return AnnealingState(*chains, *weights, params), info

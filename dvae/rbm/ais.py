@@ -21,7 +21,7 @@ import numpy as np
 from jax.sharding import PartitionSpec, Sharding
 
 from dvae._checks import check_count, check_key
-from dvae._numerics import ArrayLike, as_float, partition, upcast, vary_like
+from dvae._numerics import ArrayLike, as_float, partition, softplus_rise, upcast, vary_like
 from dvae.rbm._checks import check_finite
 from dvae.rbm._estimates import LogZ, estimate, place
 from dvae.rbm._rbm import RBM, check_rbm, dtype_of, product
@@ -181,11 +181,9 @@ def _anneal(
         index, before, after = step
         z1 = chain.z1
         fields = product(z1, params.weights)  # W^T z1
-        # The fall of the free energy, softplus(l') - softplus(l) by one logarithm: half its cost.
         old, new = ((1 - b) * c2 + b * (a2 + fields) for b in (before, after))
-        ratio = (1 + jnp.exp(-jnp.abs(new))) / (1 + jnp.exp(-jnp.abs(old)))
-        right = (jnp.maximum(new, 0) - jnp.maximum(old, 0) + jnp.log(ratio)).sum(-1)
-        term = (after - before) * (z1.astype(dtype) * (a1 - c1)).sum(-1) + right
+        left = (after - before) * (z1.astype(dtype) * (a1 - c1)).sum(-1)
+        term = left + softplus_rise(old, new).sum(-1)  # the fall of the free energy
         # Kahan's sum: a thousand terms of order one would lose the third decimal in float32.
         term = term - chain.lost
         total = chain.log_weight + term

@@ -38,7 +38,6 @@ and Whiteley, "Variance estimation in the particle filter" (2018), for the error
 """
 
 import functools
-import math
 from typing import NamedTuple
 
 import jax
@@ -47,14 +46,27 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from dvae._checks import check_count, check_key
-from dvae._numerics import as_float, partition, spec_of, upcast, vary_like
+from dvae._numerics import as_float, partition, softplus_rise, spec_of, upcast, vary_like
 from dvae.rbm import gibbs
+from dvae.rbm._bits import flip_rate
 from dvae.rbm._checks import check_chains
-from dvae.rbm._population import comb, families_of
+from dvae.rbm._population import AnnealingInfo, Weights, comb, move, report, start
 from dvae.rbm._rbm import RBM, check_rbm, dtype_of, product
 from dvae.rbm.energy import centered_biases, logits_1
+from dvae.rbm.gibbs import draw
 
 __all__ = ["AnnealingInfo", "AnnealingState", "anneal", "init", "step", "systematic_resample"]
+
+
+class _Fielded(NamedTuple):
+    """Chains with what the left side sees of the right one, which weights and sweeps both need."""
+
+    z1: jax.Array  # [chains, n1]
+    z2: jax.Array  # [chains, n2]
+    fields: jax.Array  # [chains, n1] W z2
+
+
+_Carry = tuple[_Fielded, Weights]
 
 
 class AnnealingState(NamedTuple):
@@ -67,18 +79,6 @@ class AnnealingState(NamedTuple):
     lost: jax.Array  # [] what rounding has taken from log_z so far
     family: jax.Array  # [chains] int32, which of the chains of `init` this one descends from
     params: RBM  # the machine
-
-
-class AnnealingInfo(NamedTuple):
-    """What a move did, and how far its estimate can be trusted."""
-
-    log_z: jax.Array  # [] nats
-    std_error: jax.Array  # [] nats, of log_z, if families are independent; near 1 says nothing
-    ess: jax.Array  # [] (sum w)^2 / sum w^2 before resampling, in [1, chains]
-    resampled: jax.Array  # [] 1.0 if it was, else 0.0
-    flips: jax.Array  # [] fraction of all bits that the sweeps changed
-    families: jax.Array  # [] int32, families that still have a chain
-    effective_families: jax.Array  # [] 1 / sum_f s_f^2, s_f the share of the weight in family f
 
 
 def init(
@@ -150,32 +150,42 @@ def _anneal(
 ) -> tuple[AnnealingState, AnnealingInfo]:
     key_start, key_move = jax.random.split(key)
     params = jax.lax.stop_gradient(params)
-    # In half precision b W would be rounded, to other machines than those of the weights.
     dtype = dtype_of(params)
-    machine = RBM(*(upcast(p).astype(dtype) for p in params))
-    base = centered_biases(machine)
-    chains = gibbs.init(key_start, params._replace(bias1=base[0], bias2=base[1]), num_chains)
-    state = AnnealingState(
-        *chains,
-        log_weights=jnp.zeros(num_chains, dtype),
-        log_z=jax.nn.softplus(base[0]).sum() + jax.nn.softplus(base[1]).sum(),
-        lost=jnp.zeros((), dtype),
-        family=jnp.arange(num_chains, dtype=jnp.int32),
-        params=RBM(*base, jnp.zeros_like(machine.weights)),
-    )
-    state = vary_like(state, key, params)
+    base = centered_biases(params)
+    (c1, c2), (a1, a2) = ([upcast(b).astype(dtype)[None] for b in x] for x in (base, params[:2]))
+    # Transposed once: CPUs have no fast bfloat16 product with a transposed operand.
+    transposed = jax.lax.optimization_barrier(params.weights.T)
+    z1, z2 = gibbs.init(key_start, params._replace(bias1=base[0], bias2=base[1]), num_chains)
+    weights = start(jax.nn.softplus(c1).sum() + jax.nn.softplus(c2).sum(), num_chains)
 
-    def move(state: AnnealingState, index: jax.Array) -> tuple[AnnealingState, AnnealingInfo]:
-        b = (index + 1).astype(dtype) / num_temperatures
-        bias1, bias2 = (c + b * (a - c) for c, a in zip(base, machine[:2], strict=True))
-        target = RBM(bias1, bias2, b * machine.weights)
+    def move_to(carry: _Carry, index: jax.Array) -> tuple[_Carry, AnnealingInfo]:
+        chains, weights = carry
+        before, after = ((index + i).astype(dtype) / num_temperatures for i in (0, 1))
+        bias1, bias2 = c1 + after * (a1 - c1), c2 + after * (a2 - c2)
+
+        def sweep(i: jax.Array, chains: _Fielded, key: jax.Array) -> _Fielded:
+            key_1, key_2 = jax.random.split(jax.random.fold_in(key, i))
+            z1 = draw(key_1, bias1 + after * chains.fields).astype(chains.z1.dtype)
+            logits = bias2 + after * product(z1, params.weights)
+            z2 = draw(key_2, logits).astype(chains.z2.dtype)
+            return _Fielded(z1, z2, product(z2, transposed))
+
+        def sweeps(key: jax.Array, chains: _Fielded) -> tuple[_Fielded, jax.Array]:
+            swept = jax.lax.fori_loop(0, num_sweeps, functools.partial(sweep, key=key), chains)
+            return swept, flip_rate(chains[:2], swept[:2])
+
+        # F(z2) - F'(z2), unit by unit: the free energies are far larger.
+        right = product(upcast(chains.z2), (after - before) * (a2 - c2)[0])
+        old, new = (c1 + b * (a1 - c1 + chains.fields) for b in (before, after))
+        ratio = right + softplus_rise(old, new).sum(-1)
         key = jax.random.fold_in(key_move, index)
-        return _move(num_sweeps, key, target, state)
+        chains, weights, info = move(key, weights, ratio, chains, sweeps)
+        return (chains, weights), info
 
-    state, infos = jax.lax.scan(move, state, jnp.arange(num_temperatures))
-    last = jax.tree.map(lambda x: x[-1], infos)
-    info = last._replace(ess=jnp.min(infos.ess), resampled=jnp.mean(infos.resampled))
-    return state._replace(params=params), info
+    chains = _Fielded(z1, z2, product(z2, transposed))
+    carry: _Carry = vary_like((chains, weights), key, params)
+    (chains, weights), infos = jax.lax.scan(move_to, carry, jnp.arange(num_temperatures))
+    return AnnealingState(chains.z1, chains.z2, *weights, params), report(infos)
 
 
 def step(
@@ -255,49 +265,18 @@ def systematic_resample(key: jax.Array, log_weights: jax.Array) -> jax.Array:
 def _move(
     num_sweeps: int, key: jax.Array, params: RBM, state: AnnealingState
 ) -> tuple[AnnealingState, AnnealingInfo]:
-    """Reweights, resamples if ess < chains / 2, and sweeps."""
-    num_chains = state.log_weights.shape[0]
-    key_resample, key_sweep = jax.random.split(key)
+    def sweep(key: jax.Array, chains: gibbs.GibbsState) -> tuple[gibbs.GibbsState, jax.Array]:
+        after, swept = gibbs.step(key, params, chains, num_sweeps=num_sweeps)
+        return after, swept.flips
+
     ratio = _log_ratio(state.params, params, state.z2)
-    log_weights = state.log_weights + ratio.astype(state.log_weights.dtype)
-    log_mean = jax.nn.logsumexp(log_weights) - math.log(num_chains)
-    log_weights = log_weights - log_mean
-    ess = num_chains / jnp.mean(jnp.exp(2 * log_weights))
-    # Kahan's sum: a small change of a large log Z would be lost in float32, update after update.
-    term = log_mean - state.lost
-    log_z = state.log_z + term
-    lost = (log_z - state.log_z) - term
-
-    offset = jax.random.uniform(key_resample, (), jnp.float32)
-
-    def resample(population: tuple) -> tuple:
-        index = comb(offset, population[-1])
-        equal = vary_like(jnp.zeros_like(population[-1]), population[-1])
-        return *(x[index] for x in population[:-1]), equal
-
-    resampled = ess < num_chains / 2
-    population = state.z1, state.z2, state.family, log_weights
-    z1, z2, family, log_weights = jax.lax.cond(
-        resampled, resample, lambda population: population, population
-    )
-    chains, swept = gibbs.step(key_sweep, params, gibbs.GibbsState(z1, z2), num_sweeps=num_sweeps)
-    concentration, families = families_of(family, log_weights)
-    # 1/R is what equal weights leave; max keeps rounding below it from the square root.
-    excess = jnp.maximum(concentration - 1 / num_chains, 0) * (num_chains / (num_chains - 1))
-    info = AnnealingInfo(
-        log_z=log_z,
-        std_error=jnp.sqrt(excess),
-        ess=ess,
-        resampled=resampled.astype(jnp.float32),
-        flips=swept.flips,
-        families=families,
-        effective_families=1 / concentration,
-    )
-    return AnnealingState(*chains, log_weights, log_z, lost, family, params), info
+    weights = Weights(state.log_weights, state.log_z, state.lost, state.family)
+    chains = gibbs.GibbsState(state.z1, state.z2)
+    chains, weights, info = move(key, weights, ratio, chains, sweep)
+    return AnnealingState(*chains, *weights, params), info
 
 
 def _log_ratio(old: RBM, new: RBM, z2: jax.Array) -> jax.Array:
     """Evaluates F_old(z2) - F_new(z2), unit by unit: the free energies are far larger."""
     right = product(upcast(z2), upcast(new.bias2) - upcast(old.bias2))
-    left = jax.nn.softplus(logits_1(new, z2)) - jax.nn.softplus(logits_1(old, z2))
-    return right + left.sum(-1)
+    return right + softplus_rise(logits_1(old, z2), logits_1(new, z2)).sum(-1)
