@@ -174,10 +174,10 @@ def _anneal(
             swept = jax.lax.fori_loop(0, num_sweeps, functools.partial(sweep, key=key), chains)
             return swept, flip_rate(chains[:2], swept[:2])
 
-        # F(z2) - F'(z2), unit by unit: the free energies are far larger.
-        right = product(upcast(chains.z2), (after - before) * (a2 - c2)[0])
+        # F(z2) - F'(z2), unit by unit: the free energies are far larger. Of the right biases, c2.z2
+        # is common to both, and (a2 - c2).z2 is -sum (W z2) / 2.
         old, new = (c1 + b * (a1 - c1 + chains.fields) for b in (before, after))
-        ratio = right + softplus_rise(old, new).sum(-1)
+        ratio = (softplus_rise(old, new) - (after - before) / 2 * chains.fields).sum(-1)
         key = jax.random.fold_in(key_move, index)
         chains, weights, info = move(key, weights, ratio, chains, sweeps)
         return (chains, weights), info
