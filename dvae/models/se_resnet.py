@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from dvae.models import checks, layers
+from dvae.models._layer_norm import layer_norm
 
 __all__ = ["Dense", "Down", "SEResidualBlock", "Up"]
 
@@ -32,9 +33,9 @@ class SEResidualBlock(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps floats [B, H, W, I] to [B, H, W, F]."""
         checks.check_floats("x", x, ("B", "H", "W", "I"))
-        y = layers.Conv(self.features, 3)(nn.elu(nn.LayerNorm()(x)))
+        y = layers.Conv(self.features, 3)(nn.elu(layer_norm(x)))
         zeros = nn.initializers.zeros
-        y = layers.Conv(self.features, 3, kernel_init=zeros)(nn.elu(nn.LayerNorm()(y)))
+        y = layers.Conv(self.features, 3, kernel_init=zeros)(nn.elu(layer_norm(y)))
         squeezed = nn.relu(nn.Dense(max(1, self.features // _SQUEEZE))(y.mean((-3, -2))))
         gates = nn.sigmoid(nn.Dense(self.features)(squeezed))
         if x.shape[-1] != self.features:

@@ -172,7 +172,7 @@ def _train(
             return dry_run.report(config, task, images, workdir, mesh)
         result = loop.fit(task, lengths, workdir, mesh, _limit(config, images, workdir))
         ended = time.perf_counter()
-        with status.phase("evaluating", silent=silent):
+        with status.phase(_evaluating(config, images), silent=silent):
             results = report(config, result, images, workdir, mesh)
         summary = results.summary
         if held is not None:
@@ -180,6 +180,14 @@ def _train(
             summary = run_report.save(results, workdir, began=ended)
         distributed.barrier("report")
     return summary
+
+
+def _evaluating(config: RunConfig, images: Dataset) -> str:
+    """Names the final evaluation, with its length if it is far longer than a validation."""
+    work = config.evaluation_work(images)
+    if not config.eval_interval or work < 10:
+        return "evaluating"
+    return f"evaluating, for as long as {work:.0f} validations"
 
 
 def _limit(config: RunConfig, images: Dataset, workdir: Path) -> loop.TimeLimit | None:

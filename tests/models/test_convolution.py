@@ -31,13 +31,15 @@ def both_forms(monkeypatch, function, *args):
     ("size", "stride", "shape"),
     [(1, 1, (2, 3, 5, 4)), (3, 1, (2, 3, 5, 4)), (5, 1, (1, 6, 4, 2)), (4, 2, (2, 8, 6, 3))],
 )
-def test_convolutions_agree(monkeypatch, size, stride, shape) -> None:
+@pytest.mark.parametrize("features", [7, 20])
+def test_convolutions_agree(monkeypatch, size, stride, shape, features) -> None:
+    """Few features of an even width are computed for two columns at once."""
     x = jax.random.normal(jax.random.key(0), shape)
-    kernel = jax.random.normal(jax.random.key(1), (size, size, shape[-1], 7))
+    kernel = jax.random.normal(jax.random.key(1), (size, size, shape[-1], features))
     matrix, ordinary = both_forms(
         monkeypatch, lambda x, k: convolution.conv(x, k, stride=stride), x, kernel
     )
-    assert matrix[0].shape == (shape[0], shape[1] // stride, shape[2] // stride, 7)
+    assert matrix[0].shape == (shape[0], shape[1] // stride, shape[2] // stride, features)
     for a, b in zip(matrix, ordinary, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 

@@ -174,10 +174,12 @@ def numpy_block(params, x):
     return conv(x) + y * gates[:, None, None]
 
 
-def test_a_residual_block_against_its_definition() -> None:
+@pytest.mark.parametrize("width", [4, 5])
+@pytest.mark.parametrize("features", [8, 20])
+def test_a_residual_block_against_its_definition(width, features) -> None:
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(2, 3, 5, 3))
-    block = se_resnet.SEResidualBlock(8)
+    x = rng.normal(size=(2, 3, width, 3))
+    block = se_resnet.SEResidualBlock(features)
     as_float32 = lambda tree: jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), tree)
     shapes = jax.eval_shape(block.init, jax.random.key(0), as_float32(x))["params"]
     params = jax.tree.map(lambda leaf: 0.5 * rng.normal(size=leaf.shape), shapes)
