@@ -42,7 +42,8 @@ def test_hours_of_another_kind_are_marked() -> None:
         manifest.TABLES[table], named(table, name), budget
     )
     # Two cores, three runs at once.
-    assert on_cpu("table3", "mnist_static_rbm_normal").is_near
+    assert on_cpu("table3", "mnist_static_normal_normal").is_near
+    assert not on_cpu("table3", "mnist_static_rbm_normal").is_near, "one core, one run"
     assert on_cpu("table3", "omniglot_rbm_normal").is_near, "another decoder"
     assert not on_cpu("figure1", "gs_soft_64").is_near
     assert on_cpu("figure1", "vimco_512").is_near
