@@ -37,7 +37,7 @@ from dvae.models import checks
 from dvae.models._bilinear import Bilinear
 from dvae.models._products import matmul
 
-FEW = 16  # channels: fewer numbers than two vectors of a CPU
+FEW = 16  # channels up to which other forms were faster (docs/results/cpu_speed.md)
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 

@@ -1,7 +1,7 @@
 """Layer normalization over few channels, in a form that CPUs run fast.
 
-XLA for CPUs sums few numbers one by one. There means over channels are products with a constant
-matrix, forward and backward.
+On CPUs means over few channels are products with a constant matrix, which was faster there
+(docs/results/cpu_speed.md).
 """
 
 import flax.linen as nn
