@@ -6,7 +6,7 @@
 The file has an array for each split, named train, validation and test, and train_labels, ... where
 the data set has labels: int32 [N, h, w, n] of cifar_vq and bits uint8 [N, n] of binary_vae. The
 others have two kinds of variables: train_classes and train_continuous of joint_vae, train_global
-and train_local of dvaepp. Images are prepared as they were for the run; grey levels that it samples
+and train_local of dvaepp. Images are prepared as they were for the run; gray levels that it samples
 are sampled once. The same command writes the same file.
 """
 
@@ -42,7 +42,7 @@ class Config:
     )
     seed: int = option(
         0,
-        "Seed of sampled codes, and of grey levels that are sampled to bits.",
+        "Seed of sampled codes, and of gray levels that are sampled to bits.",
         minimum=0,
         maximum=flags.MAX_SEED,
     )
@@ -76,7 +76,7 @@ def encode(config: Config, model: trained.Model, images: data.Dataset) -> dict[s
     Args:
       config: which split, and how.
       model: encodes.
-      images: as the model takes them, but for grey levels that are to be sampled.
+      images: as the model takes them, but for gray levels that are to be sampled.
 
     Raises:
       ValueError: the model does not take such images, or there are none of the split.

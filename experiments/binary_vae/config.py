@@ -64,8 +64,8 @@ class Config(graphs.GraphConfig, ProtocolConfig, ConditionConfig):
     dataset: str = dataset_option("mnist_static", "Images with binary pixels.")
     binarization: str = option(
         names.AS_STORED,
-        "Pixels: the set's own binary ones; grey levels sampled each time an image is seen, or "
-        "once; or grey levels cut at 127. Sets of grey levels need one of the latter.",
+        "Pixels: the set's own binary ones; gray levels sampled each time an image is seen, or "
+        "once; or gray levels cut at 127. Sets of gray levels need one of the latter.",
         choices=pixels.BINARIZATIONS,
         group="data",
     )

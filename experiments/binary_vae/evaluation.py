@@ -146,7 +146,7 @@ class Evaluator:
         *,
         labels: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Returns E[x|z] at z ~ q(z|x) for images as in `evaluate`, as grey levels; of one seed."""
+        """Returns E[x|z] at z ~ q(z|x) for images as in `evaluate`, as gray levels; of one seed."""
         key = boltzmann_evaluation.picture_key(self._config, boltzmann_evaluation.RECONSTRUCTIONS)
         model = binary_model.arrays(params, model_state)
         rows = jnp.asarray(self._rows(images, labels))
@@ -162,7 +162,7 @@ class Evaluator:
         *,
         labels: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Returns E[x|z] at z ~ p(z) as grey levels [num_images, ...], of one seed.
+        """Returns E[x|z] at z ~ p(z) as gray levels [num_images, ...], of one seed.
 
         Labels are those of the images where the model has labels.
         """

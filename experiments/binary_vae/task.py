@@ -46,7 +46,7 @@ MIN_PIXEL_MEAN = 1e-3  # where the first output biases, logits of the pixels' me
 
 
 def prepare(config: Config, keep: data.KeepRows = data.whole) -> data.Dataset:
-    """Loads the data set, with grey levels turned into binary pixels where that was asked for.
+    """Loads the data set, with gray levels turned into binary pixels where that was asked for.
 
     Raises:
       ValueError: pixels are not binary, or already are where sampling was asked for; labels were
@@ -66,11 +66,11 @@ def prepare(config: Config, keep: data.KeepRows = data.whole) -> data.Dataset:
 
 
 def check_images(images: data.Dataset) -> None:
-    """Raises ValueError unless pixels are 0 or 1, or grey levels sampled when they are seen."""
+    """Raises ValueError unless pixels are 0 or 1, or gray levels sampled when they are seen."""
     if images.binarization == "none":
         of_color = images.train.shape[-1] > 1
         raise ValueError(
-            f"{images.name} has {'levels of color' if of_color else 'grey levels'}, and this model "
+            f"{images.name} has {'levels of color' if of_color else 'gray levels'}, and this model "
             f"binary pixels; --binarization={names.DYNAMIC} samples them each time an image is "
             f"seen, --binarization={names.ONCE} once, --binarization={names.THRESHOLD} cuts them "
             "at 127"

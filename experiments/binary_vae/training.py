@@ -27,7 +27,7 @@ def of_run(
       config: everything.
       evaluator: of the model.
       state: of the last step.
-      images: the data set; of grey levels the pixels are sampled once, always alike.
+      images: the data set; of gray levels the pixels are sampled once, always alike.
       workdir: of the run, with the metrics of its validations.
     """
     record: Record = {}

@@ -87,7 +87,7 @@ def draw_fn(
       config: the size of a batch.
       mesh: the devices that share it.
       num_train: how many rows of the training images are not padding.
-      dynamic: whether grey levels are means of binary pixels, which are sampled at every step.
+      dynamic: whether gray levels are means of binary pixels, which are sampled at every step.
       of_label: how many columns of rows [D + of_label] are a label, which is not sampled.
     """
 

@@ -2,12 +2,15 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from dvae.data import Dataset
 from dvae.train import checkpoint, distributed, lock
@@ -17,6 +20,7 @@ from experiments.common.whose import PROGRAM, program_of
 
 LENGTH = "num_steps"
 IMAGES_FILE = "images.json"
+SAMPLE = 16  # images of each split that tell whether the pixels are the same
 
 
 def examine(config: RunConfig, workdir: Path) -> dict[str, Any] | None:
@@ -92,10 +96,10 @@ def claim(config: RunConfig, workdir: Path) -> Iterator[lock.Held | None]:
 
 
 def check_images(workdir: Path, images: Dataset) -> None:
-    """Checks that a run goes on with as many images as it began with, which it keeps.
+    """Checks that a run goes on with the images that it began with, and keeps what tells them.
 
     Own images are split by shares of their number, so further ones would move training images to
-    the test.
+    the test. Other pixels are told by a sample of the images.
 
     Raises:
       ValueError: there are others, and something was trained.
@@ -103,15 +107,29 @@ def check_images(workdir: Path, images: Dataset) -> None:
     held_out = {name: len(getattr(images, name)) for name in ("validation", "test")}
     shape = list(images.train.shape[1:])
     now: dict[str, Any] = {"train": images.num_train, **held_out, "shape": shape}
+    now["sample"] = _digest(images)
     path = workdir / IMAGES_FILE
     if path.exists() and any((workdir / checkpoint.FOLDER).glob("*")):
         then = checkpoint.read_config(path)
-        if then != now:
+        # An older version kept numbers alone.
+        if then != {name: now[name] for name in now if name in then}:
             raise ValueError(
                 f"{workdir} holds a run of other images ({_listed(then)}), {images.name} now has "
                 f"{_listed(now)}; put back what was there, or choose another --workdir"
             )
     checkpoint.write_json(path, now)
+
+
+def _digest(images: Dataset) -> str:
+    """Returns hexadecimal digits of the first images of each split, and of some between."""
+    digest = hashlib.sha256()
+    # How many training images this process has may change between two starts: the first ones only.
+    for part, step in (
+        (images.train, 1),
+        *((x, max(1, len(x) // SAMPLE)) for x in (images.validation, images.test)),
+    ):
+        digest.update(np.asarray(part[: SAMPLE * step : step], np.uint8).tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _listed(sizes: dict[str, Any]) -> str:
@@ -122,7 +140,7 @@ def say_finished(config: RunConfig, workdir: Path, summary: dict[str, Any]) -> N
     """Prints that there is nothing to do, and how there would be."""
     remedy = f"delete {workdir / records.SUMMARY_FILE} to evaluate and draw it again"
     if config.tied_to_length() is None:
-        remedy += ", or train it longer by a larger --num_steps"
+        remedy += f", or train it longer by --workdir={workdir} and a larger --num_steps"
     files = ", ".join([records.SUMMARY_FILE, *summary[records.FILES]])
     print(f"this run is finished, its results are in {workdir}: {files}; {remedy}")
 

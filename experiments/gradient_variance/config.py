@@ -47,8 +47,8 @@ class Config:
     test_share: float = changed(RunConfig, "test_share", 0.0)
     binarization: str = option(
         names.AS_STORED,
-        "Pixels: the set's own binary ones; grey levels sampled each time an image is seen, or "
-        "once; or grey levels cut at 127.",
+        "Pixels: the set's own binary ones; gray levels sampled each time an image is seen, or "
+        "once; or gray levels cut at 127.",
         choices=pixels.BINARIZATIONS,
         group="data",
     )

@@ -20,7 +20,7 @@ class Config(RunConfig):
 
     program = "joint_vae"
 
-    dataset: str = dataset_option("mnist", "Images, read in their grey levels or colors.")
+    dataset: str = dataset_option("mnist", "Images, read in their gray levels or colors.")
     image_size: int = option(
         32,
         f"Side in pixels that the middle square of images is resized to, a multiple of "

@@ -62,7 +62,7 @@ def test_a_finished_run_says_where_its_results_are(tmp_path, train, capsys, monk
     assert said == (
         f"this run is finished, its results are in {tmp_path / 'run'}: summary.json, line.png; "
         f"delete {tmp_path / 'run' / 'summary.json'} to evaluate and draw it again, or train it "
-        "longer by a larger --num_steps\n"
+        f"longer by --workdir={tmp_path / 'run'} and a larger --num_steps\n"
     )
 
 
@@ -251,6 +251,29 @@ def test_a_run_goes_on_with_as_many_images_as_it_began_with(
     assert "put back what was there" in line
     (tmp_path / "run" / "images.json").unlink()  # of an older version, which kept no numbers
     train(num_steps=2 * tiny.Config().num_steps)
+
+
+def test_a_run_goes_on_with_the_pixels_that_it_began_with(
+    tmp_path, train, refused, monkeypatch
+) -> None:
+    train()
+    prepare, length = tiny.prepare, 2 * tiny.Config().num_steps
+
+    def others(split):
+        def changed(*args):
+            images = prepare(*args)
+            return images._replace(**{split: 1 - getattr(images, split)})
+
+        return changed
+
+    for split in ("train", "validation", "test"):
+        monkeypatch.setattr(tiny, "prepare", others(split))
+        assert "holds a run of other images (train " in refused(num_steps=length)
+    path = tmp_path / "run" / "images.json"
+    older = {k: v for k, v in json.loads(path.read_text()).items() if k != "sample"}
+    path.write_text(json.dumps(older))  # of a version that kept numbers alone
+    train(num_steps=length)
+    assert "sample" in json.loads(path.read_text())
 
 
 def test_hidden_files_and_what_a_killed_start_left_are_no_others(tmp_path, train) -> None:
