@@ -16,7 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from dvae import _jax_release
 from dvae._checks import check_key
+
+_jax_release.warn()
 
 ArrayLike = jax.typing.ArrayLike
 _THREEFRY_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))

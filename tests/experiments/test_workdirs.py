@@ -235,44 +235,24 @@ def test_checkpoints_without_a_configuration_are_nobodys(tmp_path, train, refuse
     assert f"or delete {tmp_path / 'run' / 'checkpoints'}" in line
 
 
-def test_a_run_goes_on_with_as_many_images_as_it_began_with(
+def test_a_run_goes_on_with_the_images_that_it_began_with(
     tmp_path, train, refused, monkeypatch
 ) -> None:
     train()
-    prepare = tiny.prepare
-
-    def more(*args):
-        images = prepare(*args)
-        return images._replace(test=np.concatenate([images.test, images.test]))
-
-    monkeypatch.setattr(tiny, "prepare", more)
-    line = refused(num_steps=2 * tiny.Config().num_steps)
-    assert "holds a run of other images (train " in line
-    assert "put back what was there" in line
-    (tmp_path / "run" / "images.json").unlink()  # of an older version, which kept no numbers
-    train(num_steps=2 * tiny.Config().num_steps)
-
-
-def test_a_run_goes_on_with_the_pixels_that_it_began_with(
-    tmp_path, train, refused, monkeypatch
-) -> None:
-    train()
-    prepare, length = tiny.prepare, 2 * tiny.Config().num_steps
-
-    def others(split):
-        def changed(*args):
-            images = prepare(*args)
-            return images._replace(**{split: 1 - getattr(images, split)})
-
-        return changed
-
-    for split in ("train", "validation", "test"):
-        monkeypatch.setattr(tiny, "prepare", others(split))
-        assert "holds a run of other images (train " in refused(num_steps=length)
+    prepare, longer = tiny.prepare, {"num_steps": 2 * tiny.Config().num_steps}
+    more = lambda images: {"test": np.concatenate([images.test, images.test])}
+    inverted = lambda split: lambda images: {split: 1 - getattr(images, split)}
+    for other in (more, inverted("train"), inverted("validation"), inverted("test")):
+        changed = lambda *args, other=other: prepare(*args)._replace(**other(prepare(*args)))
+        monkeypatch.setattr(tiny, "prepare", changed)
+        line = refused(**longer)
+        assert "holds a run of other images (train " in line
+        assert "put back what was there" in line
     path = tmp_path / "run" / "images.json"
-    older = {k: v for k, v in json.loads(path.read_text()).items() if k != "sample"}
-    path.write_text(json.dumps(older))  # of a version that kept numbers alone
-    train(num_steps=length)
+    then = json.loads(path.read_text())
+    then.pop("sample")
+    path.write_text(json.dumps(then))  # of an older version, which kept numbers alone
+    train(**longer)
     assert "sample" in json.loads(path.read_text())
 
 
