@@ -13,6 +13,7 @@ from experiments.common import records
 from experiments.common.config import RunConfig
 
 _FINISHING_SECONDS = 10.0  # of drawing and writing
+_UNKNOWN = ", without the evaluation: its length is unknown, as --eval_interval=0 times none"
 
 
 def report(
@@ -29,24 +30,34 @@ def report(
     """
     lengths = config.loop()
     measured = dry_run.measure(task, lengths, mesh)
-    seconds = _seconds(config, measured, images)
+    seconds = _seconds(config, measured, images, monitored=task.monitor is not None)
     if distributed.is_main():
         print(describe(config, measured, seconds, images, workdir))
     return {**measured._asdict(), "seconds": seconds}
 
 
-def _seconds(config: RunConfig, measured: dry_run.Measured, images: Dataset) -> dict[str, float]:
-    """Returns the expected seconds of the parts of a run."""
-    validations = config.num_steps // config.eval_interval if config.eval_interval else 0
-    parts = {
+def _seconds(
+    config: RunConfig, measured: dry_run.Measured, images: Dataset, *, monitored: bool
+) -> dict[str, float]:
+    """Returns the expected seconds of the parts of a run.
+
+    Args:
+      config: all settings; without `eval_interval` the evaluation is unknown, and left out.
+      measured: of the run.
+      images: the data set.
+      monitored: whether the last step is validated in any case.
+    """
+    validations = 0
+    if config.eval_interval:
+        round_up = config.num_steps % config.eval_interval > 0 and monitored
+        validations = config.num_steps // config.eval_interval + round_up
+    work = config.evaluation_work(images) if config.eval_interval else 0.0
+    return {
         "compiling": measured.compile_seconds + 2 * measured.validation_compile_seconds,
         "training": config.num_steps / config.steps_per_call * measured.call_seconds,
         "validations": validations * measured.validation_seconds,
-        "evaluation": _FINISHING_SECONDS,
+        "evaluation": _FINISHING_SECONDS + work * measured.validation_seconds,
     }
-    if validations:
-        parts["evaluation"] += config.evaluation_work(images) * measured.validation_seconds
-    return parts
 
 
 def describe(
@@ -62,6 +73,7 @@ def describe(
     step_seconds = measured.call_seconds / config.steps_per_call
     total = sum(seconds.values())
     shape = "x".join(str(size) for size in images.train.shape[1:])
+    known = "" if config.eval_interval else _UNKNOWN
     parts = {
         "images": (
             f"{images.name}: {images.num_train:,} for training, {len(images.validation):,} for "
@@ -76,7 +88,7 @@ def describe(
             f"{measured.calls} calls of {config.steps_per_call}"
         ),
         **{name: duration(value) for name, value in seconds.items()},
-        "in all": f"{duration(total)} for {config.num_steps:,} steps: an estimate",
+        "in all": f"{duration(total)} for {config.num_steps:,} steps: an estimate{known}",
     }
     if config.time_limit:
         spent = total - seconds["training"] - seconds["validations"]
@@ -85,7 +97,7 @@ def describe(
         fitting = min(config.num_steps, int(left / share * config.num_steps))
         parts["time limit"] = (
             f"{config.time_limit:g} min are enough for about {fitting:,} of "
-            f"{config.num_steps:,} steps at a time"
+            f"{config.num_steps:,} steps at a time{known}"
         )
     parts["hardware"] = records.describe_hardware()
     parts["workdir"] = f"{workdir}, in which nothing was written"

@@ -98,6 +98,26 @@ def test_a_dry_run_measures_and_writes_nothing(tmp_path, monkeypatch, capsys) ->
     assert f"{workdir}, in which nothing was written" in said
 
 
+@pytest.mark.parametrize(("steps", "validations"), [(3, 1), (8, 2), (9, 3)])
+def test_a_dry_run_counts_the_last_validation_and_the_evaluation(
+    tmp_path, steps, validations
+) -> None:
+    found = train(tmp_path, num_steps=steps, dry_run=True)
+    seconds, validation = found["seconds"], found["validation_seconds"]
+    assert seconds["validations"] == validations * validation
+    assert seconds["evaluation"] == dry_run._FINISHING_SECONDS + validation  # of 8 images, too
+
+
+def test_a_dry_run_without_validations_says_that_it_leaves_the_evaluation_out(
+    tmp_path, capsys
+) -> None:
+    found = train(tmp_path, num_steps=8, eval_interval=0, time_limit=60.0, dry_run=True)
+    assert found["seconds"]["evaluation"] == dry_run._FINISHING_SECONDS
+    said = capsys.readouterr().out
+    assert "for 8 steps: an estimate, without the evaluation: its length is unknown" in said
+    assert "8 of 8 steps at a time, without the evaluation" in said
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(0.25, "0.2 s"), (59.6, "1 min 0 s"), (3599, "59 min 59 s"), (100 * 3600, "100 h 0 min")],
