@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 import jax
 
-from dvae.train import status
 from dvae.train._schedule import Due, LoopConfig
 from dvae.train._session import Session
+from dvae.train._timing import Timed, timed
 
 __all__ = ["Clock", "TimeLimit", "Unlimited"]
 
@@ -34,6 +34,9 @@ class TimeLimit:
     until: float  # on `time.perf_counter`
     evaluations: float = 1.0  # work of the final evaluation, in validations
     finishing: float | None = None  # seconds after training in an earlier session; None: unknown
+    # How often the evaluation does what a validation does once, for any images: see
+    # `status.fixed_length`.
+    rounds: float = 1.0
 
 
 class Unlimited:
@@ -71,7 +74,7 @@ class Clock(Unlimited):
         self._call: float | None = None  # seconds of a call of the step
         self._first: tuple[float, int] | None = None  # the first look: when, after which call
         self._done = 0  # calls of the session that are known to be over
-        self._validation: float | None = None  # seconds of the last one, compilation excluded
+        self._validation: Timed | None = None  # the last one
         self._compiling = 0.0  # seconds of compiling validations
         self._saving: float | None = None
 
@@ -86,16 +89,12 @@ class Clock(Unlimited):
           session: whose state is validated.
           lasting: see `Session.validate`.
         """
-        began, compiled = time.perf_counter(), status.compile_seconds()
-        session.validate(lasting=lasting)
-        compiling = status.compile_seconds() - compiled
-        self._validation = max(0.0, time.perf_counter() - began - compiling)
-        self._compiling = max(self._compiling, compiling)
-        seems_long = self._limit.evaluations * self._validation > self._unknown
-        if compiling > self._validation and seems_long and jax.process_count() == 1:
-            began = time.perf_counter()
-            session.task.evaluate(session.state)
-            self._validation = time.perf_counter() - began
+        took = timed(lambda: session.validate(lasting=lasting))
+        self._validation = took
+        self._compiling = max(self._compiling, took.compiling)
+        seems_long = self._evaluation(took) > self._unknown
+        if took.compiling > took.seconds and seems_long and jax.process_count() == 1:
+            self._validation = timed(lambda: session.task.evaluate(session.state))
             session.progress.skip_time(session.step)
 
     def save(self, session: Session, *, validated: bool) -> None:
@@ -148,7 +147,7 @@ class Clock(Unlimited):
           several: whether more can be due before the next look at the clock.
         """
         saving = _SAVING if self._saving is None else self._saving
-        validation = self._validation or 0.0
+        validation = 0.0 if self._validation is None else self._validation.seconds
         rest = saving + validation * self._monitored
         rest += validation * (due.validate or several) + saving * (due.save or several)
         return _MARGIN * (rest + self._finishing()) + _MARGIN_SECONDS
@@ -160,4 +159,8 @@ class Clock(Unlimited):
         if self._validation is None:
             return self._unknown
         # It is compiled anew, and what draws pictures as well.
-        return self._limit.evaluations * self._validation + 2 * self._compiling + _WRITING
+        return self._evaluation(self._validation) + 2 * self._compiling + _WRITING
+
+    def _evaluation(self, validation: Timed) -> float:
+        """Returns the seconds of the final evaluation, compilation excluded."""
+        return validation.of(self._limit.evaluations, self._limit.rounds)

@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from dvae.train import _compiler, sharding, status
 from dvae.train._schedule import LoopConfig
 from dvae.train._task import Task
+from dvae.train._timing import Timed, timed
 
 __all__ = ["Measured", "Memory", "measure"]
 
@@ -52,6 +53,7 @@ class Measured(NamedTuple):
     calls: int  # that were timed
     call_seconds: float  # of `steps_per_call` steps
     validation_seconds: float  # compilation excluded
+    validation_fixed_seconds: float  # of them those of `status.fixed_length`
     validation_compile_seconds: float
 
 
@@ -99,17 +101,12 @@ def measure(task: Task, config: LoopConfig, mesh: Mesh) -> Measured:
             state, _ = jax.block_until_ready(compiled(state, next(feed), key_train))
             calls += 1
         call_seconds = _passed(began) / calls
-    validation_seconds = compiling = 0.0
+    first = validation = Timed(0.0, 0.0, 0.0)
     if config.eval_interval:
         with status.phase("timing a validation", silent=silent):
-            began, before = time.perf_counter(), status.compile_seconds()
-            task.evaluate(state)
-            compiling = status.compile_seconds() - before
-            validation_seconds = max(0.0, _passed(began) - compiling)
-            if compiling > validation_seconds:  # then tracing may be most of the rest
-                began = time.perf_counter()
-                task.evaluate(state)
-                validation_seconds = _passed(began)
+            first = validation = timed(lambda: task.evaluate(state))
+            if first.compiling > first.seconds:  # then tracing may be most of the rest
+                validation = timed(lambda: task.evaluate(state))
     return Measured(
         num_parameters,
         memory,
@@ -117,8 +114,9 @@ def measure(task: Task, config: LoopConfig, mesh: Mesh) -> Measured:
         compile_seconds,
         calls,
         call_seconds,
-        validation_seconds,
-        compiling,
+        validation.seconds,
+        validation.fixed,
+        first.compiling,
     )
 
 

@@ -18,7 +18,14 @@ from collections.abc import Iterator
 import jax
 from tqdm import tqdm
 
-__all__ = ["DELAY_SECONDS", "compile_seconds", "phase", "say"]
+__all__ = [
+    "DELAY_SECONDS",
+    "compile_seconds",
+    "fixed_length",
+    "fixed_seconds",
+    "phase",
+    "say",
+]
 
 DELAY_SECONDS = 1.0  # before a phase is worth a line
 _COMPILING = (
@@ -26,6 +33,7 @@ _COMPILING = (
     "/jax/core/compile/backend_compile_duration",
 )
 _compiled = {"seconds": 0.0}  # by this process so far
+_fixed = {"seconds": 0.0}  # in `fixed_length`, by this process so far
 
 
 def say(text: str) -> None:
@@ -41,6 +49,25 @@ def compile_seconds() -> float:
     """Returns the seconds that JAX has spent compiling since this was called first, or a phase."""
     _listen()
     return _compiled["seconds"]
+
+
+@contextlib.contextmanager
+def fixed_length() -> Iterator[None]:
+    """Counts this context as a part of an evaluation that takes as long for any number of images.
+
+    A time limit and a dry run do not multiply it by the images of the final evaluation.
+    """
+    began, compiled = time.perf_counter(), compile_seconds()
+    try:
+        yield
+    finally:
+        passed = time.perf_counter() - began - (compile_seconds() - compiled)
+        _fixed["seconds"] += max(0.0, passed)
+
+
+def fixed_seconds() -> float:
+    """Returns the seconds in `fixed_length` so far, compilation excluded."""
+    return _fixed["seconds"]
 
 
 @contextlib.contextmanager

@@ -101,7 +101,8 @@ class Likelihood:
         if self._machine is None:
             return None
         keys = evaluation.stacked_keys(self._config, self._mesh)
-        with status.phase("estimating log Z", silent=not distributed.is_main()):
+        silent = not distributed.is_main()
+        with status.phase("estimating log Z", silent=silent), status.fixed_length():
             return jax.block_until_ready(self._log_z_of_seeds(keys, params["prior"]))
 
     def log_z(self, params: PyTree) -> rbm.ais.LogZ | None:

@@ -219,9 +219,17 @@ class RunConfig:
 
         Args:
           images: the data set.
+
+        Returns:
+          The ratio of images and samples. What takes as long for any of them, which is log Z of a
+          Boltzmann prior, is not in it: see `evaluation_rounds`.
         """
         validated = min(self.num_eval_images, len(images.validation))
         return self._final_images(images) / max(1, validated)
+
+    def evaluation_rounds(self) -> int:
+        """Returns how many sets the final evaluation takes, one after the other."""
+        return 1
 
     def _final_images(self, images: Dataset) -> int:
         """Returns how many images the final evaluation takes."""
@@ -263,6 +271,10 @@ class LikelihoodConfig(RunConfig):
     def evaluation_work(self, images: Dataset) -> float:
         """Returns the work of the final evaluation, in validations; see `RunConfig`."""
         return super().evaluation_work(images) * self.test_samples / self.eval_samples
+
+    def evaluation_rounds(self) -> int:
+        """Returns how many sets the final evaluation takes: validation and test."""
+        return 2
 
     def _final_images(self, images: Dataset) -> int:
         """Returns how many images the final evaluation takes, those of validation included."""

@@ -51,12 +51,15 @@ def _seconds(
     if config.eval_interval:
         round_up = config.num_steps % config.eval_interval > 0 and monitored
         validations = config.num_steps // config.eval_interval + round_up
-    work = config.evaluation_work(images) if config.eval_interval else 0.0
+    fixed = measured.validation_fixed_seconds
+    evaluation = config.evaluation_rounds() * fixed
+    if config.eval_interval:
+        evaluation += config.evaluation_work(images) * (measured.validation_seconds - fixed)
     return {
         "compiling": measured.compile_seconds + 2 * measured.validation_compile_seconds,
         "training": config.num_steps / config.steps_per_call * measured.call_seconds,
         "validations": validations * measured.validation_seconds,
-        "evaluation": _FINISHING_SECONDS + work * measured.validation_seconds,
+        "evaluation": _FINISHING_SECONDS + evaluation,
     }
 
 

@@ -183,11 +183,11 @@ def _train(
 
 
 def _evaluating(config: RunConfig, images: Dataset) -> str:
-    """Names the final evaluation, with its length if it is far longer than a validation."""
+    """Names the final evaluation, with its work if it is far longer than a validation."""
     work = config.evaluation_work(images)
     if not config.eval_interval or work < 10:
         return "evaluating"
-    return f"evaluating, for as long as {work:.0f} validations"
+    return f"evaluating, with images and samples of {work:.0f} validations"
 
 
 def _limit(config: RunConfig, images: Dataset, workdir: Path) -> loop.TimeLimit | None:
@@ -199,7 +199,8 @@ def _limit(config: RunConfig, images: Dataset, workdir: Path) -> loop.TimeLimit 
         finishing = records.read_summary(workdir).get(records.FINISHING)
     except (OSError, ValueError):
         finishing = None
-    return loop.TimeLimit(until, config.evaluation_work(images), finishing)
+    work, rounds = config.evaluation_work(images), config.evaluation_rounds()
+    return loop.TimeLimit(until, work, finishing, rounds)
 
 
 def start(config_class: type[C], presets: flags.Presets, run: Callable[[C], Any]) -> None:

@@ -12,13 +12,14 @@ from boltzmann_cases import TINY, bits_of, start
 from dvae import rbm
 from dvae.models import binary as binary_model
 from dvae.models import boltzmann
-from dvae.train import best, sharding
+from dvae.train import best, sharding, status
 from experiments.binary_vae import __main__ as binary_vae
 from experiments.binary_vae import evaluation as binary_evaluation
 from experiments.binary_vae import names, optimizers
 from experiments.binary_vae.config import Config
 from experiments.binary_vae.presets import PRESETS
 from experiments.boltzmann import evaluation as boltzmann_evaluation
+from experiments.boltzmann import prior as boltzmann_prior
 from experiments.boltzmann import report as boltzmann_report
 from experiments.boltzmann.names import ANNEALING
 from experiments.common import schedules
@@ -41,6 +42,14 @@ def test_a_summary_says_where_no_log_z_was_to_be_trusted(images) -> None:
     assert chosen(boltzmann_evaluation.UNTRUSTED).endswith(
         "the last validation where there is none"
     )
+
+
+def test_log_z_takes_as_long_for_any_images() -> None:
+    config = Config(**TINY)
+    mesh, before = sharding.make_mesh(1), status.fixed_seconds()
+    likelihood = boltzmann_evaluation.Likelihood(config, config, lambda *_: (), mesh)
+    likelihood.log_z({"prior": boltzmann_prior.init(config)})
+    assert status.fixed_seconds() > before
 
 
 @pytest.mark.thorough

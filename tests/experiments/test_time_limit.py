@@ -1,11 +1,14 @@
 """Programs under --time_limit, and --dry_run."""
 
+import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny
 
+from dvae.train.dry_run import Measured
 from experiments.cifar_vq.config import Config as VqConfig
 from experiments.code_prior.config import Config as PriorConfig
 from experiments.common import dry_run, groups, records
@@ -96,6 +99,28 @@ def test_a_dry_run_measures_and_writes_nothing(tmp_path, monkeypatch, capsys) ->
     assert " for 8 steps: an estimate" in said
     assert "enough for about 8 of 8 steps" in said
     assert f"{workdir}, in which nothing was written" in said
+
+
+def test_a_dry_run_multiplies_log_z_by_no_images() -> None:
+    images = tiny.prepare(tiny.Config(), lambda size: slice(0, size))
+    config = LikelihoodConfig(
+        num_steps=10, eval_interval=5, num_eval_images=4, eval_samples=1, test_samples=100
+    )
+    measured = Measured(
+        num_parameters=3,
+        memory=None,
+        flops=None,
+        compile_seconds=1.0,
+        calls=1,
+        call_seconds=0.1,
+        validation_seconds=9.0,
+        validation_fixed_seconds=8.0,
+        validation_compile_seconds=1.0,
+    )
+    found = dry_run._seconds(config, measured, images, monitored=True)
+    assert found["evaluation"] == dry_run._FINISHING_SECONDS + 2 * 8.0 + (8 + 8) / 4 * 100 * 1.0
+    limit = runner._limit(dataclasses.replace(config, time_limit=2.0), images, Path("nowhere"))
+    assert (limit.evaluations, limit.rounds) == (400.0, 2)
 
 
 @pytest.mark.parametrize(("steps", "validations"), [(3, 1), (8, 2), (9, 3)])

@@ -9,7 +9,7 @@ import optax
 import pytest
 from resuming import assert_same_end, walk
 
-from dvae.train import _limit, loop, sharding
+from dvae.train import _limit, _timing, loop, sharding, status
 from dvae.train._schedule import Due
 from dvae.train.checkpoint import Checkpoints
 from dvae.train.metrics import read_metrics
@@ -56,7 +56,8 @@ def test_a_limit_that_is_far_changes_nothing(tmp_path) -> None:
 def make_clock_time(monkeypatch):
     """A clock that a test sets; nothing is ever waited for."""
     now = SimpleNamespace(seconds=0.0)
-    monkeypatch.setattr(_limit, "time", SimpleNamespace(perf_counter=lambda: now.seconds))
+    for module in (_limit, _timing, status):
+        monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: now.seconds))
     return now
 
 
@@ -100,7 +101,7 @@ def test_a_validation_that_was_mostly_compiled_is_timed_again(
 ) -> None:
     """0.7 s of tracing, times the thousand of the evaluation, once ended a run of 12 minutes."""
     compiled = SimpleNamespace(seconds=0.0)
-    monkeypatch.setattr(_limit.status, "compile_seconds", lambda: compiled.seconds)
+    monkeypatch.setattr(status, "compile_seconds", lambda: compiled.seconds)
     one, timed = session(10, speed=1.0), []
 
     def validate(lasting):
@@ -119,6 +120,28 @@ def test_a_validation_that_was_mostly_compiled_is_timed_again(
     clock.recorded(one, loop.LoopConfig(num_steps=100))
     # To come: saving 5 and validating, evaluating a thousand times, compiling twice and writing.
     rest = 1.2 * (5 + seconds + 1000 * seconds + 2 * 15 + 15) + 3 + 1
+    for margin, late in ((0.5, False), (-0.5, True)):
+        clock_time.seconds = 1200 - rest - margin
+        assert clock.late(one, NO_STEP, ahead=1) == late
+
+
+def test_what_takes_as_long_for_any_images_is_not_multiplied_by_them(clock_time) -> None:
+    """10 s of log Z, times the 400 of the evaluation, ended a run after its first validation."""
+    one = session(10, speed=1.0)
+
+    def validate(lasting):
+        with status.fixed_length():
+            clock_time.seconds += 10.0
+        clock_time.seconds += 0.5
+
+    one.validate = validate
+    clock = _limit.Clock(
+        loop.TimeLimit(until=1200.0, evaluations=400.0, rounds=2.0), monitored=True
+    )
+    clock.validate(one, lasting=True)
+    clock.recorded(one, loop.LoopConfig(num_steps=100))
+    # To come: saving 5 and validating, log Z twice, images 400 times, writing.
+    rest = 1.2 * (5 + 10.5 + 2 * 10 + 400 * 0.5 + 15) + 3 + 1
     for margin, late in ((0.5, False), (-0.5, True)):
         clock_time.seconds = 1200 - rest - margin
         assert clock.late(one, NO_STEP, ahead=1) == late
