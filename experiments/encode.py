@@ -127,6 +127,7 @@ def _batches(
         padded = np.pad(labels, [(0, -len(labels) % size), *[(0, 0)] * (labels.ndim - 1)])
     for index, (batch, mask) in enumerate(batches.padded_batches(rows, size)):
         key_pixels, key_codes = jax.random.split(jax.random.fold_in(key, index))
+        batch = np.asarray(batch)  # of --data_on=files it is still to be decoded
         if dynamic:
             batch = np.asarray(batches.binarize(key_pixels, jnp.asarray(batch)))
         given = None if padded is None else padded[index * size : (index + 1) * size]

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 
 from dvae.train import loop, sharding, state
+from experiments import encode
 from experiments.binary_vae import __main__ as binary_vae
 from experiments.binary_vae import presets as binary_presets
 from experiments.binary_vae.config import Config as BinaryConfig
@@ -160,6 +162,21 @@ def test_a_run_on_own_images_is_evaluated(places, tmp_path, one_device, capsys) 
     assert "finished" not in capsys.readouterr().out
     joint_vae.run(dataclasses.replace(config, data_on="device"))
     assert "this run is finished" in capsys.readouterr().out
+
+
+def test_images_in_files_are_encoded_as_arrays(places) -> None:
+    config = configure("joint_vae", places, "color", data_on="files", image_size=0)
+    images = load("joint_vae", config, sharding.make_mesh(1))
+    assert not isinstance(images.train, np.ndarray)
+
+    def mean(key, rows, *, labels):
+        assert isinstance(rows, np.ndarray)
+        return rows.mean((1, 2, 3))
+
+    model = SimpleNamespace(functions=None, encode=mean)
+    settings = encode.Config(split="train", batch_size=5)
+    found = encode.encode(settings, model, images)["train"]
+    np.testing.assert_allclose(found, np.asarray(images.train).mean((1, 2, 3)))
 
 
 @pytest.mark.thorough
