@@ -108,7 +108,7 @@ def queue(
     waiting = []
     for seed in range(config.seeds):
         for cell in cells:
-            together = cell.config(config.budget).num_seeds
+            together = cell.config(config.budget, more).num_seeds
             if seed % together:
                 continue  # one of those that an earlier run trains together
             seeds = {*range(seed, seed + together)}

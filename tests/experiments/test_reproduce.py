@@ -67,6 +67,15 @@ def test_a_run_of_several_seeds_stands_for_them_all(tmp_path) -> None:
     assert results.value(place.table, results.read(place, [], cells[0])) == (108.0, 0.0)
 
 
+def test_seeds_behind_the_dashes_are_those_of_a_run(place) -> None:
+    cell = next(cell for cell in place.table.cells if cell.name == CELL)
+    names = lambda config, more: [job.name for job in reproduce.queue(config, place, [cell], more)]
+    five = reproduce.Config(budget="paper", seeds=2)  # of five seeds at once
+    assert names(five, ["--num_seeds=1"]) == [f"{CELL}, seed 0", f"{CELL}, seed 1"]
+    one = reproduce.Config(budget="cpu", seeds=3)
+    assert names(one, ["--num_seeds=2"]) == [f"{CELL}, seed 0", f"{CELL}, seed 2"]
+
+
 def test_one_of_five_seeds_alone_does_not_stand_for_them(place) -> None:
     cell = next(cell for cell in place.table.cells if cell.name == CELL)
     assert (cell.config("paper").num_seeds, cell.config("cpu").num_seeds) == (5, 1)
