@@ -23,7 +23,7 @@ from dvae.train import paths, signals, status
 from experiments.common import begin, flag_help, flags, records
 from experiments.common.flags import option
 from experiments.reproduce import code_priors, jobs, listing, results, summaries
-from experiments.reproduce.manifest import BUDGETS, PAPER, TABLES, Cell
+from experiments.reproduce.manifest import BUDGETS, PAPER, TABLES, Cell, Table
 
 _WRITING_SECONDS = 10.0  # for the table and its pictures
 # Flags of the runs that would undo which cell a run is of, and what chooses them.
@@ -42,7 +42,7 @@ class Config:
         PAPER, "Lengths and sizes: those of the paper, or smaller ones.", choices=BUDGETS
     )
     seeds: int = option(1, "Seeds of each cell, a run each: 0, 1, ...", minimum=1)
-    cells: str = option("", "Beginnings of the cells' names, with commas; empty: all.")
+    cells: str = option("", "Names of cells, or how several begin, with commas; empty: all.")
     dataset: str = option(
         "",
         "Images of one's own, as --dataset of the programs takes them, which stand for the cells' "
@@ -76,10 +76,7 @@ def choose(config: Config, words: list[str]) -> tuple[results.Place, list[Cell],
             raise ValueError(
                 f"{word} behind --: reproduce gives it to every run, by its own {_CHOSEN_BY[name]}"
             )
-    beginnings = tuple(filter(None, config.cells.split(",")))
-    cells = [c for c in table.cells if not beginnings or c.name.startswith(beginnings)]
-    if not cells:
-        raise ValueError(f"--cells={config.cells} names no cell of {table.name}; see --list")
+    cells = _named(table, config.cells)
     sets = sorted({cell.dataset for cell in cells})
     if config.dataset and len(sets) > 1:
         raise ValueError(
@@ -91,6 +88,23 @@ def choose(config: Config, words: list[str]) -> tuple[results.Place, list[Cell],
     if table.folder and (out / table.folder / table.records).exists():
         out /= table.folder
     return results.Place(table, runs, out), cells, more
+
+
+def _named(table: Table, cells: str) -> list[Cell]:
+    """Returns the cells that `--cells` names, in the order of the table.
+
+    Raises:
+      ValueError: a word of it names none.
+    """
+    chosen: set[str] = set()
+    for word in (words := list(filter(None, cells.split(",")))):
+        names = [cell.name for cell in table.cells]
+        # Names begin other names: mnist that of mnist_seeds.
+        found = [word] if word in names else [name for name in names if name.startswith(word)]
+        if not found:
+            raise ValueError(f"--cells: {word} names no cell of {table.name}; see --list")
+        chosen.update(found)
+    return [cell for cell in table.cells if not words or cell.name in chosen]
 
 
 def queue(

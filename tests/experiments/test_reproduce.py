@@ -146,13 +146,29 @@ def test_images_of_ones_own_stand_for_those_of_the_cell(place) -> None:
         (["table1", "--preset=small"], {}, "--preset=small behind --: .* by its own --cells"),
         (["table1", "--seed=3"], {}, "--seed=3 behind --: .* by its own --seeds"),
         (["table1", "--workdir"], {}, "--workdir behind --: .* by its own --runs"),
-        (["table1"], {"cells": "svhn"}, "--cells=svhn names no cell of table1; see --list"),
+        (["table1"], {"cells": "svhn"}, "--cells: svhn names no cell of table1; see --list"),
+        (["table1"], {"cells": "omniglot,mnits"}, "--cells: mnits names no cell of table1"),
         (["table1"], {"dataset": "m.npz"}, "are of mnist_static, omniglot; choose some by --cells"),
     ],
 )
 def test_mistakes_are_named(words, settings, message) -> None:
     with pytest.raises(ValueError, match=message):
         reproduce.choose(reproduce.Config(**settings), words)
+
+
+@pytest.mark.parametrize(
+    ("table", "words", "names"),
+    [
+        ("joint_vae", "mnist", ["mnist"]),  # and not mnist_seeds
+        ("joint_vae", "mnist_", ["mnist_seeds"]),
+        ("joint_vae", "mni", ["mnist", "mnist_seeds"]),
+        ("joint_vae", "mnist_seeds,mnist", ["mnist", "mnist_seeds"]),
+        ("figure2", "vq", ["vq"]),
+    ],
+)
+def test_a_whole_name_chooses_its_cell_alone(table, words, names) -> None:
+    _, cells, _ = reproduce.choose(reproduce.Config(cells=words), [table])
+    assert [cell.name for cell in cells] == names
 
 
 def test_results_of_a_table_may_lie_in_a_folder_of_its_own(tmp_path) -> None:
