@@ -1,8 +1,9 @@
 """What a training run leaves behind: summary.json, arrays, pictures and a few lines of text."""
 
 import dataclasses
+import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -94,6 +95,31 @@ def first_seed(config: RunConfig, tree: PyTree) -> PyTree:
     """Brings what pictures are drawn of to the host: they are made on one device."""
     tree = jax.device_get(tree)
     return tree if config.num_seeds == 1 else jax.tree.map(lambda x: x[0], tree)
+
+
+def check_finite(summary: Mapping[str, Any], workdir: Path) -> None:
+    """Raises NonFiniteError, which names them, where numbers of a summary are not finite.
+
+    JSON has none of them.
+    """
+    if bad := sorted(_non_finite(summary)):
+        raise loop.NonFiniteError(
+            f"{', '.join(bad)} of the finished run in {workdir} {'is' if len(bad) == 1 else 'are'} "
+            f"not finite, so that it gets no {records.SUMMARY_FILE}; its checkpoint is kept. "
+            f"{loop.ADVICE}, in another workdir"
+        )
+
+
+def _non_finite(value: Any, name: str = "") -> Iterator[str]:
+    """Yields the names of numbers that are not finite, as test.nll_nats."""
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            yield from _non_finite(part, f"{name}.{key}" if name else key)
+    elif isinstance(value, (list, tuple)):
+        if any(True for part in value for _ in _non_finite(part)):
+            yield name
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield name
 
 
 def save(report: Report, workdir: Path, *, began: float) -> dict[str, Any]:

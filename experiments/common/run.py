@@ -101,7 +101,8 @@ def run(
 
     Raises:
       SystemExit: a setting, the data set or the workdir is unusable; said in one line on stderr.
-      LockedError, NonFiniteError, StoppedError, PeerError: see `loop.fit`.
+      NonFiniteError: of the training, see `loop.fit`, or a number of the summary.
+      LockedError, StoppedError, PeerError: see `loop.fit`.
     """
     if config.compilation_cache:
         use_compilation_cache(config.compilation_cache)
@@ -175,6 +176,7 @@ def _train(
         with status.phase(_evaluating(config, images), silent=silent):
             results = report(config, result, images, workdir, mesh)
         summary = results.summary
+        run_report.check_finite(summary, workdir)  # in all processes, so that none waits
         if held is not None:
             held.check()
             summary = run_report.save(results, workdir, began=ended)
