@@ -155,9 +155,11 @@ def main(arguments: list[str]) -> None:
         config = flags.parse(Config)
         directory = paths.local(arguments[1], "RUN_DIR")
         run_config = read(config, directory)
+        out = Path(config.out) if config.out else directory / trained.MODEL_FOLDER
+        if trouble := models.hidden(run_config.num_seeds, out):
+            raise ValueError(f"{trouble}, or choose another --out")
         with status.phase("loading the data"):
             images = programs.room(run_config.program, "task").prepare(run_config)
-    out = Path(config.out) if config.out else directory / trained.MODEL_FOLDER
     made = make(run_config, images, sharding.make_mesh(1))
     licensed = [m._replace(card=dataclasses.replace(m.card, license=config.license)) for m in made]
     for model, name in zip(licensed, models.save(licensed, out), strict=True):

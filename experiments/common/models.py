@@ -110,6 +110,28 @@ def learned_prior(directory: Path, seed: int, num_images: int | None) -> float |
     return bits
 
 
+def hidden(num_seeds: int, folder: Path) -> str | None:
+    """Returns which models in a folder and the ones to be saved there would hide each other.
+
+    `dvae.load` takes models of seeds before a single one, whose seed it would look for among them.
+
+    Args:
+      num_seeds: how many models are to be saved.
+      folder: of them all.
+
+    Returns:
+      A line with the remedy; None: there are none.
+    """
+    of_seeds = sorted(folder.glob(f"seed_*/{trained.RECORD_FILE}"))
+    if num_seeds > 1:
+        there, hides = folder / trained.RECORD_FILE, "models of seeds would hide it"
+        names = there.name if there.exists() else ""
+    else:
+        names = ", ".join(path.parent.name for path in of_seeds)
+        hides = "they would hide a single model"
+    return f"{folder} holds {names}: {hides}; move that away" if names else None
+
+
 def save(models: Sequence[Trained], folder: Path) -> list[str]:
     """Writes models to a folder, and of several each to a folder of its seed in there.
 

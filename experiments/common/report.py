@@ -141,7 +141,10 @@ def save(report: Report, workdir: Path, *, began: float) -> dict[str, Any]:
             np.savez(workdir / name, **array)
         else:
             np.save(workdir / name, array)
-    for name in run_models.save(report.models, workdir / trained.MODEL_FOLDER):
+    place = workdir / trained.MODEL_FOLDER
+    if trouble := run_models.hidden(len(report.models), place):
+        status.say(trouble)  # of another run; what was trained is saved all the same
+    for name in run_models.save(report.models, place):
         folder = Path(trained.MODEL_FOLDER, name)
         written = [name for name in trained.MACHINE_FILES if (workdir / folder / name).exists()]
         files += [str(folder / name) for name in (trained.RECORD_FILE, *written)]

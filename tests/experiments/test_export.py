@@ -55,6 +55,24 @@ def test_models_have_the_seeds_steps_and_numbers_of_their_own():
     assert [m.card.metrics["rate_nats"] for m in made] == [1.5, 2.5]
 
 
+def test_models_that_would_hide_each_other_are_refused(tmp_path, monkeypatch, capsys):
+    (tmp_path / "seeds" / "seed_3").mkdir(parents=True)
+    (tmp_path / "one").mkdir()
+    for path in ("seeds/seed_3/model.json", "one/model.json"):
+        (tmp_path / path).write_text("{}")
+    assert models.hidden(2, tmp_path / "seeds") is models.hidden(1, tmp_path / "one") is None
+    assert "holds model.json: models of seeds would hide it" in models.hidden(2, tmp_path / "one")
+    of_run = RunConfig(num_seeds=1)
+    monkeypatch.setattr(export, "read", lambda *_: of_run)
+    place = export.Config(out=str(tmp_path / "seeds"))
+    monkeypatch.setattr(export.flags, "parse", lambda *_: place)
+    with pytest.raises(SystemExit):
+        export.main(["export", str(tmp_path)])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{tmp_path / 'seeds'} holds seed_3: they would hide a single model; move" in line
+    assert line.endswith("or choose another --out")
+
+
 @pytest.mark.parametrize("place", ["model", "shared"])
 @pytest.mark.parametrize("license", ["CC0-1.0", export.UNSPECIFIED])
 def test_a_learned_prior_goes_with_its_model(run, place, license):
