@@ -93,7 +93,7 @@ def read(place: Path) -> tuple[machines.Machine, str]:
     if place.suffix.lower() in _FILES:
         return _read_file(place), ""
     path = place / records.PRIOR_FILE
-    if not path.exists() and (lists := sorted(place.glob("model/**/machine.npz"))):
+    if not path.exists() and (lists := sorted(place.glob("model/**/machine.npz"), key=_seed)):
         params = _read_file(lists[0])
         if num_labels := _num_labels(lists[0].with_name(trained_models.RECORD_FILE)):
             return labeled_machine.given(params, 0, num_labels)[0], " given label 0"
@@ -113,6 +113,12 @@ def read(place: Path) -> tuple[machines.Machine, str]:
         ) from error
     first = [array[0] if arrays[0].ndim == 2 else array for array in arrays]
     return rbm.RBM(*map(jnp.asarray, first)), ""
+
+
+def _seed(path: Path) -> tuple[int, str]:
+    """Orders the files of seeds by number: seed_10 comes after seed_9."""
+    number = path.parent.name.rpartition("_")[2]
+    return int(number) if number.isdecimal() else -1, str(path)
 
 
 def _num_labels(path: Path) -> int:

@@ -10,6 +10,7 @@ import pytest
 from dvae import boltzmann, rbm
 from dvae.boltzmann import edge_lists
 from experiments import compare_samplers
+from experiments.boltzmann import machines
 from experiments.boltzmann.machines import Machine
 from experiments.compare_samplers import Config, Measured
 
@@ -90,6 +91,19 @@ def test_machines_on_graphs_are_measured_too(tmp_path):
     assert len(of_graphs) == 2 * 4
     assert max(record.get("moments_rms", 0) for record in of_graphs) < 0.03
     assert max(record.get("log_z_rms", 0) for record in of_graphs) < 0.1
+
+
+def test_the_first_of_several_seeds_is_that_of_the_lowest_number(tmp_path):
+    for seed in (9, 10, 100):
+        folder = tmp_path / "model" / f"seed_{seed}"
+        folder.mkdir(parents=True)
+        graph = boltzmann.graphs.k_partite(2, 2)
+        bias = np.full(4, seed, np.float32)
+        machine = boltzmann.Machine(bias, np.zeros(graph.num_edges, np.float32), graph)
+        edge_lists.write(folder / "machine.npz", machine)
+    params, given = machines.read(tmp_path)
+    assert params.bias.tolist() == [9.0] * 4
+    assert not given
 
 
 def test_mistakes_are_named(tmp_path):
