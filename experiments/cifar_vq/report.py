@@ -44,6 +44,7 @@ def summarize(
     others: Others | None = None,
 ) -> dict[str, Any]:
     """Returns the record of a finished run; several seeds give lists in their order."""
+    held_out = evaluation.spread(images.test, config.num_test_images)
     deterministic = config.estimator in names.DETERMINISTIC
     return {
         "dataset": images.name,
@@ -63,7 +64,7 @@ def summarize(
             **({} if others is None else _summarize_others(config, test, others)),
         },
         "baseline": {
-            "bits_per_dim": histogram_bits_per_dim(images.train, images.test),
+            "bits_per_dim": histogram_bits_per_dim(images.train, held_out),
             "model": "independent pixels, histogram of the training pixels by channel",
         },
         **run_report.of_run(config, result, result.state.params),

@@ -7,15 +7,16 @@ import pytest
 import trained_runs
 
 from dvae import data, vq
-from dvae.train import averaging, checkpoint, sharding
+from dvae.train import averaging, checkpoint, loop, sharding
 from dvae.train.state import TrainState
 from experiments.cifar_vq import __main__ as cifar_vq
 from experiments.cifar_vq import evaluation as vq_evaluation
 from experiments.cifar_vq import model as vq_model
-from experiments.cifar_vq import names, quantizers
+from experiments.cifar_vq import names, quantizers, report
 from experiments.cifar_vq import task as cifar_vq_task
 from experiments.cifar_vq.config import Config
 from experiments.cifar_vq.presets import PRESETS
+from experiments.common import evaluation
 
 BEST = PRESETS["best"]
 TINY = {**PRESETS["smoke"], "features": 4, "code_dim": 4, "crop": 8}
@@ -43,6 +44,25 @@ def test_likeliest_codes_and_importance_samples_do_not_depend_on_the_batch(patch
     codes = functions.encode(model, None, patches.test)
     direct = functions.distortion(model, codes, patches.test)
     np.testing.assert_allclose(results[0].mode_distortion[0], direct, rtol=1e-5)
+
+
+def summarize(images, **settings):
+    config = Config(**{**TINY, **settings})
+    task = cifar_vq.make_task(config, images, sharding.make_mesh(1))
+    state = jax.eval_shape(task.init, task.key_init, task.data)._replace(step=np.int32(3))
+    shape = (config.num_seeds, config.num_test_images or len(images.test))
+    counts = np.ones((config.num_seeds, config.num_latents, config.num_codes), int)
+    test = vq_evaluation.Evaluation(np.ones(shape), np.ones(shape), counts, 192)
+    return report.summarize(config, loop.Result(state, 1.0), images, test)
+
+
+def test_the_baseline_is_of_the_test_images_that_are_evaluated(patches) -> None:
+    found = summarize(patches, num_test_images=5)
+    chosen = evaluation.spread(patches.test, 5)
+    expected = vq_evaluation.histogram_bits_per_dim(patches.train, chosen)
+    assert found["test"]["num_images"] == 5
+    assert found["baseline"]["bits_per_dim"] == expected
+    assert summarize(patches)["baseline"]["bits_per_dim"] != expected
 
 
 def test_settings_of_a_step_go_by_the_share_of_the_run() -> None:
