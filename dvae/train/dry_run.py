@@ -46,7 +46,7 @@ class Memory(NamedTuple):
 class Measured(NamedTuple):
     """What a run would take."""
 
-    num_parameters: int  # of all seeds
+    num_parameters: int  # that the optimizer trains, of all seeds
     memory: Memory | None  # None where the compiler does not say
     flops: float | None  # of a step, loops inside of it counted once; None where unknown
     compile_seconds: float  # of the step, the initial state included

@@ -75,7 +75,8 @@ def report(
     sets = boltzmann_report.evaluate_sets(
         config, evaluator.evaluate, state, images, options=options
     )
-    model = [result.state.params.get(part, ()) for part in ("network", "prior", "components")]
+    # Neither those of an estimator nor the relaxed posterior's are in the model that is exported.
+    model = [result.state.params.get(part, ()) for part in ("network", "prior")]
     summary = {
         "dataset": images.name,
         "prior": config.prior,

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from jax.sharding import Mesh
 from matplotlib.figure import Figure
@@ -67,8 +68,15 @@ def summarize(
             "bits_per_dim": histogram_bits_per_dim(images.train, held_out),
             "model": "independent pixels, histogram of the training pixels by channel",
         },
-        **run_report.of_run(config, result, result.state.params),
+        **run_report.of_run(config, result, _model(config, result)),
     }
+
+
+def _model(config: Config, result: loop.Result) -> Any:
+    """Returns the shapes of the exported arrays, of all seeds: codebooks may be no parameters."""
+    of_seeds = vq_model.arrays if config.num_seeds == 1 else jax.vmap(vq_model.arrays)
+    state = vq_model.evaluated(config, result.state)
+    return jax.eval_shape(of_seeds, state.params, state.model_state)
 
 
 def _summarize_others(config: Config, test: Evaluation, others: Others) -> dict[str, Any]:

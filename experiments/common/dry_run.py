@@ -82,7 +82,10 @@ def describe(
             f"{images.name}: {images.num_train:,} for training, {len(images.validation):,} for "
             f"validation, {len(images.test):,} for the test; {shape}, {images.train.dtype}"
         ),
-        "parameters": f"{measured.num_parameters // config.num_seeds:,}{_of_seeds(config)}",
+        "parameters": (
+            f"{measured.num_parameters // config.num_seeds:,}{_of_seeds(config)} that the "
+            "optimizer trains, an estimator's own among them"
+        ),
         "memory": _memory(measured.memory),
         "arithmetic": _flops(measured.flops),
         "speed": (

@@ -39,7 +39,7 @@ def of_run(config: RunConfig, result: loop.Result, model: PyTree) -> dict[str, A
     Args:
       config: everything.
       result: the finished run.
-      model: the parameters to count, of all seeds.
+      model: the parameters to count, of all seeds: those of the model that is exported.
     """
     return {
         "program": config.program,

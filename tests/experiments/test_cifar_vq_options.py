@@ -65,6 +65,20 @@ def test_the_baseline_is_of_the_test_images_that_are_evaluated(patches) -> None:
     assert summarize(patches)["baseline"]["bits_per_dim"] != expected
 
 
+@pytest.mark.parametrize(
+    ("estimator", "num_seeds"), [(names.VQ, 1), (names.VQ_EMA, 1), (names.VQ_EMA, 2)]
+)
+def test_a_summary_counts_the_parameters_of_the_model_that_is_exported(
+    patches, estimator, num_seeds
+) -> None:
+    found = summarize(patches, estimator=estimator, num_seeds=num_seeds)
+    functions = vq_model.functions(
+        Config(**{**TINY, "estimator": estimator}), patches.train.shape[1:]
+    )
+    sizes = [x.size for x in jax.tree.leaves(functions.abstract_params())]
+    assert found["num_parameters"] == sum(sizes)
+
+
 def test_settings_of_a_step_go_by_the_share_of_the_run() -> None:
     config = Config(num_steps=8, temperature_final=0.125, hard_share=0.25)
     steps = np.arange(8, dtype=np.int32)

@@ -95,7 +95,7 @@ def test_a_dry_run_measures_and_writes_nothing(tmp_path, monkeypatch, capsys) ->
     assert found["seconds"]["validations"] == 2 * found["validation_seconds"]
     said = capsys.readouterr().out
     assert "  batch_size             8\n" in said
-    assert "parameters     3\n" in said
+    assert "parameters     3 that the optimizer trains, an estimator's own among them\n" in said
     assert " for 8 steps: an estimate" in said
     assert "enough for about 8 of 8 steps" in said
     assert f"{workdir}, in which nothing was written" in said
