@@ -25,7 +25,9 @@ METRICS_FILE = "metrics.jsonl"
 
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:
-    """Reads the records of a run; a last line cut off by a kill is left out.
+    """Reads the records of a run until the first line that is none.
+
+    A kill may cut the last line off, and a crash of the machine leave any bytes behind.
 
     Args:
       workdir: of the run.
@@ -36,11 +38,14 @@ def read_metrics(workdir: Path) -> list[dict[str, Any]]:
     path = workdir / METRICS_FILE
     records = []
     if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
-                records.append(json.loads(line))
-            except json.JSONDecodeError:
+                record = json.loads(line)
+            except (ValueError, RecursionError):
                 break
+            if not isinstance(record, dict) or type(record.get("step")) is not int:
+                break
+            records.append(record)
     return records
 
 

@@ -1,6 +1,7 @@
 """Progress and records."""
 
 import io
+import json
 import time
 
 import numpy as np
@@ -66,6 +67,31 @@ def test_validations_are_known_without_reading_the_records_again(tmp_path, monke
         found = [step for step in range(10) if writer.has_validation(step)]
         assert found == ([4, 8] if first else [4, 6])
         writer.close()
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        b'{"step": 4, "a"',
+        b'{"a": 1.0}',
+        b'{"step": "4"}',
+        b'{"step": true}',
+        b"[4]",
+        b"\x00\x00\xff\xfe",
+        b'{"step": \xff}',
+        b"[" * 100_000,
+    ],
+)
+def test_records_end_where_they_are_damaged(tmp_path, damaged) -> None:
+    whole = {"step": 2, "validation/a": 1.0}
+    path = tmp_path / metrics.METRICS_FILE
+    path.write_bytes(json.dumps(whole).encode() + b"\n" + damaged + b'\n{"step": 6}\n')
+    assert metrics.read_metrics(tmp_path) == [whole]
+    writer = metrics.MetricsWriter(tmp_path, 8)
+    writer.write(10, {"a": 3.0})
+    writer.close()
+    assert writer.has_validation(2)
+    assert metrics.read_metrics(tmp_path) == [whole, {"step": 10, "a": 3.0}]
 
 
 def test_no_records(tmp_path) -> None:
