@@ -25,7 +25,7 @@ from dvae.analysis import figures, tables
 from dvae.models.boltzmann import Machine, library
 from dvae.train import checkpoint, paths
 from experiments.boltzmann import machines as sampler_machines
-from experiments.common import flags, records
+from experiments.common import flag_help, flags, records
 from experiments.common.flags import option
 
 NUM_REPLICAS = 10  # of tempering
@@ -269,8 +269,9 @@ def main(arguments: list[str]) -> None:
                 ("reference_temperatures", "reference_chains"),
                 "goes with run directories, whose machines it is a reference of; name one",
             )
-        print(compare(config, [paths.local(argument, "RUN_DIR") for argument in arguments[1:]]))
-    print(f"\nwritten to {config.out}: samplers.md, samplers.json, samplers.png")
+        directories = [paths.local(argument, "RUN_DIR") for argument in arguments[1:]]
+        flag_help.tell(compare(config, directories))
+    flag_help.tell(f"\nwritten to {config.out}: samplers.md, samplers.json, samplers.png")
 
 
 if __name__ == "__main__":

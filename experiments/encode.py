@@ -24,7 +24,7 @@ from dvae._replacing import replacing
 from dvae.data import batches
 from dvae.train import checkpoint, paths, status
 from experiments import programs
-from experiments.common import flags, saved
+from experiments.common import flag_help, flags, saved
 from experiments.common.flags import option
 
 SPLITS = ("train", "validation", "test")
@@ -184,8 +184,8 @@ def main(arguments: list[str]) -> None:
         arrays = encode(config, model, images)
         save(path, arrays)
     for name, values in arrays.items():
-        print(f"{name:<22} {values.dtype} {values.shape}")
-    print(f"wrote {path}")
+        flag_help.tell(f"{name:<22} {values.dtype} {values.shape}")
+    flag_help.tell(f"wrote {path}")
 
 
 if __name__ == "__main__":

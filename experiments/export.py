@@ -20,7 +20,7 @@ from jax.sharding import Mesh
 from dvae import data, trained
 from dvae.train import checkpoint, lock, loop, paths, sharding, status
 from experiments import programs
-from experiments.common import flags, models, records, saved
+from experiments.common import flag_help, flags, models, records, saved
 from experiments.common.config import RunConfig
 from experiments.common.flags import option
 
@@ -165,7 +165,7 @@ def main(arguments: list[str]) -> None:
     for model, name in zip(licensed, models.save(licensed, out), strict=True):
         source = directory / trained.MODEL_FOLDER / name
         learned = hand_on_prior(model, source, out / name, config.license)
-        print(f"wrote {out / name}{', with its learned prior' if learned else ''}")
+        flag_help.tell(f"wrote {out / name}{', with its learned prior' if learned else ''}")
 
 
 if __name__ == "__main__":

@@ -113,7 +113,7 @@ def main(arguments: list[str]) -> None:
             text = page.read_text(encoding="utf-8")
             if (filled := fill(text)) != text:
                 page.write_text(filled, encoding="utf-8")
-                print(page)
+                flag_help.tell(str(page))
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ import numpy as np
 from dvae import relax
 from dvae.analysis import figures
 from dvae.train import checkpoint
-from experiments.common import flags
+from experiments.common import flag_help, flags
 from experiments.common.flags import option
 
 MIXTURE_MU = 0.75
@@ -285,8 +285,8 @@ def draw(config: Config) -> dict[str, Any]:
         },
     }
     checkpoint.write_json(out / "curves.json", record)
-    print("matched at a logit of zero: " + "; ".join(bits))
-    print(f"written to {out}")
+    flag_help.tell("matched at a logit of zero: " + "; ".join(bits))
+    flag_help.tell(f"written to {out}")
     return record
 
 

@@ -31,7 +31,7 @@ from sklearn.datasets import load_sample_image
 from dvae import vq
 from dvae._replacing import replace_text, replacing
 from dvae.train import paths
-from experiments.common import flags
+from experiments.common import flag_help, flags
 from experiments.common import images as image_files
 from experiments.common.flags import option
 
@@ -242,9 +242,9 @@ def run(config: Config, loaded: image_files.Loaded, name: str) -> dict[str, obje
     image, notes = loaded
     height, width = image.shape[:2]
     workdir = Path(config.workdir)
-    print(f"{name}: {width} x {height} pixels, 24 bits/pixel")
+    flag_help.tell(f"{name}: {width} x {height} pixels, 24 bits/pixel")
     for note in notes:
-        print(f"note: {note}")
+        flag_help.tell(f"note: {note}")
     compressed = compress(
         jax.random.key(config.seed),
         image,
@@ -271,7 +271,7 @@ def run(config: Config, loaded: image_files.Loaded, name: str) -> dict[str, obje
         "compressed_png_bytes": num_bytes,
     }
     replace_text(workdir / "summary.json", json.dumps(summary, indent=2) + "\n")
-    print(
+    flag_help.tell(
         f"{config.num_codes} codes of {config.patch_size} x {config.patch_size} pixels: "
         f"{_describe_psnr(decibels)}\n"
         f"  codes                 {rate.codes:8.3f} bits/pixel\n"

@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from dvae.data import Dataset
 from dvae.train import distributed, dry_run, loop
-from experiments.common import records
+from experiments.common import flag_help, records
 from experiments.common.config import RunConfig
 
 _FINISHING_SECONDS = 10.0  # of drawing and writing
@@ -32,7 +32,7 @@ def report(
     measured = dry_run.measure(task, lengths, mesh)
     seconds = _seconds(config, measured, images, monitored=task.monitor is not None)
     if distributed.is_main():
-        print(describe(config, measured, seconds, images, workdir))
+        flag_help.tell(describe(config, measured, seconds, images, workdir))
     return {**measured._asdict(), "seconds": seconds}
 
 

@@ -97,11 +97,14 @@ def program_name() -> str:
 
 
 def tell(text: str) -> None:
-    """Prints an answer; that the reader closed the pipe, as `head` does, is no error."""
+    """Prints an answer, or what a program has done; all of stdout is written here.
+
+    That the reader closed the pipe, as `head` does, is no error, and the program goes on.
+    """
     try:
         print(text, flush=True)
     except BrokenPipeError:
-        # Python flushes standard output once more as it exits.
+        # What follows goes nowhere; Python flushes standard output once more as it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

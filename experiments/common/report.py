@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 
 from dvae import analysis, bounds, trained
 from dvae.train import checkpoint, loop, status
+from experiments.common import flag_help, records
 from experiments.common import models as run_models
-from experiments.common import records
 from experiments.common.config import RunConfig
 
 PyTree = Any
@@ -155,7 +155,7 @@ def save(report: Report, workdir: Path, *, began: float) -> dict[str, Any]:
     seconds = round(time.perf_counter() - began, 1)
     summary = {**report.summary, records.FILES: files, records.FINISHING: seconds}
     checkpoint.write_json(path, summary)
-    print(describe(report, workdir, files))
+    flag_help.tell(describe(report, workdir, files))
     return summary
 
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from dvae._replacing import replace_text
 from dvae.analysis import figures, tables
 from dvae.train import checkpoint, paths, status
-from experiments.common import flags, records
+from experiments.common import flag_help, flags, records
 from experiments.common import groups as run_groups
 from experiments.common.config import RunConfig
 from experiments.common.flags import option
@@ -282,8 +282,8 @@ def start_program(program: str, write: Callable[[list[Path], Path], str]) -> Non
                     f"name at least one run directory: python -m experiments.{program} RUN_DIR"
                 )
             out = paths.local(flags.parse(config_class).out, "--out")
-            print(write(directories, out))
-            print(f"\nwritten to {out}")
+            flag_help.tell(write(directories, out))
+            flag_help.tell(f"\nwritten to {out}")
 
     flags.define(config_class)
     flags.run(main)

@@ -14,7 +14,7 @@ import numpy as np
 
 from dvae.data import Dataset
 from dvae.train import checkpoint, distributed, lock
-from experiments.common import flags, records
+from experiments.common import flag_help, flags, records
 from experiments.common.config import USE, RunConfig
 from experiments.common.whose import PROGRAM, program_of
 
@@ -142,7 +142,7 @@ def say_finished(config: RunConfig, workdir: Path, summary: dict[str, Any]) -> N
     if config.tied_to_length() is None:
         remedy += f", or train it longer by --workdir={workdir} and a larger --num_steps"
     files = ", ".join([records.SUMMARY_FILE, *summary[records.FILES]])
-    print(f"this run is finished, its results are in {workdir}: {files}; {remedy}")
+    flag_help.tell(f"this run is finished, its results are in {workdir}: {files}; {remedy}")
 
 
 def _saved(config: RunConfig, workdir: Path) -> dict[str, Any] | None:

@@ -27,7 +27,7 @@ from pathlib import Path
 
 from dvae.train import sharding
 from experiments.binary_vae import task as binary_vae
-from experiments.common import flags
+from experiments.common import flag_help, flags
 from experiments.gradient_variance import report, task
 from experiments.gradient_variance.config import Config
 
@@ -55,8 +55,8 @@ def main(arguments: list[str]) -> None:
             )
     measurement = task.measure(config, images, mesh)
     record = task.record(config, measurement, time.monotonic() - start)
-    print(report.write(record, out))
-    print(f"written to {out}")
+    flag_help.tell(report.write(record, out))
+    flag_help.tell(f"written to {out}")
 
 
 if __name__ == "__main__":

@@ -226,7 +226,7 @@ def main(arguments: list[str]) -> None:
         raise
     with flags.setup():
         text = results.write(place)
-    print(f"{text}\n\nwritten to {place.out}" if text else "no results yet")
+    flag_help.tell(f"{text}\n\nwritten to {place.out}" if text else "no results yet")
     if failed:
         raise SystemExit(1)
 
