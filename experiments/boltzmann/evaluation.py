@@ -51,7 +51,9 @@ class Evaluation:
             of_seeds = [np.reshape(x, (len(nll), -1)) for x in (self.log_z.value, self.log_z.ess)]
             values |= {"log_z": of_seeds[0].mean(-1), "log_z_ess": of_seeds[1].min(-1)}
             # A collapsed log Z is too low, which must not make a step the best.
-            values[boltzmann_prior.TRUSTED_NLL] = np.where(self.reliable, nll, UNTRUSTED)
+            # In float64 the mean over seeds does not overflow.
+            trusted = np.where(self.reliable, nll.astype(np.float64), UNTRUSTED)
+            values[boltzmann_prior.TRUSTED_NLL] = trusted
         return values
 
     def means(self) -> dict[str, np.ndarray]:

@@ -44,6 +44,18 @@ def test_a_summary_says_where_no_log_z_was_to_be_trusted(images) -> None:
     )
 
 
+def test_several_seeds_without_trusted_log_z_have_a_finite_mean() -> None:
+    ones = np.ones((2, 3), np.float32)
+    log_z = rbm.ais.LogZ(ones[:, 0], ones[:, 0], ones[:, 0])
+    results = boltzmann_evaluation.Evaluation(
+        ones, ones, ones, ones[..., None], log_z, np.zeros(2, bool)
+    )
+    values = results.means()["trusted_nll"]
+    with np.errstate(over="raise"):
+        assert np.isfinite(np.mean(values))
+    assert (np.float32(values) == boltzmann_evaluation.UNTRUSTED).all()
+
+
 def test_log_z_takes_as_long_for_any_images() -> None:
     config = Config(**TINY)
     mesh, before = sharding.make_mesh(1), status.fixed_seconds()
