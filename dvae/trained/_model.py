@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from dvae._checks import check_key
+from dvae._checks import check_count, check_key
 from dvae.models.checks import LEVELS
 
 __all__ = ["Functions", "Model"]
@@ -150,7 +150,8 @@ class Model:
         Raises:
             ValueError: codes or labels are not those of this model.
         """
-        codes = jax.tree.map(_as_array, codes)
+        # A list is one array, as in `encode`, and no tree of numbers.
+        codes = jax.tree.map(_as_array, codes, is_leaf=lambda x: isinstance(x, list))
         self.functions.check_codes(jax.tree.map(_known, codes))
         given = self._labels(labels, len(jax.tree.leaves(codes)[0]))
         return self._compiled["decode"](self.params, codes, **given)
@@ -167,7 +168,7 @@ class Model:
             ValueError: `num_images` is below 1, or labels are not those of this model.
         """
         check_key(key)
-        _check_count("num_images", num_images)
+        num_images = check_count("num_images", num_images)
         given = self._labels(labels, num_images)
         return self._compiled["sample"](self.params, key, num_images=num_images, **given)
 
@@ -204,7 +205,7 @@ class Model:
             ValueError: as for `encode`, or `num_samples` is below 1.
         """
         check_key(key)
-        _check_count("num_samples", num_samples)
+        num_samples = check_count("num_samples", num_samples)
         images = self._checked(images)
         given = self._labels(labels, len(images))
         log_likelihood = self._compiled["log_likelihood"]
@@ -264,10 +265,3 @@ def _known(x: Any) -> Any:
     """Brings the values of an array to the host, where checks read them, if there are some."""
     traced = isinstance(x, jax.core.Tracer)
     return x if traced or not getattr(x, "is_fully_addressable", False) else np.asarray(x)
-
-
-def _check_count(name: str, count: int) -> None:
-    if count != int(count):
-        raise ValueError(f"{name} must be an integer, got {count}")
-    if count < 1:
-        raise ValueError(f"{name} must be at least 1, got {count}")

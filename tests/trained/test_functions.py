@@ -232,6 +232,20 @@ def test_arguments_that_do_not_fit(call, message) -> None:
         call(models.make("directed"), models.images_of("directed"))
 
 
+def test_counts_and_codes_are_taken_as_they_come() -> None:
+    """A count may be 2.0, as elsewhere in the library, and codes lists, as images may."""
+    model, images, key = models.make("directed"), models.images_of("directed"), jax.random.key
+    np.testing.assert_array_equal(model.sample(key(0), 2.0), model.sample(key(0), 2))
+    found = model.log_likelihood(key(0), images, num_samples=3.0)
+    np.testing.assert_array_equal(found, model.log_likelihood(key(0), images, num_samples=3))
+    codes = model.encode(None, images)
+    np.testing.assert_array_equal(model.decode(codes.tolist()), model.decode(codes))
+    both = models.make("joint_vae")
+    latents = both.encode(None, models.images_of("joint_vae"))
+    lists = trained.joint_vae.Latents(latents.classes.tolist(), latents.continuous)
+    np.testing.assert_array_equal(both.decode(lists), both.decode(latents))
+
+
 def test_keys_are_typed_in_every_method() -> None:
     model, images = models.make("directed"), models.images_of("directed")
     for key in (None, jax.random.PRNGKey(0)):
