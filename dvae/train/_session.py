@@ -24,20 +24,17 @@ from jax.sharding import Mesh
 
 from dvae.train import _compiler, distributed, sharding, status
 from dvae.train import best as best_params
+from dvae.train._finite import check_trained, check_validated
 from dvae.train._schedule import LoopConfig
-from dvae.train._task import Task, check_known
+from dvae.train._task import Task, check_evaluated, check_known
 from dvae.train.best import Best
 from dvae.train.checkpoint import Checkpoints
 from dvae.train.metrics import MetricsWriter, NoMetrics, Progress
 from dvae.train.state import Metrics, TrainState
 
-__all__ = ["NonFiniteError", "Session", "start_or_restore"]
+__all__ = ["Session", "start_or_restore"]
 
 PyTree = Any
-
-
-class NonFiniteError(RuntimeError):
-    """A metric became NaN or infinite."""
 
 
 class _Start(NamedTuple):
@@ -98,7 +95,8 @@ class Session:
         """
         window = _fetch(self.pending, self.scanned)
         self.pending = []
-        self._check_finite(window)
+        first, advice = self.recorded + 1, self.task.advice
+        check_trained(window, first=first, last=self.step, saved=self.saved, advice=advice)
         means = {name: value.mean(0) for name, value in window.items()}
         check_known("shown", self.task.shown, means)
         shown = {name: float(means[name].mean()) for name in self.task.shown}
@@ -113,13 +111,19 @@ class Session:
           lasting: a longer run makes this validation as well, so the checkpoints remember it.
 
         Raises:
-          ValueError: what is monitored is not among the values.
+          NonFiniteError: what is monitored is NaN or infinite.
+          ValueError: it is not among the values, or one of them is no scalar.
         """
         with status.phase(f"validating at step {self.step}", silent=not distributed.is_main()):
             values = self.task.evaluate(self.state)
-        if self.best is not None and self.task.monitor is not None:
-            check_known("monitor", (self.task.monitor,), values)
-            self.best = _update_best(self.best, np.float32(values[self.task.monitor]), self.state)
+        check_evaluated(values, self.state)
+        if self.best is not None and (name := self.task.monitor) is not None:
+            check_known("monitor", (name,), values)
+            with np.errstate(over="ignore"):  # an infinity, which is refused
+                value = np.float32(values[name])
+            step, advice = self.step, self.task.advice
+            check_validated(name, value, step=step, saved=self.saved, advice=advice)
+            self.best = _update_best(self.best, value, self.state)
             if lasting:
                 self.lasting_best = self.best
         if not self.writer.has_validation(self.step):
@@ -168,19 +172,6 @@ class Session:
                     with status.phase("writing the last checkpoint", silent=silent):
                         self.checkpoints.close()
 
-    def _check_finite(self, metrics: Mapping[str, np.ndarray]) -> None:
-        bad = sorted(name for name, value in metrics.items() if not np.isfinite(value).all())
-        if bad:
-            good = (
-                "no checkpoint was saved before"
-                if self.saved is None
-                else f"the checkpoint of step {self.saved} is kept"
-            )
-            raise NonFiniteError(
-                f"{', '.join(bad)} became non-finite between steps {self.recorded + 1} and "
-                f"{self.step}; {good}. {self.task.advice}"
-            )
-
 
 def start_or_restore(task: Task, config: LoopConfig, workdir: Path, mesh: Mesh) -> Session:
     """Starts a run anew, or restores it from the newest checkpoint in its directory.
@@ -196,7 +187,7 @@ def start_or_restore(task: Task, config: LoopConfig, workdir: Path, mesh: Mesh) 
 
     Raises:
       ValueError: the checkpoint is of a step where the run of `config` is never seen, or
-        `Task.monitor` names no value of a jitted evaluation.
+        a jitted evaluation has no value that `Task.monitor` names, or one that is no scalar.
       CheckpointError: the checkpoint cannot be read.
     """
     began = time.perf_counter()
@@ -214,9 +205,12 @@ def start_or_restore(task: Task, config: LoopConfig, workdir: Path, mesh: Mesh) 
             start = _initialize(task, key_init, data, mesh)
         else:
             start = _restore(task, key_init, data, mesh, checkpoints, saved)
-    if task.monitor and config.eval_interval and isinstance(task.evaluate, jax.stages.Wrapped):
+    if config.eval_interval and isinstance(task.evaluate, jax.stages.Wrapped):
         # Compiled or not, it is traced but once: this costs nothing, and saves a training.
-        check_known("monitor", (task.monitor,), jax.eval_shape(task.evaluate, start.state))
+        values = jax.eval_shape(task.evaluate, start.state)
+        check_evaluated(values, start.state)
+        if task.monitor:
+            check_known("monitor", (task.monitor,), values)
     writer = MetricsWriter(workdir, start.step) if main else NoMetrics()
     progress = Progress(start.step, config.num_steps, task.images_per_step, silent=not main)
     if saved is not None:

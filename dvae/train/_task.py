@@ -4,10 +4,11 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from dvae.train.state import StepFn, TrainState, scan_batches, scan_steps
 
-__all__ = ["ADVICE", "Task", "check_known"]
+__all__ = ["ADVICE", "Task", "check_evaluated", "check_known"]
 
 PyTree = Any
 ADVICE = "A smaller learning rate or float32 usually helps"
@@ -18,7 +19,8 @@ class Task(NamedTuple):
 
     init: Callable[[jax.Array, PyTree], TrainState]  # (key, data) -> state
     step: StepFn  # (state, data, key) -> (state, metrics)
-    evaluate: Callable[[TrainState], Mapping[str, Any]]  # on held-out data, on the host
+    # On held-out data, on the host: a scalar by name, or one value a seed.
+    evaluate: Callable[[TrainState], Mapping[str, Any]]
     data: PyTree  # what `step` draws its batches from: on the devices, or on the host and small
     key_init: jax.Array
     key_train: jax.Array
@@ -26,8 +28,9 @@ class Task(NamedTuple):
     shown: tuple[str, ...] = ("loss",)  # the metrics beside the progress bar
     # The validation metrics on the line that says them in the terminal; None: all.
     shown_of_validation: tuple[str, ...] | None = None
-    # The validation metric, lower is better, whose best step is kept. Names that there are not are
-    # found at the start if `evaluate` is jitted, else at the first validation.
+    # The validation metric whose best step is kept; lower is better, so negate what should grow.
+    # A name that there is not is found at the start if `evaluate` is jitted, else at the first
+    # validation.
     monitor: str | None = None
     advice: str = ADVICE  # against non-finite metrics
     # (step, steps in a call) -> what each call from there on has as data; `data` is then for
@@ -53,4 +56,16 @@ def check_known(field: str, names: tuple[str, ...], metrics: Mapping[str, Any]) 
     if unknown := [name for name in names if name not in metrics]:
         raise ValueError(
             f"Task.{field} names {', '.join(unknown)}, and the metrics are {', '.join(metrics)}"
+        )
+
+
+def check_evaluated(values: Mapping[str, Any], state: TrainState) -> None:
+    """Raises ValueError for values of a validation that are neither scalars nor one a seed."""
+    seeds = state.step.shape
+    if wide := [
+        f"{k} {shape}" for k, x in values.items() if (shape := np.shape(x)) not in ((), seeds)
+    ]:
+        each = f", or have one value for each of {seeds[0]} seeds" if seeds else ""
+        raise ValueError(
+            f"metrics of evaluate must be scalars{each}, got {', '.join(wide)}: take their means"
         )

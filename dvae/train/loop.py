@@ -21,9 +21,10 @@ import jax
 from jax.sharding import Mesh
 
 from dvae.train import distributed, lock, signals
+from dvae.train._finite import NonFiniteError
 from dvae.train._limit import Clock, TimeLimit, Unlimited
 from dvae.train._schedule import LoopConfig, Schedule
-from dvae.train._session import NonFiniteError, start_or_restore
+from dvae.train._session import start_or_restore
 from dvae.train._task import ADVICE, Task
 from dvae.train.best import Best
 from dvae.train.state import TrainState
@@ -83,9 +84,11 @@ def fit(
 
     Raises:
       ValueError: the checkpoint is of a later step than `num_steps`, or of one inside of a call;
-        the task names a metric that there is not; or `workdir` cannot be written.
+        the task names a metric that there is not; a metric of its `evaluate` is no scalar; or
+        `workdir` cannot be written.
       LockedError: another process trains in `workdir`.
-      NonFiniteError: a metric is not finite; the last checkpoint before it is kept.
+      NonFiniteError: a metric of the training, or the monitored one of a validation, is not
+        finite; the last checkpoint before it is kept.
       StoppedError: SIGTERM, SIGINT or SIGHUP came, to any process; the state was saved first.
         Before the step is compiled they act as they do elsewhere: nothing is lost.
       CheckpointError: a checkpoint cannot be read or written.

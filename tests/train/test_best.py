@@ -105,6 +105,57 @@ def test_without_validation_nothing_is_best(tmp_path):
     assert result.best is None
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e39])  # the last is infinite in float32
+def test_a_monitored_value_that_is_not_finite_stops_the_run(tmp_path, value):
+    """A NaN at every validation left the initial parameters as the best."""
+    mesh, task = sharding.make_mesh(1), make_task()
+    diverged = lambda state: {"nll": value if int(state.step) > 4 else 1.0, "elbo": np.nan}
+    message = (
+        r"nll of the validation at step 8 is (nan|inf), .*checkpoint of step 4 is kept\. .*rate"
+    )
+    for _ in range(2):  # and so does the second start
+        with pytest.raises(loop.NonFiniteError, match=message):
+            loop.fit(task._replace(evaluate=diverged), CONFIG, tmp_path, mesh)
+    assert [r["step"] for r in read_metrics(tmp_path) if "validation/nll" in r] == [4]
+    assert int(loop.fit(task, CONFIG, tmp_path, mesh).best.step) == 8
+
+
+def seeds_task(*values):
+    task, seeds = make_task(), len(values)
+    init = jax.vmap(task.init, in_axes=(0, None))
+    return task._replace(
+        init=init,
+        step=state.vmap_seeds(task.step),
+        evaluate=lambda train_state: {"nll": np.asarray(values), "elbo": 1.0},
+        key_init=jax.random.split(jax.random.key(0), seeds),
+        key_train=jax.random.split(jax.random.key(1), seeds),
+    )
+
+
+def test_one_seed_that_is_not_finite_stops_them_all(tmp_path):
+    mesh = sharding.make_mesh(1)
+    with pytest.raises(loop.NonFiniteError, match=r"step 4 is \[1\.0, nan\], .*no checkpoint"):
+        loop.fit(seeds_task(1.0, np.nan), CONFIG, tmp_path / "nan", mesh)
+    result = loop.fit(seeds_task(1.0, 2.0), CONFIG, tmp_path / "finite", mesh)
+    np.testing.assert_array_equal(result.best.value, [1.0, 2.0])
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["host", "jitted"])
+@pytest.mark.parametrize("monitor", [None, "nll"])
+def test_a_validation_metric_that_is_no_scalar_is_named(tmp_path, wrap, monitor):
+    evaluate = wrap(lambda train_state: {"nll": jnp.zeros(3) + train_state.params.sum()})
+    task = make_task()._replace(evaluate=evaluate, monitor=monitor)
+    message = r"of evaluate must be scalars, got nll \(3,\): take their means$"
+    with pytest.raises(ValueError, match=message):
+        loop.fit(task, CONFIG, tmp_path, sharding.make_mesh(1))
+
+
+def test_of_several_seeds_each_has_one_value(tmp_path):
+    message = r"scalars, or have one value for each of 2 seeds, got nll \(2, 3\): take their means"
+    with pytest.raises(ValueError, match=message):
+        loop.fit(seeds_task([1.0] * 3, [2.0] * 3), CONFIG, tmp_path, sharding.make_mesh(1))
+
+
 def test_seeds_keep_their_own_best():
     def at(step, params):
         return state.TrainState(jnp.array([step, step]), jnp.array(params), (), ())
