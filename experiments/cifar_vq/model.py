@@ -13,18 +13,31 @@ from experiments.cifar_vq.config import Config
 PyTree = Any
 
 
+_KINDS = trained.cifar_vq
+_POSTERIORS = {
+    **dict.fromkeys(names.PROBABILISTIC, _KINDS.CATEGORICAL),
+    **dict.fromkeys(names.NEAREST, _KINDS.NEAREST),
+    **dict.fromkeys(names.SIGNS, _KINDS.SIGNS),
+    names.FSQ: _KINDS.LEVELS,
+    names.RESIDUAL: _KINDS.RESIDUAL,
+}
+
+
 def functions(config: Config, image_shape: tuple[int, int, int]) -> trained.cifar_vq.Functions:
-    """Returns the model's functions, for samples of a shape [H, W, C]."""
-    kinds = trained.cifar_vq
-    posteriors = {
-        **dict.fromkeys(names.PROBABILISTIC, kinds.CATEGORICAL),
-        **dict.fromkeys(names.SIGNS, kinds.SIGNS),
-        names.FSQ: kinds.LEVELS,
-        names.RESIDUAL: kinds.RESIDUAL,
-    }
-    posterior = posteriors.get(config.estimator, kinds.NEAREST)
-    levels = sizes.levels_of(config.levels) if posterior == kinds.LEVELS else ()
-    return kinds.Functions(config.model(image_shape[-1]).config, image_shape, posterior, levels)
+    """Returns the model's functions, for samples of a shape [H, W, C].
+
+    Raises:
+      ValueError: nothing says how the estimator chooses codes.
+    """
+    if config.estimator not in _POSTERIORS:  # a new one, which nearest codes need not be
+        raise ValueError(
+            f"experiments/cifar_vq/model.py does not say how --estimator={config.estimator} "
+            "chooses codes; add it to _POSTERIORS, or to NEAREST of names.py"
+        )
+    posterior = _POSTERIORS[config.estimator]
+    levels = sizes.levels_of(config.levels) if posterior == _KINDS.LEVELS else ()
+    network = config.model(image_shape[-1]).config
+    return _KINDS.Functions(network, image_shape, posterior, levels)
 
 
 def codebook_of(params: PyTree, model_state: PyTree) -> jax.Array:

@@ -15,6 +15,7 @@ PROBABILISTIC = (GS_SOFT, GS_HARD, VIMCO)  # with a posterior over the codes; th
 DETERMINISTIC = (VQ, VQ_EMA, *QUANTIZERS)
 SIGNS = (LFQ, BSQ)
 GRIDS = (FSQ, *SIGNS)  # whose codes are a grid that nothing trains
+NEAREST = (VQ, VQ_EMA, ROTATION, SIMVQ, COSINE)  # whose code is the nearest of the codebook
 COMMITTED = tuple(name for name in DETERMINISTIC if name != FSQ)
 STARTED = tuple(name for name in ESTIMATORS if name not in (*GRIDS, SIMVQ))  # see --codebook_init
 NORMAL, DATA = "normal", "data"  # codebooks at first

@@ -172,3 +172,14 @@ def test_all_options_of_training_together(tmp_path) -> None:
     codebook = np.load(tmp_path / "codebook.npy")
     np.testing.assert_array_equal(codebook, state.opt_state.average["codebook"])
     assert not np.array_equal(codebook, state.params["codebook"])
+
+
+def test_a_rule_that_does_not_say_how_it_chooses_codes_is_named(monkeypatch) -> None:
+    """It was evaluated and exported by its nearest codes."""
+    shape = (32, 32, 3)
+    for name in names.ESTIMATORS:
+        posterior = vq_model.functions(Config(**{**TINY, "estimator": name}), shape).posterior
+        assert (posterior == "nearest") == (name in names.NEAREST)
+    monkeypatch.setattr(vq_model, "_POSTERIORS", {})
+    with pytest.raises(ValueError, match=r"cifar_vq/model\.py .*--estimator=gs_soft .*_POSTERIORS"):
+        vq_model.functions(Config(**TINY), shape)
