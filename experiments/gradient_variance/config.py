@@ -287,9 +287,14 @@ def cases(config: Config) -> list[Case]:
 
 def _selected(config: Config, every: list[Case]) -> list[Case]:
     """Returns the cases that were asked for, their settings with the estimator's name."""
-    estimator_of = lambda case: case.label.split(",")[0]
+    named = [(case.label.split(",")[0], case) for case in every]
+    if missing := set(config.selection()) - {name for name, _ in named}:  # it would just vanish
+        raise ValueError(
+            f"experiments/gradient_variance/config.py has no Case of {', '.join(sorted(missing))}; "
+            "add one to cases"
+        )
     return [
-        case._replace(settings={"estimator": estimator_of(case), **case.settings})
-        for case in every
-        if estimator_of(case) in config.selection()
+        case._replace(settings={"estimator": name, **case.settings})
+        for name, case in named
+        if name in config.selection()
     ]

@@ -241,3 +241,18 @@ def test_bad_flags_end_in_one_line(tmp_path, monkeypatch, capsys, settings, text
     assert error.startswith("error: ")
     assert text in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_every_choice_has_a_case(num_classes) -> None:
+    config = Config(num_latents=4, num_classes=num_classes)
+    found = {case.settings["estimator"] for case in gradient_variance_config.cases(config)}
+    assert found == set(config.selection())
+
+
+def test_an_estimator_without_a_case_is_named(monkeypatch) -> None:
+    measured = (*gradient_variance_config.MEASURED, "newcomer")
+    monkeypatch.setattr(gradient_variance_config, "MEASURED", measured)
+    for chosen in ({}, {"estimators": "disarm,newcomer"}):
+        with pytest.raises(ValueError, match=r"config\.py has no Case of newcomer; add one"):
+            gradient_variance_config.cases(Config(**chosen))
