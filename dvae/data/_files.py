@@ -10,8 +10,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from dvae.data._arrays import Parts, checked
+from dvae.data._arrays import Parts
 from dvae.data._dataset import SPLITS, DamagedFileError, DataUnavailableError
+from dvae.data._pixels import checked
 
 _LABELS = tuple(f"{split}_labels" for split in SPLITS)
 _IDX = re.compile(

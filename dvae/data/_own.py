@@ -5,9 +5,10 @@ import os
 import numpy as np
 
 from dvae.data import _files, _tfds
-from dvae.data._arrays import Parts, as_static, assemble, is_binary
+from dvae.data._arrays import Parts, as_static, assemble
 from dvae.data._dataset import Dataset, KeepRows, as_levels, resized
 from dvae.data._pictures import read_folder
+from dvae.data._pixels import is_binary
 
 TFDS = "tfds:"
 KINDS = "an .npz file, a folder of images, of .npy or of IDX files, or tfds:NAME"

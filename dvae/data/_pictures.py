@@ -17,9 +17,10 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from dvae._extras import needed
-from dvae.data._arrays import Parts, describe
+from dvae.data._arrays import Parts
 from dvae.data._dataset import SPLITS, fitted
 from dvae.data._files import base_name, damaged
+from dvae.data._pixels import describe
 
 _ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 _FORMATS = ("PNG", "JPEG", "WEBP")

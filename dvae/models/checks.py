@@ -64,10 +64,11 @@ def check_images(images: Any, *, kind: str, shape: Shape, name: str = "images") 
         UNIT: jnp.issubdtype(images.dtype, jnp.floating),
     }
     if not fits[kind]:
-        are_levels = jnp.issubdtype(images.dtype, jnp.integer) or (
-            _is_known(images) and (images > 1).any()
-        )
-        remedy = _CAST if kind == LEVELS and are_levels else _REMEDY[kind]
+        remedy = _REMEDY[kind]
+        if kind == LEVELS and jnp.issubdtype(images.dtype, jnp.integer):
+            remedy = _CAST
+        elif kind == LEVELS and _is_known(images) and jnp.issubdtype(images.dtype, jnp.floating):
+            remedy = _of_no_level(name, images) or (_CAST if (images > 1).any() else remedy)
         raise ValueError(f"{name} must be {_MEANING[kind]}, got {describe(images)}; {remedy}")
     if kind == LEVELS or not _is_known(images):
         return
@@ -77,8 +78,22 @@ def check_images(images: Any, *, kind: str, shape: Shape, name: str = "images") 
         wrong = images[~good].ravel()[0]
         raise ValueError(
             f"{name} must be {_MEANING[kind]}, got {describe(images)} with a pixel of {wrong}; "
-            f"{_REMEDY[kind]}"
+            f"{_of_no_level(name, images) or _REMEDY[kind]}"
         )
+
+
+def _of_no_level(name: str, images: np.ndarray) -> str:
+    """Names the remedy for pixels that are NaN, infinite or below 0: no cast nor quotient is one.
+
+    Returns:
+        "" where there are none.
+    """
+    if not (finite := np.isfinite(images)).all():
+        index = np.nonzero(~finite)[0][0]
+        return f"{name}[{index}] is not finite: repair such images, or remove them"
+    if (images < 0).any():
+        return f"scale them to [0, 1] first: ({name} + 1) / 2 for [-1, 1]"
+    return ""
 
 
 def check_floats(name: str, x: Any, shape: Shape) -> None:
@@ -165,4 +180,8 @@ def _axes_remedy(name: str, lengths: Shape, shape: Shape) -> str:
         return f"; a single channel needs an axis, the last: {name}[..., None]"
     if shape[-1] == 1 and _fits((*one, 1), shape):
         return f"; a single one of a single channel needs two axes: {name}[None, ..., None]"
+    if len(lengths) == 4 and lengths[1] in (1, 3):
+        batch, channels, *sides = lengths
+        if _fits((batch, *sides, channels), shape):
+            return f"; channels first: {name}.transpose(0, 2, 3, 1)"
     return ""

@@ -9,6 +9,13 @@ from dvae import data
 TRAIN, TEST = pixels(20, 4, 6, 3), pixels(5, 4, 6, 3, seed=1)
 
 
+def with_pixel(value, index):
+    """The images of the test in [0, 1], one pixel excepted."""
+    images = TEST / 255
+    images[index, 1, 2, 0] = value
+    return images
+
+
 def test_arrays_are_taken_as_they_are() -> None:
     labels = np.arange(20) % 3
     dataset = data.from_arrays(TRAIN, TEST, train_labels=labels, name="stamps")
@@ -79,7 +86,20 @@ def test_pixels_are_made_binary_as_asked() -> None:
     ("change", "message"),
     [
         ({"train": TRAIN / 128}, r"own: train must hold floats in \[0, 1\].*pixel of 1\.\d+"),
+        ({"train": TRAIN / 128}, r"levels 0\.\.255 are \.astype\(np\.uint8\)$"),
+        ({"train": TRAIN / 128 - 1}, r"pixel of -.*; scale them: \(x \+ 1\) / 2 for \[-1, 1\]$"),
         ({"test": np.full((2, 4, 6, 3), np.nan)}, r"own: test must hold floats .*pixel of nan"),
+        ({"test": with_pixel(np.nan, 3)}, r"pixel of nan in image 3; repair .*, or remove them$"),
+        ({"test": with_pixel(np.inf, 4)}, r"pixel of inf in image 4; repair .*, or remove them$"),
+        (
+            {"train": TRAIN / 255, "binarization": "static"},
+            "must hold 0 or 1, .*; threshold or sample them$",
+        ),
+        (
+            {"train": TRAIN.transpose(0, 3, 1, 2)},
+            r"channels first: images\.transpose\(0, 2, 3, 1\)$",
+        ),
+        ({"test": TEST[:, None, :, :, 0]}, r"channels first: images\.transpose\(0, 2, 3, 1\)$"),
         ({"test": TEST.astype(np.uint16)}, "own: test must hold uint8 levels .*got uint16"),
         ({"test": np.full((2, 4, 6, 3), None)}, "own: test must hold uint8 levels .*got object"),
         ({"test": TEST[:, :2]}, "own: train holds images of 4x6 .* in color and test of 2x6"),
@@ -141,3 +161,9 @@ def test_validation_images_join_those_for_training() -> None:
     assert part.num_train == 20
     with pytest.raises(ValueError, match="gray training images and binary validation images"):
         data.joined(data.binarized(dataset))
+
+
+def test_the_image_that_is_not_finite_is_counted_over_all_chunks(monkeypatch) -> None:
+    monkeypatch.setattr("dvae.data._pixels._CHUNK_BYTES", 2 * TEST[0].size * 8)
+    with pytest.raises(ValueError, match="pixel of nan in image 3;"):
+        data.from_arrays(TRAIN, with_pixel(np.nan, 3))

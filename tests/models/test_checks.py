@@ -76,7 +76,18 @@ BAD = {
         call(JOINT, "encode", UNIT * 255),
         "with a pixel of 127.5; levels become",
     ),
-    "not a number": (call(JOINT, "encode", UNIT * np.nan), "with a pixel of nan"),
+    "not a number": (
+        call(JOINT, "encode", UNIT * [[[[1]]], [[[np.nan]]]]),
+        r"with a pixel of nan; x\[1\] is not finite: repair",
+    ),
+    "below 0 for floats": (
+        call(JOINT, "encode", 4 * UNIT - 3),
+        r"pixel of -1\.0; scale them to \[0, 1\] first: \(x \+ 1\) / 2 for \[-1, 1\]",
+    ),
+    "below 0 for levels": (call(VQ, "encode", U8 - 1.0), r"float64 .*; scale them .* \+ 1\) / 2"),
+    "below 0 for bits": (call(BINARY, "encode", 2.0 * BITS - 1), r"pixel of -1\.0; scale them"),
+    "not a number for levels": (call(VQ, "encode", U8 * np.nan), r"images\[0\] is not finite"),
+    "large floats for levels": (call(VQ, "encode", U8 + 9.0), r"images\.astype\(np\.uint8\)"),
     "levels for bits": (call(BINARY, "encode", BITS + np.uint8(255)), "pixel of 255; threshold"),
     "grey for bits": (call(BINARY, "log_likelihood", CONTEXT, UNIT), "pixel of 0.5; threshold"),
     "floats for levels of mixtures": (
@@ -99,6 +110,14 @@ BAD = {
     "other size": (call(BINARY, "encode", np.zeros((2, 12, 12, 1), np.uint8)), r"\[B, 8, 8, 1\]"),
     # What failed far from its cause.
     "levels as int32": (call(VQ, "encode", U8.astype(np.int32)), r"images\.astype\(np\.uint8\)"),
+    "channels first": (
+        call(VQ, "encode", U8.transpose(0, 3, 1, 2)),
+        r"channels first: images\.transpose\(0, 2, 3, 1\)",
+    ),
+    "one channel first": (
+        call(BINARY, "encode", BITS.transpose(0, 3, 1, 2)),
+        r"channels first: images\.transpose\(0, 2, 3, 1\)",
+    ),
     "one image": (call(VQ, "encode", U8[0]), r"got uint8 \(8, 8, 3\).*images\[None\]"),
     "one image of one channel": (call(BINARY, "encode", BITS[0]), r"(?m): images\[None\]$"),
     "one channel without an axis": (
