@@ -116,6 +116,11 @@ def _check_edges(num_units: int, edges: np.ndarray | Sequence[Sequence[int]]) ->
     """Returns edges as int32 [E, 2] of their own memory."""
     if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(edges)):
         raise ValueError("edges must be static, got traced ones: make the graph outside of jit")
+    if hasattr(edges, "edges"):  # as a sequence it is one of its nodes
+        raise ValueError(
+            f"edges must be integers [E, 2], got a {type(edges).__name__}; of a networkx graph: "
+            "list(graph.edges)"
+        )
     try:
         array = np.asarray(edges)
     except ValueError:  # rows of several lengths

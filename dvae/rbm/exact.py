@@ -92,7 +92,8 @@ def _small_side_first(params: RBM) -> tuple[RBM, bool]:
     if min(sizes) > MAX_UNITS:
         raise ValueError(
             f"enumeration takes machines whose smaller side has at most {MAX_UNITS} units, got "
-            f"{sizes[0]} x {sizes[1]}; moments and samples of larger ones come from rbm.gibbs"
+            f"{sizes[0]} x {sizes[1]}; of larger ones log Z comes from rbm.ais, moments and "
+            "samples from rbm.gibbs"
         )
     exchanged = sizes[0] > sizes[1]
     return (transpose(params) if exchanged else params), exchanged

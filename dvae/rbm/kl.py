@@ -87,10 +87,17 @@ def log_z_with_gradient(
         [] nats, equal to log_z.
 
     Raises:
-        ValueError: if the sizes do not fit, there is no sample, or log_z is no scalar.
+        ValueError: if the sizes do not fit, there is no sample, z1 and z2 are of other numbers of
+            chains, or log_z is no scalar.
     """
     log_z = check_log_z(log_z)
     z1, z2 = jax.lax.stop_gradient((as_float(z1), as_float(z2)))
+    if (first := z1.shape[:-1]) != (second := z2.shape[:-1]):  # one chain would broadcast
+        count = lambda batch: batch[0] if len(batch) == 1 else batch
+        raise ValueError(
+            f"z1 and z2 must hold as many chains, got {count(first)} and {count(second)}: pass "
+            "both sides of one state of chains"
+        )
     energies = energy(params, z1, z2)
     if energies.size == 0:
         raise ValueError(

@@ -4,6 +4,7 @@ import os
 import pickle
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -126,6 +127,7 @@ def test_a_missing_extra_is_one_line(monkeypatch):
         ([(0.0, 1.0)], r"edges must be integers \[E, 2\], got float64 \(1, 2\)"),
         ([(0, 1, 2)], r"got int64 \(1, 3\)"),
         ([(0, 1), (1, 2, 3)], r"edges must be integers \[E, 2\], got rows of several lengths"),
+        (SimpleNamespace(edges=[(0, 1)]), r"got a .*; of a networkx graph: list\(graph\.edges\)$"),
     ],
 )
 def test_edges_that_are_none_are_refused(edges, match):

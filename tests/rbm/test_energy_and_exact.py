@@ -155,7 +155,7 @@ def test_strong_couplings_stay_finite():
 
 
 def test_mistakes_are_named():
-    with pytest.raises(ValueError, match="at most 20 units, got 21 x 30"):
+    with pytest.raises(ValueError, match=r"at most 20 units, got 21 x 30; .* rbm\.ais, "):
         exact.log_z(machine(21, 30))
     with pytest.raises(ValueError, match=r"weights \[n1, n2\], got shapes \(3,\), \(4,\) and"):
         rbm.energy(machine(3, 4)._replace(weights=jnp.zeros((4, 3))), jnp.ones(3), jnp.ones(4))

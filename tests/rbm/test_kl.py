@@ -172,6 +172,11 @@ def test_mistakes_are_named():
         kl.hierarchical(params, [group(2), jnp.zeros((4, 2))], [group(2), group(2)], 0.0)
     with pytest.raises(ValueError, match=r"at least one sample .* got shapes \(0, 2\)"):
         kl.log_z_with_gradient(params, 0.0, jnp.zeros((0, 2)), jnp.zeros((0, 2)))
+    for sides, found in (((10, 5), "10 and 5"), ((10, 1), "10 and 1")):
+        with pytest.raises(ValueError, match=f"hold as many chains, got {found}: pass both sides"):
+            kl.log_z_with_gradient(params, 0.0, *(jnp.zeros((n, 2)) for n in sides))
+    with pytest.raises(ValueError, match=r"as many chains, got 10 and \(\): "):
+        kl.log_z_with_gradient(params, 0.0, jnp.zeros((10, 2)), jnp.zeros(2))
     with pytest.raises(ValueError, match=r"each of the \(3,\) chains, got shape \(2,\)"):
         kl.log_z_with_gradient(params, 0.0, jnp.zeros((3, 2)), jnp.zeros((3, 2)), jnp.zeros(2))
     with pytest.raises(ValueError, match=r"logits must list .* \(2, 2\); .* pass \[logits\]"):
