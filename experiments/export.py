@@ -90,9 +90,8 @@ def make(config: RunConfig, images: data.Dataset, mesh: Mesh) -> list[models.Tra
     if config.program in _WITH_LOG_Z:
         state = result.best if config.eval_interval else result.state
         assert state is not None
-        with status.phase("estimating log Z"):
-            evaluator = program.evaluation.Evaluator(config, images, mesh)
-            arguments.append(evaluator.log_z(state.params))
+        evaluator = program.evaluation.Evaluator(config, images, mesh)
+        arguments.append(evaluator.log_z(state.params))  # and says so
     return program.report.models(*arguments)
 
 

@@ -1,5 +1,6 @@
 """`export`: a prior that was learned over the codes of a model goes where the model goes."""
 
+import contextlib
 import threading
 import types
 
@@ -12,7 +13,7 @@ import pytest
 import dvae
 from dvae import data, trained
 from dvae.models import code_prior, vq_conv
-from dvae.train import lock
+from dvae.train import lock, loop, status
 from dvae.train.state import TrainState
 from experiments import export
 from experiments.common import models
@@ -147,3 +148,33 @@ def test_the_checkpoint_that_another_writes_is_left_alone(tmp_path, monkeypatch)
     finally:
         over.set()
         other.join()
+
+
+def test_the_estimation_of_log_z_is_said_once(tmp_path, monkeypatch):
+    """The evaluation says it, around what takes the time."""
+    phases = []
+
+    @contextlib.contextmanager
+    def phase(text, **_):
+        phases.append(text)
+        yield
+
+    def log_z(params):
+        with status.phase("estimating log Z"):
+            return params
+
+    run = finished_runs.make(tmp_path / "run", "binary_vae")
+    (run / "checkpoints" / "1").mkdir(parents=True)
+    config = export.read(export.Config(), run)
+    state = TrainState(np.array(7), 1.5, (), ())
+    program = types.SimpleNamespace(
+        make_task=lambda *_: None,
+        evaluation=types.SimpleNamespace(Evaluator=lambda *_: types.SimpleNamespace(log_z=log_z)),
+        report=types.SimpleNamespace(models=lambda *arguments: arguments[-1]),
+    )
+    monkeypatch.setattr(export.programs, "room", lambda *_: program)
+    monkeypatch.setattr(export, "_until_now", lambda *_: None)
+    monkeypatch.setattr(export.loop, "fit", lambda *_: loop.Result(state, 0.0, state))
+    monkeypatch.setattr(status, "phase", phase)
+    assert export.make(config, None, None) == 1.5
+    assert phases == ["estimating log Z"]
