@@ -183,10 +183,13 @@ class Progress:
         passed = time.perf_counter() - self._last_time
         if step > self._last_step:
             self._speed = (step - self._last_step) / max(passed, 1e-9)
-        left = tqdm.format_interval((self._num_steps - step) / self._speed) if self._speed else "?"
         images = self._speed * self._images_per_step
-        shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
-        text = f"{self._speed:.3g} steps/s  {images:.0f} images/s  {shown}  {left} left"
+        parts = [f"{name} {value:.4g}" for name, value in values.items()]
+        if self._speed:  # else all steps were in the first call, whose time is that of compiling
+            left = tqdm.format_interval((self._num_steps - step) / self._speed)
+            speeds = [f"{self._speed:.3g} steps/s", f"{images:.0f} images/s"]
+            parts = [*speeds, *parts, f"{left} left"]
+        text = "  ".join(parts)
         if self._bar is not None:
             self._bar.set_postfix_str(text, refresh=False)
             self.advance(step)

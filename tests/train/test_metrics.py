@@ -38,6 +38,15 @@ def test_progress_shows_step_speed_and_values(monkeypatch, stream) -> None:
         assert "left" in text
 
 
+def test_a_speed_that_was_not_measured_is_not_shown(capsys) -> None:
+    progress = metrics.Progress(0, 200, images_per_step=32)
+    progress.skip_time(100)  # all steps so far were in the first call
+    assert progress.update(100, {"loss": 0.5})["steps_per_second"] == 0
+    assert capsys.readouterr().err == "step 100/200  loss 0.5\n"
+    progress.update(150, {"loss": 0.25})
+    assert " steps/s  " in capsys.readouterr().err
+
+
 def test_records_of_several_seeds(tmp_path) -> None:
     writer = metrics.MetricsWriter(tmp_path, 0)
     writer.write(3, {"train/loss": np.float32(0.5), "train/rate": np.array([1.0, 2.0])})
