@@ -90,6 +90,7 @@ class Parts(NamedTuple):
     where: str  # the file or folder, for messages
     images: Mapping[str, np.ndarray]  # split -> [N, H, W, C]; "train" is there
     labels: Mapping[str, np.ndarray]  # split -> int [N] or float [N, C]
+    cropped_from: tuple[int, int] | None = None  # see `Dataset`
     mixed: bool = False  # the order is that of a hash, so that every part holds all kinds
 
 
@@ -133,6 +134,7 @@ def assemble(parts: Parts, *, keep: KeepRows = whole, test_share: float = 0.0) -
         labels.get("train"),
         labels.get("validation"),
         labels.get("test"),
+        cropped_from=parts.cropped_from,
     )
     return keep_rows(dataset, keep)
 

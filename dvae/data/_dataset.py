@@ -33,6 +33,8 @@ class Dataset(NamedTuple):
     test_labels: np.ndarray | None = None
     # Training images of all processes together, where this one has loaded some of them only.
     num_train_of_all: int | None = None
+    # H, W of the images, or of the first such one, whose square in the middle was taken.
+    cropped_from: tuple[int, int] | None = None
 
     @property
     def num_train(self) -> int:
@@ -174,10 +176,12 @@ def resized(dataset: Dataset, size: int) -> Dataset:
             "ones of them; read its levels by data.load_grey "
             "(--binarization=threshold)"
         )
+    height, width = dataset.train.shape[1:3]
     return dataset._replace(
         train=_resize(dataset.train, size),
         validation=_resize(dataset.validation, size),
         test=_resize(dataset.test, size),
+        cropped_from=dataset.cropped_from if height == width else (height, width),
     )
 
 

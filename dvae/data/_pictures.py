@@ -149,13 +149,13 @@ def read_folder(folder: str, image_size: int = 0) -> Parts:
             )
         if classes:
             labels[split] = np.array([classes.index(kind) for _, kind in found], np.int32)
-    shape = _survey([path for split in paths.values() for path in split], image_size)
+    shape, cropped_from = _survey([p for split in paths.values() for p in split], image_size)
     pictures: dict[str, Any] = {}
     for split, names in paths.items():
         open_one = lambda i, names=names: (names[i], names[i])
         read = reader(open_one, shape, image_size)
         pictures[split] = Pictures(read, range(len(names)), shape)
-    return Parts(base_name(folder), folder, pictures, labels, mixed=True)
+    return Parts(base_name(folder), folder, pictures, labels, cropped_from, mixed=True)
 
 
 def _listed(folder: str) -> list[str]:
@@ -190,10 +190,16 @@ def _files(folder: str) -> list[tuple[str, str]]:
     return sorted(found, key=order)
 
 
-def _survey(paths: Sequence[str], image_size: int) -> tuple[int, int, int]:
-    """Reads the heads of all files; returns the one shape that their images have in the end."""
+def _survey(
+    paths: Sequence[str], image_size: int
+) -> tuple[tuple[int, int, int], tuple[int, int] | None]:
+    """Reads the heads of all files.
+
+    Returns:
+        The one shape that their images have in the end, and H, W of the first that is cropped.
+    """
     with ThreadPoolExecutor(_THREADS) as pool:
-        shapes = list(pool.map(lambda path: _shape_of(path, path), sorted(paths)))
+        shapes = list(pool.map(lambda path: shape_of(path, path), sorted(paths)))
     first, last = sorted(paths)[0], shapes[0]
     for path, shape in zip(sorted(paths), shapes, strict=True):
         if shape[2] != last[2]:
@@ -207,10 +213,13 @@ def _survey(paths: Sequence[str], image_size: int) -> tuple[int, int, int]:
                 f"{path} has {describe(shape)} and {first} {describe(last)}; --image_size=S crops "
                 "and resizes all of them to SxS"
             )
-    return (image_size, image_size, last[2]) if image_size else last
+    if not image_size:
+        return last, None
+    cropped_from = next((shape[:2] for shape in shapes if shape[0] != shape[1]), None)
+    return (image_size, image_size, last[2]), cropped_from
 
 
-def _shape_of(source: Source, where: str) -> tuple[int, int, int]:
+def shape_of(source: Source, where: str) -> tuple[int, int, int]:
     """Returns H, W, C of an image as `read_picture` returns it, without decoding it."""
     with _opened(source, where) as image:
         width, height = image.size

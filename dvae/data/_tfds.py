@@ -16,7 +16,7 @@ from dvae.data._dataset import (
     DataUnavailableError,
     missing_folder,
 )
-from dvae.data._pictures import Pictures, read_picture, reader, start_pillow
+from dvae.data._pictures import Pictures, read_picture, reader, shape_of, start_pillow
 
 _CHUNK = 1000  # records decoded at a time: bounds the memory held beside the result
 
@@ -101,6 +101,7 @@ def read_any(name: str, data_dir: str, image_size: int) -> Parts:
     pictures: dict[str, Any] = {}
     labels = {}
     shape: tuple[int, int, int] | None = None
+    cropped_from = None
     for split in SPLITS:
         if split not in info.splits or not info.splits[split].num_examples:
             continue
@@ -111,10 +112,12 @@ def read_any(name: str, data_dir: str, image_size: int) -> Parts:
 
         if shape is None:
             shape = read_picture(*open_one(0), image_size).shape
+            height, width, _ = shape_of(*open_one(0))
+            cropped_from = (height, width) if image_size and height != width else None
         pictures[split] = Pictures(reader(open_one, shape, image_size), range(len(source)), shape)
         if len(classes) == 1:
             labels[split] = _labels(source, classes[0])
-    return Parts(where, where, pictures, labels)
+    return Parts(where, where, pictures, labels, cropped_from)
 
 
 def _labels(source: Any, key: str) -> np.ndarray:

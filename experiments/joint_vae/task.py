@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from dvae import bounds, data, relax
 from dvae.distributions import normal
 from dvae.models import joint
-from dvae.train import loop, sharding, state
+from dvae.train import distributed, loop, sharding, state, status
 from experiments.common import batches
 from experiments.common import run as runner
 from experiments.joint_vae.config import CAPACITY, ELBO, Config
@@ -118,7 +118,11 @@ def loss_fn(config: Config, module: joint.JointVAE) -> state.LossFn:
 
 
 def prepare(config: Config, keep: data.KeepRows = data.whole) -> data.Dataset:
-    """Loads the levels of the data set, resized; ValueError unless the model takes its images."""
+    """Loads the levels of the data set, resized, and says where that cuts something off.
+
+    Raises:
+      ValueError: the model does not take such images.
+    """
     if config.validation:
         images = config.load(config.dataset, keep, grey=True)
     else:
@@ -129,6 +133,12 @@ def prepare(config: Config, keep: data.KeepRows = data.whole) -> data.Dataset:
             f"{images.name} has images of {height}x{width} pixels; heights and widths must be "
             f"multiples of {joint.DOWNSAMPLING} (three convolutions of stride 2): resize them by "
             "--image_size"
+        )
+    if images.cropped_from and distributed.is_main():
+        rows, columns = images.cropped_from
+        status.say(
+            f"{images.name}: the middle square of {rows}x{columns} pixels, resized to "
+            f"{height}x{width}; --image_size=0 keeps images as they are"
         )
     return images
 

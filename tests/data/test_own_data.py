@@ -35,7 +35,10 @@ def test_an_archive(tmp_path, floats) -> None:
     part = data.load(str(path), keep=lambda n: slice(3, n))
     assert part.num_train == 18
     np.testing.assert_array_equal(part.train, COLOR[3:18])
-    assert data.load(str(path), image_size=4).test.shape == (5, 4, 4, 3)
+    small = data.load(str(path), image_size=4)
+    assert (small.test.shape, small.cropped_from) == ((5, 4, 4, 3), (6, 8))
+    assert dataset.cropped_from is None
+    assert data.resized(small, 2).cropped_from == (6, 8)
     np.testing.assert_array_equal(data.load(path, data_dir=tmp_path).train, dataset.train)
     np.testing.assert_array_equal(data.load_grey(path).train, dataset.train)
     assert data.settled(path) == str(path)
@@ -119,6 +122,8 @@ def test_images_that_stay_in_their_files_are_those_that_are_loaded(tmp_path) -> 
     loaded = data.load(str(tmp_path / "a"), **options)
     stored = data.load(str(tmp_path / "a"), **options, lazy=True)
     assert stored.train.shape == loaded.train.shape == (15, 4, 4, 3)
+    assert stored.cropped_from == loaded.cropped_from == (6, 8)
+    assert data.load(str(tmp_path / "a"), test_share=0.2).cropped_from is None
     rows = np.array([[3, 1], [0, 14]])
     np.testing.assert_array_equal(stored.train[rows], loaded.train[rows])
     np.testing.assert_array_equal(stored.train[2:5][0], loaded.train[2])
@@ -165,7 +170,9 @@ def test_a_prepared_tfds_set(tmp_path) -> None:
     np.testing.assert_array_equal(dataset.train, COLOR[:18])
     np.testing.assert_array_equal(dataset.validation_labels, [8, 9])
     np.testing.assert_array_equal(dataset.test, COLOR[:3])
-    assert data.load("tfds:stamps", str(tmp_path), image_size=4).test.shape == (3, 4, 4, 3)
+    small = data.load("tfds:stamps", str(tmp_path), image_size=4)
+    assert (small.test.shape, small.cropped_from) == ((3, 4, 4, 3), (6, 8))
+    assert dataset.cropped_from is None
     with pytest.raises(data.DataUnavailableError, match="stamp "):
         data.load("tfds:stamp", str(tmp_path))
 

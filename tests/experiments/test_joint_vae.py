@@ -122,6 +122,20 @@ def test_without_validation_all_images_are_trained_on(images) -> None:
     assert (epochs, published.model_config((32, 32, 1)).decoder_features) == (100, 32)
 
 
+def test_images_that_are_cropped_are_said(tmp_path, capsys) -> None:
+    for width, line in (
+        (20, "own.npz: the middle square of 16x20 pixels, resized to 8x8; --image_size=0 keeps"),
+        (16, ""),
+    ):
+        levels = np.random.default_rng(0).integers(0, 256, (20, 16, width), np.uint8)
+        np.savez(tmp_path / "own.npz", train=levels, test=levels)
+        config = Config(**{**TINY, "dataset": str(tmp_path / "own.npz"), "image_size": 8})
+        assert joint_vae_task.prepare(config).test.shape == (20, 8, 8, 1)
+        said = capsys.readouterr().err
+        assert line in said
+        assert bool(said) == bool(line)
+
+
 def test_runs_and_models_of_the_wider_decoder_are_known(tmp_path) -> None:
     """Records that are older than the narrow decoder mean the wide one, or are refused by name."""
     config = Config(**TINY, workdir=str(tmp_path))
