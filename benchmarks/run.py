@@ -26,6 +26,7 @@ MODULES = (
     "binary_vae",
     "cifar_vq",
     "joint_vae",
+    "residual_block",
     "gumbel_softmax",
     "pixel_likelihood",
     "nearest_code",
