@@ -51,8 +51,8 @@ def check_validated(
     """
     if not np.isfinite(value).all():
         raise NonFiniteError(
-            f"{name} of the validation at step {step} is {np.asarray(value).tolist()}, and the "
-            f"training metrics are finite; {_kept(saved)}. Look at what evaluate computes. {advice}"
+            f"{name} of the validation at step {step} is {np.asarray(value).tolist()}, which "
+            f"is not finite; {_kept(saved)}. Look at what evaluate computes. {advice}"
         )
 
 
